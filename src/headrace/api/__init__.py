@@ -1,0 +1,1 @@
+"""Floor 6: control-plane routes, one folder per contract."""

@@ -1,0 +1,1 @@
+"""Floor 4: the data plane: authenticate, route, admit, balance, stream, meter."""

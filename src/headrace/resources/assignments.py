@@ -1,0 +1,130 @@
+"""What control asks of a node, and what a node reports back: the typed messages of that process boundary.
+
+A node is the only caller: it long-polls its `NodeOrders` and pushes a `NodeReport` on every change and as a heartbeat.
+Orders are levels, not edges: the full list of what should be, so that a message lost or repeated does no harm.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from headrace.resources.deployments import Warmup
+from headrace.resources.errors import Failure
+from headrace.resources.models import Dtype
+from headrace.resources.states import ReplicaState
+
+
+class StageOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Bring these artifacts and this runtime to the node."""
+
+    artifact_uri: str
+    fingerprint: str
+    runtime: str
+
+
+class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Run this replica, or stop it. A replica that is in no order at all is stopped too.
+
+    Attributes:
+        nonce: The key that the engine is to demand of its callers.
+        served_name: The model name that the engine answers to.
+        memory_limit_bytes: Hard limit on the engine's address space, or None.
+        startup_timeout_s: How long it may take from start to healthy.
+        drain_timeout_s: How long running requests may go on after a stop.
+    """
+
+    id: str
+    deployment_id: str
+    epoch: int
+    nonce: str
+    wanted: Literal["run", "stop"]
+    artifact_uri: str
+    fingerprint: str
+    runtime: str
+    served_name: str
+    max_model_len: int
+    dtype: Dtype = "auto"
+    memory_limit_bytes: int | None = None
+    startup_timeout_s: float = 600.0
+    drain_timeout_s: float = 30.0
+
+
+class NodeOrders(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one node should do now. `generation` grows with every change."""
+
+    generation: int
+    stages: tuple[StageOrder, ...] = ()
+    replicas: tuple[ReplicaOrder, ...] = ()
+
+
+class StageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a `StageOrder` is.
+
+    Attributes:
+        detail: A sentence for the timeline, e.g. what the runtime's installation is doing.
+    """
+
+    fingerprint: str
+    runtime: str
+    phase: Literal["installing", "copying", "done", "failed"]
+    done_bytes: int = 0
+    total_bytes: int = 0
+    detail: str = ""
+    failure: Failure | None = None
+
+
+class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node knows of one replica; `GONE` once nothing of it runs any more."""
+
+    id: str
+    epoch: int
+    state: ReplicaState
+    since: float
+    address: str = ""
+    pid: int = 0
+    resident_bytes: int = 0
+    warmup: Warmup | None = None
+    failure: Failure | None = None
+    exit_status: int | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+class RuntimeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A runtime's environment as found on the node.
+
+    Attributes:
+        versions: Installed versions of its pinned packages.
+        engines_stamp: Version stamp of the engines inside, empty when there are none.
+        mismatch: A sentence that says what differs from what this version of Headrace pins; empty when nothing does.
+    """
+
+    name: str
+    installed: bool
+    path: str = ""
+    size_bytes: int = 0
+    versions: dict[str, str] = {}
+    engines_stamp: str = ""
+    mismatch: str = ""
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one machine.
+
+    Attributes:
+        boot_id: Fresh at each start of the node agent.
+        hardware: `headrace.hardware`'s description of the machine, as JSON.
+        memory_bytes: Memory that replicas may share out.
+        cores: Cores that replicas may share out.
+    """
+
+    node_id: str
+    boot_id: str
+    at: float
+    memory_bytes: int
+    cores: int
+    hardware: dict[str, Any] = {}
+    stages: tuple[StageReport, ...] = ()
+    replicas: tuple[ReplicaReport, ...] = ()
+    runtimes: tuple[RuntimeReport, ...] = ()

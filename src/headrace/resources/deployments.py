@@ -1,0 +1,110 @@
+"""Deployments (pools of replicas), their replicas, and the record of every move between states."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.resources.errors import Failure
+from headrace.resources.names import Scope
+from headrace.resources.states import DeploymentState, ReplicaState
+
+
+class MachineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The machine asked for: all three, or none and the platform picks."""
+
+    machine_type: str = ""
+    accelerator_type: str = ""
+    accelerator_count: int = 0
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool of replicas of one model version on one machine shape at one scale.
+
+    Attributes:
+        runtime: The runtime chosen for it; empty until CHECKING chose.
+        max_model_len: The context length it serves, in tokens; 0 until CHECKING has chosen.
+        memory_bytes: What one replica reserves on its node; 0 until CHECKING has estimated it.
+        model_bytes: Size of the artifacts; 0 until CHECKING has read them.
+        failure: Why it is FAILED, or why it is not getting on; None when all is well.
+        restarts: Replicas replaced because they failed since the pool was last READY for long.
+        deadline_at: When it gives up becoming READY for the first time.
+    """
+
+    scope: Scope
+    id: str
+    model_id: str
+    model_version: str
+    display_name: str = ""
+    machine: MachineSpec = MachineSpec()
+    min_replicas: int = 1
+    max_replicas: int = 1
+    runtime: str = ""
+    max_model_len: int = 0
+    memory_bytes: int = 0
+    model_bytes: int = 0
+    state: DeploymentState = DeploymentState.ACCEPTED
+    failure: Failure | None = None
+    restarts: int = 0
+    deadline_at: float
+    created_at: float
+    updated_at: float
+    resource_version: int = 1
+
+    @property
+    def name(self) -> str:
+        """Full resource name."""
+        return self.scope.name("deployments", self.id)
+
+
+class Warmup(msgspec.Struct, frozen=True, kw_only=True):
+    """What the one real generation of WARMING measured."""
+
+    time_to_first_token_s: float
+    tokens_per_s: float
+    output_tokens: int
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """One server process of a deployment. ``(id, epoch, nonce)`` is its identity.
+
+    Attributes:
+        epoch: Grows with every replacement in its deployment; a lower one is fenced off.
+        nonce: The key that its engine wants; known to gateway and node only.
+        address: Where its engine listens, e.g. ``unix:/…/engine.sock``; empty until it does.
+        log_tail: Last lines of the engine's output, kept when it died.
+        exit_status: The engine's exit status (negative: the signal), None while it runs or when unknown.
+    """
+
+    scope: Scope
+    id: str
+    deployment_id: str
+    node_id: str
+    epoch: int
+    nonce: str
+    state: ReplicaState = ReplicaState.PLACED
+    address: str = ""
+    pid: int = 0
+    resident_bytes: int = 0
+    warmup: Warmup | None = None
+    failure: Failure | None = None
+    exit_status: int | None = None
+    log_tail: tuple[str, ...] = ()
+    created_at: float
+    updated_at: float
+    resource_version: int = 1
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """One move of one resource, as stored for the timeline.
+
+    Attributes:
+        kind: ``deployment``, ``replica`` or ``operation``.
+        detail: A sentence for a person: what was decided, measured or found.
+    """
+
+    kind: str
+    resource_id: str
+    state: str
+    at: float
+    detail: str = ""
+    failure: Failure | None = None

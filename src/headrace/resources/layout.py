@@ -1,0 +1,100 @@
+"""Where things lie in a data directory: path arithmetic only, shared by every process that lives in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+_LONGEST_SOCKET = len("/") + 19 + len(".engine")
+_SUN_PATH_MAX = 107  # sockaddr_un.sun_path is 108 bytes with its final NUL, unix(7)
+
+
+class Layout:
+    """The folders and sockets of one Headrace installation.
+
+    Args:
+        data_dir: The data directory; everything durable is in it.
+        runtimes_dir: Where runtimes' environments live; default ``$HEADRACE_RUNTIMES_DIR``, else inside `data_dir`.
+            They are addressed by content, so several installations may share one folder.
+    """
+
+    def __init__(self, data_dir: Path, *, runtimes_dir: Path | None = None) -> None:
+        self.data_dir = data_dir.expanduser().absolute()
+        configured = os.environ.get("HEADRACE_RUNTIMES_DIR")
+        self.runtimes_dir = runtimes_dir or (Path(configured) if configured else self.data_dir / "runtimes")
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.data_dir / "headrace.db"
+
+    @property
+    def models_dir(self) -> Path:
+        """Staged artifacts, one folder per fingerprint."""
+        return self.data_dir / "models"
+
+    @property
+    def snapshot(self) -> Path:
+        """The gateway's last routing snapshot."""
+        return self.data_dir / "gateway" / "snapshot.json"
+
+    @property
+    def internal_token(self) -> Path:
+        """The secret that our own processes show each other; mode 0600."""
+        return self.data_dir / "internal.token"
+
+    @property
+    def local_login(self) -> Path:
+        """Address and first admin key of this server for commands of the same user; mode 0600."""
+        return self.data_dir / "login.json"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Logs of gateway, control and node."""
+        return self.data_dir / "logs"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one `headrace serve` that runs here."""
+        return self.data_dir / "serve.lock"
+
+    def replica_dir(self, replica_id: str) -> Path:
+        """State, log and exit status of one replica; outlives it."""
+        return self.data_dir / "replicas" / replica_id
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder (mode 0700) of unix sockets: in the data directory, or a temporary one where paths get too long."""
+        inside = self.data_dir / "run"
+        if len(os.fsencode(inside)) + _LONGEST_SOCKET <= _SUN_PATH_MAX:
+            return inside
+        digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}-{digest}"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where control listens."""
+        return self.run_dir / "control.sock"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """Where the gateway takes snapshots."""
+        return self.run_dir / "gateway.sock"
+
+    def engine_socket(self, replica_id: str) -> Path:
+        """Where a replica's engine listens."""
+        return self.run_dir / f"{replica_id}.engine"
+
+    def shim_socket(self, replica_id: str) -> Path:
+        """Where a replica's shim listens."""
+        return self.run_dir / f"{replica_id}.shim"
+
+
+def default_data_dir() -> Path:
+    """``$HEADRACE_DATA_DIR``, else the user's data folder as the XDG specification names it."""
+    configured = os.environ.get("HEADRACE_DATA_DIR")
+    return Path(configured) if configured else Path(platformdirs.user_data_dir("headrace"))

@@ -1,0 +1,70 @@
+"""Models and their immutable versions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from headrace.resources.names import Scope
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a version wants to be served; immutable with it.
+
+    Attributes:
+        runtime: Name of the runtime, or empty: the platform picks.
+        max_model_len: Longest context in tokens (prompt and answer), or None: what the model's configuration says.
+        dtype: Number format of the weights in memory; ``auto`` is the checkpoint's own.
+        container: A vendor's container specification, kept whole for those who read it back; None without one.
+    """
+
+    runtime: str = ""
+    max_model_len: int | None = None
+    dtype: Dtype = "auto"
+    container: dict[str, Any] | None = None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A name under which versions are registered.
+
+    Times are Unix seconds, here and in every other noun.
+    """
+
+    scope: Scope
+    id: str
+    display_name: str
+    labels: dict[str, str] = {}
+    created_at: float
+    updated_at: float
+    resource_version: int = 1
+
+    @property
+    def name(self) -> str:
+        """Full resource name."""
+        return self.scope.name("models", self.id)
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """Immutable artifacts and a serving specification. Only aliases may change.
+
+    Attributes:
+        version: ``"1"``, ``"2"``, … within the model.
+        artifact_uri: Where the files are: ``file:///…``, ``gs://…``.
+        fingerprint: Identity of the files as they were when checked; empty until then.
+        user_id: The name that the importer gave the model (Vertex AI's ``model_user_id``); may be empty.
+    """
+
+    scope: Scope
+    model_id: str
+    version: str
+    artifact_uri: str
+    fingerprint: str = ""
+    spec: ServingSpec = ServingSpec()
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    user_id: str = ""
+    created_at: float
+    resource_version: int = 1

@@ -1,0 +1,93 @@
+"""What the gateway needs to know to route: the one message that control pushes to it, and its answer.
+
+The gateway keeps the newest snapshot on disk (mode 0600), so it goes on answering, and can restart, while control is
+down. It talks only to replicas of its newest snapshot; a lower generation than the one it has is refused.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.resources.access import Principal
+from headrace.resources.names import Scope
+
+
+class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine that takes requests.
+
+    Attributes:
+        address: ``unix:/path`` or ``http://host:port``.
+        nonce: What goes into ``Authorization: Bearer`` towards the engine.
+    """
+
+    id: str
+    epoch: int
+    address: str
+    nonce: str
+
+
+class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployed model of an endpoint.
+
+    Attributes:
+        traffic: Percent of the endpoint's requests.
+        model: Full resource name of the model.
+        model_user_id: The importer's name for the model; may be empty.
+        served_name: The model name that its engines answer to.
+        max_running: Requests that one replica works on at a time; more wait in the gateway.
+        max_waiting: Requests that may wait for this deployment in this gateway.
+        max_wait_s: The longest that one of them waits.
+        why_not_ready: A sentence for callers when `replicas` is empty.
+    """
+
+    id: str
+    deployment_id: str
+    traffic: int
+    model: str
+    model_version: str
+    model_display_name: str
+    model_user_id: str = ""
+    served_name: str
+    max_model_len: int
+    created_at: float
+    max_running: int = 64
+    max_waiting: int = 256
+    max_wait_s: float = 60.0
+    why_not_ready: str = ""
+    replicas: tuple[ReplicaRoute, ...] = ()
+
+
+class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint and what stands behind it."""
+
+    scope: Scope
+    id: str
+    display_name: str
+    deployed: tuple[DeployedRoute, ...] = ()
+
+
+class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One key that is good; a revoked one is simply no longer there."""
+
+    secret_hash: str
+    principal: Principal
+
+
+class RoutingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything there is to route by."""
+
+    generation: int
+    endpoints: tuple[EndpointRoute, ...] = ()
+    keys: tuple[KeyRoute, ...] = ()
+
+
+class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway's answer to a push, and to a question.
+
+    Attributes:
+        generation: Of the snapshot it routes by; 0 without one.
+        outstanding: Requests under way, by replica id; replicas without any are left out.
+    """
+
+    generation: int
+    outstanding: dict[str, int] = {}

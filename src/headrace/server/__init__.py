@@ -1,0 +1,1 @@
+"""Floor 7: assembly: processes, configuration, start and stop. No logic."""

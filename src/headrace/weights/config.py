@@ -1,0 +1,135 @@
+"""What ``config.json`` says about a model's shape, under the several names that architectures give the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from headrace.resources.errors import ConfigInvalid, ConfigMissing
+from headrace.weights.reader import FolderReader, read_json_object
+
+CONFIG_FILE = "config.json"
+
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
+_HIDDEN = ("hidden_size", "n_embd", "d_model")
+_HEAD_DIM = ("head_dim", "d_kv")
+_VOCAB = ("vocab_size",)
+_MAX_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+_NESTED = ("text_config", "llm_config", "language_config")
+
+
+class ModelConfig(msgspec.Struct, frozen=True):
+    """A model's shape. What its configuration does not say is None; a multimodal model's is that of its text part.
+
+    Attributes:
+        architectures: Class names, such as ``LlamaForCausalLM``; empty where the file names none.
+        model_type: The family, such as ``llama``.
+        layers: Transformer blocks.
+        heads: Attention heads.
+        kv_heads: Key and value heads; fewer than ``heads`` under grouped-query attention.
+        head_dim: Width of a head.
+        hidden: Width of the residual stream.
+        vocab: Rows of the embedding.
+        max_positions: The longest sequence that it was made for, in tokens.
+        tied_embeddings: The output head is the embedding.
+        quantisation: Name of the quantisation method, or None.
+        custom_code: It names Python classes out of its own folder (``auto_map``).
+    """
+
+    architectures: tuple[str, ...]
+    model_type: str
+    layers: int | None
+    heads: int | None
+    kv_heads: int | None
+    head_dim: int | None
+    hidden: int | None
+    vocab: int | None
+    max_positions: int | None
+    tied_embeddings: bool
+    quantisation: str | None
+    custom_code: bool
+
+
+def read_config(reader: FolderReader) -> ModelConfig:
+    """Read ``config.json``.
+
+    Raises:
+        ConfigMissing: There is none.
+        ConfigInvalid: It is not a JSON object, lacks ``model_type``, or a size in it is not a whole number above zero.
+    """
+    if CONFIG_FILE not in reader.sizes():
+        raise ConfigMissing(
+            "The folder has no config.json.",
+            evidence=f"Files found: {', '.join(sorted(reader.sizes())[:8]) or 'none'}.",
+            fix="Give the folder that holds config.json beside the weights, as `save_pretrained` writes it.",
+        )
+    return parse_config(read_json_object(reader, CONFIG_FILE, ConfigInvalid))
+
+
+def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """The same, from the file's content."""
+    text = next((raw[key] for key in _NESTED if isinstance(raw.get(key), dict)), raw)
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise _invalid("It has no model_type.", f"model_type is {model_type!r}")
+    heads, hidden = _size(text, _HEADS), _size(text, _HIDDEN)
+    derived_head_dim = hidden // heads if hidden and heads else None
+    return ModelConfig(
+        architectures=_architectures(raw),
+        model_type=model_type,
+        layers=_size(text, _LAYERS),
+        heads=heads,
+        kv_heads=_kv_heads(text, heads),
+        head_dim=_size(text, _HEAD_DIM) or derived_head_dim,
+        hidden=hidden,
+        vocab=_size(text, _VOCAB),
+        max_positions=_size(text, _MAX_POSITIONS),
+        # transformers' own default is true; families that do not tie say so in the file
+        tied_embeddings=bool(raw.get("tie_word_embeddings", text.get("tie_word_embeddings", True))),
+        quantisation=_quantisation(raw) or _quantisation(text),
+        custom_code=bool(raw.get("auto_map")),
+    )
+
+
+def _kv_heads(text: Mapping[str, Any], heads: int | None) -> int | None:
+    # Falcon and GPT-BigCode say multi-query attention with a flag; Falcon's newer form ignores the flag.
+    if text.get("multi_query") is True and not text.get("new_decoder_architecture"):
+        return 1
+    return _size(text, _KV_HEADS) or heads
+
+
+def _size(text: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = text.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**40:
+            raise _invalid(f"{name} is not a whole number above zero.", f"{name} is {value!r}")
+        return value
+    return None
+
+
+def _architectures(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    value = raw.get("architectures") or []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise _invalid("architectures is not a list of class names.", f"architectures is {value!r}")
+    return tuple(value)
+
+
+def _quantisation(raw: Mapping[str, Any]) -> str | None:
+    value = raw.get("quantization_config")
+    if not value:
+        return None
+    return str(value.get("quant_method") or "unnamed") if isinstance(value, dict) else "unnamed"
+
+
+def _invalid(message: str, evidence: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"config.json is not valid: {message}",
+        evidence=f"{evidence[:200]}.",
+        fix="Copy config.json from the model's source again.",
+    )

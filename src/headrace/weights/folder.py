@@ -1,0 +1,195 @@
+"""A model folder at a glance: what `inspect` learns from listings, headers and small files alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from headrace.resources.errors import ConfigInvalid, WeightsCorrupt, WeightsMissing, WeightsQuantised
+from headrace.weights.config import ModelConfig, read_config
+from headrace.weights.header import TensorEntry, read_header
+from headrace.weights.reader import FolderReader, read_json_object
+
+INDEX_FILE = "model.safetensors.index.json"
+BIN_INDEX_FILE = "pytorch_model.bin.index.json"
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+    "tiktoken.model",
+    "tekken.json",
+)
+"""The files any one of which makes a tokenizer, by the families that write them."""
+
+_NOT_THE_MODEL = ("adapter_", "consolidated", "optimizer", "training_args", "scheduler", "rng_state")
+"""Beginnings of weight-like files that are not what a runtime loads: adapters, duplicates, a training's state."""
+
+
+class ModelFolder(msgspec.Struct, frozen=True):
+    """What a folder holds.
+
+    Attributes:
+        config: The model's shape.
+        weights_format: How the weights are stored. Of ``bin`` only sizes are known: pickles are not looked into.
+        weight_files: The files that a runtime loads.
+        weight_bytes: What the tensors take; for ``bin`` the files' sizes.
+        parameters: Elements in all tensors as stored (a tied head counts once); None for ``bin``.
+        bytes_by_dtype: What the tensors take, by element type; empty for ``bin``.
+        tensors: Every tensor; empty for ``bin``.
+        files: Every file of the folder and its size in bytes.
+        tokenizer_files: Those of `TOKENIZER_FILES` that are there.
+        has_chat_template: A chat can become a prompt.
+    """
+
+    config: ModelConfig
+    weights_format: Literal["safetensors", "bin"]
+    weight_files: tuple[str, ...]
+    weight_bytes: int
+    parameters: int | None
+    bytes_by_dtype: dict[str, int]
+    tensors: tuple[TensorEntry, ...]
+    files: dict[str, int]
+    tokenizer_files: tuple[str, ...]
+    has_chat_template: bool
+
+
+def inspect(reader: FolderReader) -> ModelFolder:
+    """Read a folder's configuration and the headers of its weights.
+
+    Raises:
+        ConfigMissing: As `read_config`; and `ConfigInvalid`.
+        WeightsMissing: There are no weights, or files or tensors that the index names are not there.
+        WeightsQuantised: The weights are a GGUF file.
+        WeightsTruncated: As `read_header`; and `WeightsCorrupt`.
+    """
+    config = read_config(reader)
+    weights_format, names = find_weights(reader)
+    tensors: tuple[TensorEntry, ...] = ()
+    if weights_format == "safetensors":
+        tensors = tuple(entry for name in names for entry in read_header(reader, name).tensors)
+        require_indexed_tensors(reader, tensors)
+    bytes_by_dtype: Counter[str] = Counter()
+    for entry in tensors:
+        bytes_by_dtype[entry.dtype] += entry.size_bytes
+    sizes = dict(reader.sizes())
+    return ModelFolder(
+        config=config,
+        weights_format=weights_format,
+        weight_files=names,
+        weight_bytes=bytes_by_dtype.total() if tensors else sum(sizes[name] for name in names),
+        parameters=sum(entry.elements for entry in tensors) if tensors else None,
+        bytes_by_dtype=dict(bytes_by_dtype),
+        tensors=tensors,
+        files=sizes,
+        tokenizer_files=find_tokenizer(sizes),
+        has_chat_template=has_chat_template(reader),
+    )
+
+
+def find_weights(reader: FolderReader) -> tuple[Literal["safetensors", "bin"], tuple[str, ...]]:
+    """Which files a runtime loads: those that an index names, else every one of the better format.
+
+    Raises:
+        WeightsMissing: There are none, or the index names others than there are.
+        WeightsCorrupt: The index is not one.
+        WeightsQuantised: There is only a GGUF file.
+    """
+    sizes = reader.sizes()
+    if INDEX_FILE in sizes:
+        return "safetensors", _indexed_files(reader, INDEX_FILE)
+    if found := _named(sizes, ".safetensors"):
+        return "safetensors", found
+    if BIN_INDEX_FILE in sizes:
+        return "bin", _indexed_files(reader, BIN_INDEX_FILE)
+    if found := _named(sizes, ".bin"):
+        return "bin", found
+    if gguf := [name for name in sizes if name.lower().endswith(".gguf")]:
+        raise gguf_error(gguf[0])
+    raise WeightsMissing(
+        "The folder has no weights.",
+        evidence=f"No *.safetensors and no *.bin among its {len(sizes)} files.",
+        fix="Copy the model's *.safetensors files beside its config.json.",
+    )
+
+
+def gguf_error(name: str) -> WeightsQuantised:
+    """A GGUF file where safetensors are expected, and the way out."""
+    return WeightsQuantised(
+        "The weights are a GGUF file, which is llama.cpp's own, usually quantised format.",
+        evidence=name,
+        fix="Import the 16-bit checkpoint that it was made from; or convert it, if it is of the llama architecture: "
+        "`python -m headrace.weights.gguf FILE.gguf NEW_FOLDER`.",
+    )
+
+
+def require_indexed_tensors(reader: FolderReader, tensors: tuple[TensorEntry, ...]) -> None:
+    """Hold the index's tensors against those in the files.
+
+    Raises:
+        WeightsMissing: The index places a tensor in a file that does not have it.
+    """
+    if INDEX_FILE not in reader.sizes():
+        return
+    present = {(entry.name, entry.file) for entry in tensors}
+    missing = [pair for pair in _weight_map(reader, INDEX_FILE).items() if pair not in present]
+    if missing:
+        raise WeightsMissing(
+            f"{len(missing)} tensors are not where {INDEX_FILE} says.",
+            evidence="; ".join(f"{tensor} is not in {file}" for tensor, file in missing[:3]),
+            fix="Copy the index and all its files from the same revision of the model.",
+        )
+
+
+def find_tokenizer(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """The tokenizer files that are there."""
+    return tuple(name for name in TOKENIZER_FILES if name in sizes)
+
+
+def has_chat_template(reader: FolderReader) -> bool:
+    """Whether the folder says how a conversation becomes a prompt.
+
+    Raises:
+        ConfigInvalid: ``tokenizer_config.json`` is not a JSON object.
+    """
+    sizes = reader.sizes()
+    if "chat_template.jinja" in sizes or "chat_template.json" in sizes:
+        return True
+    if "tokenizer_config.json" not in sizes:
+        return False
+    return bool(read_json_object(reader, "tokenizer_config.json", ConfigInvalid).get("chat_template"))
+
+
+def _named(sizes: Mapping[str, int], ending: str) -> tuple[str, ...]:
+    return tuple(
+        sorted(name for name in sizes if name.endswith(ending) and "/" not in name and not name.startswith(_NOT_THE_MODEL))
+    )
+
+
+def _indexed_files(reader: FolderReader, index: str) -> tuple[str, ...]:
+    named = sorted(set(_weight_map(reader, index).values()))
+    missing = [name for name in named if name not in reader.sizes()]
+    if missing:
+        raise WeightsMissing(
+            f"{len(missing)} of the {len(named)} files that {index} names are not there.",
+            evidence=f"Missing: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}.",
+            fix="Copy the missing files from the model's source.",
+        )
+    return tuple(named)
+
+
+def _weight_map(reader: FolderReader, index: str) -> dict[str, str]:
+    weight_map = read_json_object(reader, index, WeightsCorrupt).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+        raise WeightsCorrupt(
+            f"{index} has no weight_map of tensors to files.",
+            evidence=f"weight_map is {str(weight_map)[:120]}.",
+            fix=f"Copy {index} from the model's source again.",
+        )
+    return weight_map

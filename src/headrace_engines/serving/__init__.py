@@ -1,0 +1,1 @@
+"""The HTTP shell that every engine of ours shares; it knows text and the wire, never how a token is computed."""

@@ -1,0 +1,113 @@
+"""Token ids to text, piece by piece: whole characters only, and nothing after a stop string. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Decode = Callable[[Sequence[int]], str]
+"""Token ids to text; U+FFFD where bytes are not valid UTF-8."""
+
+REPLACEMENT = "\ufffd"
+
+# A UTF-8 character has at most four bytes and a token carries at least one, so an incomplete character spans at most
+# three tokens. Whatever is still undecodable after this many is not going to become a character.
+_INCOMPLETE_MAX_TOKENS = 4
+
+
+class IncrementalDetokeniser:
+    """Decodes a growing sequence without showing half a character and without decoding it from the start each time.
+
+    The pieces put together are what decoding the whole sequence after its context gives. Only a short window is
+    decoded: the last tokens already shown give the context that tokenisers need (a leading space, for one).
+
+    Args:
+        decode: The tokeniser's decoding.
+        context_ids: Last tokens of the prompt: the first piece continues them.
+    """
+
+    def __init__(self, decode: Decode, context_ids: Sequence[int] = ()) -> None:
+        self._decode = decode
+        self._window = list(context_ids)
+        self._context_len = len(self._window)
+        self._context_chars = len(decode(self._window)) if self._window else 0
+        self._shown_chars = self._context_chars
+        self._undecided_tokens = 0
+
+    def push(self, token_id: int) -> str:
+        """The text that became certain with this token; often empty for a part of a character."""
+        self._window.append(token_id)
+        self._undecided_tokens += 1
+        text = self._decode(self._window)
+        certain = text.rstrip(REPLACEMENT)
+        if certain == text:
+            return self._show_all(text)
+        if self._undecided_tokens >= _INCOMPLETE_MAX_TOKENS:
+            certain = text[:-1]
+        piece = certain[self._shown_chars :]
+        self._shown_chars = max(self._shown_chars, len(certain))
+        return piece
+
+    def flush(self) -> str:
+        """What was held back, at the end: the bytes that never became a character, as U+FFFD."""
+        text = self._decode(self._window)
+        piece = text[self._shown_chars :]
+        self._shown_chars = len(text)
+        return piece
+
+    def _show_all(self, text: str) -> str:
+        """Show the rest of the window; its newest tokens become the context of the next ones."""
+        piece = text[self._shown_chars :]
+        self._undecided_tokens = 0
+        newest = self._window[self._context_len :]
+        if len(text) == self._context_chars:
+            # Special tokens show as nothing; as a context they would cost the next token its leading space.
+            del self._window[self._context_len :]
+        else:
+            self._window, self._context_len = newest, len(newest)
+            self._shown_chars = self._context_chars = len(self._decode(newest))
+        return piece
+
+
+class StopScanner:
+    """Ends text before the first stop string, wherever the pieces are cut.
+
+    The stop string that is complete first wins, and of several complete at once the longest; so the answer does not
+    depend on how the text is cut into pieces.
+
+    Args:
+        stops: Stop strings, none of them empty.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.hit = False
+
+    def push(self, piece: str) -> str:
+        """The part of the text that can be shown now; `hit` tells whether a stop string ended it."""
+        text = self._held + piece
+        match = min(self._matches(text), default=None)
+        if match is not None:
+            self.hit = True
+            self._held = ""
+            return text[: match[1]]
+        held_chars = self._possible_start_chars(text)
+        self._held = text[len(text) - held_chars :]
+        return text[: len(text) - held_chars]
+
+    def flush(self) -> str:
+        """What was held back, once nothing more can follow."""
+        held, self._held = self._held, ""
+        return held
+
+    def _matches(self, text: str) -> list[tuple[int, int]]:
+        starts = ((text.find(stop), stop) for stop in self._stops)
+        return [(start + len(stop), start) for start, stop in starts if start >= 0]
+
+    def _possible_start_chars(self, text: str) -> int:
+        """Length of the longest end of `text` that is a beginning of a stop string."""
+        longest = min(len(text), max((len(stop) for stop in self._stops), default=1) - 1)
+        for chars in range(longest, 0, -1):
+            if any(stop.startswith(text[-chars:]) for stop in self._stops):
+                return chars
+        return 0
