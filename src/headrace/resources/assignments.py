@@ -114,6 +114,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         boot_id: Fresh at each start of the node agent.
+        orders_generation: The newest orders that this report takes account of, 0 before any: whatever they name and
+            the report does not, the node does not have.
         hardware: `headrace.hardware`'s description of the machine, as JSON.
         memory_bytes: Memory that replicas may share out.
         cores: Cores that replicas may share out.
@@ -121,6 +123,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
 
     node_id: str
     boot_id: str
+    orders_generation: int
     at: float
     memory_bytes: int
     cores: int

@@ -528,6 +528,18 @@ class EngineBrokeOff(Unavailable):
     code = "ENGINE_BROKE_OFF"
 
 
+class EngineRefused(InvalidArgument):
+    """The engine read the request and refuses it; the message is its own."""
+
+    code = "ENGINE_REFUSED"
+
+
+class EngineFailed(Unavailable):
+    """The engine answered with an error that is not the request's fault."""
+
+    code = "ENGINE_FAILED"
+
+
 class EngineTimeout(DeadlineExceeded):
     """The engine did not begin its answer within the first-byte deadline."""
 
@@ -573,6 +585,39 @@ class NotSupported(FailedPrecondition):
 
     code = "NOT_SUPPORTED"
     http_status = 501
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+class ServerUnreachable(Unavailable):
+    """A command could not talk to the server at its address."""
+
+    code = "SERVER_UNREACHABLE"
+
+
+class NotLoggedIn(Unauthenticated):
+    """A command does not know which server to talk to, or has no key for it."""
+
+    code = "NOT_LOGGED_IN"
+
+
+class ServerStartFailed(Internal):
+    """The server that `headrace quickstart` started ended, or did not become ready in time."""
+
+    code = "SERVER_START_FAILED"
+
+
+class AnswerNotStreamed(Internal):
+    """`headrace quickstart` got an answer that did not come in pieces."""
+
+    code = "ANSWER_NOT_STREAMED"
+
+
+class WaitTimeout(DeadlineExceeded):
+    """A command stopped waiting; the work goes on in the server."""
+
+    code = "WAIT_TIMEOUT"
 
 
 class InternalError(Internal):

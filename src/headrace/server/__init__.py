@@ -1,1 +1,8 @@
-"""Floor 7: assembly: processes, configuration, start and stop. No logic."""
+"""Floor 7: assembly: processes, configuration, start and stop. No logic.
+
+`serve` is ``headrace serve``: it keeps gateway, control and node alive until it is told to stop.
+"""
+
+from headrace.server.supervisor import ServeSettings, serve
+
+__all__ = ["ServeSettings", "serve"]

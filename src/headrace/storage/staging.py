@@ -52,14 +52,15 @@ def stage(
             if not final.is_dir():
                 _sweep_dead(destination_root, mine=identity)
                 _require_room(artifacts.total_bytes, destination_root)
-                _copy_folder(artifacts, identity, _partial(destination_root, identity), final, progress, cancelled)
+                _copy_folder(artifacts, identity, destination_root, progress, cancelled)
     progress(artifacts.total_bytes, artifacts.total_bytes)
     return final
 
 
 def _copy_folder(
-    artifacts: Artifacts, identity: str, partial: Path, final: Path, progress: Progress, cancelled: Callable[[], bool]
+    artifacts: Artifacts, identity: str, root: Path, progress: Progress, cancelled: Callable[[], bool]
 ) -> None:
+    partial = _partial(root, identity)
     total_bytes = artifacts.total_bytes
     done_bytes = 0
 
@@ -78,12 +79,12 @@ def _copy_folder(
             raise _changed(artifacts, "A file was added, removed or written again during the copy.")
         for folder in [partial, *(path for path in partial.rglob("*") if path.is_dir())]:
             _sync_folder(folder)
-        partial.rename(final)
-        _sync_folder(final.parent)
+        partial.rename(root / identity)
+        _sync_folder(root)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        raise _disk_full(total_bytes, final.parent, f"It filled up after {done_bytes:,} bytes.") from error
+        raise _disk_full(total_bytes, root, f"It filled up after {done_bytes:,} bytes.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

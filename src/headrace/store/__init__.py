@@ -1,1 +1,8 @@
-"""Floor 3: rows and transactions, SQLAlchemy Core on SQLite or PostgreSQL."""
+"""Floor 3: rows that survive every crash: SQLAlchemy Core on SQLite or PostgreSQL."""
+
+from headrace.store.database import Store
+from headrace.store.migrations import migrate
+from headrace.store.rows import Row, Stateful, cursor
+from headrace.store.transaction import Transaction
+
+__all__ = ["Row", "Stateful", "Store", "Transaction", "cursor", "migrate"]

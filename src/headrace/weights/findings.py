@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import msgspec
 
 from headrace.resources.errors import (
+    ArtifactsNotFound,
     ChatTemplateMissing,
     CustomCodeIgnored,
     Failure,
@@ -27,6 +29,8 @@ from headrace.weights.folder import (
 )
 from headrace.weights.header import TensorEntry, read_header
 from headrace.weights.reader import FolderReader
+
+T = TypeVar("T")
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +72,7 @@ def raise_first_error(findings: Iterable[Finding]) -> None:
 
 def _config_findings(reader: FolderReader) -> Iterator[Finding]:
     found: list[Finding] = []
-    config = _try(lambda: read_config(reader), CONFIG_FILE, found)
+    config = _try(partial(read_config, reader), CONFIG_FILE, found)
     yield from found
     if isinstance(config, ModelConfig):
         yield from _config_contents(config)
@@ -86,14 +90,14 @@ def _config_contents(config: ModelConfig) -> Iterator[Finding]:
         ignored = CustomCodeIgnored(
             "The model brings Python code of its own, which is never executed.",
             evidence="config.json has an auto_map.",
-            fix="It works if the runtime implements this architecture itself; else use a checkpoint in its native form.",
+            fix="It works if the runtime has this architecture itself; else use a checkpoint in its native form.",
         )
         yield _finding(ignored, CONFIG_FILE, severity="warning")
 
 
 def _weights_findings(reader: FolderReader) -> Iterator[Finding]:
     found: list[Finding] = []
-    weights = _try(lambda: find_weights(reader), "", found)
+    weights = _try(partial(find_weights, reader), "", found)
     if weights is None:
         yield from found
         return
@@ -108,10 +112,10 @@ def _weights_findings(reader: FolderReader) -> Iterator[Finding]:
         return
     tensors: list[TensorEntry] = []
     for name in names:
-        header = _try(lambda name=name: read_header(reader, name), name, found)  # type: ignore[misc]
+        header = _try(partial(read_header, reader, name), name, found)
         tensors.extend(header.tensors if header else ())
     if not found:  # an index is held against whole files only: a cut file would be named twice
-        _try(lambda: require_indexed_tensors(reader, tuple(tensors)), "", found)
+        _try(partial(require_indexed_tensors, reader, tuple(tensors)), "", found)
     yield from found
 
 
@@ -125,7 +129,7 @@ def _tokenizer_findings(reader: FolderReader) -> Iterator[Finding]:
         yield _finding(missing)
         return
     found: list[Finding] = []
-    template = _try(lambda: has_chat_template(reader), "tokenizer_config.json", found)
+    template = _try(partial(has_chat_template, reader), "tokenizer_config.json", found)
     yield from found
     if template is False:
         absent = ChatTemplateMissing(
@@ -136,9 +140,11 @@ def _tokenizer_findings(reader: FolderReader) -> Iterator[Finding]:
         yield _finding(absent, "tokenizer_config.json", severity="warning")
 
 
-def _try[T](step: Callable[[], T], file: str, found: list[Finding]) -> T | None:
+def _try(step: Callable[[], T], file: str, found: list[Finding]) -> T | None:
     try:
         return step()
+    except ArtifactsNotFound:
+        raise
     except HeadraceError as error:
         found.append(_finding(error, file))
         return None

@@ -168,7 +168,9 @@ def has_chat_template(reader: FolderReader) -> bool:
 
 def _named(sizes: Mapping[str, int], ending: str) -> tuple[str, ...]:
     return tuple(
-        sorted(name for name in sizes if name.endswith(ending) and "/" not in name and not name.startswith(_NOT_THE_MODEL))
+        sorted(
+            name for name in sizes if name.endswith(ending) and "/" not in name and not name.startswith(_NOT_THE_MODEL)
+        )
     )
 
 

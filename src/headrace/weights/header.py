@@ -28,6 +28,10 @@ BITS_BY_DTYPE = {
 }  # fmt: skip
 """The element sizes of the format (``Dtype::bitsize`` in the reference implementation)."""
 
+_GIT_LFS_POINTER = b"version "
+"""How the few lines begin that stand for a large file in a repository cloned without Git LFS. Read as a length, this
+would be 2.3e18, so no safetensors file begins so."""
+
 _Length = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
@@ -100,6 +104,12 @@ def _header_length(reader: FolderReader, name: str, file_bytes: int) -> int:
     prefix = reader.read_range(name, 0, 8)
     if len(prefix) < 8:
         raise _truncated(name, f"it has {file_bytes:,} bytes, and the length of its header alone takes 8")
+    if prefix == _GIT_LFS_POINTER:
+        raise WeightsTruncated(
+            f"{name} is a Git LFS pointer, not the file itself.",
+            evidence=f"{name} has {file_bytes:,} bytes and begins with {prefix.decode()!r}.",
+            fix="Run `git lfs pull` in the repository that the folder was cloned from.",
+        )
     length = int.from_bytes(prefix, "little")
     if length > MAX_HEADER_BYTES:
         raise _corrupt(name, f"its first 8 bytes, {prefix.hex()}, announce a header of {length:,} bytes", limit=True)
@@ -128,7 +138,9 @@ def _lay_out(name: str, described: dict[str, _Described], data_bytes: int) -> tu
         if start > end:
             raise _corrupt(name, f"{_brief(tensor)} ends at {end:,}, before it begins at {start:,}")
         if start != reached:
-            what = "overlaps what lies before it, which ends" if start < reached else "leaves a gap: the data so far ends"
+            what = (
+                "overlaps what lies before it, which ends" if start < reached else "leaves a gap: the data so far ends"
+            )
             raise _corrupt(name, f"{_brief(tensor)} begins at {start:,} and {what} at {reached:,}")
         if (needed := _size_bytes(name, tensor, description)) != end - start:
             raise _corrupt(

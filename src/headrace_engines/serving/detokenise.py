@@ -58,13 +58,13 @@ class IncrementalDetokeniser:
         """Show the rest of the window; its newest tokens become the context of the next ones."""
         piece = text[self._shown_chars :]
         self._undecided_tokens = 0
-        newest = self._window[self._context_len :]
-        if len(text) == self._context_chars:
+        if len(text) > self._context_chars:
+            self._window = self._window[self._context_len :]
+            self._context_len = len(self._window)
+            self._shown_chars = self._context_chars = len(self._decode(self._window))
+        elif self._context_chars:
             # Special tokens show as nothing; as a context they would cost the next token its leading space.
             del self._window[self._context_len :]
-        else:
-            self._window, self._context_len = newest, len(newest)
-            self._shown_chars = self._context_chars = len(self._decode(newest))
         return piece
 
 

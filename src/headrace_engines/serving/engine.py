@@ -56,7 +56,7 @@ class Engine:
         def load() -> None:
             try:
                 served = load_model(loop, self.die)
-            except BaseException as error:  # noqa: BLE001 - whatever stops the loader stops the engine
+            except BaseException as error:  # whatever stops the loader stops the engine
                 loop.call_soon_threadsafe(loaded.set_exception, fatal_from(error))
             else:
                 loop.call_soon_threadsafe(loaded.set_result, served)

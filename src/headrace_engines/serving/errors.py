@@ -1,13 +1,13 @@
 """What can go wrong with one request, in OpenAI's error shape.
 
-    ApiError
-    ├── BadRequest        400  names the parameter
-    ├── ContextOverflow   400  says by how many tokens
-    ├── BadToken          401  no bearer token, or not ours
-    ├── UnknownModel      404  not the model served here
-    ├── TooManyRequests   429  the waiting room is full; with Retry-After
-    ├── UnknownPath       404, 405  no such route
-    └── Unavailable       503  the engine cannot compute it now
+ApiError
+├── BadRequest        400  names the parameter
+├── ContextOverflow   400  says by how many tokens
+├── BadToken          401  no bearer token, or not ours
+├── UnknownModel      404  not the model served here
+├── TooManyRequests   429  the waiting room is full; with Retry-After
+├── UnknownPath       404, 405  no such route
+└── Unavailable       503  the engine cannot compute it now
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class Metrics:
 
     def __init__(self, model: str, load: Callable[[], Load]) -> None:
         self._registry = CollectorRegistry()
-        running = Gauge("vllm:num_requests_running", "Requests being computed.", ["model_name"], registry=self._registry)
+        running = Gauge(
+            "vllm:num_requests_running", "Requests being computed.", ["model_name"], registry=self._registry
+        )
         waiting = Gauge("vllm:num_requests_waiting", "Requests waiting.", ["model_name"], registry=self._registry)
         running.labels(model).set_function(lambda: load().running)
         waiting.labels(model).set_function(lambda: load().waiting)

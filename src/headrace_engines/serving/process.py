@@ -45,7 +45,6 @@ def shared_arguments(program: str) -> argparse.ArgumentParser:
 def serve(arguments: argparse.Namespace, load_model: LoadModel, versions: dict[str, str]) -> None:
     """Serve until SIGTERM (exit status 0) or death (`EXIT_STATUS`). Never returns."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         fatal = _Process(arguments, versions).run(load_model)
     except (Exception, SystemExit) as error:
@@ -114,6 +113,8 @@ class _Process:
 
 
 def _listeners(arguments: argparse.Namespace) -> Iterator[socket.socket]:
+    if arguments.uds is None and arguments.port is None:
+        raise FatalError("ENGINE_DIED", "There is nothing to listen on: give --uds, --port or both.")
     if arguments.uds is not None:
         yield _unix_listener(arguments.uds)
     if arguments.port is not None:

@@ -1,0 +1,45 @@
+"""Vertex AI's control plane: the routes, each with the permission that it demands."""
+
+from __future__ import annotations
+
+from headrace.api.access import Route
+from headrace.api.vertex import deploy, endpoints, models, operations, unsupported
+from headrace.api.vertex.paths import ENDPOINT, LOCATION, MODEL, REST, UI_LOCATION
+from headrace.resources.access import Permission
+
+READ, DEPLOY = Permission.READ, Permission.DEPLOY
+
+_OPERATIONS = tuple(
+    route
+    for parent in (
+        f"{LOCATION}/operations",
+        f"{MODEL}/operations",
+        f"{ENDPOINT}/operations",
+        # The vendor's REST transport polls here, without a version.
+        f"{UI_LOCATION}/operations",
+        f"{UI_LOCATION}/models/{{model:id}}/operations",
+        f"{UI_LOCATION}/endpoints/{{endpoint:id}}/operations",
+    )
+    for route in (
+        Route("GET", parent, READ, operations.list_operations),
+        Route("GET", f"{parent}/{{operation:id}}", READ, operations.get_operation),
+        Route("POST", f"{parent}/{{operation:id}}:wait", READ, operations.wait_operation),
+        Route("POST", f"{parent}/{{operation:id}}:cancel", DEPLOY, operations.cancel_operation),
+        Route("DELETE", f"{parent}/{{operation:id}}", DEPLOY, operations.delete_operation),
+    )
+)
+
+ROUTES = (
+    Route("POST", f"{LOCATION}:deploy", DEPLOY, deploy.deploy),
+    *_OPERATIONS,
+    Route("GET", f"{LOCATION}/models", READ, models.list_models),
+    Route("GET", MODEL, READ, models.get_model),
+    Route("GET", f"{MODEL}:listVersions", READ, models.list_versions),
+    Route("DELETE", MODEL, DEPLOY, models.delete_model),
+    Route("GET", f"{LOCATION}/endpoints", READ, endpoints.list_endpoints),
+    Route("GET", ENDPOINT, READ, endpoints.get_endpoint),
+    Route("DELETE", ENDPOINT, DEPLOY, endpoints.delete_endpoint),
+    Route("POST", f"{ENDPOINT}:undeployModel", DEPLOY, endpoints.undeploy_model),
+    *(Route(method, REST, READ, unsupported.unsupported) for method in ("GET", "POST", "PUT", "PATCH", "DELETE")),
+)
+"""In the order in which they are tried; the last ones take every path that is left below ``/v1`` and ``/v1beta1``."""

@@ -1,0 +1,29 @@
+"""``:deploy``: from weights at an address to an endpoint that answers, in one request."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import Request, Response
+
+from headrace.api.requests import answer, body_of, context_of, scope_of
+from headrace.contracts.vertex.deploy import DeployWish, read_deploy
+from headrace.contracts.vertex.operations import contract_of, operation_json
+from headrace.control import commands
+
+
+async def deploy(request: Request) -> Response:
+    """Register the model, make the endpoint, and begin to deploy the one on the other."""
+    context = context_of(request)
+    query = request.query_params
+    endpoint_id = query.get("endpointId", query.get("endpoint_id", ""))
+    wish = read_deploy(await body_of(request), scope_of(request), endpoint_id=endpoint_id)
+    order = _order(wish, contract_of(request.path_params["version"]))
+    operation = await context.write(lambda tx: commands.deploy(tx, order, now=context.clock()))
+    return answer(operation_json(operation))
+
+
+def _order(wish: DeployWish, contract: str) -> commands.DeployRequest:
+    fields = msgspec.structs.asdict(wish)
+    if wish.timeout_s is None:
+        del fields["timeout_s"]  # the platform's own limit
+    return commands.DeployRequest(contract=contract, **fields)

@@ -1,0 +1,196 @@
+"""Which server a command talks to, and with which key.
+
+From the strongest: the options ``--url`` and ``--key``; ``HEADRACE_URL`` and ``HEADRACE_API_KEY``; the current context
+that ``headrace login`` stored; the login file of a server of the same user on this machine. A stored key is only ever
+sent to the address that it was stored with.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from headrace.resources.errors import NotLoggedIn
+from headrace.resources.layout import Layout, default_data_dir
+from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT
+
+
+class Context(msgspec.Struct, frozen=True):
+    """One server as `headrace login` remembers it."""
+
+    url: str
+    key: str
+    project: str = DEFAULT_PROJECT
+    location: str = DEFAULT_LOCATION
+
+
+class ContextFile(msgspec.Struct):
+    """The file of contexts."""
+
+    current: str = ""
+    contexts: dict[str, Context] = {}
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What the command line says about the server; empty where it says nothing."""
+
+    url: str = ""
+    key: str = ""
+    context: str = ""
+    project: str = ""
+    location: str = ""
+
+
+class Login(msgspec.Struct, frozen=True):
+    """The server to talk to.
+
+    Attributes:
+        origin: Where the address was taken from, for error messages.
+    """
+
+    url: str
+    key: str
+    project: str
+    location: str
+    origin: str
+
+    @property
+    def scope(self) -> str:
+        """``projects/P/locations/L``."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+
+class _LocalLogin(msgspec.Struct):
+    url: str
+    key: str
+
+
+def contexts_path() -> Path:
+    """The file of contexts: in ``$HEADRACE_CONFIG_DIR``, else in the user's configuration folder."""
+    configured = os.environ.get("HEADRACE_CONFIG_DIR")
+    return (Path(configured) if configured else Path(platformdirs.user_config_dir("headrace"))) / "contexts.json"
+
+
+def load() -> ContextFile:
+    """The stored contexts; none at all where there is no file.
+
+    Raises:
+        NotLoggedIn: The file cannot be read.
+    """
+    path = contexts_path()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ContextFile)
+    except FileNotFoundError:
+        return ContextFile()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise NotLoggedIn(
+            f"The file of contexts {path} cannot be read.",
+            evidence=str(error),
+            fix=f"Remove it (`rm {path}`) and log in again: `headrace login URL`.",
+        ) from error
+
+
+def save(content: ContextFile) -> Path:
+    """Store the contexts, whole or not at all, for their owner's eyes only (mode 0600)."""
+    path = contexts_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=".contexts.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def local_context(data_dir: Path | None = None) -> Context | None:
+    """What the server of a data directory on this machine wrote down for its owner, if there is one."""
+    try:
+        found = msgspec.json.decode(Layout(data_dir or default_data_dir()).local_login.read_bytes(), type=_LocalLogin)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return Context(url=found.url, key=found.key)
+
+
+def resolve(wish: Wish, *, key_needed: bool = True) -> Login:
+    """The server that a command talks to.
+
+    Raises:
+        NotLoggedIn: No address is known, or no key for it.
+    """
+    stored = load()
+    named = _named(stored, wish.context)
+    candidates = _candidates(stored, named)
+    url, origin = _url(wish, named, candidates)
+    known = next((context for _, context in candidates if _same(context.url, url)), None)
+    key = wish.key or ("" if wish.context else os.environ.get("HEADRACE_API_KEY", "")) or (known.key if known else "")
+    if not key and key_needed:
+        raise NotLoggedIn(
+            f"There is no key for {url}.",
+            evidence=f"The address comes from {origin}; no stored login has it.",
+            fix=f"Log in with `headrace login {url}`, or set HEADRACE_API_KEY.",
+        )
+    return Login(
+        url=url.rstrip("/"),
+        key=key,
+        project=wish.project or (known.project if known else DEFAULT_PROJECT),
+        location=wish.location or (known.location if known else DEFAULT_LOCATION),
+        origin=origin,
+    )
+
+
+def _named(stored: ContextFile, name: str) -> Context | None:
+    if not name:
+        return None
+    if name not in stored.contexts:
+        known = ", ".join(sorted(stored.contexts)) or "none"
+        raise NotLoggedIn(
+            f"There is no context {name!r}.",
+            evidence=f"Known contexts: {known}.",
+            fix=f"Make it: `headrace login URL --name {name}`.",
+        )
+    return stored.contexts[name]
+
+
+def _candidates(stored: ContextFile, named: Context | None) -> list[tuple[str, Context]]:
+    """Every login that is known, with its origin, the strongest first."""
+    found: list[tuple[str, Context]] = []
+    if named is not None:
+        found.append(("--context", named))
+    if stored.current in stored.contexts:
+        found.append((f"the context {stored.current!r}", stored.contexts[stored.current]))
+    local = local_context()
+    if local is not None:
+        found.append(("the login file of the server on this machine", local))
+    found += [(f"the context {name!r}", context) for name, context in stored.contexts.items()]
+    return found
+
+
+def _url(wish: Wish, named: Context | None, candidates: list[tuple[str, Context]]) -> tuple[str, str]:
+    if wish.url:
+        return _address(wish.url), "--url"
+    if named is None and (url := os.environ.get("HEADRACE_URL")):
+        return _address(url), "HEADRACE_URL"
+    if candidates:
+        origin, context = candidates[0]
+        return context.url, origin
+    raise NotLoggedIn(
+        "No server is known.",
+        evidence=f"No --url, no HEADRACE_URL, nothing in {contexts_path()}, no server in {default_data_dir()}.",
+        fix="Start one with `headrace quickstart` or `headrace serve`, or log in to one: `headrace login URL`.",
+    )
+
+
+def _address(text: str) -> str:
+    """``HOST:PORT`` is taken for plain HTTP."""
+    return (text if "://" in text else f"http://{text}").rstrip("/")
+
+
+def _same(one: str, other: str) -> bool:
+    return one.rstrip("/") == other.rstrip("/")

@@ -1,0 +1,85 @@
+"""How a command ends: exit codes that scripts can trust, and errors as people and scripts read them."""
+
+from __future__ import annotations
+
+import sys
+from enum import IntEnum
+
+import msgspec
+
+from headrace.resources.errors import (
+    Failure,
+    HeadraceError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    error_from,
+)
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means; the same for all commands."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_AUTHORISED = 4
+    UNREACHABLE = 5
+    INTERRUPTED = 130
+
+
+EXIT_CODES_LINE = (
+    "Exit codes: 0 done; 1 it failed; 2 wrong usage; 3 not found; 4 not authorised; "
+    "5 server unreachable or not ready; 130 Ctrl-C."
+)
+
+_BY_BRANCH: tuple[tuple[type[HeadraceError], ExitCode], ...] = (
+    (InvalidArgument, ExitCode.USAGE),
+    (NotFound, ExitCode.NOT_FOUND),
+    (Unauthenticated, ExitCode.NOT_AUTHORISED),
+    (PermissionDenied, ExitCode.NOT_AUTHORISED),
+    (Unavailable, ExitCode.UNREACHABLE),
+)
+
+
+class WorkFailed(Exception):
+    """The server did what was asked for, and it did not work out: exit code 1, whatever the reason's code.
+
+    Raised for a deployment that is FAILED, so that e.g. ENGINE_DIED does not read as "the server cannot be reached".
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.error = error_from(failure)
+
+
+def exit_code_of(error: HeadraceError) -> ExitCode:
+    """The exit code that an error ends a command with."""
+    return next((code for branch, code in _BY_BRANCH if isinstance(error, branch)), ExitCode.FAILED)
+
+
+def report(error: HeadraceError, *, as_json: bool) -> None:
+    """Say on stderr what went wrong: code and message, evidence, fix, where to read more."""
+    failure = error.failure
+    if as_json:
+        print(msgspec.json.encode({"error": msgspec.to_builtins(failure)}).decode(), file=sys.stderr)
+        return
+    print(text_of(failure), file=sys.stderr)
+
+
+def text_of(failure: Failure) -> str:
+    """A failure as lines for a person."""
+    lines = [f"error {failure.code}: {failure.message}"]
+    if failure.evidence:
+        lines += _indented("evidence", failure.evidence)
+    if failure.fix:
+        lines += _indented("fix", failure.fix)
+    return "\n".join([*lines, f"  more: headrace explain {failure.code}"])
+
+
+def _indented(label: str, text: str) -> list[str]:
+    first, *rest = text.splitlines() or [""]
+    return [f"  {label}: {first}", *(f"    {line}" for line in rest)]

@@ -1,0 +1,49 @@
+"""``headrace serve``: the server on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli.invocation import Invocation, command
+from headrace.resources.layout import default_data_dir
+
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Everything durable is in it. [default: $HEADRACE_DATA_DIR or XDG's]")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "serve", server=False)(serve)
+
+
+def serve(
+    invocation: Invocation,
+    data_dir: DataDirOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    port_search: Annotated[bool, typer.Option("--port-search", help="Take the next free port if it is taken.")] = False,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that running requests may go on once it is told to stop.")
+    ] = 30.0,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
+    from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
+    from headrace.server import serve as run_server  # noqa: PLC0415
+
+    settings = ServeSettings(
+        data_dir=data_dir or default_data_dir(),
+        host=host,
+        port=port,
+        port_search=port_search,
+        drain_timeout_s=drain_timeout,
+    )
+
+    def say(sentence: str) -> None:
+        invocation.output.line(sentence)
+        invocation.output.event({"message": sentence})
+
+    run_server(settings, say=say)

@@ -1,0 +1,1 @@
+"""Vertex AI's wire shapes, which are this project's native ones."""

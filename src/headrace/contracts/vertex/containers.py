@@ -1,0 +1,107 @@
+"""``ModelContainerSpec``: how a model's container is run, kept whole for those who read it back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.contracts.vertex.json_bodies import Duration, Int64
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A message; a field at its default is absent from the wire."""
+
+
+class EnvVar(_Message, frozen=True):
+    """One environment variable."""
+
+    name: str = ""
+    value: str = ""
+
+
+class Port(_Message, frozen=True):
+    """One port that the container listens on."""
+
+    container_port: int = 0
+
+
+class ExecAction(_Message, frozen=True):
+    """A probe that runs a command."""
+
+    command: tuple[str, ...] = ()
+
+
+class HttpHeader(_Message, frozen=True):
+    """A header that a probe sends."""
+
+    name: str = ""
+    value: str = ""
+
+
+class HttpGetAction(_Message, frozen=True):
+    """A probe that asks over HTTP."""
+
+    path: str = ""
+    port: int = 0
+    host: str = ""
+    scheme: str = ""
+    http_headers: tuple[HttpHeader, ...] = ()
+
+
+class GrpcAction(_Message, frozen=True):
+    """A probe that asks gRPC's health service."""
+
+    port: int = 0
+    service: str = ""
+
+
+class TcpSocketAction(_Message, frozen=True):
+    """A probe that only connects."""
+
+    port: int = 0
+    host: str = ""
+
+
+class Probe(_Message, frozen=True):
+    """A check of a container's health: one of four actions, and its rhythm."""
+
+    exec: ExecAction | None = None
+    http_get: HttpGetAction | None = None
+    grpc: GrpcAction | None = None
+    tcp_socket: TcpSocketAction | None = None
+    period_seconds: int = 0
+    timeout_seconds: int = 0
+    failure_threshold: int = 0
+    success_threshold: int = 0
+    initial_delay_seconds: int = 0
+
+
+class ContainerSpec(_Message, frozen=True):
+    """The container of a model, with every field that the vendor's API has."""
+
+    image_uri: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    ports: tuple[Port, ...] = ()
+    predict_route: str = ""
+    health_route: str = ""
+    invoke_route_prefix: str = ""
+    grpc_ports: tuple[Port, ...] = ()
+    deployment_timeout: Duration | None = None
+    shared_memory_size_mb: Int64 | None = None
+    startup_probe: Probe | None = None
+    health_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+
+    @property
+    def deployment_timeout_s(self) -> float | None:
+        """Seconds that a deployment may take, or None when it does not say."""
+        return None if self.deployment_timeout is None else float(self.deployment_timeout.removesuffix("s"))
+
+    def json(self) -> dict[str, Any]:
+        """The wire's JSON, in camelCase, without fields at their defaults."""
+        wire = msgspec.to_builtins(self)
+        assert isinstance(wire, dict)
+        return wire

@@ -1,0 +1,231 @@
+"""``POST /V/projects/P/locations/L:deploy``: what a body asks for."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.contracts.vertex.containers import ContainerSpec
+from headrace.contracts.vertex.json_bodies import Duration, parse_object, read
+from headrace.contracts.vertex.machine_types import machine_spec
+from headrace.resources.deployments import MachineSpec
+from headrace.resources.errors import BadField, NotSupported
+from headrace.resources.models import ServingSpec
+from headrace.resources.names import Scope, check_id
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A message of the wire."""
+
+
+class CustomModel(_Message, frozen=True):
+    """Weights in the Hugging Face format, and where they are."""
+
+    gcs_uri: str = ""
+
+
+class ModelConfig(_Message, frozen=True):
+    """The model that is registered. The EULA and Hugging Face's settings do not concern custom weights."""
+
+    accept_eula: bool = False
+    hugging_face_access_token: str = ""
+    hugging_face_cache_enabled: bool = False
+    model_display_name: str = ""
+    container_spec: ContainerSpec | None = None
+    model_user_id: str = ""
+
+
+class EndpointConfig(_Message, frozen=True):
+    """The endpoint that is made."""
+
+    endpoint_display_name: str = ""
+    dedicated_endpoint_enabled: bool | None = None
+    dedicated_endpoint_disabled: bool = False
+    private_service_connect_config: dict[str, object] | None = None
+    endpoint_user_id: str = ""
+
+
+class WireMachineSpec(_Message, frozen=True):
+    """The machine of one replica."""
+
+    machine_type: str = ""
+    accelerator_type: object = None
+    accelerator_count: int = 0
+    gpu_partition_size: str = ""
+    tpu_topology: str = ""
+    multihost_gpu_node_count: int = 0
+    reservation_affinity: dict[str, object] | None = None
+    min_gpu_driver_version: str = ""
+
+
+class DedicatedResources(_Message, frozen=True):
+    """Machine and scale. ``spot`` is a price, and so means nothing here."""
+
+    machine_spec: WireMachineSpec = WireMachineSpec()
+    min_replica_count: int | None = None
+    max_replica_count: int | None = None
+    required_replica_count: int = 0
+    initial_replica_count: int = 0
+    autoscaling_metric_specs: tuple[object, ...] = ()
+    spot: bool = False
+    flex_start: dict[str, object] | None = None
+    scale_to_zero_spec: dict[str, Duration] | None = None
+
+
+class DeployConfig(_Message, frozen=True):
+    """How the model runs."""
+
+    dedicated_resources: DedicatedResources = DedicatedResources()
+    fast_tryout_enabled: bool = False
+    system_labels: dict[str, str] = {}
+
+
+class DeployBody(_Message, frozen=True):
+    """The whole body, as in google-cloud-aiplatform 2.7.0's ``v1beta1.DeployRequest``."""
+
+    publisher_model_name: str = ""
+    hugging_face_model_id: str = ""
+    custom_model: CustomModel | None = None
+    destination: str = ""
+    model_config: ModelConfig = ModelConfig()
+    endpoint_config: EndpointConfig = EndpointConfig()
+    deploy_config: DeployConfig = DeployConfig()
+
+
+class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for, in our own nouns.
+
+    Attributes:
+        model_id: The model's identifier; empty to have one made.
+        model_user_id: The same as the caller gave it; callers name the model by it in chats.
+        endpoint_id: The endpoint's identifier; empty to have one made.
+        timeout_s: How long it may take to become ready; None for the platform's own limit.
+    """
+
+    scope: Scope
+    artifact_uri: str
+    model_id: str
+    model_user_id: str
+    model_display_name: str
+    endpoint_id: str
+    endpoint_display_name: str
+    machine: MachineSpec
+    min_replicas: int
+    max_replicas: int
+    spec: ServingSpec
+    dedicated: bool
+    timeout_s: float | None
+
+
+def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWish:
+    """What a ``:deploy`` body asks for.
+
+    Args:
+        body: The request's body: camelCase or snake_case, and trailing commas are forgiven.
+        scope: The project and location in the request's path.
+        endpoint_id: The query's ``endpointId``, which the vendor's API takes in place of ``endpointUserId``.
+
+    Raises:
+        BadJson: The body is not a JSON object.
+        BadField: A field is unknown, of the wrong type, or out of its range.
+        BadName: An identifier is not well formed.
+        MachineSpecIncomplete: Only some of the machine's three fields are there.
+        NotSupported: It asks for what is not there yet.
+    """
+    message = read(DeployBody, parse_object(body, trailing_commas=True))
+    artifact_uri = _artifact_uri(message)
+    if message.destination and message.destination != str(scope):
+        raise BadField(
+            "destination is not the location in the path.",
+            evidence=f"The body says {message.destination!r}, the path {str(scope)!r}.",
+            fix="Leave destination out of the body, or make the two the same.",
+        )
+    model, endpoint = message.model_config, message.endpoint_config
+    resources = message.deploy_config.dedicated_resources
+    _refuse_unsupported(endpoint, resources)
+    minimum, maximum = _replicas(resources)
+    container = model.container_spec
+    timeout_s = container.deployment_timeout_s if container else None
+    if timeout_s is not None and timeout_s <= 0:
+        raise BadField("modelConfig.containerSpec.deploymentTimeout must be more than 0s.")
+    wire_machine = resources.machine_spec
+    return DeployWish(
+        scope=scope,
+        artifact_uri=artifact_uri,
+        model_id=_identifier(model.model_user_id, "modelConfig.modelUserId"),
+        model_user_id=model.model_user_id,
+        model_display_name=model.model_display_name,
+        endpoint_id=_identifier(endpoint.endpoint_user_id or endpoint_id, "endpointConfig.endpointUserId"),
+        endpoint_display_name=endpoint.endpoint_display_name,
+        machine=machine_spec(
+            wire_machine.machine_type,
+            wire_machine.accelerator_type,
+            wire_machine.accelerator_count,
+            "deployConfig.dedicatedResources.machineSpec",
+        ),
+        min_replicas=minimum,
+        max_replicas=maximum,
+        spec=ServingSpec(container=container.json() if container else None),
+        dedicated=not endpoint.dedicated_endpoint_disabled and endpoint.dedicated_endpoint_enabled is not False,
+        timeout_s=timeout_s,
+    )
+
+
+def _artifact_uri(message: DeployBody) -> str:
+    sources = {
+        "customModel": message.custom_model is not None,
+        "publisherModelName": bool(message.publisher_model_name),
+        "huggingFaceModelId": bool(message.hugging_face_model_id),
+    }
+    given = [name for name, there in sources.items() if there]
+    if len(given) > 1:
+        raise BadField(f"{' and '.join(given)} exclude each other.", fix="Give one of them.")
+    if message.custom_model is None:
+        if given:
+            raise NotSupported(
+                f"Deploying by {given[0]} is not supported yet.",
+                evidence=message.publisher_model_name or message.hugging_face_model_id,
+                fix="Download the model's files and deploy their folder with customModel.gcsUri.",
+            )
+        raise BadField("customModel is missing.", fix='Say where the weights are: {"customModel": {"gcsUri": "…"}}.')
+    if not message.custom_model.gcs_uri.strip():
+        raise BadField(
+            "customModel.gcsUri is missing.", fix="Give gs://BUCKET/FOLDER, file:///FOLDER or an absolute path."
+        )
+    return message.custom_model.gcs_uri.strip()
+
+
+def _identifier(value: str, field: str) -> str:
+    return check_id(value, field=field) if value else ""
+
+
+def _replicas(resources: DedicatedResources) -> tuple[int, int]:
+    where = "deployConfig.dedicatedResources"
+    minimum = 1 if resources.min_replica_count is None else resources.min_replica_count
+    if minimum < 1:
+        raise BadField(
+            f"{where}.minReplicaCount must be at least 1.",
+            evidence=f"It is {minimum}.",
+            fix="Give 1 or more; a pool that scales to zero is not supported yet." if minimum == 0 else "",
+        )
+    maximum = minimum if resources.max_replica_count is None else resources.max_replica_count
+    if maximum < minimum:
+        raise BadField(f"{where}.maxReplicaCount is less than minReplicaCount.", evidence=f"{maximum} < {minimum}.")
+    return minimum, maximum
+
+
+def _refuse_unsupported(endpoint: EndpointConfig, resources: DedicatedResources) -> None:
+    """Refuse what would change the outcome if it were ignored."""
+    machine = resources.machine_spec
+    asked = {
+        "endpointConfig.privateServiceConnectConfig": endpoint.private_service_connect_config,
+        "deployConfig.dedicatedResources.autoscalingMetricSpecs": resources.autoscaling_metric_specs,
+        "deployConfig.dedicatedResources.flexStart": resources.flex_start,
+        "deployConfig.dedicatedResources.scaleToZeroSpec": resources.scale_to_zero_spec,
+        "deployConfig.dedicatedResources.machineSpec.reservationAffinity": machine.reservation_affinity,
+        "deployConfig.dedicatedResources.machineSpec.tpuTopology": machine.tpu_topology,
+        "deployConfig.dedicatedResources.machineSpec.gpuPartitionSize": machine.gpu_partition_size,
+        "deployConfig.dedicatedResources.machineSpec.multihostGpuNodeCount": machine.multihost_gpu_node_count,
+    }
+    for field, value in asked.items():
+        if value:
+            raise NotSupported(f"{field} is not supported yet.", fix="Leave it out.")

@@ -1,0 +1,104 @@
+"""Endpoints and deployed models as Vertex AI's JSON, and the bodies that change them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.contracts.vertex.json_bodies import parse_object, read
+from headrace.contracts.vertex.machine_types import machine_spec_json
+from headrace.contracts.vertex.timestamps import etag, rfc3339
+from headrace.resources.deployments import Deployment
+from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.errors import BadField
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """One deployed model of an endpoint, with the pool that it leads to.
+
+    Attributes:
+        ready: Replicas of the pool that take traffic now.
+    """
+
+    binding: DeployedModel
+    deployment: Deployment
+    ready: int
+
+
+class UndeployBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """``UndeployModelRequest``."""
+
+    endpoint: str = ""
+    deployed_model_id: str = ""
+    traffic_split: dict[str, int] = {}
+
+
+def read_undeploy(body: bytes) -> tuple[str, dict[str, int] | None]:
+    """The deployed model that is to go, and the traffic of those that stay (None: the platform decides).
+
+    Raises:
+        BadJson: The body is not a JSON object.
+        BadField: A field is unknown, missing, or of the wrong type or value.
+    """
+    message = read(UndeployBody, parse_object(body))
+    if not message.deployed_model_id:
+        raise BadField("deployedModelId is missing.", fix="The endpoint's deployedModels list the ids.")
+    return message.deployed_model_id, message.traffic_split or None
+
+
+def endpoint_json(endpoint: Endpoint, bound: Sequence[Bound], *, host: str) -> dict[str, Any]:
+    """An ``Endpoint``, with our own facts in ``headrace`` (clients ignore fields they do not know here).
+
+    Args:
+        endpoint: The endpoint.
+        bound: What is deployed on it.
+        host: Host and port that a client reaches us by: the dedicated DNS name, since requests are routed by path.
+    """
+    wire: dict[str, Any] = {
+        "name": endpoint.name,
+        "displayName": endpoint.display_name,
+        "deployedModels": [deployed_model_json(one) for one in bound],
+        "trafficSplit": {one.binding.id: one.binding.traffic for one in bound if one.binding.traffic},
+        "etag": etag(endpoint.resource_version),
+        "labels": endpoint.labels,
+        "createTime": rfc3339(endpoint.created_at),
+        "updateTime": rfc3339(endpoint.updated_at),
+        "dedicatedEndpointEnabled": endpoint.dedicated,
+    }
+    if endpoint.dedicated:
+        wire["dedicatedEndpointDns"] = host
+    if endpoint.deleting:
+        wire["headrace"] = {"deleting": True}
+    return wire
+
+
+def deployed_model_json(bound: Bound) -> dict[str, Any]:
+    """A ``DeployedModel``. ``status`` says how many replicas take traffic, and what keeps the others from it."""
+    binding, deployment = bound.binding, bound.deployment
+    resources: dict[str, Any] = {
+        "minReplicaCount": deployment.min_replicas,
+        "maxReplicaCount": deployment.max_replicas,
+    }
+    machine = machine_spec_json(deployment.machine)
+    if machine:
+        resources = {"machineSpec": machine, **resources}
+    status: dict[str, Any] = {
+        "availableReplicaCount": bound.ready,
+        "lastUpdateTime": rfc3339(deployment.updated_at),
+    }
+    ours: dict[str, Any] = {"deployment": deployment.name, "state": deployment.state.value}
+    if deployment.failure is not None:
+        status["message"] = deployment.failure.message
+        ours["failure"] = msgspec.to_builtins(deployment.failure)
+    return {
+        "id": binding.id,
+        "model": deployment.scope.name("models", deployment.model_id),
+        "modelVersionId": deployment.model_version,
+        "displayName": binding.display_name,
+        "createTime": rfc3339(binding.created_at),
+        "dedicatedResources": resources,
+        "status": status,
+        "headrace": ours,
+    }

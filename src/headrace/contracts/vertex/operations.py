@@ -1,0 +1,108 @@
+"""Long-running operations as the vendor's clients poll them.
+
+Clients parse ``metadata`` and ``response`` strictly: their ``@type`` must be of the API version that was called, and
+they may hold only fields that the vendor's protocol buffers know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from headrace.contracts.vertex.errors import google_error
+from headrace.contracts.vertex.timestamps import rfc3339
+from headrace.resources.errors import BadField, Cancelled, Failure, error_from
+from headrace.resources.operations import Operation, OperationKind
+from headrace.resources.states import OperationState
+
+_TYPES: Mapping[OperationKind, tuple[str, str]] = MappingProxyType(
+    {
+        "deploy": ("DeployOperationMetadata", "DeployResponse"),
+        "undeploy": ("UndeployModelOperationMetadata", "UndeployModelResponse"),
+        "delete_endpoint": ("DeleteOperationMetadata", ""),
+        "delete_model": ("DeleteOperationMetadata", ""),
+    }
+)
+"""Of each kind: the message in ``metadata``, and the one in ``response``; empty for ``google.protobuf.Empty``."""
+
+_EMPTY = "type.googleapis.com/google.protobuf.Empty"
+_CANCELLED = 1  # google.rpc.Code: what clients expect of an operation that was cancelled
+_OTHERWISE = "v1beta1"  # an operation that began in another contract is told in the version that has every message
+
+
+def contract_of(version: str) -> str:
+    """What is stored in an operation that was asked for through a version of Vertex AI's API."""
+    return f"vertex/{version}"
+
+
+def operation_json(operation: Operation) -> dict[str, Any]:
+    """A ``google.longrunning.Operation``."""
+    vendor, _, version = operation.contract.partition("/")
+    package = f"type.googleapis.com/google.cloud.aiplatform.{version if vendor == 'vertex' else _OTHERWISE}"
+    metadata_type, response_type = _TYPES[operation.kind]
+    wire: dict[str, Any] = {
+        "name": operation.name,
+        "metadata": {"@type": f"{package}.{metadata_type}", **_metadata(operation)},
+    }
+    if operation.state is OperationState.RUNNING:
+        return wire
+    wire["done"] = True
+    if operation.failure is not None:
+        wire["error"] = _status(operation.failure)
+    else:
+        response = _response(operation) if response_type else {}
+        wire["response"] = {"@type": f"{package}.{response_type}" if response_type else _EMPTY, **response}
+    return wire
+
+
+def _metadata(operation: Operation) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "genericMetadata": {
+            "createTime": rfc3339(operation.created_at),
+            "updateTime": rfc3339(operation.updated_at),
+        }
+    }
+    if operation.kind == "deploy":
+        metadata["destination"] = str(operation.scope)
+        metadata["modelId"] = operation.targets.get("model", "")
+    return metadata
+
+
+def _response(operation: Operation) -> dict[str, Any]:
+    if operation.kind != "deploy":
+        return {}
+    return {
+        "publisherModel": "",
+        "endpoint": operation.scope.name("endpoints", operation.targets["endpoint"]),
+        "model": operation.scope.name("models", operation.targets["model"]),
+    }
+
+
+def _status(failure: Failure) -> dict[str, Any]:
+    """A ``google.rpc.Status``: as in an HTTP answer, but numbered as gRPC does."""
+    error = error_from(failure)
+    _, body = google_error(error)
+    return {
+        "code": _CANCELLED if isinstance(error, Cancelled) else error.grpc_code,
+        "message": body["error"]["message"],
+        "details": body["error"]["details"],
+    }
+
+
+def filter_done(expression: str) -> bool | None:
+    """The only filter of ``ListOperations``: ``done=true`` or ``done=false``; None when it is empty.
+
+    Raises:
+        BadField: It is another expression.
+    """
+    compact = expression.replace(" ", "").replace('"', "").lower()
+    if not compact:
+        return None
+    if compact not in {"done=true", "done=false"}:
+        raise BadField(
+            "filter of operations is not understood.",
+            evidence=f"It is {expression[:200]!r}.",
+            fix="Use done=true or done=false.",
+        )
+    return compact == "done=true"

@@ -1,0 +1,18 @@
+"""What users may ask for: each command is one transaction's worth of rows, which the reconciler then makes true.
+
+A caller runs a command in a transaction of its own and wakes the reconciler once that is committed.
+"""
+
+from headrace.control.commands.deploy import DeployRequest, deploy
+from headrace.control.commands.keys import create_key, revoke_key
+from headrace.control.commands.remove import delete_endpoint, delete_model, undeploy
+
+__all__ = [
+    "DeployRequest",
+    "create_key",
+    "delete_endpoint",
+    "delete_model",
+    "deploy",
+    "revoke_key",
+    "undeploy",
+]

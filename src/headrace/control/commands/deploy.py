@@ -1,0 +1,182 @@
+"""Deploy: register the artifacts as a model version, and bind a pool of its replicas to an endpoint."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import msgspec
+
+from headrace.resources.deployments import Deployment, MachineSpec
+from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.errors import BadField, EndpointNotFound, MachineSpecIncomplete
+from headrace.resources.models import Model, ModelVersion, ServingSpec
+from headrace.resources.names import Scope, check_id, new_id
+from headrace.resources.operations import Operation
+from headrace.store import Transaction
+
+
+class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """What is to be served, and where.
+
+    Attributes:
+        contract: The API it was asked through, e.g. ``vertex/v1beta1``.
+        model_id: Id of the model to make, or of the one to add a version to; empty: made up.
+        model_user_id: The importer's own name for the model.
+        endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
+        labels: Of the model and of the endpoint, where they are made.
+        timeout_s: How long it may take until it is READY.
+    """
+
+    scope: Scope
+    artifact_uri: str
+    contract: str
+    model_id: str = ""
+    model_display_name: str = ""
+    model_user_id: str = ""
+    endpoint_id: str = ""
+    endpoint_display_name: str = ""
+    labels: dict[str, str] = {}
+    machine: MachineSpec = MachineSpec()
+    min_replicas: int = 1
+    max_replicas: int = 1
+    spec: ServingSpec = ServingSpec()
+    dedicated: bool = True
+    timeout_s: float = 3600.0
+
+    @property
+    def title(self) -> str:
+        """What to call the model where nobody said."""
+        return self.model_display_name or self.model_user_id or PurePosixPath(self.artifact_uri).name or "model"
+
+
+def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
+    """Store the wish: model version, endpoint, deployment, deployed model and the operation, all or nothing.
+
+    The same artifacts deployed twice make two models, as Vertex AI does. On an endpoint that serves already, the new
+    deployed model takes all traffic once it is READY; until then those before it keep theirs.
+
+    Raises:
+        BadField: The request has no artifacts, or its numbers of replicas make no sense.
+        BadName: An identifier is not well formed.
+        MachineSpecIncomplete: The machine is named in part.
+        EndpointNotFound: The endpoint is being deleted.
+    """
+    _check(request)
+    version = _register(tx, request, now)
+    endpoint = _open_endpoint(tx, request, now)
+    deployment = Deployment(
+        scope=request.scope,
+        id=new_id(),
+        model_id=version.model_id,
+        model_version=version.version,
+        display_name=request.model_user_id or request.title,
+        machine=request.machine,
+        min_replicas=request.min_replicas,
+        max_replicas=request.max_replicas,
+        deadline_at=now + request.timeout_s,
+        created_at=now,
+        updated_at=now,
+    )
+    serves_already = tx.list(DeployedModel, scope=request.scope, endpoint_id=endpoint.id, limit=1)
+    deployed = DeployedModel(
+        scope=request.scope,
+        id=new_id(),
+        endpoint_id=endpoint.id,
+        deployment_id=deployment.id,
+        display_name=request.title,
+        traffic=0 if serves_already else 100,
+        created_at=now,
+    )
+    operation = Operation(
+        scope=request.scope,
+        id=new_id(),
+        parent=str(request.scope),
+        kind="deploy",
+        contract=request.contract,
+        targets={
+            "endpoint": endpoint.id,
+            "model": version.model_id,
+            "version": version.version,
+            "deployment": deployment.id,
+            "deployed_model": deployed.id,
+        },
+        created_at=now,
+        updated_at=now,
+    )
+    for row in (deployment, deployed, operation):
+        tx.insert(row)
+    return operation
+
+
+def _check(request: DeployRequest) -> None:
+    if not request.artifact_uri:
+        raise BadField("The request names no artifacts.", fix="Give the address of the folder that holds config.json.")
+    if not 1 <= request.min_replicas <= request.max_replicas:
+        raise BadField(
+            "There must be at least one replica, and no fewer at most than at least.",
+            evidence=f"min_replicas is {request.min_replicas}, max_replicas is {request.max_replicas}.",
+        )
+    if request.timeout_s <= 0:
+        raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")
+    machine = request.machine
+    given = [bool(machine.machine_type), bool(machine.accelerator_type), machine.accelerator_count > 0]
+    if any(given) and not all(given):
+        raise MachineSpecIncomplete(
+            "Machine type, accelerator type and accelerator count go together: all three or none.",
+            evidence=f"Given: {machine.machine_type!r}, {machine.accelerator_type!r}, {machine.accelerator_count}.",
+            fix="Leave all three out, and the platform picks.",
+        )
+
+
+def _register(tx: Transaction, request: DeployRequest, now: float) -> ModelVersion:
+    """A new model with version 1, or the next version of the model that was named."""
+    model_id = check_id(request.model_id, field="model_id") if request.model_id else new_id()
+    model = tx.get(Model, scope=request.scope, id=model_id)
+    if model is None:
+        tx.insert(
+            Model(
+                scope=request.scope,
+                id=model_id,
+                display_name=request.title,
+                labels=request.labels,
+                created_at=now,
+                updated_at=now,
+            )
+        )
+        number = 1
+    else:
+        versions = tx.list(ModelVersion, scope=request.scope, model_id=model_id)
+        number = 1 + max((int(version.version) for version in versions), default=0)
+        tx.update(model)
+    version = ModelVersion(
+        scope=request.scope,
+        model_id=model_id,
+        version=str(number),
+        artifact_uri=request.artifact_uri,
+        spec=request.spec,
+        aliases=("default",) if number == 1 else (),
+        user_id=request.model_user_id,
+        created_at=now,
+    )
+    tx.insert(version)
+    return version
+
+
+def _open_endpoint(tx: Transaction, request: DeployRequest, now: float) -> Endpoint:
+    endpoint_id = check_id(request.endpoint_id, field="endpoint_id") if request.endpoint_id else new_id()
+    endpoint = tx.get(Endpoint, scope=request.scope, id=endpoint_id)
+    if endpoint is not None:
+        if endpoint.deleting:
+            raise EndpointNotFound(f"Endpoint {endpoint_id!r} is being deleted.", fix="Use another endpoint.")
+        return endpoint
+    endpoint = Endpoint(
+        scope=request.scope,
+        id=endpoint_id,
+        display_name=request.endpoint_display_name or request.title,
+        labels=request.labels,
+        dedicated=request.dedicated,
+        created_at=now,
+        updated_at=now,
+    )
+    tx.insert(endpoint)
+    return endpoint

@@ -1,0 +1,171 @@
+"""Undeploy and delete: nothing vanishes before its running requests had their time."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.control.operations import settle_operations
+from headrace.control.traffic import hand_over, set_split
+from headrace.resources.deployments import Deployment
+from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.errors import DeploymentNotFound, EndpointNotFound, ModelNotFound, StillInUse
+from headrace.resources.models import Model, ModelVersion
+from headrace.resources.names import Scope, new_id
+from headrace.resources.operations import Operation, OperationKind
+from headrace.resources.states import DeploymentState, OperationState
+from headrace.store import Transaction
+
+
+def undeploy(
+    tx: Transaction,
+    scope: Scope,
+    endpoint_id: str,
+    deployed_model_id: str,
+    *,
+    contract: str,
+    now: float,
+    traffic: dict[str, int] | None = None,
+) -> Operation:
+    """Take a deployed model off its endpoint; its deployment drains once no endpoint has it.
+
+    Args:
+        tx: An open transaction.
+        scope: Where.
+        endpoint_id: The endpoint.
+        deployed_model_id: The one to take off.
+        contract: The API it was asked through.
+        now: Unix seconds.
+        traffic: The split from now on, by deployed model; None: its share goes to the others in proportion.
+
+    Raises:
+        EndpointNotFound: There is no such endpoint.
+        DeploymentNotFound: The endpoint has no such deployed model.
+        BadField: The split is not one.
+    """
+    endpoint = _endpoint(tx, scope, endpoint_id)
+    deployed = tx.get(DeployedModel, scope=scope, id=deployed_model_id)
+    if deployed is None or deployed.endpoint_id != endpoint_id:
+        raise DeploymentNotFound(f"Endpoint {endpoint_id!r} has no deployed model {deployed_model_id!r}.")
+    targets = {
+        "endpoint": endpoint_id,
+        "deployed_model": deployed_model_id,
+        "deployment": deployed.deployment_id,
+    }
+    operation = _begin(tx, scope, "undeploy", parent=endpoint.name, contract=contract, targets=targets, now=now)
+    deployed = hand_over(tx, deployed)
+    if traffic is not None:
+        set_split(tx, scope, endpoint_id, {**traffic, deployed_model_id: 0})
+    _take_off(tx, deployed)
+    settle_operations(tx, scope)
+    return _as_stored(tx, operation)
+
+
+def delete_endpoint(
+    tx: Transaction, scope: Scope, endpoint_id: str, *, force: bool, contract: str, now: float
+) -> Operation:
+    """Delete an endpoint; with ``force``, what is deployed on it is taken off first.
+
+    Raises:
+        EndpointNotFound: There is no such endpoint.
+        StillInUse: It has deployed models, and ``force`` was not asked for.
+    """
+    endpoint = _endpoint(tx, scope, endpoint_id)
+    deployed = tx.list(DeployedModel, scope=scope, endpoint_id=endpoint_id)
+    if deployed and not force:
+        raise StillInUse(
+            f"Endpoint {endpoint_id!r} has deployed models.",
+            evidence=f"They are {', '.join(one.id for one in deployed)}.",
+            fix="Undeploy them first, or delete with force.",
+        )
+    operation = _begin(
+        tx,
+        scope,
+        "delete_endpoint",
+        parent=endpoint.name,
+        contract=contract,
+        targets={"endpoint": endpoint_id},
+        now=now,
+    )
+    tx.update(msgspec.structs.replace(endpoint, deleting=True))
+    for one in deployed:
+        _take_off(tx, one)
+    settle_operations(tx, scope)
+    return _as_stored(tx, operation)
+
+
+def delete_model(tx: Transaction, scope: Scope, model_id: str, *, contract: str, now: float) -> Operation:
+    """Delete a model and all its versions; the files at their addresses are left alone.
+
+    Raises:
+        ModelNotFound: There is no such model.
+        StillInUse: A version of it is deployed, or its replicas are still draining.
+    """
+    model = tx.get(Model, scope=scope, id=model_id)
+    if model is None:
+        raise ModelNotFound(f"There is no model {model_id!r}.")
+    deployments = tx.list(Deployment, scope=scope, model_id=model_id)
+    users = [deployment for deployment in deployments if deployment.state is not DeploymentState.GONE]
+    if users:
+        raise StillInUse(
+            f"Model {model_id!r} is deployed.",
+            evidence=f"Deployment {users[0].id} is {users[0].state}.",
+            fix="Undeploy it, wait for that operation, and delete the model then.",
+        )
+    operation = _begin(
+        tx, scope, "delete_model", parent=model.name, contract=contract, targets={"model": model_id}, now=now
+    )
+    for version in tx.list(ModelVersion, scope=scope, model_id=model_id):
+        tx.delete(version)
+    tx.delete(model)
+    settle_operations(tx, scope)
+    return _as_stored(tx, operation)
+
+
+def _endpoint(tx: Transaction, scope: Scope, endpoint_id: str) -> Endpoint:
+    endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
+    if endpoint is None:
+        raise EndpointNotFound(f"There is no endpoint {endpoint_id!r}.")
+    return endpoint
+
+
+def _take_off(tx: Transaction, deployed: DeployedModel) -> None:
+    """Drain its deployment, unless another endpoint has it too: then only the binding goes."""
+    bindings = tx.list(DeployedModel, scope=deployed.scope, deployment_id=deployed.deployment_id)
+    if len(bindings) > 1:
+        tx.delete(deployed)
+        return
+    deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
+    assert deployment is not None, "a foreign key holds it"
+    if deployment.state not in {DeploymentState.DRAINING, DeploymentState.GONE}:
+        tx.move(deployment, DeploymentState.DRAINING, detail="Undeploy was asked for; running requests may finish.")
+
+
+def _begin(
+    tx: Transaction,
+    scope: Scope,
+    kind: OperationKind,
+    *,
+    parent: str,
+    contract: str,
+    targets: dict[str, str],
+    now: float,
+) -> Operation:
+    operation = Operation(
+        scope=scope,
+        id=new_id(),
+        parent=parent,
+        kind=kind,
+        contract=contract,
+        targets=targets,
+        state=OperationState.RUNNING,
+        created_at=now,
+        updated_at=now,
+    )
+    tx.insert(operation)
+    return operation
+
+
+def _as_stored(tx: Transaction, operation: Operation) -> Operation:
+    stored = tx.get(Operation, scope=operation.scope, id=operation.id)
+    assert stored is not None, "it was inserted in this transaction"
+    return stored

@@ -1,0 +1,74 @@
+"""How an endpoint's traffic is split between its deployed models: whole percents that add up to 100."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from headrace.resources.deployments import Deployment
+from headrace.resources.endpoints import DeployedModel
+from headrace.resources.errors import BadField
+from headrace.resources.names import Scope
+from headrace.resources.states import DeploymentState
+from headrace.store import Transaction
+
+WHOLE = 100
+"""Percent."""
+
+
+def share_out(shares: Mapping[str, int]) -> dict[str, int]:
+    """The same proportions in whole percents that add up to 100; where all are zero, the first takes everything.
+
+    The percents that rounding down leaves over go to the largest remainders, the earlier first.
+    """
+    total = sum(shares.values())
+    if not shares:
+        return {}
+    if total == 0:
+        return {key: WHOLE if place == 0 else 0 for place, key in enumerate(shares)}
+    split = {key: share * WHOLE // total for key, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda key: -(shares[key] * WHOLE % total))
+    for key in by_remainder[: WHOLE - sum(split.values())]:
+        split[key] += 1
+    return split
+
+
+def set_split(tx: Transaction, scope: Scope, endpoint_id: str, split: Mapping[str, int]) -> None:
+    """Give an endpoint's deployed models these percents; those not named get none.
+
+    Raises:
+        BadField: It names one that the endpoint does not have, or does not add up to 100 (or to 0).
+    """
+    deployed = {one.id: one for one in tx.list(DeployedModel, scope=scope, endpoint_id=endpoint_id)}
+    unknown = sorted(set(split) - set(deployed))
+    if unknown:
+        raise BadField(
+            "The traffic split names a model that is not deployed here.", evidence=f"Unknown: {', '.join(unknown)}."
+        )
+    if any(share < 0 for share in split.values()) or sum(split.values()) not in {0, WHOLE}:
+        raise BadField("A traffic split must add up to 100.", evidence=f"It adds up to {sum(split.values())}.")
+    for one in deployed.values():
+        if one.traffic != split.get(one.id, 0):
+            tx.update(msgspec.structs.replace(one, traffic=split.get(one.id, 0)))
+
+
+def take_all(tx: Transaction, deployed: DeployedModel) -> None:
+    """All of the endpoint's traffic to this one."""
+    set_split(tx, deployed.scope, deployed.endpoint_id, {deployed.id: WHOLE})
+
+
+def hand_over(tx: Transaction, deployed: DeployedModel) -> DeployedModel:
+    """Its share to the endpoint's others, in proportion; returns the row as it is then."""
+    everyone = tx.list(DeployedModel, scope=deployed.scope, endpoint_id=deployed.endpoint_id)
+    others = {one.id: one.traffic for one in everyone if one.id != deployed.id and _stays(tx, one)}
+    if deployed.traffic:
+        set_split(tx, deployed.scope, deployed.endpoint_id, {**share_out(others), deployed.id: 0})
+    current = tx.get(DeployedModel, scope=deployed.scope, id=deployed.id)
+    assert current is not None, "a split deletes nothing"
+    return current
+
+
+def _stays(tx: Transaction, deployed: DeployedModel) -> bool:
+    deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
+    return deployment is not None and deployment.state not in {DeploymentState.DRAINING, DeploymentState.GONE}

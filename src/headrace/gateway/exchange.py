@@ -1,0 +1,122 @@
+"""One request and its answer, as the data plane sees them: the seam between the gateway and whatever serves HTTP.
+
+An adapter (``asgi.py`` today) implements `Exchange`. Its promises: nothing is buffered beyond a bounded amount in either
+direction, and when the client hangs up, the task that handles the exchange is cancelled, or `read` raises `ClientGone`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+
+from headrace.resources.errors import BodyTooLarge
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+"""Names in lower case, in the order they came."""
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete; there is nobody to answer."""
+
+
+class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The request line and the headers.
+
+    Attributes:
+        target: The path as it was sent: percent-encoded, without the query.
+        client: Network address of the peer; empty on a unix socket.
+        scheme: ``http`` or ``https``.
+    """
+
+    method: str
+    target: bytes
+    query: bytes
+    headers: Headers
+    client: str
+    scheme: str
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value under this name (lower case)."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    @property
+    def content_length_bytes(self) -> int | None:
+        """What the client says of its body's size; None if it comes in chunks or there is none."""
+        value = self.header(b"content-length")
+        return int(value) if value is not None and value.isdigit() else None
+
+
+class Exchange(ABC):
+    """One request under way. Answering is `start`, `write` any number of times, then `end`; or `abort` at any point."""
+
+    head: RequestHead
+    started: bool = False
+    ended: bool = False
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """The next piece of the request's body; empty at its end.
+
+        Raises:
+            ClientGone: There will be no more.
+        """
+
+    @abstractmethod
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send status and headers. Without ``content-length`` the body goes out in chunks."""
+
+    @abstractmethod
+    async def write(self, piece: bytes) -> None:
+        """Send a piece of the body, at once; waits while the client reads more slowly than we write."""
+
+    @abstractmethod
+    async def end(self, piece: bytes = b"") -> None:
+        """Send the last piece and complete the answer."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Break the connection, so that the client can tell that the answer is incomplete."""
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.end(body)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The pieces of the request's body, as they come."""
+        while piece := await self.read():
+            yield piece
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """The whole body of the request.
+
+        Raises:
+            BodyTooLarge: It is longer, or says that it will be; what is over is not read.
+            ClientGone: The client hung up.
+        """
+        announced = self.head.content_length_bytes
+        if announced is not None and announced > limit_bytes:
+            raise _too_large(f"{announced} bytes", limit_bytes)
+        pieces = [await self.read()]
+        size = len(pieces[0])
+        while pieces[-1]:
+            if size > limit_bytes:
+                raise _too_large(f"more than {limit_bytes} bytes", limit_bytes)
+            pieces.append(await self.read())
+            size += len(pieces[-1])
+        return b"".join(pieces)
+
+
+def _too_large(seen: str, limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        "The request body is too large.",
+        evidence=f"It has {seen}; the limit is {limit_bytes} bytes.",
+        fix="Send less at a time.",
+    )
+
+
+Handler: TypeAlias = Callable[[Exchange], Awaitable[None]]
+"""What answers exchanges."""

@@ -1,0 +1,103 @@
+"""The engines behind the gateway: replicas, the pools they form, and how both follow the newest snapshot."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from headrace.gateway.upstream import Upstream, read_address
+from headrace.gateway.waiting_room import WaitingRoom, no_longer_deployed
+from headrace.resources.snapshot import DeployedRoute, ReplicaRoute, RoutingSnapshot
+
+
+class Replica:
+    """One engine and what it is working on.
+
+    Attributes:
+        outstanding: Requests sent to it that are not over.
+    """
+
+    def __init__(self, route: ReplicaRoute, *, connect_timeout_s: float) -> None:
+        self.route = route
+        self.upstream = Upstream(read_address(route.address), connect_timeout_s=connect_timeout_s)
+        self.outstanding = 0
+
+
+class Pool:
+    """The replicas of one deployment and the waiting room before them. Lives on while snapshots come and go."""
+
+    def __init__(self, deployed: DeployedRoute) -> None:
+        self.deployment_id = deployed.deployment_id
+        self.replicas: tuple[Replica, ...] = ()
+        self.name = deployed.model_display_name or deployed.served_name
+        self.room = WaitingRoom(
+            self.name, max_running=0, max_waiting=deployed.max_waiting, max_wait_s=deployed.max_wait_s
+        )
+
+    def follow(self, deployed: DeployedRoute, replicas: tuple[Replica, ...]) -> None:
+        """Take the replicas and limits of a newer snapshot."""
+        self.replicas = replicas
+        self.room.resize(
+            max_running=deployed.max_running * len(replicas),
+            max_waiting=deployed.max_waiting,
+            max_wait_s=deployed.max_wait_s,
+        )
+
+    def disband(self) -> None:
+        """Send everybody in line away: the deployment is not in the newest snapshot."""
+        self.replicas = ()
+        self.room.dismiss(no_longer_deployed(self.name))
+
+    def pick(self, *, but: Replica | None = None) -> Replica | None:
+        """The replica with the least outstanding requests, at random among equals; None without a candidate."""
+        candidates = [replica for replica in self.replicas if replica is not but]
+        if not candidates:
+            return None
+        least = min(replica.outstanding for replica in candidates)
+        return random.choice([replica for replica in candidates if replica.outstanding == least])  # noqa: S311 - a tie
+
+
+class Fleet:
+    """Every pool and replica of the newest snapshot, and the replicas of older ones that still have work."""
+
+    def __init__(self, *, connect_timeout_s: float) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._replicas: dict[ReplicaRoute, Replica] = {}
+        self._retired: list[Replica] = []
+        self.pools: dict[str, Pool] = {}
+
+    def follow(self, snapshot: RoutingSnapshot) -> None:
+        """Become what the snapshot says. Requests under way go on, on replicas that are no longer in it too."""
+        wanted = {d.deployment_id: d for endpoint in snapshot.endpoints for d in endpoint.deployed}
+        replicas = {
+            route: self._replicas.get(route) or Replica(route, connect_timeout_s=self._connect_timeout_s)
+            for deployed in wanted.values()
+            for route in deployed.replicas
+        }
+        gone = [replica for route, replica in self._replicas.items() if route not in replicas]
+        for replica in gone:
+            replica.upstream.close()
+        self._retired = [replica for replica in (*self._retired, *gone) if replica.outstanding]
+        self._replicas = replicas
+        for deployment_id in self.pools.keys() - wanted.keys():
+            self.pools.pop(deployment_id).disband()
+        for deployment_id, deployed in wanted.items():
+            pool = self.pools.setdefault(deployment_id, Pool(deployed))
+            pool.follow(deployed, tuple(replicas[route] for route in deployed.replicas))
+
+    def outstanding(self) -> dict[str, int]:
+        """Requests under way by replica id; replicas without any are left out."""
+        counts: dict[str, int] = {}
+        for replica in self._all():
+            if replica.outstanding:
+                counts[replica.route.id] = counts.get(replica.route.id, 0) + replica.outstanding
+        return counts
+
+    def close(self) -> None:
+        """Close the connections that are kept to replicas."""
+        for replica in self._all():
+            replica.upstream.close()
+
+    def _all(self) -> Iterator[Replica]:
+        yield from self._replicas.values()
+        yield from self._retired

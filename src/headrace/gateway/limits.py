@@ -1,0 +1,35 @@
+"""How much of everything one gateway takes."""
+
+from __future__ import annotations
+
+import msgspec
+
+MIB = 1024 * 1024
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on what a request may use. Sizes in bytes, times in seconds.
+
+    Attributes:
+        body_bytes: Of an inference request. Bodies for the control plane pass through; it has limits of its own.
+        headers_bytes: Of all header names and values together.
+        snapshot_bytes: Of a routing snapshot.
+        connect_timeout_s: To reach an engine or the control plane.
+        first_byte_timeout_s: From a streaming request's arrival at the engine to the first byte of its answer.
+        answer_timeout_s: The same for a unary request, whose first byte comes when all tokens are made. OpenAI's client
+            gives up after 600 s.
+        control_timeout_s: The same for the control plane.
+        held_answer_bytes: A unary answer up to this size is held until it is complete, so that one that is cut off
+            becomes an error with a status. A longer one streams.
+        predict_parallel: Instances of one ``:predict`` that are worked on at a time.
+    """
+
+    body_bytes: int = 32 * MIB
+    headers_bytes: int = 64 * 1024
+    snapshot_bytes: int = 64 * MIB
+    connect_timeout_s: float = 5.0
+    first_byte_timeout_s: float = 120.0
+    answer_timeout_s: float = 600.0
+    control_timeout_s: float = 600.0
+    held_answer_bytes: int = MIB
+    predict_parallel: int = 16

@@ -1,0 +1,118 @@
+"""The paths that the gateway answers itself. Every other one is the control plane's, but for ``/internal``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from urllib.parse import unquote
+
+import msgspec
+
+from headrace.contracts.vertex.paths import VERSIONS, EndpointPath, read_endpoint_path, segments_of
+from headrace.resources.access import Process
+
+
+class Action(StrEnum):
+    """What is asked of the gateway."""
+
+    HEALTHZ = "healthz"
+    READYZ = "readyz"
+    PREDICT = "predict"
+    RAW_PREDICT = "rawPredict"
+    STREAM_RAW_PREDICT = "streamRawPredict"
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    MODELS = "models"
+    MODEL = "model"
+    PRIVATE = "private"  # our own processes' routes, which no client may reach
+    CONTROL = "control"
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A request's action and what its path names.
+
+    Attributes:
+        endpoint: For paths below an endpoint.
+        model: For ``/v1/models/{model}``.
+    """
+
+    action: Action
+    endpoint: EndpointPath | None = None
+    model: str = ""
+
+
+class RouteEntry(msgspec.Struct, frozen=True):
+    """One line of the list of routes, for the test that walks them all."""
+
+    process: Process
+    method: str
+    template: str
+
+
+ENDPOINT_ACTIONS: Mapping[tuple[str, str], Action] = {
+    ("POST", ":predict"): Action.PREDICT,
+    ("POST", ":rawPredict"): Action.RAW_PREDICT,
+    ("POST", ":streamRawPredict"): Action.STREAM_RAW_PREDICT,
+    ("POST", "/chat/completions"): Action.CHAT,
+    ("POST", "/completions"): Action.COMPLETIONS,
+    ("GET", "/models"): Action.MODELS,
+}
+"""By method and what follows an endpoint in the path, ``/invoke`` taken off."""
+
+OPENAI_ACTIONS: Mapping[tuple[str, str], Action] = {
+    ("POST", "/v1/chat/completions"): Action.CHAT,
+    ("POST", "/v1/completions"): Action.COMPLETIONS,
+    ("GET", "/v1/models"): Action.MODELS,
+}
+
+PROBES: Mapping[tuple[str, str], Action] = {("GET", "/healthz"): Action.HEALTHZ, ("GET", "/readyz"): Action.READYZ}
+
+_FIXED = {**OPENAI_ACTIONS, **PROBES}
+_MODEL = "/v1/models/"
+
+
+def match(method: str, target: bytes) -> Match:
+    """What a request asks for.
+
+    Args:
+        method: The HTTP method.
+        target: The path as it was sent, percent-encoded.
+
+    Raises:
+        BadName: The path names a project or location that cannot be one.
+    """
+    path = target.decode("latin-1")
+    fixed = _FIXED.get((method, path))
+    if fixed is not None:
+        return Match(fixed)
+    if is_private(path):
+        return Match(Action.PRIVATE)
+    if method == "GET" and path.startswith(_MODEL) and len(path) > len(_MODEL):
+        return Match(Action.MODEL, model=unquote(path.removeprefix(_MODEL)))
+    endpoint = read_endpoint_path(segments_of(target))
+    action = ENDPOINT_ACTIONS.get((method, endpoint.method)) if endpoint is not None else None
+    return Match(Action.CONTROL) if action is None else Match(action, endpoint)
+
+
+def is_private(path: str) -> bool:
+    """Whether a path leads to ``/internal``, however it is written: escaped, doubled slashes, dots, capitals."""
+    steps: list[str] = []
+    for step in unquote(path).lower().replace("\\", "/").split("/"):
+        if step == "..":
+            steps = steps[:-1]
+        elif step not in ("", "."):
+            steps.append(step)
+    return bool(steps) and steps[0] == "internal"
+
+
+def gateway_routes() -> tuple[RouteEntry, ...]:
+    """Every route that the gateway answers itself, on its public port."""
+    below = [
+        (method, f"/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{endpoint}}{infix}{suffix}")
+        for version in VERSIONS
+        for method, suffix in ENDPOINT_ACTIONS
+        for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
+        if suffix.startswith("/") or not infix
+    ]
+    listed = [*PROBES, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
+    return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

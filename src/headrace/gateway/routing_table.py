@@ -1,0 +1,138 @@
+"""A routing snapshot, arranged for look-ups: who holds a key, which endpoint a name means."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from headrace.gateway.traffic import TrafficSplit
+from headrace.resources.access import Principal
+from headrace.resources.errors import EndpointNotFound, ModelNotFound, NotReady
+from headrace.resources.names import Scope
+from headrace.resources.snapshot import DeployedRoute, EndpointRoute, RoutingSnapshot
+
+_SHOWN_NAMES = 10
+
+
+class RoutingTable:
+    """What the newest snapshot says, and the state of each endpoint's traffic split.
+
+    Args:
+        snapshot: What to route by.
+        before: The table that this one replaces; splits whose weights did not change go on where they were.
+    """
+
+    def __init__(self, snapshot: RoutingSnapshot, before: RoutingTable | None = None) -> None:
+        self.snapshot = snapshot
+        self._keys = {key.secret_hash: key.principal for key in snapshot.keys}
+        self._endpoints = {(endpoint.scope, endpoint.id): endpoint for endpoint in snapshot.endpoints}
+        self._splits = {address: _split(endpoint, before, address) for address, endpoint in self._endpoints.items()}
+        self._by_name: tuple[dict[str, list[EndpointRoute]], ...] = tuple(defaultdict(list) for _ in range(3))
+        for endpoint in snapshot.endpoints:
+            for tier, names in zip(self._by_name, _names(endpoint), strict=True):
+                for name in names:
+                    tier[name].append(endpoint)
+
+    def principal(self, key_hash: str) -> Principal | None:
+        """Who holds the key with this hash; None if it is unknown or revoked."""
+        return self._keys.get(key_hash)
+
+    def endpoint(self, scope: Scope, endpoint_id: str) -> EndpointRoute:
+        """The endpoint with this id.
+
+        Raises:
+            EndpointNotFound: There is none.
+        """
+        found = self._endpoints.get((scope, endpoint_id))
+        if found is None:
+            there = [endpoint.id for endpoint in self.snapshot.endpoints if endpoint.scope == scope]
+            raise EndpointNotFound(
+                f"Endpoint {endpoint_id!r} does not exist in {scope}.",
+                evidence=f"Endpoints there: {_shown(there)}.",
+                fix="`headrace endpoints` lists them.",
+            )
+        return found
+
+    def reached(self, principal: Principal) -> Iterator[tuple[EndpointRoute, str]]:
+        """The endpoints that a key reaches and something is deployed on, each with a name that `resolve` takes."""
+        for endpoint in self.snapshot.endpoints:
+            if endpoint.deployed and principal.reaches(endpoint.scope.project):
+                alone = endpoint.display_name and self._called(endpoint.display_name, principal) == [endpoint]
+                yield endpoint, endpoint.display_name if alone else endpoint.id
+
+    def resolve(self, name: str, principal: Principal) -> EndpointRoute:
+        """The endpoint that ``model`` names: by id, full name, display name, or by the name of a model on it.
+
+        Raises:
+            ModelNotFound: No endpoint that the key reaches has the name, or several do.
+        """
+        found = self._called(name, principal)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = _shown([endpoint.id for endpoint in found])
+            raise ModelNotFound(
+                f"The model name {name!r} stands for several endpoints.",
+                evidence=f"Endpoints with it: {ids}.",
+                fix="Use an endpoint's id.",
+            )
+        raise ModelNotFound(
+            f"The model {name!r} does not exist.",
+            evidence=f"This key reaches: {_shown([shown for _, shown in self.reached(principal)])}.",
+            fix="Use one of these names or an endpoint's id as `model`.",
+        )
+
+    def choose(self, endpoint: EndpointRoute, deployed_id: str = "") -> DeployedRoute:
+        """The deployed model that gets the next request: the one asked for, or the traffic split's choice.
+
+        Raises:
+            ModelNotFound: The endpoint has no deployed model of this id.
+            NotReady: Nothing is deployed, or nothing that is has a share of the traffic.
+        """
+        if not deployed_id:
+            ready = frozenset(deployed.id for deployed in endpoint.deployed if deployed.replicas)
+            deployed_id = self._splits[endpoint.scope, endpoint.id].pick(ready) or ""
+            if not deployed_id:
+                raise NotReady(
+                    f"Endpoint {endpoint.display_name or endpoint.id!r} has nothing that takes traffic.",
+                    evidence=f"It has {len(endpoint.deployed)} deployed models, none with a share of the traffic.",
+                    fix="Deploy a model to it: `headrace deploy`.",
+                )
+        for deployed in endpoint.deployed:
+            if deployed.id == deployed_id:
+                return deployed
+        raise ModelNotFound(
+            f"Endpoint {endpoint.id!r} has no deployed model {deployed_id!r}.",
+            evidence=f"It has: {_shown([deployed.id for deployed in endpoint.deployed])}.",
+        )
+
+    def _called(self, name: str, principal: Principal) -> list[EndpointRoute]:
+        for tier in self._by_name:
+            found = [endpoint for endpoint in tier.get(name, ()) if principal.reaches(endpoint.scope.project)]
+            if found:
+                return found
+        return []
+
+    def splits(self) -> dict[tuple[Scope, str], TrafficSplit]:
+        """The traffic splits by endpoint."""
+        return self._splits
+
+
+def _split(endpoint: EndpointRoute, before: RoutingTable | None, address: tuple[Scope, str]) -> TrafficSplit:
+    weights = {deployed.id: deployed.traffic for deployed in endpoint.deployed}
+    old = before.splits().get(address) if before is not None else None
+    return old if old is not None and old.weights == weights else TrafficSplit(weights)
+
+
+def _names(endpoint: EndpointRoute) -> tuple[set[str], set[str], set[str]]:
+    """What an endpoint is called, the most specific first: a name of an earlier tier hides the same of a later."""
+    of_models = {name for d in endpoint.deployed for name in (d.model_user_id, d.model_display_name, d.model)}
+    identifiers = {endpoint.id, endpoint.scope.name("endpoints", endpoint.id)}
+    return identifiers, {endpoint.display_name} - {""}, of_models - {""}
+
+
+def _shown(names: list[str]) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more

@@ -1,0 +1,173 @@
+"""An HTTP/1.1 client for one upstream server: kept connections, streaming both ways, cancellation by closing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+
+import msgspec
+
+from headrace.gateway.exchange import Headers
+from headrace.gateway.upstream.address import Address
+from headrace.gateway.upstream.connection import Connection
+from headrace.gateway.upstream.errors import NoAnswer, Unreachable
+
+MAX_KEPT_CONNECTIONS = 256
+
+
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent.
+
+    Attributes:
+        target: Path and query, percent-encoded.
+        headers: Without ``host`` and without those that frame the body.
+        body: All of it, or its pieces as they come.
+        length_bytes: Of a body in pieces, if it is known beforehand; else it goes out in chunks.
+        repeatable: Whether sending it twice does no harm. Needed for the second try on a stale connection; one that is
+            not repeatable never uses a kept connection.
+    """
+
+    method: str
+    target: bytes
+    headers: Headers
+    body: bytes | AsyncIterator[bytes] = b""
+    length_bytes: int | None = None
+    repeatable: bool = True
+
+    def encode(self, host: bytes) -> bytes:
+        """The head, with the body behind it if that is all there."""
+        lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (self.method.encode("ascii"), self.target, host)]
+        lines += [b"%s: %s" % header for header in self.headers]
+        if isinstance(self.body, bytes):
+            if self.body or self.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+                lines.append(b"content-length: %d" % len(self.body))
+            return b"\r\n".join([*lines, b"", self.body])
+        framing = b"transfer-encoding: chunked" if self.length_bytes is None else b"content-length: %d" % self.length_bytes
+        return b"\r\n".join([*lines, framing, b"", b""])
+
+
+class UpstreamAnswer:
+    """An answer that has begun. Leaving the context gives the connection back, or closes it if the answer is not over."""
+
+    def __init__(self, upstream: Upstream, connection: Connection, pump: asyncio.Task[None] | None) -> None:
+        self.status = connection.status
+        self.headers = connection.headers
+        self._upstream = upstream
+        self._connection = connection
+        self._pump = pump
+
+    def header(self, name: bytes) -> bytes:
+        """The first value under this name (lower case); empty without one."""
+        return next((value for key, value in self.headers if key == name), b"")
+
+    async def read(self) -> bytes:
+        """The next piece of the body; empty at its end.
+
+        Raises:
+            BrokeOff: It does not come to its end.
+        """
+        return await self._connection.read()
+
+    def close(self) -> None:
+        """Take no more: at the end the connection is kept, before it the server sees it close."""
+        request_sent = self._pump is None or self._pump.done()
+        if self._pump is not None:
+            self._pump.cancel()
+        self._upstream.give_back(self._connection, usable=request_sent)
+
+    async def __aenter__(self) -> UpstreamAnswer:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+class Upstream:
+    """One server and the connections that are kept to it."""
+
+    def __init__(self, address: Address, *, connect_timeout_s: float) -> None:
+        self.address = address
+        self._connect_timeout_s = connect_timeout_s
+        self._kept: list[Connection] = []
+        self._closed = False
+
+    async def send(self, request: UpstreamRequest, *, timeout_s: float) -> UpstreamAnswer:
+        """Send a request and wait until the first byte of the answer's body is there, or its end.
+
+        A kept connection that turns out to be closed before one byte was answered is replaced once. Cancelling this
+        closes the connection.
+
+        Raises:
+            Unreachable: There is no connection to be had.
+            NoAnswer: The connection ended before the answer began.
+            TimedOut: The answer did not begin within `timeout_s`.
+        """
+        if self._kept and request.repeatable:
+            connection = self._kept.pop()
+            try:
+                return await self._exchange(connection, request, timeout_s)
+            except NoAnswer:
+                if connection.answered or not isinstance(request.body, bytes):
+                    raise
+        return await self._exchange(await self._connect(), request, timeout_s)
+
+    async def _exchange(self, connection: Connection, request: UpstreamRequest, timeout_s: float) -> UpstreamAnswer:
+        pump = None
+        try:
+            connection.start(request.encode(self.address.host_header), head_only=request.method == "HEAD")
+            if not isinstance(request.body, bytes):
+                pump = asyncio.create_task(_pump(connection, request.body, chunked=request.length_bytes is None))
+            await connection.begun(timeout_s)
+        except BaseException:
+            if pump is not None:
+                pump.cancel()
+            connection.abort()
+            raise
+        return UpstreamAnswer(self, connection, pump)
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        address = self.address
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                if address.path:
+                    _, connection = await loop.create_unix_connection(lambda: Connection(self._forget), address.path)
+                else:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self._forget), address.host, address.port
+                    )
+        except TimeoutError as error:
+            raise Unreachable(f"No connection within {self._connect_timeout_s:g} s.") from error
+        except OSError as error:
+            raise Unreachable(f"{type(error).__name__}: {error.strerror or error}.") from error
+        return connection
+
+    def give_back(self, connection: Connection, *, usable: bool) -> None:
+        """Keep a connection for the next request if it can carry one; else close it."""
+        if usable and connection.reusable and not self._closed and len(self._kept) < MAX_KEPT_CONNECTIONS:
+            self._kept.append(connection)
+        else:
+            connection.abort()
+
+    def close(self) -> None:
+        """Close the kept connections. Answers under way come to their end."""
+        self._closed = True
+        for connection in list(self._kept):
+            connection.abort()
+
+    def _forget(self, connection: Connection) -> None:
+        if connection in self._kept:
+            self._kept.remove(connection)
+
+
+async def _pump(connection: Connection, body: AsyncIterator[bytes], *, chunked: bool) -> None:
+    """Send the pieces of a body as they come. When they cannot be had, the server sees the connection close."""
+    try:
+        async for piece in body:
+            await connection.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            await connection.write(b"0\r\n\r\n")
+    except BaseException:
+        connection.abort()
+        raise

@@ -1,0 +1,248 @@
+"""One HTTP/1.1 connection to an upstream server: an asyncio protocol around httptools' parser.
+
+A connection carries one exchange at a time: `start`, `begun`, `read` until it is empty, `finish`. Reading from the
+socket pauses while more than `READ_AHEAD_BYTES` wait to be read; writing waits while the socket is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from headrace.gateway.exchange import Headers
+from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, TimedOut, UpstreamError
+
+READ_AHEAD_BYTES = 64 * 1024
+ANSWER_HEAD_BYTES = 64 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """A connection and the answer that it is receiving.
+
+    Args:
+        on_lost: Called once when the connection ends.
+
+    Attributes:
+        answered: Whether one byte of the current exchange's answer has come.
+        complete: Whether the current answer has come to its end.
+        lost: Whether the connection has ended.
+    """
+
+    def __init__(self, on_lost: Callable[[Connection], None]) -> None:
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._writing_paused = False
+        self._reading_paused = False
+        self.lost = False
+        self.complete = True
+        self._reset(head_only=False)
+
+    def _reset(self, *, head_only: bool) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.answered = False
+        self._head_bytes = 0
+        self._head_only = head_only
+        self._begun = False
+        self._head_complete = False
+        self._interim = False
+        self._until_close = False
+        self._reusable = False
+        self._pieces: list[bytes] = []
+        self._waiting_bytes = 0
+        self._error: UpstreamError | None = None
+
+    # --- for the client ---
+
+    def start(self, head: bytes, *, head_only: bool) -> None:
+        """Begin an exchange: forget the last one and send the request's head, with what is there of the body.
+
+        Args:
+            head: The bytes to send.
+            head_only: Whether the answer will have no body whatever its headers say: it is for ``HEAD``.
+        """
+        assert self._transport is not None
+        assert self.complete
+        self._reset(head_only=head_only)
+        self.complete = False
+        self._transport.write(head)
+
+    async def write(self, piece: bytes) -> None:
+        """Send more of the request's body; waits while the server reads more slowly than we write."""
+        assert self._transport is not None
+        if self.lost:
+            return  # the reading side tells why
+        self._transport.write(piece)
+        if self._writing_paused and not self.lost:
+            self._writer = self._loop.create_future()
+            await self._writer
+
+    async def begun(self, timeout_s: float) -> None:
+        """Wait until the answer's head and the first byte of its body are there (or its end, if it has none).
+
+        Raises:
+            NoAnswer: The connection ended first.
+            TimedOut: It took longer.
+        """
+        deadline = self._loop.call_later(timeout_s, self._expire, timeout_s)
+        try:
+            while not (self.complete or self._pieces):
+                if self._error is not None:
+                    raise self._error
+                await self._wait()
+            self._begun = True
+        finally:
+            deadline.cancel()
+
+    async def read(self) -> bytes:
+        """What has come of the answer's body since the last call, at least one byte; empty at its end.
+
+        Raises:
+            BrokeOff: The connection ended before the answer did.
+        """
+        while not self._pieces:
+            if self.complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._waiting_bytes = 0
+        if self._reading_paused and self._transport is not None and not self.lost:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return piece
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another exchange can follow."""
+        return self.complete and self._reusable and not self.lost and not self._pieces
+
+    def abort(self) -> None:
+        """End the connection at once: the server sees that nobody wants its answer."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- from asyncio ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        if self.complete:  # bytes that nobody asked for
+            self._reusable = False
+            self.abort()
+            return
+        self.answered = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(f"It sent what is not HTTP/1.1: {error.__context__ or error}.")
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self.lost = True
+        if not self.complete:
+            if self._until_close and exc is None and self._error is None:
+                self.complete = True
+            else:
+                self._fail("The connection was closed." if exc is None else f"{type(exc).__name__}: {exc}.")
+        self._wake()
+        self.resume_writing()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        """Called by the event loop."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._writing_paused = False
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    # --- from the parser ---
+
+    def on_message_begin(self) -> None:
+        """Called by the parser; a second answer to one request taints the connection."""
+        if self.complete:
+            self._reusable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, for trailers too, which are dropped."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > ANSWER_HEAD_BYTES:
+            raise ValueError("the answer's headers are too long")
+        if not self._head_complete:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status == 101:
+                raise ValueError("the answer switches protocols")
+            self._interim = True
+            self.headers = []
+            return
+        if self.complete:
+            return
+        self.status = status
+        self._head_complete = True
+        self._reusable = self._parser.should_keep_alive() and not self._head_only
+        names = {name for name, _ in self.headers}
+        framed = b"content-length" in names or b"transfer-encoding" in names
+        self._until_close = not framed and status not in (204, 304)
+        if self._head_only:
+            self.complete = True
+        self._wake()
+
+    def on_body(self, piece: bytes) -> None:
+        """Called by the parser."""
+        if self.complete:
+            return
+        self._pieces.append(piece)
+        self._waiting_bytes += len(piece)
+        if self._waiting_bytes > READ_AHEAD_BYTES and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        if self._interim:
+            self._interim = False
+            return
+        self.complete = True
+        self._wake()
+
+    # --- within ---
+
+    def _expire(self, timeout_s: float) -> None:
+        self._error = TimedOut(f"No answer began within {timeout_s:g} s.")
+        self._wake()
+
+    def _fail(self, evidence: str) -> None:
+        if self._error is None:
+            self._error = BrokeOff(evidence) if self._begun or self._pieces else NoAnswer(evidence)
+        self._reusable = False
+        self._wake()
+
+    async def _wait(self) -> None:
+        self._reader = self._loop.create_future()
+        await self._reader
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

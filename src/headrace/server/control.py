@@ -1,0 +1,48 @@
+"""The control process: the API and the reconciler, on a unix socket. May be killed at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import uvloop
+
+from headrace.api import create_app
+from headrace.control import HttpGatewayClient, Reconciler
+from headrace.resources.layout import Layout
+from headrace.server import process
+from headrace.server.asgi import server, unix_socket
+from headrace.store import Store, migrate
+
+API_DRAIN_S = 5
+
+
+async def _run(layout: Layout, options: process.Options) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    token = process.internal_token(layout)
+    url = f"sqlite:///{layout.database}"
+    migrate(url)
+    store = Store(url)
+    reconciler = Reconciler(store, layout, HttpGatewayClient(layout.gateway_socket, token))
+    api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
+    serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
+    reconciling = asyncio.create_task(reconciler.run())
+    await api.accepting.wait()
+    process.notify(options, "ready")
+    await stop.wait()
+    reconciling.cancel()
+    api.should_exit = True
+    await asyncio.gather(serving, reconciling, return_exceptions=True)
+    store.close()
+
+
+def main() -> None:
+    """Entry of the process."""
+    options = process.parse(process.arguments(__doc__))
+    layout = process.begin("control", options)
+    uvloop.run(_run(layout, options))
+
+
+if __name__ == "__main__":
+    main()

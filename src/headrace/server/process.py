@@ -1,0 +1,78 @@
+"""What every process of ours does first: end with its parent, log to its file, tell the supervisor where it stands."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Literal
+
+from headrace.resources.layout import Layout
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOG_FILE_BYTES = 10 * 2**20
+LOG_FILES = 3
+
+Standing = Literal["ready", "draining"]
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The command line that the supervisor speaks to its three children."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True, help="the supervisor's process id")
+    parser.add_argument("--notify-fd", type=int, required=True, help="pipe on which to say ready and draining")
+    return parser
+
+
+class Options(argparse.Namespace):
+    """What the supervisor told this process, typed."""
+
+    data_dir: Path
+    parent: int
+    notify_fd: int
+    listen_fd: int = -1
+    drain_timeout_s: float = 0.0
+
+
+def parse(parser: argparse.ArgumentParser) -> Options:
+    """The command line, read."""
+    return parser.parse_args(namespace=Options())
+
+
+def begin(name: str, options: Options) -> Layout:
+    """Tie this process to its parent, start its log file, and say where things lie.
+
+    A parent that is killed takes its children along (the kernel does it), so that nothing of ours is orphaned.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != options.parent:  # it died before the line above took effect
+        sys.exit(1)
+    layout = Layout(options.data_dir)
+    layout.logs_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handler = logging.handlers.RotatingFileHandler(
+        layout.logs_dir / f"{name}.log", maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for chatty in ("httpx", "httpcore", "alembic", "uvicorn.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    return layout
+
+
+def internal_token(layout: Layout) -> str:
+    """The secret that our own processes show each other, as the supervisor made it."""
+    return layout.internal_token.read_text(encoding="ascii").strip()
+
+
+def notify(options: Options, standing: Standing) -> None:
+    """Tell the supervisor where this process stands; a supervisor that is gone is not told."""
+    try:
+        os.write(options.notify_fd, f"{standing}\n".encode())
+    except BrokenPipeError:
+        logging.getLogger(__name__).warning("the supervisor is gone")

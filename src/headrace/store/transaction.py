@@ -1,0 +1,175 @@
+"""What can be done with rows inside one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Insert, and_, delete, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from headrace.resources.deployments import Transition
+from headrace.resources.errors import Failure, IllegalMove, NameTaken, StaleWrite
+from headrace.resources.states import State, check_move
+from headrace.store.rows import NOUNS, Noun, R, Row, S, Stateful, columns_of, place
+from headrace.store.schema import counters, transitions
+
+
+class Transaction:
+    """Reads and writes that happen together or not at all; made by `Store.transaction`.
+
+    Args:
+        connection: With a transaction begun.
+        clock: Gives Unix seconds.
+    """
+
+    def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def insert(self, row: Row) -> None:
+        """Store a new row. One that has a state begins its timeline with it.
+
+        Raises:
+            NameTaken: A row of this key is there.
+        """
+        noun = NOUNS[type(row)]
+        if not self._connection.execute(self._insert_new(noun).values(noun.record(row))).rowcount:
+            name = "/".join(str(value) for value in noun.key_of(row).values())
+            raise NameTaken(f"A {noun.word} {name!r} already exists.", fix="Choose another identifier.")
+        if isinstance(row, Stateful):
+            self._note(row, row.state, at=row.created_at, detail="", failure=row.failure)
+
+    def get(self, kind: type[R], **key: Any) -> R | None:
+        """The row with this primary key, e.g. ``get(Endpoint, scope=s, id=i)``; None when there is none."""
+        noun: Noun[R] = NOUNS[kind]
+        columns = columns_of(**key)
+        if set(columns) != set(noun.key):
+            raise TypeError(f"A {noun.word} is named by {noun.key}, not by {tuple(columns)}.")
+        record = self._connection.execute(select(noun.table).filter_by(**columns)).mappings().first()
+        return None if record is None else noun.row(dict(record))
+
+    def list(self, kind: type[R], *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
+        """Rows in a stable order: by the time they were created, then by key.
+
+        Args:
+            kind: The noun.
+            limit: How many at most.
+            after: Only what follows the row of this `cursor`.
+            **equals: Fields and their values (``scope=``, ``project=``, ``state=``, …); a tuple names several values.
+
+        Raises:
+            BadField: ``after`` is not a cursor of this noun.
+        """
+        noun: Noun[R] = NOUNS[kind]
+        query = select(noun.table).order_by(*noun.order).limit(limit)
+        for name, value in columns_of(**equals).items():
+            column = noun.table.columns[name]
+            query = query.where(column.in_(value) if isinstance(value, tuple) else column == value)
+        if after is not None:
+            query = query.where(tuple_(*noun.order) > tuple_(*place(noun, after)))
+        return [noun.row(dict(record)) for record in self._connection.execute(query).mappings()]
+
+    def update(self, row: R) -> R:
+        """Write a changed row if nobody wrote it since it was read; its state stays (see `move`).
+
+        Returns:
+            The row as it is now: with the next ``resource_version``, and with ``updated_at`` where it has one.
+
+        Raises:
+            StaleWrite: Somebody did, or the row is gone.
+            IllegalMove: The row's state differs from the stored one.
+        """
+        return self._write(row, {"state": row.state} if isinstance(row, Stateful) else {})
+
+    def move(self, row: S, state: State, *, detail: str = "", failure: Failure | None = None, **changes: Any) -> S:
+        """The one door for changes of state: hold the table of moves, write the row, append to its timeline.
+
+        In the same state, the changes are written as by `update`; a detail or a failure still goes into the timeline.
+
+        Args:
+            row: As read, or with fields already replaced, except its state.
+            state: Where it goes.
+            detail: A sentence for a person: what was decided, measured or found.
+            failure: What went wrong; kept in the row too. None leaves the row's as it is.
+            **changes: Fields to set at the same time.
+
+        Raises:
+            IllegalMove: The table has no such move.
+            StaleWrite: Somebody else wrote the row since it was read, or it is gone.
+        """
+        check_move(f"{NOUNS[type(row)].word} {row.id}", row.state, state)
+        if failure is not None:
+            changes["failure"] = failure
+        moved = msgspec.structs.replace(row, state=state, **changes)
+        if state != row.state or moved != row:
+            moved = self._write(moved, {"state": row.state})
+        if state != row.state or detail or failure:
+            self._note(row, state, at=self._clock(), detail=detail, failure=failure)
+        return moved
+
+    def delete(self, row: Row) -> None:
+        """Remove a row. Its timeline stays.
+
+        Raises:
+            StaleWrite: Somebody else wrote the row since it was read, or it is gone already.
+        """
+        noun = NOUNS[type(row)]
+        where = noun.key_of(row) | {"resource_version": row.resource_version}
+        if not self._connection.execute(delete(noun.table).filter_by(**where)).rowcount:
+            raise self._stale(noun, row)
+
+    def timeline(self, kind: str, resource_id: str) -> list[Transition]:  # type: ignore[valid-type] # the method list
+        """Every move of a ``deployment``, ``replica`` or ``operation``, oldest first.
+
+        A state that comes again at once tells of progress within it.
+        """
+        fields = [transitions.columns[name] for name in Transition.__struct_fields__]
+        query = select(*fields).filter_by(kind=kind, resource_id=resource_id).order_by(transitions.c.sequence)
+        return [Transition(**record) for record in self._connection.execute(query).mappings()]
+
+    def next_generation(self, name: str, *, above: int = 0) -> int:
+        """A number greater than any that this counter gave before, whatever process asked, and than ``above``."""
+        current = self._connection.execute(select(counters.c.value).filter_by(name=name)).scalar()
+        value = max(current or 0, above) + 1
+        if current is None:
+            self._connection.execute(insert(counters).values(name=name, value=value))
+        else:
+            self._connection.execute(update(counters).filter_by(name=name).values(value=value))
+        return value
+
+    def _write(self, row: R, expected: dict[str, Any]) -> R:
+        noun: Noun[R] = NOUNS[type(row)]
+        where = noun.key_of(row) | {"resource_version": row.resource_version} | expected
+        stamp: dict[str, Any] = {"resource_version": row.resource_version + 1}
+        if "updated_at" in noun.table.columns:
+            stamp["updated_at"] = self._clock()
+        written = msgspec.structs.replace(row, **stamp)
+        conditions = and_(*(noun.table.columns[name] == value for name, value in where.items()))
+        if not self._connection.execute(update(noun.table).where(conditions).values(noun.record(written))).rowcount:
+            raise self._stale(noun, row)
+        return written
+
+    def _stale(self, noun: Noun[R], row: R) -> StaleWrite | IllegalMove:
+        name = f"{noun.word} {'/'.join(str(value) for value in noun.key_of(row).values())}"
+        query = select(noun.table.c.resource_version).filter_by(**noun.key_of(row))
+        stored = self._connection.execute(query).scalar()
+        if stored == row.resource_version:
+            return IllegalMove(f"The state of {name} changes only by a move.")
+        return StaleWrite(
+            f"{name} was changed by somebody else.",
+            evidence=f"Read at resource_version {row.resource_version}; now it is {stored or 'deleted'}.",
+            fix="Read it again and repeat the change.",
+        )
+
+    def _note(self, row: Stateful, state: State, *, at: float, detail: str, failure: Failure | None) -> None:
+        kind = NOUNS[type(row)].word
+        move = Transition(kind=kind, resource_id=row.id, state=str(state), at=at, detail=detail, failure=failure)
+        self._connection.execute(insert(transitions).values(msgspec.structs.asdict(move)))
+
+    def _insert_new(self, noun: Noun[Any]) -> Insert:
+        # Both databases know it; a duplicate must not abort PostgreSQL's transaction.
+        dialect = sqlite if self._connection.dialect.name == "sqlite" else postgresql
+        new: Insert = dialect.insert(noun.table).on_conflict_do_nothing()
+        return new

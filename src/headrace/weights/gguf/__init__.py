@@ -1,0 +1,8 @@
+"""GGUF files (llama.cpp's format) become Hugging Face folders of bfloat16 safetensors, without torch.
+
+Importing this package is free; NumPy, ``gguf`` and ``safetensors`` are imported by the conversion itself.
+"""
+
+from headrace.weights.gguf.convert import CONVERTER_VERSION, convert_gguf
+
+__all__ = ["CONVERTER_VERSION", "convert_gguf"]

@@ -1,0 +1,1 @@
+"""Text generation with Hugging Face transformers: the engine for breadth."""

@@ -1,0 +1,23 @@
+curl -X POST \
+  -H "Authorization: Bearer $(gcloud auth print-access-token)" \
+  -H "Content-Type: application/json" \
+  "https://${REGION}-aiplatform.googleapis.com/v1beta1/projects/${PROJECT_ID}/locations/${REGION}:deploy" \
+  -d '{
+    "custom_model": {
+    "gcs_uri": "'"${MODEL_GCS}"'"
+  },
+  "destination": "projects/'"${PROJECT_ID}"'/locations/'"${REGION}"'",
+  "model_config": {
+     "model_user_id": "'"${MODEL_ID}"'",
+  },
+  "deploy_config": {
+    "dedicated_resources": {
+      "machine_spec": {
+        "machine_type": "'"${MACHINE_TYPE}"'",
+        "accelerator_type": "'"${ACCELERATOR_TYPE}"'",
+        "accelerator_count": '"${ACCELERATOR_COUNT}"'
+      },
+      "min_replica_count": 1
+    }
+  }
+}'

@@ -1,0 +1,161 @@
+"""The engine as a process: its start, its places, its token, its end."""
+
+import json
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from engine_process import MODEL_NAME, EngineProcess, chat_body, read_events, start_engine
+
+from headrace_engines.serving.app import PUBLIC_ROUTES, ROUTES
+
+LONG = {"max_tokens": 4000, "ignore_eos": True}
+
+
+def running(engine: EngineProcess) -> float:
+    """How many requests are being computed."""
+    return engine.metric("vllm:num_requests_running")
+
+
+def test_health_turns_200_only_after_a_token(model_folder: Path) -> None:
+    """The listener is up while the weights load and says so; nothing else is answered before."""
+    with start_engine(model_folder) as engine:
+        engine.wait_until(lambda: engine.health() is not None, "the engine listens")
+        assert engine.health() == (503, "loading")
+        refused = engine.client.post("/v1/chat/completions", json=chat_body("Hi"))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_loading")
+        assert refused.headers["Retry-After"]
+        engine.wait_ready()
+        assert engine.chat("Hi", max_tokens=1)["usage"]["completion_tokens"] == 1
+
+
+def test_a_stream_that_is_hung_up_frees_its_place(engine: EngineProcess) -> None:
+    """Work for nobody stops at the next step, thousands of tokens before its end."""
+    aborted = engine.metric("vllm:request_success_total", finished_reason="abort")
+    with engine.new_client() as client:
+        request = chat_body("Tell me a story.", stream=True, **LONG)
+        with client.stream("POST", "/v1/chat/completions", json=request) as response:
+            lines = response.iter_lines()  # httpx closes the response with the last reference to this
+            next(lines)
+            assert running(engine) == 1
+    engine.wait_until(lambda: running(engine) == 0, "the place is free", timeout_s=20)
+    assert engine.metric("vllm:request_success_total", finished_reason="abort") == aborted + 1
+
+
+def test_a_client_that_waits_for_the_whole_and_leaves_frees_its_place(engine: EngineProcess) -> None:
+    """The same without streaming, where nothing was sent yet."""
+    with engine.new_client(timeout_s=0.5) as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/chat/completions", json=chat_body("Tell me a story.", **LONG))
+    engine.wait_until(lambda: running(engine) == 0, "the place is free", timeout_s=20)
+
+
+def test_metrics_count_what_was_done(engine: EngineProcess) -> None:
+    """Prompt and generated tokens, ends and times grow by what one request did."""
+
+    def counts() -> list[float]:
+        return [
+            engine.metric("vllm:prompt_tokens_total"),
+            engine.metric("vllm:generation_tokens_total"),
+            engine.metric("vllm:request_success_total", finished_reason="length"),
+            engine.metric("vllm:time_to_first_token_seconds_count"),
+            engine.metric("vllm:inter_token_latency_seconds_count"),
+        ]
+
+    before = counts()
+    usage = engine.chat("Hi", max_tokens=6, ignore_eos=True)["usage"]
+    assert [after - was for after, was in zip(counts(), before, strict=True)] == [usage["prompt_tokens"], 6, 1, 1, 5]
+
+
+def test_a_full_waiting_room_says_429(model_folder: Path) -> None:
+    """One place to run and one to wait: the third is refused with Retry-After, and a place freed is a place given."""
+    with start_engine(model_folder, "--max-running", "1", "--max-waiting", "1") as engine:
+        engine.wait_ready()
+        body = chat_body("Tell me a story.", stream=True, **LONG)
+        with engine.new_client() as client, client.stream("POST", "/v1/chat/completions", json=body) as first:
+            lines = first.iter_lines()  # httpx closes the response with the last reference to this
+            next(lines)
+            waiter = threading.Thread(target=lambda: engine.new_client().post("/v1/chat/completions", json=WAITING))
+            waiter.start()
+            engine.wait_until(lambda: engine.metric("vllm:num_requests_waiting") == 1, "one waits", timeout_s=20)
+            refused = engine.client.post("/v1/chat/completions", json=chat_body("Hi"))
+            assert refused.status_code == 429
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert refused.json()["error"]["code"] == "queue_full"
+        waiter.join(60)
+        assert not waiter.is_alive()
+        assert engine.chat("Hi", max_tokens=1)["usage"]["completion_tokens"] == 1
+
+
+WAITING = chat_body("Hi", max_tokens=2)
+
+
+def test_sigterm_finishes_what_runs_and_exits_with_0(model_folder: Path) -> None:
+    """A stream that is being read goes on to its end; no new connection is taken; the socket's file is gone."""
+    with start_engine(model_folder) as engine:
+        engine.wait_ready()
+        body = chat_body("Tell me a story.", max_tokens=60, ignore_eos=True, stream=True)
+        with engine.new_client() as client, client.stream("POST", "/v1/chat/completions", json=body) as response:
+            events = read_events(response)
+            chunks = [next(events), next(events)]
+            engine.process.send_signal(signal.SIGTERM)
+            engine.client.close()
+            late = engine.new_client()
+            engine.wait_until(lambda: not answers(late), "nothing new is accepted", timeout_s=20)
+            chunks += list(events)
+        assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+        assert engine.process.wait(30) == 0
+
+
+def answers(client: httpx.Client) -> bool:
+    """Whether a new connection gets an answer."""
+    try:
+        client.get("/health", headers={"Connection": "close"})
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def test_sigterm_while_loading_ends_it_at_once(model_folder: Path) -> None:
+    """Nobody waits for weights that nobody wants any more."""
+    with start_engine(model_folder) as engine:
+        engine.wait_until(lambda: engine.health() is not None, "the engine listens")
+        engine.process.send_signal(signal.SIGTERM)
+        assert engine.process.wait(20) == 0
+
+
+def test_every_route_but_the_public_ones_needs_the_token(model_folder: Path) -> None:
+    """Deny by default: each route, each method, and paths that do not exist."""
+    with start_engine(model_folder, token="s3cret") as engine:
+        engine.wait_ready()
+        strangers = [httpx.Headers(), httpx.Headers({"Authorization": "Bearer wrong"})]
+        strangers += [
+            httpx.Headers({"Authorization": value}) for value in ("s3cret", "Bearer s3cret2", "bearer s3cret")
+        ]
+        walked = [(method, route.path) for route in ROUTES for method in sorted(route.methods or ())]
+        assert PUBLIC_ROUTES.keys() <= set(walked)
+        with engine.new_client() as client:
+            del client.headers["Authorization"]
+            for method, path in [*walked, ("GET", "/nowhere"), ("GET", "/health/"), ("POST", "/health")]:
+                for headers in strangers[:1] if (method, path) in PUBLIC_ROUTES else strangers:
+                    response = client.request(method, path, headers=headers)
+                    public = (method, path) in PUBLIC_ROUTES
+                    assert response.status_code == (200 if public else 401), (method, path, headers)
+                    if not public and method != "HEAD":
+                        assert response.json()["error"]["code"] == "invalid_api_key"
+        assert engine.client.get("/v1/models").status_code == 200
+        assert engine.chat("Hi", max_tokens=1)["model"] == MODEL_NAME
+
+
+def test_a_connection_serves_one_request_after_another(engine: EngineProcess) -> None:
+    """HTTP/1.1 keep-alive: two requests travel over one connection."""
+    uds = str(engine._uds)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(uds)
+        for _ in range(2):
+            connection.sendall(b"GET /version HTTP/1.1\r\nHost: engine\r\n\r\n")
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert json.loads(body)["engine"] == "transformers"

@@ -1,0 +1,116 @@
+"""Deny by default: every route of every process, walked on a live server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from headrace.resources.access import PUBLIC_ROUTES, Process
+from headrace.resources.layout import Layout
+from server_process import PROJECT, ServerProcess
+
+
+def _refused(client: httpx.Client, method: str, path: str) -> bool:
+    return client.request(method, path).status_code == 401
+
+
+def _walk(client: httpx.Client, process: Process, routes: list[tuple[str, str]]) -> None:
+    assert routes
+    for method, path in routes:
+        if (process, method, path) in PUBLIC_ROUTES:
+            continue
+        concrete = path.replace("{", "").replace("}", "")
+        assert _refused(client, method, concrete), f"{process} answers {method} {path} without a key"
+
+
+def test_control_answers_nobody(shared_server: ServerProcess, endpoint: str) -> None:
+    """Every route of the control process wants a key, on its socket too."""
+    from headrace.api import routes
+
+    layout = Layout(shared_server.data_dir)
+    transport = httpx.HTTPTransport(uds=str(layout.control_socket))
+    with httpx.Client(transport=transport, base_url="http://control") as client:
+        _walk(client, Process.CONTROL, routes())
+
+
+def test_gateway_answers_nobody(shared_server: ServerProcess, endpoint: str) -> None:
+    """Every route of the gateway wants a key, on the public port and on its admin socket."""
+    from headrace.gateway import routes
+
+    layout = Layout(shared_server.data_dir)
+    with httpx.Client(base_url=shared_server.url) as client:
+        _walk(client, Process.GATEWAY, routes(Process.GATEWAY))
+    transport = httpx.HTTPTransport(uds=str(layout.gateway_socket))
+    with httpx.Client(transport=transport, base_url="http://gateway") as client:
+        _walk(client, Process.GATEWAY_ADMIN, routes(Process.GATEWAY_ADMIN))
+
+
+def test_engine_answers_nobody(shared_server: ServerProcess, endpoint: str) -> None:
+    """Every route of a running engine but its health wants its replica's nonce."""
+    layout = Layout(shared_server.data_dir)
+    [socket] = layout.run_dir.glob("*.engine")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine") as client:
+        routes = [("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/completions"), ("GET", "/metrics")]
+        routes += [("POST", "/v1/chat/completions"), ("POST", "/tokenize"), ("GET", "/version")]
+        _walk(client, Process.ENGINE, routes)
+        assert client.get("/nothing").status_code == 401
+
+
+def test_files_and_sockets_are_private(shared_server: ServerProcess, endpoint: str) -> None:
+    """Nothing that holds a secret or a socket can be read by other users."""
+    layout = Layout(shared_server.data_dir)
+    assert layout.data_dir.stat().st_mode & 0o777 == 0o700
+    assert layout.run_dir.stat().st_mode & 0o777 == 0o700
+    for path in (layout.local_login, layout.internal_token, layout.snapshot):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_internal_routes_are_not_on_the_public_port(shared_server: ServerProcess) -> None:
+    """The gateway never forwards `/internal/`, not even with the internal token."""
+    token = Layout(shared_server.data_dir).internal_token.read_text()
+    with shared_server.client(token) as client:
+        assert client.get("/internal/nodes/local/orders").status_code in {401, 404}
+    with shared_server.client() as client:
+        assert client.get("/internal/nodes/local/orders").status_code == 404
+
+
+def _key(server: ServerProcess, role: str, project: str = PROJECT) -> dict[str, Any]:
+    with server.client() as client:
+        made = client.post("/headrace/v1/keys", json={"name": f"a {role}", "project": project, "role": role})
+    assert made.status_code == 200, made.text
+    key: dict[str, Any] = made.json()
+    return key
+
+
+def test_roles_and_projects(shared_server: ServerProcess, endpoint: str, demo_model: Path) -> None:
+    """A viewer sees and may not predict, a predictor may not deploy, and another project's key may do nothing."""
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    deploy = {"customModel": {"gcsUri": str(demo_model)}}
+    expected = {"viewer": (200, 403, 403), "predictor": (200, 200, 403)}
+    for role, statuses in expected.items():
+        with shared_server.client(_key(shared_server, role)["secret"]) as client:
+            seen = client.get(f"/v1/{endpoint}")
+            chatted = client.post(f"/v1/{endpoint}/chat/completions", json=chat)
+            deployed = client.post(f"/v1/projects/{PROJECT}/locations/us-central1:deploy", json=deploy)
+        assert (seen.status_code, chatted.status_code, deployed.status_code) == statuses, role
+    with shared_server.client(_key(shared_server, "admin", "another")["secret"]) as client:
+        assert client.get(f"/v1/{endpoint}").status_code == 403
+        assert client.post(f"/v1/{endpoint}/chat/completions", json=chat).status_code == 403
+        assert client.get("/v1/models").json()["data"] == []
+
+
+def test_a_revoked_key_is_refused_within_a_second(shared_server: ServerProcess, endpoint: str) -> None:
+    """Revocation reaches the gateway within a second, and a new key works as fast."""
+    key = _key(shared_server, "predictor")
+    with shared_server.client() as admin, shared_server.client(key["secret"]) as client:
+        made = time.monotonic()
+        while client.get(f"/v1/{endpoint}/models").status_code != 200:
+            assert time.monotonic() - made < 1
+        assert admin.delete(f"/headrace/v1/keys/{key['id']}").status_code == 200
+        revoked = time.monotonic()
+        while client.get(f"/v1/{endpoint}/models").status_code == 200:
+            assert time.monotonic() - revoked < 1, "the promise is a second"
+        assert client.get(f"/v1/{endpoint}/models").status_code == 401

@@ -1,0 +1,128 @@
+"""The pages of the error codes: what `headrace explain` prints."""
+
+from importlib.resources import files
+
+import pytest
+
+from headrace.resources.errors import CODES, UnknownErrorCode, page
+
+PINNED = (
+    "ANSWER_NOT_STREAMED",
+    "ARCHITECTURE_UNSUPPORTED",
+    "ARTIFACTS_CHANGED",
+    "ARTIFACTS_NOT_FOUND",
+    "ARTIFACTS_REFUSED",
+    "BAD_FIELD",
+    "BAD_JSON",
+    "BAD_NAME",
+    "BODY_TOO_LARGE",
+    "CANCELLED",
+    "CHAT_TEMPLATE_MISSING",
+    "CONFIG_INVALID",
+    "CONFIG_MISSING",
+    "CONTROL_PLANE_DOWN",
+    "CONVERSION_FAILED",
+    "CUSTOM_CODE_IGNORED",
+    "DATA_DIR_IN_USE",
+    "DEPLOYMENT_NOT_FOUND",
+    "DISK_FULL",
+    "DOES_NOT_FIT",
+    "DRAINING",
+    "ENDPOINT_NOT_FOUND",
+    "ENGINE_BAD_TENSOR",
+    "ENGINE_BROKE_OFF",
+    "ENGINE_DIED",
+    "ENGINE_FAILED",
+    "ENGINE_OUT_OF_MEMORY",
+    "ENGINE_REFUSED",
+    "ENGINE_START_TIMEOUT",
+    "ENGINE_TIMEOUT",
+    "ENGINE_UNREACHABLE",
+    "ENGINE_UNSUPPORTED_ARCHITECTURE",
+    "ENGINE_WARMUP_FAILED",
+    "HEADERS_TOO_LARGE",
+    "ILLEGAL_MOVE",
+    "INTERNAL",
+    "KEY_NOT_FOUND",
+    "MACHINE_GAPS",
+    "MACHINE_SPEC_INCOMPLETE",
+    "METHOD_NOT_ALLOWED",
+    "MODEL_NOT_FOUND",
+    "NAME_TAKEN",
+    "NOT_LOGGED_IN",
+    "NOT_READY",
+    "NOT_SUPPORTED",
+    "NO_CAPACITY",
+    "NO_KEY",
+    "NO_NODE",
+    "OPERATION_NOT_FOUND",
+    "PORT_TAKEN",
+    "QUEUE_FULL",
+    "QUEUE_TIMEOUT",
+    "REPLICA_NOT_FOUND",
+    "ROLE_MISSING",
+    "RUNTIME_INSTALL_FAILED",
+    "RUNTIME_UNKNOWN",
+    "SCHEME_NOT_SUPPORTED",
+    "SERVER_START_FAILED",
+    "SERVER_UNREACHABLE",
+    "STALE_WRITE",
+    "STILL_IN_USE",
+    "TOKENIZER_MISSING",
+    "UNKNOWN_ERROR_CODE",
+    "UNKNOWN_KEY",
+    "UNKNOWN_PATH",
+    "WAIT_TIMEOUT",
+    "WEIGHTS_CORRUPT",
+    "WEIGHTS_MISSING",
+    "WEIGHTS_PICKLED",
+    "WEIGHTS_QUANTISED",
+    "WEIGHTS_TRUNCATED",
+)
+"""Every code that was ever published. One may be added; none may vanish, for scripts rely on it."""
+
+PAGES = {entry.name.removesuffix(".md") for entry in files("headrace.resources").joinpath("pages").iterdir()}
+
+
+def test_no_code_vanishes():
+    """A code that was published stays."""
+    assert set(PINNED) <= set(CODES)
+
+
+def test_new_codes_are_pinned():
+    """A new code is added to the list above, on purpose."""
+    assert set(CODES) == set(PINNED)
+
+
+def test_each_code_has_a_page_and_each_page_a_code():
+    """`headrace explain CODE` works for each code, and no page is left over from a code that is gone."""
+    assert set(CODES) == PAGES
+
+
+@pytest.mark.parametrize("code", PINNED)
+def test_a_page_says_what_to_do(code):
+    """A page begins with its code, and says what it means, how it shows, and what to do, with something in each."""
+    text = page(code)
+    assert text.splitlines()[0] == f"# {code}"
+    sections = {part.splitlines()[0]: part.partition("\n")[2].strip() for part in text.split("\n## ")[1:]}
+    for heading in ("What it means", "How it shows", "What to do"):
+        assert sections.get(heading), f"{code} lacks the section {heading!r}"
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("code", PINNED)
+def test_commands_on_a_page_exist(code):
+    """A page names no `headrace` command that does not exist."""
+    import re
+
+    from headrace.cli.app import app
+
+    commands = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    named = set(re.findall(r"(?:`|    )headrace ([a-z]+)", page(code)))
+    assert named <= commands
+
+
+def test_an_unknown_code_has_no_page():
+    """Asking for a code that does not exist is an error of its own."""
+    with pytest.raises(UnknownErrorCode):
+        page("NO_SUCH_CODE")

@@ -1,0 +1,138 @@
+"""``make test``: lint, types, and the test suite folder by folder, doing its own set-up.
+
+What is heavy (the text runtime's environment, the demo model's weights) is made once in the cache folder and shared by
+every clone. Exit status 0 only if everything ran and passed; under ``CI=true`` also a test that could not run fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from environment import ROOT, cache_dir, say
+
+BIN = Path(sys.executable).parent
+FOLDERS = ("unit", "engine", "clients", "system")
+WORKERS = {"unit": "2"}
+
+
+class Package(NamedTuple):
+    """A Debian package that some tests need: its program, and why."""
+
+    name: str
+    program: str
+    reason: str
+
+
+PACKAGES = (Package("curl", "curl", "the custom-weights document's commands are curl commands, run byte for byte"),)
+
+
+class Tally(NamedTuple):
+    """What a step came to."""
+
+    name: str
+    minutes: float
+    ok: bool
+    passed: int = 0
+    failed: int = 0
+
+
+def main() -> int:
+    """Run what was asked for: nothing said means everything."""
+    asked = sys.argv[1:] or ["lint", *FOLDERS]
+    tallies = []
+    missing: list[Package] = []
+    if "lint" in asked:
+        tallies += [_step("ruff", ["ruff", "check", "src", "tests", "bench", "tools"])]
+        tallies += [_step("format", ["ruff", "format", "--check", "-q", "src", "tests", "bench", "tools"])]
+        tallies += [_step("mypy", ["mypy"])]
+    if folders := [folder for folder in asked if folder != "lint"]:
+        missing = _packages()
+        environment = _set_up()
+        tallies += [_pytest(folder, environment, missing) for folder in folders]
+    return _summary(tallies, missing)
+
+
+def _step(name: str, command: list[str]) -> Tally:
+    say(name)
+    started = time.monotonic()
+    code = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, check=False).returncode
+    return Tally(name, (time.monotonic() - started) / 60, code == 0)
+
+
+def _packages() -> list[Package]:
+    """Install what is missing if we may; else return it, after printing the one command that would."""
+    missing = [package for package in PACKAGES if not shutil.which(package.program)]
+    names = [package.name for package in missing]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        say(f"installing Debian packages: {' '.join(names)}")
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", *names]):
+            subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
+        missing = [package for package in missing if not shutil.which(package.program)]
+    if missing:
+        print(f"NOT ALL TESTS CAN RUN. This would help: sudo apt-get install {' '.join(p.name for p in missing)}")
+        for package in missing:
+            print(f"  {package.name}: {package.reason}")
+    return missing
+
+
+def _set_up() -> dict[str, str]:
+    """The text runtime and the demo model, in the cache; returns the environment that tests read."""
+    cache = cache_dir()
+    environment = os.environ | {"HEADRACE_CACHE_DIR": str(cache), "HEADRACE_RUNTIMES_DIR": str(cache / "runtimes")}
+    say("text runtime and demo model (made once, kept in the cache)")
+    started = time.monotonic()
+    prepared = subprocess.run(
+        [sys.executable, ROOT / "tools" / "prepare_tests.py"], env=environment, check=True, stdout=subprocess.PIPE
+    )
+    engine_python, model = prepared.stdout.decode().split("\n")[-3:-1]
+    say(f"ready after {time.monotonic() - started:.0f} s")
+    return environment | {"HEADRACE_TEST_ENGINE_PYTHON": engine_python, "HEADRACE_TEST_MODEL": model}
+
+
+def _pytest(folder: str, environment: dict[str, str], missing: list[Package]) -> Tally:
+    say(f"tests/{folder}")
+    started = time.monotonic()
+    selection = ["-m", " and ".join(f"not needs_{package.program}" for package in missing)] if missing else []
+    command = [BIN / "pytest", f"tests/{folder}", "-q", "--durations=5", *selection]
+    if folder in WORKERS:
+        command += ["-n", WORKERS[folder]]
+    output = []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as running:
+        assert running.stdout
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            output.append(line)
+    counts = dict.fromkeys(("passed", "failed", "error", "errors"), 0)
+    for count, word in re.findall(r"(\d+) (passed|failed|errors?)\b", output[-1] if output else ""):
+        counts[word] += int(count)
+    failed = counts["failed"] + counts["error"] + counts["errors"]
+    return Tally(
+        f"tests/{folder}", (time.monotonic() - started) / 60, running.returncode == 0, counts["passed"], failed
+    )
+
+
+def _summary(tallies: list[Tally], missing: list[Package]) -> int:
+    print("\nminutes  result  step")
+    for tally in tallies:
+        print(f"{tally.minutes:7.1f}  {'ok    ' if tally.ok else 'FAILED'}  {tally.name}")
+    print(f"{sum(tally.minutes for tally in tallies):7.1f}          in all")
+    failed = sum(tally.failed for tally in tallies) + sum(1 for tally in tallies if not tally.ok and not tally.failed)
+    if missing:
+        print(f"NOT RUN: the tests that need {', '.join(package.name for package in missing)}.")
+        failed += bool(os.environ.get("CI") == "true")
+    print(f"{sum(tally.passed for tally in tallies)} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
