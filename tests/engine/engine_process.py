@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ class EngineProcess:
     def __init__(self, process: subprocess.Popen[bytes], uds: Path, log: Path, token: str | None) -> None:
         self.process = process
         self.log = log
-        self._uds = uds
+        self.uds = uds
         self._token = token
         self.client = self.new_client()
 
@@ -50,7 +51,7 @@ class EngineProcess:
         """A client with connections of its own."""
         token = token or self._token
         return httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self._uds)),
+            transport=httpx.HTTPTransport(uds=str(self.uds)),
             base_url="http://engine",
             timeout=timeout_s,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -128,17 +129,23 @@ def read_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def start_engine(
-    model: Path, *arguments: str, token: str | None = None, memory_limit_bytes: int | None = None
+    model: Path,
+    *arguments: str,
+    token: str | None = None,
+    memory_limit_bytes: int | None = None,
+    program: tuple[str, ...] = ("-m", "headrace_engines.transformers", "--threads", THREADS),
 ) -> Iterator[EngineProcess]:
-    """A starting engine; it is ended with the block."""
+    """A starting engine, in a place where an earlier one left its socket behind; it is ended with the block."""
     environment = os.environ | {"PYTHONPATH": str(source_root())}
     if token:
         environment["HEADRACE_ENGINE_TOKEN"] = token
     python = required("HEADRACE_TEST_ENGINE_PYTHON")
     with TemporaryDirectory(prefix="headrace-engine-") as folder:
         uds, log = Path(folder) / "engine.sock", Path(folder) / "engine.log"
-        command = [str(python), "-m", "headrace_engines.transformers", "--model", str(model)]
-        command += ["--served-model-name", MODEL_NAME, "--uds", str(uds), "--threads", THREADS, *arguments]
+        command = [str(python), *program, "--model", str(model)]
+        command += ["--served-model-name", MODEL_NAME, "--uds", str(uds), *arguments]
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(uds))
         with log.open("wb") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, cwd=folder)
         if memory_limit_bytes is not None:

@@ -3,9 +3,11 @@
 import json
 import resource
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from engine_process import MODEL_NAME, EngineProcess, run_in_engine_environment, start_engine
 
@@ -101,6 +103,25 @@ def test_a_request_that_needs_too_much_memory_fails_alone(model_folder: Path) ->
         assert response.status_code == 503
         assert response.json()["error"]["code"] == "ENGINE_OUT_OF_MEMORY"
         assert engine.chat("Hi", max_tokens=2)["usage"]["completion_tokens"] == 2
+
+
+def test_an_engine_that_dies_at_work_tells_everyone_first(model_folder: Path) -> None:
+    """The stream being read ends with an error, what waits is refused, and the log's last line says why."""
+    program = (str(Path(__file__).parent / "dying_engine.py"),)
+    with start_engine(model_folder, program=program) as engine:
+        engine.wait_ready()
+        body = {"model": MODEL_NAME, "prompt": "Hi", "max_tokens": 50}
+        with (
+            ThreadPoolExecutor(1) as pool,
+            engine.client.stream("POST", "/v1/completions", json=body | {"stream": True}) as response,
+        ):
+            waiting = pool.submit(engine.new_client().post, "/v1/completions", json=body)
+            *chunks, end = [json.loads(line.removeprefix("data: ")) for line in response.iter_lines() if line]
+        assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "aaa"
+        assert end["error"]["code"] == "ENGINE_OUT_OF_MEMORY"
+        assert engine.fatal()["code"] == "ENGINE_OUT_OF_MEMORY"
+        refused = waiting.exception() or waiting.result()
+        assert isinstance(refused, httpx.TransportError) or refused.status_code == 503
 
 
 def limit_memory(engine: EngineProcess, *, extra_bytes: int) -> None:

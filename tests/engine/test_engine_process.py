@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import threading
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -151,11 +152,10 @@ def test_every_route_but_the_public_ones_needs_the_token(model_folder: Path) -> 
 
 def test_a_connection_serves_one_request_after_another(engine: EngineProcess) -> None:
     """HTTP/1.1 keep-alive: two requests travel over one connection."""
-    uds = str(engine._uds)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(uds)
+    connection = HTTPConnection("engine")
+    with socket.socket(socket.AF_UNIX) as connection.sock:
+        connection.sock.connect(str(engine.uds))
         for _ in range(2):
-            connection.sendall(b"GET /version HTTP/1.1\r\nHost: engine\r\n\r\n")
-            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200")
-            assert json.loads(body)["engine"] == "transformers"
+            connection.request("GET", "/version")
+            response = connection.getresponse()
+            assert (response.status, json.loads(response.read())["engine"]) == (200, "transformers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -11,13 +12,15 @@ from fastapi import Request, Response
 
 from headrace.contracts.vertex.errors import google_error
 from headrace.resources.access import Principal
-from headrace.resources.errors import BodyTooLarge, HeadraceError
+from headrace.resources.errors import BadField, BodyTooLarge, HeadraceError
 from headrace.resources.layout import Layout
 from headrace.resources.names import Scope
 from headrace.store import Store, Transaction
 
 MAX_BODY_BYTES = 1 << 20
 """No request to the control plane describes more than a resource."""
+
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 T = TypeVar("T")
 
@@ -103,3 +106,29 @@ def refusal(error: HeadraceError) -> Response:
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def flag(request: Request, name: str) -> bool:
+    """A yes or no in the query; absent is no.
+
+    Raises:
+        BadField: It is neither.
+    """
+    text = request.query_params.get(name, "false").lower()
+    if text not in {"true", "false", "1", "0"}:
+        raise BadField(f"{name} must be true or false.", evidence=f"It is {text[:40]!r}.")
+    return text in {"true", "1"}
+
+
+def number(request: Request, name: str, *, default: float, most: float) -> float:
+    """A number of 0 or more in the query, cut down to ``most``.
+
+    Raises:
+        BadField: It is none.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text):
+        raise BadField(f"{name} must be a number of 0 or more.", evidence=f"It is {text[:40]!r}.")
+    return min(float(text), most)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from headrace.cli.app import run
-
 
 def main() -> None:
     """The ``headrace`` command."""
+    from headrace.cli.app import run  # noqa: PLC0415  # importing a part of this package should not bring all commands
+
     sys.exit(run(sys.argv[1:]))

@@ -27,13 +27,20 @@ class Steps:
     Args:
         output: Where to.
         live: Whether lines may be drawn over; default: whether stdout is a terminal for a person.
+        silent: Say nothing at all: the answer is one JSON document.
         clock: Seconds, ever growing.
     """
 
     def __init__(
-        self, output: Output, *, live: bool | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        output: Output,
+        *,
+        live: bool | None = None,
+        silent: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
+        self._silent = silent
         self._live = (sys.stdout.isatty() and not output.as_json) if live is None else live
         self._clock = clock
         self._began = clock()
@@ -44,6 +51,8 @@ class Steps:
     def say(self, text: str) -> None:
         """A sentence, with the seconds since the beginning."""
         elapsed_s = self._clock() - self._began
+        if self._silent:
+            return
         with self._lock:
             if self._progress is not None:
                 self._progress.console.print(f"{elapsed_s:6.1f}s  {text}", highlight=False, markup=False)

@@ -77,9 +77,6 @@ def match(method: str, target: bytes) -> Match:
     Args:
         method: The HTTP method.
         target: The path as it was sent, percent-encoded.
-
-    Raises:
-        BadName: The path names a project or location that cannot be one.
     """
     path = target.decode("latin-1")
     fixed = _FIXED.get((method, path))

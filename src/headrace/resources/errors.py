@@ -306,6 +306,12 @@ class StillInUse(FailedPrecondition):
     code = "STILL_IN_USE"
 
 
+class DeployTimeout(DeadlineExceeded):
+    """The deployment did not become ready before its deadline."""
+
+    code = "DEPLOY_TIMEOUT"
+
+
 class Cancelled(FailedPrecondition):
     """The work was cancelled by a user before it was done."""
 

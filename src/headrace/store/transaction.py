@@ -50,6 +50,15 @@ class Transaction:
         record = self._connection.execute(select(noun.table).filter_by(**columns)).mappings().first()
         return None if record is None else noun.row(dict(record))
 
+    def timeline(self, kind: str, resource_id: str) -> list[Transition]:
+        """Every move of a ``deployment``, ``replica`` or ``operation``, oldest first.
+
+        A state that comes again at once tells of progress within it.
+        """
+        fields = [transitions.columns[name] for name in Transition.__struct_fields__]
+        query = select(*fields).filter_by(kind=kind, resource_id=resource_id).order_by(transitions.c.sequence)
+        return [Transition(**record) for record in self._connection.execute(query).mappings()]
+
     def list(self, kind: type[R], *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
         """Rows in a stable order: by the time they were created, then by key.
 
@@ -119,15 +128,6 @@ class Transaction:
         where = noun.key_of(row) | {"resource_version": row.resource_version}
         if not self._connection.execute(delete(noun.table).filter_by(**where)).rowcount:
             raise self._stale(noun, row)
-
-    def timeline(self, kind: str, resource_id: str) -> list[Transition]:  # type: ignore[valid-type] # the method list
-        """Every move of a ``deployment``, ``replica`` or ``operation``, oldest first.
-
-        A state that comes again at once tells of progress within it.
-        """
-        fields = [transitions.columns[name] for name in Transition.__struct_fields__]
-        query = select(*fields).filter_by(kind=kind, resource_id=resource_id).order_by(transitions.c.sequence)
-        return [Transition(**record) for record in self._connection.execute(query).mappings()]
 
     def next_generation(self, name: str, *, above: int = 0) -> int:
         """A number greater than any that this counter gave before, whatever process asked, and than ``above``."""

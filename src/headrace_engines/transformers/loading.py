@@ -121,6 +121,7 @@ def _weights(options: LoadOptions, config: Any) -> Any:
             dtype=options.dtype,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # refused below, with the shapes as evidence
             output_loading_info=True,
         )
     except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:

@@ -66,9 +66,7 @@ async def delete_endpoint(request: Request) -> Response:
     context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
     contract, force = contract_of(request.path_params["version"]), flag(request, "force")
     operation = await context.write(
-        lambda tx: commands.delete_endpoint(
-            tx, scope, endpoint_id, force=force, contract=contract, now=context.clock()
-        )
+        lambda tx: commands.delete_endpoint(tx, scope, endpoint_id, force=force, contract=contract, now=context.clock())
     )
     return answer(operation_json(operation))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.contracts.vertex.json_bodies import Duration, Int64
+from headrace.contracts.vertex.json_bodies import Duration, Int64, duration_s
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -98,7 +98,7 @@ class ContainerSpec(_Message, frozen=True):
     @property
     def deployment_timeout_s(self) -> float | None:
         """Seconds that a deployment may take, or None when it does not say."""
-        return None if self.deployment_timeout is None else float(self.deployment_timeout.removesuffix("s"))
+        return None if self.deployment_timeout is None else duration_s(self.deployment_timeout)
 
     def json(self) -> dict[str, Any]:
         """The wire's JSON, in camelCase, without fields at their defaults."""

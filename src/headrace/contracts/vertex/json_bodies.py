@@ -33,6 +33,11 @@ _BITS = {int: 32, Int64: 64}
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+def duration_s(duration: Duration) -> float:
+    """A duration in seconds."""
+    return float(duration.removesuffix("s"))
+
+
 def parse_object(body: bytes, *, trailing_commas: bool = False) -> dict[str, Any]:
     """The JSON object in a request's body; an empty body is an empty object.
 

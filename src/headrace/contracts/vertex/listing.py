@@ -35,7 +35,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What can be asked of a listed resource.
 
     Attributes:
-        kind: ``model`` or ``endpoint``: the filter's name for the identifier.
+        kind: ``model``, ``endpoint`` or ``operation``: the filter's name for the identifier.
     """
 
     kind: str
@@ -114,12 +114,13 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return all(term.accepts(facts) for term in self.terms)
 
 
-def listing(parameters: Mapping[str, str], *, kind: str) -> Listing:
+def listing(parameters: Mapping[str, str], *, kind: str, about: str = "") -> Listing:
     """The question that a query string asks.
 
     Args:
         parameters: The query's parameters; those it does not know are left alone.
-        kind: ``model`` or ``endpoint``.
+        kind: ``model``, ``endpoint`` or ``operation``.
+        about: What else the question depends on, so that no page's token is good for another question.
 
     Raises:
         BadField: A parameter cannot be understood, or the token belongs to another question.
@@ -127,7 +128,7 @@ def listing(parameters: Mapping[str, str], *, kind: str) -> Listing:
     expression = parameters.get("filter", "")
     order = parameters.get("orderBy", parameters.get("order_by", "")).strip()
     field, descending = _order(order)
-    query = hashlib.sha256(f"{kind}\n{expression}\n{order}".encode()).hexdigest()[:16]
+    query = hashlib.sha256(f"{kind}\n{about}\n{expression}\n{order}".encode()).hexdigest()[:16]
     return Listing(
         terms=tuple(_terms(expression, kind)),
         sort_field=field,

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from headrace.contracts.vertex.errors import google_error
+from headrace.contracts.vertex.json_bodies import Duration, duration_s, parse_object, read
 from headrace.contracts.vertex.timestamps import rfc3339
 from headrace.resources.errors import BadField, Cancelled, Failure, error_from
 from headrace.resources.operations import Operation, OperationKind
@@ -106,3 +109,21 @@ def filter_done(expression: str) -> bool | None:
             fix="Use done=true or done=false.",
         )
     return compact == "done=true"
+
+
+class WaitBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """``WaitOperationRequest``."""
+
+    name: str = ""
+    timeout: Duration | None = None
+
+
+def read_wait(body: bytes, *, default_s: float) -> float:
+    """How many seconds a ``:wait`` may take.
+
+    Raises:
+        BadJson: The body is not a JSON object.
+        BadField: A field is unknown or of the wrong type.
+    """
+    timeout = read(WaitBody, parse_object(body)).timeout
+    return default_s if timeout is None else max(0.0, duration_s(timeout))

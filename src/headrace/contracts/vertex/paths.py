@@ -22,10 +22,20 @@ class EndpointPath(msgspec.Struct, frozen=True):
             calls the model server's own routes, is already taken off.
     """
 
-    scope: Scope
+    project: str
+    location: str
     endpoint: str
     method: str
     deployed_model: str = ""
+
+    @property
+    def scope(self) -> Scope:
+        """Project and location.
+
+        Raises:
+            BadName: One of them cannot be a name.
+        """
+        return Scope(self.project, self.location)
 
 
 def segments_of(target: bytes) -> list[str]:
@@ -34,11 +44,7 @@ def segments_of(target: bytes) -> list[str]:
 
 
 def read_endpoint_path(segments: list[str]) -> EndpointPath | None:
-    """The parts of a path below an endpoint; None if it is another kind of path.
-
-    Raises:
-        BadName: It is one, and its project or location cannot be a name.
-    """
+    """The parts of a path below an endpoint; None if it is another kind of path."""
     if len(segments) < 7 or segments[0] not in VERSIONS:
         return None
     if (segments[1], segments[3], segments[5]) != ("projects", "locations", "endpoints"):
@@ -55,4 +61,4 @@ def read_endpoint_path(segments: list[str]) -> EndpointPath | None:
         return None
     if method.startswith(f"{_INVOKE}/"):
         method = method.removeprefix(_INVOKE).removeprefix("/v1")
-    return EndpointPath(Scope(segments[2], segments[4]), endpoint, method, deployed_model)
+    return EndpointPath(segments[2], segments[4], endpoint, method, deployed_model)

@@ -1,0 +1,34 @@
+"""The native API, for the command line and the console: our nouns as they are.
+
+A route without a project in its path shows what the caller's key reaches; ``project`` and ``location`` narrow it down.
+"""
+
+from __future__ import annotations
+
+from headrace.api.access import Route
+from headrace.api.native import deployments, keys, operations, registry, status
+from headrace.resources.access import Permission
+
+READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
+ROOT = "/headrace/v1"
+
+ROUTES = (
+    Route("GET", f"{ROOT}/version", READ, status.version),
+    Route("GET", f"{ROOT}/whoami", READ, status.whoami),
+    Route("GET", f"{ROOT}/status", READ, status.status),
+    Route("GET", f"{ROOT}/nodes", READ, status.nodes),
+    Route("GET", f"{ROOT}/runtimes", READ, status.runtimes),
+    Route("GET", f"{ROOT}/models", READ, registry.models),
+    Route("GET", f"{ROOT}/endpoints", READ, registry.endpoints),
+    Route("GET", f"{ROOT}/deployments", READ, deployments.list_deployments),
+    Route("POST", f"{ROOT}/deployments", DEPLOY, deployments.create_deployment),
+    Route("GET", f"{ROOT}/deployments/{{deployment}}", READ, deployments.get_deployment),
+    Route("DELETE", f"{ROOT}/deployments/{{deployment}}", DEPLOY, deployments.delete_deployment),
+    Route("GET", f"{ROOT}/replicas/{{replica}}/logs", ADMINISTER, deployments.replica_logs),
+    Route("GET", f"{ROOT}/operations", READ, operations.list_operations),
+    Route("GET", f"{ROOT}/operations/{{operation}}", READ, operations.get_operation),
+    Route("GET", f"{ROOT}/keys", ADMINISTER, keys.list_keys),
+    Route("POST", f"{ROOT}/keys", ADMINISTER, keys.create_key),
+    Route("DELETE", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.revoke_key),
+)
+"""Every route, with the permission that it demands."""

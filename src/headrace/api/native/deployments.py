@@ -1,0 +1,174 @@
+"""Deployments: make, list, watch, undo; and the logs of their engines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+
+from headrace.api.native.bodies import read_body
+from headrace.api.native.nouns import noun_json, reach
+from headrace.api.native.status import LIVING_DEPLOYMENTS
+from headrace.api.requests import answer, context_of, flag, number, principal_of
+from headrace.control import commands
+from headrace.resources.access import Permission
+from headrace.resources.deployments import Deployment, MachineSpec, Replica, Transition
+from headrace.resources.endpoints import DeployedModel
+from headrace.resources.errors import DeploymentNotFound, ReplicaNotFound
+from headrace.resources.models import Dtype, ServingSpec
+from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
+from headrace.resources.operations import Operation
+from headrace.store import Transaction
+
+CONTRACT = "native/v1"
+_TAIL_BYTES = 1 << 20
+"""The most that is read from the end of a log."""
+
+
+class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to serve, and how.
+
+    Attributes:
+        timeout_s: How long it may take until it is READY; None for the platform's own limit.
+    """
+
+    artifact_uri: str
+    project: str = DEFAULT_PROJECT
+    location: str = DEFAULT_LOCATION
+    model_id: str = ""
+    model_display_name: str = ""
+    endpoint_id: str = ""
+    endpoint_display_name: str = ""
+    labels: dict[str, str] = {}
+    machine: MachineSpec = MachineSpec()
+    min_replicas: int = 1
+    max_replicas: int = 1
+    runtime: str = ""
+    max_model_len: int | None = None
+    dtype: Dtype = "auto"
+    dedicated: bool = True
+    timeout_s: float | None = None
+
+
+async def create_deployment(request: Request) -> Response:
+    """Deploy; the answer is the operation."""
+    context = context_of(request)
+    body = await read_body(request, DeployBody)
+    principal_of(request).require(Permission.DEPLOY, body.project)
+    order = _order(body)
+    operation = await context.write(lambda tx: commands.deploy(tx, order, now=context.clock()))
+    return answer(noun_json(operation))
+
+
+def _order(body: DeployBody) -> commands.DeployRequest:
+    limits = {} if body.timeout_s is None else {"timeout_s": body.timeout_s}
+    return commands.DeployRequest(
+        scope=Scope(body.project, body.location),
+        contract=CONTRACT,
+        artifact_uri=body.artifact_uri,
+        model_id=body.model_id,
+        model_display_name=body.model_display_name,
+        model_user_id=body.model_id,
+        endpoint_id=body.endpoint_id,
+        endpoint_display_name=body.endpoint_display_name,
+        labels=body.labels,
+        machine=body.machine,
+        min_replicas=body.min_replicas,
+        max_replicas=body.max_replicas,
+        spec=ServingSpec(runtime=body.runtime, max_model_len=body.max_model_len, dtype=body.dtype),
+        dedicated=body.dedicated,
+        **limits,
+    )
+
+
+async def list_deployments(request: Request) -> Response:
+    """Deployments that are not gone; with ``all=true`` the others too."""
+    conditions = reach(request)
+    if not flag(request, "all"):
+        conditions["state"] = LIVING_DEPLOYMENTS
+    found = await context_of(request).read(lambda tx: tx.list(Deployment, **conditions))
+    return answer({"deployments": [noun_json(one) for one in found]})
+
+
+async def get_deployment(request: Request) -> Response:
+    """One deployment with its timeline and its replicas, those gone included."""
+
+    def read(tx: Transaction) -> dict[str, Any]:
+        deployment = _deployment(tx, request)
+        replicas = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id)
+        return {
+            **noun_json(deployment),
+            "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
+            "replicas": [
+                {**noun_json(one), "timeline": timeline_json(tx.timeline("replica", one.id))} for one in replicas
+            ],
+        }
+
+    return answer(await context_of(request).read(read))
+
+
+async def delete_deployment(request: Request) -> Response:
+    """Take a deployment off every endpoint that has it; it drains then. The answer lists the operations."""
+    context = context_of(request)
+
+    def undeploy(tx: Transaction) -> list[Operation]:
+        one = _deployment(tx, request)
+        return [
+            commands.undeploy(tx, one.scope, bound.endpoint_id, bound.id, contract=CONTRACT, now=context.clock())
+            for bound in tx.list(DeployedModel, scope=one.scope, deployment_id=one.id)
+        ]
+
+    operations = await context.write(undeploy)
+    return answer({"operations": [noun_json(one) for one in operations]})
+
+
+async def replica_logs(request: Request) -> Response:
+    """The last lines of a replica's engine, from this machine's file or, when that is gone, from its record."""
+    context = context_of(request)
+    count = int(number(request, "lines", default=100, most=10_000))
+
+    def read(tx: Transaction) -> Replica:
+        replica = tx.get(Replica, id=request.path_params["replica"])
+        if replica is None or not principal_of(request).reaches(replica.scope.project):
+            raise ReplicaNotFound(f"There is no replica {request.path_params['replica']!r}.")
+        return replica
+
+    replica = await context.read(read)
+    path = context.layout.replica_dir(replica.id) / "engine.log"
+    lines = await asyncio.to_thread(_tail, path, count)
+    if lines is None:
+        lines = list(replica.log_tail[-count:]) if count else []
+    return answer({"replica": replica.id, "path": str(path), "lines": lines})
+
+
+def timeline_json(timeline: list[Transition]) -> list[dict[str, Any]]:
+    """Moves with their times; a state that comes again tells of progress within it."""
+    return [
+        {"state": one.state, "at": one.at, "detail": one.detail, "failure": msgspec.to_builtins(one.failure)}
+        for one in timeline
+    ]
+
+
+def _deployment(tx: Transaction, request: Request) -> Deployment:
+    """The deployment in the path; those of other projects are not there."""
+    wanted = request.path_params["deployment"]
+    found = tx.list(Deployment, id=wanted, **reach(request))
+    if not found:
+        raise DeploymentNotFound(f"There is no deployment {wanted!r}.", fix="`headrace deployments` lists them.")
+    return found[0]
+
+
+def _tail(path: Path, count: int) -> list[str] | None:
+    """The last lines of a file, or None when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            size_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size_bytes - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return None
+    return lines[-count:] if count else []

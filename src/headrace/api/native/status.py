@@ -1,0 +1,100 @@
+"""The whole at a glance, and who and what one talks to."""
+
+from __future__ import annotations
+
+import platform
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+
+from headrace import __version__
+from headrace.api.native.nouns import noun_json, reach
+from headrace.api.requests import answer, context_of, principal_of
+from headrace.resources.access import ROLE_PERMISSIONS
+from headrace.resources.deployments import Deployment, Replica
+from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.nodes import Node
+from headrace.resources.states import DeploymentState, ReplicaState
+from headrace.store import Transaction
+
+LIVING_DEPLOYMENTS = tuple(state for state in DeploymentState if state is not DeploymentState.GONE)
+LIVING_REPLICAS = tuple(state for state in ReplicaState if state is not ReplicaState.GONE)
+
+
+async def status(request: Request) -> Response:
+    """Endpoints, what is deployed on them, replicas, memory, the last error, nodes."""
+    context, conditions = context_of(request), reach(request)
+
+    def read(tx: Transaction) -> dict[str, Any]:
+        deployments = tx.list(Deployment, state=LIVING_DEPLOYMENTS, **conditions)
+        replicas = tx.list(Replica, state=LIVING_REPLICAS, **conditions)
+        endpoints = tx.list(Endpoint, **conditions)
+        return {
+            "endpoints": _endpoints(endpoints, tx.list(DeployedModel, **conditions), deployments, replicas),
+            "draining": [noun_json(one) for one in deployments if one.state is DeploymentState.DRAINING],
+            "resident_bytes": sum(replica.resident_bytes for replica in replicas),
+            "last_error": _last_error([*deployments, *replicas]),
+            "nodes": [noun_json(node) for node in tx.list(Node)],
+        }
+
+    return answer({"version": __version__, "at": context.clock(), **await context.read(read)})
+
+
+def _endpoints(
+    endpoints: Iterable[Endpoint],
+    bindings: Iterable[DeployedModel],
+    deployments: Iterable[Deployment],
+    replicas: Iterable[Replica],
+) -> list[dict[str, Any]]:
+    by_deployment: dict[str, list[Replica]] = defaultdict(list)
+    for replica in replicas:
+        by_deployment[replica.deployment_id].append(replica)
+    pools = {
+        deployment.id: {
+            **noun_json(deployment),
+            "replicas": [noun_json(replica) for replica in by_deployment[deployment.id]],
+            "resident_bytes": sum(replica.resident_bytes for replica in by_deployment[deployment.id]),
+        }
+        for deployment in deployments
+    }
+    deployed: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for binding in bindings:
+        deployed[binding.endpoint_id].append({**noun_json(binding), "deployment": pools.get(binding.deployment_id)})
+    return [{**noun_json(endpoint), "deployed_models": deployed[endpoint.id]} for endpoint in endpoints]
+
+
+def _last_error(rows: Iterable[Deployment | Replica]) -> dict[str, Any] | None:
+    failed = [row for row in rows if row.failure is not None]
+    if not failed:
+        return None
+    newest = max(failed, key=lambda row: row.updated_at)
+    kind = "deployment" if isinstance(newest, Deployment) else "replica"
+    return {"at": newest.updated_at, "kind": kind, "id": newest.id, "failure": msgspec.to_builtins(newest.failure)}
+
+
+async def nodes(request: Request) -> Response:
+    """The machines that serve, as their agents last described them."""
+    found = await context_of(request).read(lambda tx: tx.list(Node))
+    return answer({"nodes": [noun_json(node) for node in found]})
+
+
+async def runtimes(request: Request) -> Response:
+    """The runtimes' environments on every node."""
+    found = await context_of(request).read(lambda tx: tx.list(Node))
+    return answer(
+        {"runtimes": [{"node": node.id, **msgspec.to_builtins(one)} for node in found for one in node.runtimes]}
+    )
+
+
+async def whoami(request: Request) -> Response:
+    """The key that was shown, and what it may do."""
+    principal = principal_of(request)
+    return answer({**msgspec.to_builtins(principal), "permissions": sorted(ROLE_PERMISSIONS[principal.role])})
+
+
+async def version(_request: Request) -> Response:
+    """What runs here."""
+    return answer({"version": __version__, "python": platform.python_version()})

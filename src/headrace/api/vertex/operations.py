@@ -1,0 +1,119 @@
+"""Long-running operations: poll, wait, list, cancel, delete.
+
+An operation's identifier is unique in its location, so it is found under any parent there. Its answer speaks the
+version of the API through which it was asked for, whatever version (or none, below ``/ui/``) it is polled by.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+
+from headrace.api.requests import answer, body_of, context_of, scope_of
+from headrace.api.waiting import until
+from headrace.contracts.vertex.listing import Facts, listing
+from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
+from headrace.control import commands
+from headrace.resources.errors import NotSupported, OperationNotFound, StillInUse
+from headrace.resources.names import Scope
+from headrace.resources.operations import Operation
+from headrace.resources.states import OperationState
+from headrace.store import Transaction
+
+MAX_WAIT_S = 60.0
+"""The longest that ``:wait`` holds a connection; shorter than the time-outs of proxies and clients."""
+
+
+async def get_operation(request: Request) -> Response:
+    """How far it is."""
+    scope, operation_id = scope_of(request), request.path_params["operation"]
+    return answer(operation_json(await context_of(request).read(lambda tx: _operation(tx, scope, operation_id))))
+
+
+async def wait_operation(request: Request) -> Response:
+    """How far it is, once it is done or the time is over."""
+    scope, operation_id = scope_of(request), request.path_params["operation"]
+    wait_s = min(read_wait(await body_of(request), default_s=MAX_WAIT_S), MAX_WAIT_S)
+    operation = await until(
+        context_of(request),
+        lambda tx: _operation(tx, scope, operation_id),
+        lambda operation: operation.state is not OperationState.RUNNING,
+        wait_s=wait_s,
+    )
+    return answer(operation_json(operation))
+
+
+async def list_operations(request: Request) -> Response:
+    """The operations of a location, a model or an endpoint, newest first, page by page."""
+    scope, parameters = scope_of(request), dict(request.query_params)
+    done = filter_done(parameters.pop("filter", ""))
+    question = listing(parameters, kind="operation", about=str(done))
+    collection = next((name for name in ("model", "endpoint") if name in request.path_params), "")
+    parent = scope.name(f"{collection}s", request.path_params[collection]) if collection else ""
+
+    def read(tx: Transaction) -> tuple[list[Operation], str]:
+        found = [
+            operation
+            for operation in tx.list(Operation, scope=scope)
+            if (not parent or operation.parent == parent)
+            and (done is None or (operation.state is not OperationState.RUNNING) is done)
+        ]
+        return question.page(found, _facts)
+
+    page, next_page = await context_of(request).read(read)
+    wire = {"operations": [operation_json(operation) for operation in page]}
+    return answer({**wire, "nextPageToken": next_page} if next_page else wire)
+
+
+async def cancel_operation(request: Request) -> Response:
+    """Stop it if it can be stopped: a deploy is undone. One that is done stays as it is."""
+    context, scope, operation_id = context_of(request), scope_of(request), request.path_params["operation"]
+
+    def cancel(tx: Transaction) -> None:
+        operation = _operation(tx, scope, operation_id)
+        if operation.state is OperationState.RUNNING:
+            _undo(tx, operation, now=context.clock())
+
+    await context.write(cancel)
+    return answer({})
+
+
+def _undo(tx: Transaction, operation: Operation, *, now: float) -> None:
+    if operation.kind != "deploy":
+        raise NotSupported(
+            f"An operation of the kind {operation.kind!r} cannot be cancelled.",
+            fix="Wait for it: it ends by itself within the time that running requests get to finish.",
+        )
+    endpoint_id, deployed_model_id = operation.targets["endpoint"], operation.targets["deployed_model"]
+    commands.undeploy(tx, operation.scope, endpoint_id, deployed_model_id, contract=operation.contract, now=now)
+
+
+async def delete_operation(request: Request) -> Response:
+    """Forget an operation that is done."""
+    scope, operation_id = scope_of(request), request.path_params["operation"]
+
+    def forget(tx: Transaction) -> None:
+        operation = _operation(tx, scope, operation_id)
+        if operation.state is OperationState.RUNNING:
+            raise StillInUse(f"Operation {operation_id} is running.", fix="Wait until it is done, or cancel it.")
+        tx.delete(operation)
+
+    await context_of(request).write(forget)
+    return answer({})
+
+
+def _operation(tx: Transaction, scope: Scope, operation_id: str) -> Operation:
+    operation = tx.get(Operation, scope=scope, id=operation_id)
+    if operation is None:
+        raise OperationNotFound(f"There is no operation {operation_id} in {scope}.")
+    return operation
+
+
+def _facts(operation: Operation) -> Facts:
+    return Facts(
+        kind="operation",
+        id=operation.id,
+        display_name="",
+        labels={},
+        created_at=operation.created_at,
+        updated_at=operation.updated_at,
+    )

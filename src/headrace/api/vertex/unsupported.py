@@ -1,0 +1,41 @@
+"""Methods that Vertex AI has and this server has not yet: told apart from paths that nobody has."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import Request, Response
+
+from headrace.resources.errors import NotSupported, UnknownPath
+
+_SCOPE = "projects/[^/]+/locations/[^/:]+"
+_METHODS = tuple(
+    (re.compile(rf"({verbs}) {path}"), fix)
+    for verbs, path, fix in (
+        ("POST", f"{_SCOPE}/models:upload", "Register and deploy in one step with :deploy."),
+        ("PATCH", f"{_SCOPE}/models/[^/:]+", "Deploy again with the new settings."),
+        ("POST|DELETE", f"{_SCOPE}/models/[^/:]+:[a-zA-Z]+", ""),
+        ("POST", f"{_SCOPE}/endpoints", "An endpoint is made by :deploy."),
+        ("PATCH|PUT", f"{_SCOPE}/endpoints/[^/:]+", ""),
+        ("POST", f"{_SCOPE}/endpoints/[^/:]+:deployModel", "Deploy onto an endpoint with :deploy and endpointUserId."),
+        ("POST", f"{_SCOPE}/endpoints/[^/:]+:mutateDeployedModel", "Deploy again and undeploy the old one."),
+        ("POST", f"{_SCOPE}/endpoints/[^/:]+:[a-zA-Z]+", ""),
+        ("GET|POST|DELETE", f"{_SCOPE}/batchPredictionJobs.*", "Send the requests online, several at a time."),
+        ("GET|POST", rf"({_SCOPE}/)?publishers/[^/]+/models.*", "Deploy your own weights with customModel.gcsUri."),
+    )
+)
+"""Requests of https://cloud.google.com/vertex-ai/docs/reference/rest that the vendor's clients were seen to send."""
+
+
+async def unsupported(request: Request) -> Response:
+    """Say which of the two it is.
+
+    Raises:
+        NotSupported: Vertex AI has this method.
+        UnknownPath: It has not.
+    """
+    asked = f"{request.method} {request.path_params['rest']}"
+    for pattern, fix in _METHODS:
+        if pattern.fullmatch(asked):
+            raise NotSupported(f"{request.method} {request.url.path[:200]} is not supported yet.", fix=fix)
+    raise UnknownPath(f"There is no {request.method} {request.url.path[:200]}.")

@@ -1,0 +1,46 @@
+"""Server-sent events as engines stream them."""
+
+from __future__ import annotations
+
+MAX_EVENT_BYTES = 1024 * 1024
+
+
+class WholeEvents:
+    """Cuts a stream where events end, so that what was passed on never ends in half an event.
+
+    Nothing is delayed that a client could use: half an event has no meaning to it. An event over `MAX_EVENT_BYTES` is
+    passed on in parts.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """What can be passed on now; empty while an event is not whole."""
+        if self._held:
+            piece = self._held + piece
+            self._held = b""
+        if piece.endswith((b"\n\n", b"\r\n\r\n")):
+            return piece
+        cut = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\r\n\r\n") + 4)
+        if cut < 4:  # neither was found: rfind gave -1
+            cut = 2 if piece[:2] == b"\n\n" else 0
+        if len(piece) - cut > MAX_EVENT_BYTES:
+            return piece
+        self._held = piece[cut:]
+        return piece[:cut]
+
+    def rest(self) -> bytes:
+        """What is left at the stream's end: an event without its blank line."""
+        return self._held
+
+
+def event_data(events: bytes) -> list[bytes]:
+    """The ``data`` of each of some whole events; comments and other fields are left out."""
+    lines = events.replace(b"\r\n", b"\n").split(b"\n")
+    return [line[5:].lstrip(b" ") for line in lines if line.startswith(b"data:")]
+
+
+def event(data: bytes) -> bytes:
+    """One event with this ``data``."""
+    return b"data: " + data + b"\n\n"

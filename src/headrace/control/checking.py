@@ -1,0 +1,40 @@
+"""CHECKING: everything that can be known to fail, before a byte is copied or a process started."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from headrace.resources.models import ModelVersion
+from headrace.resources.nodes import Node
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What CHECKING found and chose.
+
+    Attributes:
+        fingerprint: Identity of the files.
+        memory_bytes: What one replica is to reserve.
+        model_bytes: Size of the files.
+        warnings: Sentences about what will not work.
+    """
+
+    fingerprint: str
+    runtime: str
+    max_model_len: int
+    memory_bytes: int
+    model_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+class Checker(Protocol):
+    """Looks at a version's artifacts for a node; called in a thread."""
+
+    def check(self, version: ModelVersion, node: Node) -> Checked:
+        """What it takes to serve this version on this node.
+
+        Raises:
+            HeadraceError: It cannot be served there, with the reason that its user is told.
+        """
+        ...

@@ -1,0 +1,126 @@
+"""The life of a deployment, one state after another: what to do in each, decided from rows alone.
+
+Each step is one transaction. It may be repeated at any time and in any process: what was done already is seen in the
+rows, so that control can be killed between any two steps and go on from there.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.control.checking import Checked
+from headrace.control.deadlines import overdue
+from headrace.control.draining import drain, stop_replicas
+from headrace.control.placement import gib, home
+from headrace.control.pool import tend
+from headrace.control.sight import Sight
+from headrace.control.timeline import note
+from headrace.resources.assignments import StageReport
+from headrace.resources.deployments import Deployment
+from headrace.resources.errors import Failure, InternalError
+from headrace.resources.models import ModelVersion
+from headrace.resources.names import Scope
+from headrace.resources.nodes import Node
+from headrace.resources.states import DeploymentState
+from headrace.store import Transaction
+
+PROGRESS_EVERY_S = 5.0
+"""How often the timeline tells of progress within a state."""
+
+
+def advance(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
+    """Do what this deployment's state asks for; returns when to look again even if nothing is heard until then."""
+    match deployment.state:
+        case DeploymentState.ACCEPTED:
+            return _await_check(tx, tx.move(deployment, DeploymentState.CHECKING), sight)
+        case DeploymentState.CHECKING:
+            return _await_check(tx, deployment, sight)
+        case DeploymentState.STAGING:
+            return _stage(tx, deployment, sight)
+        case DeploymentState.PLACING | DeploymentState.STARTING | DeploymentState.WARMING | DeploymentState.READY:
+            return tend(tx, deployment, sight)
+        case DeploymentState.DRAINING:
+            return drain(tx, deployment, sight)
+        case DeploymentState.FAILED:
+            stop_replicas(tx, deployment)
+    return None
+
+
+def checkable(tx: Transaction, deployment: Deployment) -> tuple[ModelVersion, Node] | None:
+    """What a check of this deployment looks at; None unless it is to be checked and there is a node to check it for."""
+    node = home(tx)
+    if deployment.state is not DeploymentState.CHECKING or node is None:
+        return None
+    return version_of(tx, deployment), node
+
+
+def take_check(tx: Transaction, scope: Scope, deployment_id: str, outcome: Checked | Failure) -> None:
+    """Store what a check found, if the deployment still waits for it."""
+    deployment = tx.get(Deployment, scope=scope, id=deployment_id)
+    if deployment is None or deployment.state is not DeploymentState.CHECKING:
+        return
+    if isinstance(outcome, Failure):
+        tx.move(deployment, DeploymentState.FAILED, failure=outcome)
+        return
+    version = version_of(tx, deployment)
+    if version.fingerprint != outcome.fingerprint:
+        tx.update(msgspec.structs.replace(version, fingerprint=outcome.fingerprint))
+    chosen = (
+        f"{gib(outcome.model_bytes)} of files; runtime {outcome.runtime}, a context of {outcome.max_model_len:,} "
+        f"tokens, {gib(outcome.memory_bytes)} of memory a replica."
+    )
+    tx.move(
+        deployment,
+        DeploymentState.STAGING,
+        detail=" ".join((chosen, *outcome.warnings)),
+        runtime=outcome.runtime,
+        max_model_len=outcome.max_model_len,
+        memory_bytes=outcome.memory_bytes,
+        model_bytes=outcome.model_bytes,
+    )
+
+
+def version_of(tx: Transaction, deployment: Deployment) -> ModelVersion:
+    """The version that a deployment serves; it cannot be deleted before the deployment is GONE."""
+    version = tx.get(
+        ModelVersion, scope=deployment.scope, model_id=deployment.model_id, version=deployment.model_version
+    )
+    assert version is not None, "a model in use is not deleted"
+    return version
+
+
+def _await_check(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
+    if sight.now >= deployment.deadline_at:
+        tx.move(deployment, DeploymentState.FAILED, failure=overdue(tx, deployment))
+        return None
+    if home(tx) is None:
+        note(tx, deployment, "Waiting for a serving node to report.")
+    return deployment.deadline_at
+
+
+def _stage(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
+    node = home(tx)
+    assert node is not None, "CHECKING found one, and nodes are not forgotten"
+    report = sight.stages.get((node.id, version_of(tx, deployment).fingerprint, deployment.runtime))
+    if report is not None and report.phase == "done":
+        tx.move(deployment, DeploymentState.PLACING, detail=report.detail)
+        return sight.now
+    if report is not None and report.phase == "failed":
+        failure = report.failure or InternalError("The node could not stage the model.").failure
+        tx.move(deployment, DeploymentState.FAILED, failure=failure)
+        return None
+    if sight.now >= deployment.deadline_at:
+        tx.move(deployment, DeploymentState.FAILED, failure=overdue(tx, deployment))
+        return None
+    if report is not None:
+        _tell_progress(tx, deployment, report, sight.now)
+    return deployment.deadline_at
+
+
+def _tell_progress(tx: Transaction, deployment: Deployment, report: StageReport, now: float) -> None:
+    phase = report.phase.capitalize()
+    last = tx.timeline("deployment", deployment.id)[-1]
+    if last.detail.startswith(phase) and now - last.at < PROGRESS_EVERY_S:
+        return
+    copied = f"{gib(report.done_bytes)} of {gib(report.total_bytes)}." if report.total_bytes else ""
+    note(tx, deployment, " ".join(part for part in (f"{phase}:", report.detail, copied) if part))

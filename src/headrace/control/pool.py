@@ -1,0 +1,127 @@
+"""Keeps a deployment's pool of replicas as large as was asked, and its state that of the pool's best replica."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+from headrace.control.deadlines import overdue
+from headrace.control.operations import deploy_runs
+from headrace.control.placement import gib, home, no_room
+from headrace.control.restarts import KEPT_FAILURES, delay_s, hopeless, was_stable
+from headrace.control.sight import Sight
+from headrace.control.timeline import note
+from headrace.resources.deployments import Deployment, Replica
+from headrace.resources.names import new_id
+from headrace.resources.nodes import Node
+from headrace.resources.states import DeploymentState, ReplicaState
+from headrace.store import Transaction
+
+LIVE = (ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.WARMING, ReplicaState.READY)
+_LADDER = (DeploymentState.PLACING, DeploymentState.STARTING, DeploymentState.WARMING, DeploymentState.READY)
+
+
+def tend(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
+    """Follow the pool's replicas, replace the failed ones, or give up a pool that never was READY and cannot be.
+
+    Returns:
+        When to look again even if nothing is heard until then.
+    """
+    replicas = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id)
+    live = [replica for replica in replicas if replica.state in LIVE]
+    failed = sorted((one for one in replicas if one.state is ReplicaState.FAILED), key=lambda one: -one.epoch)
+    first_time = deploy_runs(tx, deployment)
+    failure = hopeless(failed) if first_time else None
+    if failure is None:
+        deployment = _follow(tx, deployment, live, failed)
+        if first_time and deployment.state is not DeploymentState.READY and sight.now >= deployment.deadline_at:
+            failure = overdue(tx, deployment)
+    if failure is not None:
+        tx.move(deployment, DeploymentState.FAILED, failure=failure)
+        return sight.now
+    for old in failed[KEPT_FAILURES:]:
+        tx.delete(old)
+    again_at = _fill(tx, deployment, replicas, sight)
+    deadline_at = deployment.deadline_at if first_time and deployment.state is not DeploymentState.READY else None
+    return min((at for at in (again_at, deadline_at) if at is not None), default=None)
+
+
+def _follow(tx: Transaction, deployment: Deployment, live: Sequence[Replica], failed: Sequence[Replica]) -> Deployment:
+    """Move the deployment to where its best replica is, one rung at a time; back only by way of PLACING."""
+    best = max((_rung(replica) for replica in live), default=0)
+    rung = _LADDER.index(deployment.state)
+    if best < rung:
+        failure = failed[0].failure if failed else None
+        deployment = tx.move(deployment, DeploymentState.PLACING, detail="Its replicas are lost.", failure=failure)
+        rung = 0
+    for state in _LADDER[rung + 1 : best + 1]:
+        if state is DeploymentState.READY:
+            deployment = msgspec.structs.replace(deployment, failure=None)
+        deployment = tx.move(deployment, state, detail=_measured(live) if state is DeploymentState.READY else "")
+    return deployment
+
+
+def _rung(replica: Replica) -> int:
+    return {ReplicaState.READY: 3, ReplicaState.WARMING: 2}.get(replica.state, 1)
+
+
+def _measured(live: Sequence[Replica]) -> str:
+    warmups = [replica.warmup for replica in live if replica.warmup is not None]
+    if not warmups:
+        return ""
+    return f"First token after {warmups[0].time_to_first_token_s:.2f} s, {warmups[0].tokens_per_s:.1f} tokens/s."
+
+
+def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], sight: Sight) -> float | None:
+    """Place what is missing; returns when to try again, or None when only a report can change anything."""
+    missing = deployment.min_replicas - sum(replica.state in LIVE for replica in replicas)
+    if missing <= 0:
+        return None
+    node = home(tx)
+    if node is None or not sight.hears(node.id):
+        note(tx, deployment, "Waiting for a serving node to report.")
+        return None
+    epoch = max((replica.epoch for replica in replicas), default=0)
+    restarts, again_at = _backoff(tx, deployment, replicas)
+    if sight.now < again_at:
+        return again_at
+    for _ in range(missing):
+        lacking = no_room(tx, node, deployment)
+        if lacking is not None:
+            note(tx, deployment, f"{lacking.message} {lacking.evidence}")
+            return None
+        epoch += 1
+        restarts += epoch > deployment.min_replicas
+        deployment = _place(tx, deployment, node, epoch=epoch, restarts=restarts, now=sight.now)
+    return None
+
+
+def _backoff(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica]) -> tuple[int, float]:
+    """How many replacements there were in a row, and from when the next may be made."""
+    newest = max((one for one in replicas if one.state is ReplicaState.FAILED), key=lambda one: one.epoch, default=None)
+    if newest is None:
+        return deployment.restarts, 0.0
+    restarts = 0 if was_stable(tx.timeline("replica", newest.id)) else deployment.restarts
+    return restarts, newest.updated_at + delay_s(restarts)
+
+
+def _place(tx: Transaction, deployment: Deployment, node: Node, *, epoch: int, restarts: int, now: float) -> Deployment:
+    replica = Replica(
+        scope=deployment.scope,
+        id=new_id(),
+        deployment_id=deployment.id,
+        node_id=node.id,
+        epoch=epoch,
+        nonce=secrets.token_urlsafe(32),
+        created_at=now,
+        updated_at=now,
+    )
+    tx.insert(replica)
+    return tx.move(
+        deployment,
+        DeploymentState.STARTING if deployment.state is DeploymentState.PLACING else deployment.state,
+        detail=f"Replica {replica.id} on node {node.id}, with {gib(deployment.memory_bytes)} of memory.",
+        restarts=restarts,
+    )

@@ -1,0 +1,100 @@
+"""The routing snapshot, built from rows: what the gateway is to know, and no more."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from headrace.resources.deployments import Deployment, Replica
+from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.models import Model, ModelVersion
+from headrace.resources.operations import ApiKey
+from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
+from headrace.resources.states import DeploymentState, ReplicaState
+from headrace.store import Transaction
+
+_WHY_NOT_READY = {
+    DeploymentState.ACCEPTED: "It was only just asked for.",
+    DeploymentState.CHECKING: "Its weights are being checked.",
+    DeploymentState.STAGING: "Its files are being brought to the node.",
+    DeploymentState.PLACING: "It waits for a node with room.",
+    DeploymentState.STARTING: "Its engine is loading.",
+    DeploymentState.WARMING: "Its engine is making its first tokens.",
+    DeploymentState.READY: "Its replicas are being replaced.",
+    DeploymentState.FAILED: "It failed.",
+}
+"""DRAINING and GONE are not routed to at all."""
+
+
+def build_snapshot(tx: Transaction, generation: int) -> RoutingSnapshot:
+    """Everything there is to route by. What is being taken off or deleted is left out already."""
+    by_endpoint: dict[tuple[object, str], list[DeployedRoute]] = defaultdict(list)
+    for deployed in tx.list(DeployedModel):
+        deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
+        if deployment is not None and deployment.state in _WHY_NOT_READY:
+            by_endpoint[deployed.scope, deployed.endpoint_id].append(_route(tx, deployed, deployment))
+    endpoints = tuple(
+        EndpointRoute(
+            scope=endpoint.scope,
+            id=endpoint.id,
+            display_name=endpoint.display_name,
+            deployed=tuple(by_endpoint[endpoint.scope, endpoint.id]),
+        )
+        for endpoint in tx.list(Endpoint, deleting=False)
+    )
+    keys = tuple(
+        KeyRoute(secret_hash=key.secret_hash, principal=key.principal) for key in tx.list(ApiKey, revoked_at=None)
+    )
+    return RoutingSnapshot(generation=generation, endpoints=endpoints, keys=keys)
+
+
+def routed_replicas(snapshot: RoutingSnapshot) -> frozenset[str]:
+    """The replicas that a snapshot lets the gateway send to."""
+    return frozenset(
+        replica.id for endpoint in snapshot.endpoints for deployed in endpoint.deployed for replica in deployed.replicas
+    )
+
+
+def served_name(deployment: Deployment) -> str:
+    """The model name that a deployment's engines answer to. It never changes while they run."""
+    return deployment.display_name or deployment.model_id
+
+
+def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> DeployedRoute:
+    scope = deployed.scope
+    model = tx.get(Model, scope=scope, id=deployment.model_id)
+    version = tx.get(ModelVersion, scope=scope, model_id=deployment.model_id, version=deployment.model_version)
+    assert model is not None, "a model in use is not deleted"
+    assert version is not None, "nor is its version"
+    replicas = _replicas(tx, deployment)
+    return DeployedRoute(
+        id=deployed.id,
+        deployment_id=deployment.id,
+        traffic=deployed.traffic,
+        model=model.name,
+        model_version=version.version,
+        model_display_name=model.display_name,
+        model_user_id=version.user_id,
+        served_name=served_name(deployment),
+        max_model_len=deployment.max_model_len,
+        created_at=deployed.created_at,
+        why_not_ready="" if replicas else _why_not_ready(deployment),
+        replicas=replicas,
+    )
+
+
+def _replicas(tx: Transaction, deployment: Deployment) -> tuple[ReplicaRoute, ...]:
+    if deployment.state is DeploymentState.FAILED:
+        return ()
+    ready = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=ReplicaState.READY)
+    return tuple(
+        ReplicaRoute(id=replica.id, epoch=replica.epoch, address=replica.address, nonce=replica.nonce)
+        for replica in ready
+        if replica.address
+    )
+
+
+def _why_not_ready(deployment: Deployment) -> str:
+    sentence = _WHY_NOT_READY[deployment.state]
+    if deployment.failure is None:
+        return sentence
+    return f"{sentence} {deployment.failure.code}: {deployment.failure.message}"

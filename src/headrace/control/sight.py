@@ -1,0 +1,40 @@
+"""What control knows at one moment beyond its rows: what nodes and the gateway said last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from headrace.resources.assignments import StageReport
+
+NODE_SILENCE_S = 15.0
+"""A node not heard of for as long gets nothing new to run. Nothing that runs there is stopped for it."""
+
+StageKey = tuple[str, str, str]
+"""Node, fingerprint, runtime."""
+
+
+class Sight(msgspec.Struct, frozen=True, kw_only=True):
+    """One moment.
+
+    Attributes:
+        heard_at: When each node last reported.
+        stages: What nodes say of the stage orders that they have.
+        routed: Replicas that the gateway may still send to; None while it is not known.
+        outstanding: Requests that the gateway has under way, by replica.
+    """
+
+    now: float
+    heard_at: Mapping[str, float] = {}
+    stages: Mapping[StageKey, StageReport] = {}
+    routed: frozenset[str] | None = None
+    outstanding: Mapping[str, int] = {}
+
+    def hears(self, node_id: str) -> bool:
+        """Whether the node reported lately."""
+        return self.now - self.heard_at.get(node_id, float("-inf")) < NODE_SILENCE_S
+
+    def idle(self, replica_id: str) -> bool:
+        """Whether it is certain that no request runs on this replica and none will come."""
+        return self.routed is not None and replica_id not in self.routed and not self.outstanding.get(replica_id)

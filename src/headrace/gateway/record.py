@@ -1,0 +1,70 @@
+"""What is remembered of one request while it runs: the source of its log line and its metrics."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from headrace.contracts.openai.usage import Usage
+from headrace.gateway.exchange import RequestHead
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class RequestRecord:
+    """One request, from its head to its last byte. Times are ``time.monotonic()`` seconds.
+
+    Attributes:
+        request_id: The client's ``x-request-id`` if it sent a printable one, else one of ours.
+        endpoint: Id of the endpoint; empty for everything that is not inference.
+        status: HTTP status of the answer; 499 (nginx's) when the client left before it began.
+        code: Stable code of the error, if there was one.
+        first_byte_s: When the first byte of the answer's body came from the engine.
+        chunks: Pieces in which the answer was passed on.
+    """
+
+    __slots__ = (
+        "arrived_s",
+        "bytes_sent",
+        "chunks",
+        "code",
+        "completion_tokens",
+        "deployed_model",
+        "deployment",
+        "endpoint",
+        "first_byte_s",
+        "key_id",
+        "method",
+        "path",
+        "prompt_tokens",
+        "replica",
+        "request_id",
+        "status",
+    )
+
+    def __init__(self, head: RequestHead) -> None:
+        given = head.header(b"x-request-id")
+        fits = given is not None and _REQUEST_ID.fullmatch(given)
+        self.request_id = given.decode("ascii") if given is not None and fits else secrets.token_hex(16)
+        self.method = head.method
+        self.path = head.target.decode("latin-1")
+        self.arrived_s = time.monotonic()
+        self.first_byte_s: float | None = None
+        self.endpoint = self.deployment = self.deployed_model = self.replica = self.key_id = self.code = ""
+        self.status = 0
+        self.chunks = 0
+        self.bytes_sent = 0
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+
+    def first_byte(self) -> None:
+        """Note that the engine has begun its answer; only the first time counts."""
+        if self.first_byte_s is None:
+            self.first_byte_s = time.monotonic()
+
+    def count(self, usage: Usage | None) -> None:
+        """Add the tokens of one engine's answer, if it said."""
+        if usage is not None:
+            self.prompt_tokens = (self.prompt_tokens or 0) + usage.prompt_tokens
+            self.completion_tokens = (self.completion_tokens or 0) + usage.completion_tokens

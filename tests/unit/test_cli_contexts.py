@@ -1,0 +1,117 @@
+"""Which server a command talks to, and with which key."""
+
+import json
+import stat
+
+import pytest
+
+from headrace.cli import contexts
+from headrace.cli.contexts import Context, ContextFile, Wish, resolve
+from headrace.resources.errors import NotLoggedIn
+
+
+@pytest.fixture(autouse=True)
+def _empty_home(tmp_path, monkeypatch):
+    for variable in ("HEADRACE_URL", "HEADRACE_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HEADRACE_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("HEADRACE_DATA_DIR", str(tmp_path / "data"))
+
+
+def _store(**stored):
+    contexts.save(ContextFile(current=next(iter(stored)), contexts=stored))
+
+
+def _serve_locally(tmp_path, url="http://127.0.0.1:8080", key="hr-local"):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "login.json").write_text(json.dumps({"url": url, "key": key}))
+
+
+def test_the_file_is_private():
+    """Keys are readable by their owner only, also after a second login."""
+    for key in ("one", "two"):
+        _store(default=Context(url="http://a", key=key))
+        assert stat.S_IMODE(contexts.contexts_path().stat().st_mode) == 0o600
+    assert contexts.load().contexts["default"].key == "two"
+
+
+def test_nothing_known_says_how_to_begin():
+    """Without any server the error tells how to get one."""
+    with pytest.raises(NotLoggedIn) as caught:
+        resolve(Wish())
+    assert "headrace login" in caught.value.fix
+
+
+def test_options_win_over_environment(monkeypatch):
+    """--url and --key are stronger than HEADRACE_URL and HEADRACE_API_KEY."""
+    monkeypatch.setenv("HEADRACE_URL", "http://env")
+    monkeypatch.setenv("HEADRACE_API_KEY", "env")
+    login = resolve(Wish(url="http://option", key="option"))
+    assert (login.url, login.key) == ("http://option", "option")
+
+
+def test_environment_wins_over_the_current_context(monkeypatch):
+    """HEADRACE_URL and HEADRACE_API_KEY are stronger than what login stored."""
+    _store(default=Context(url="http://stored", key="stored"))
+    monkeypatch.setenv("HEADRACE_URL", "http://env")
+    monkeypatch.setenv("HEADRACE_API_KEY", "env")
+    login = resolve(Wish())
+    assert (login.url, login.key) == ("http://env", "env")
+
+
+def test_the_current_context_wins_over_the_local_server(tmp_path):
+    """What login stored is stronger than a server that happens to run here."""
+    _serve_locally(tmp_path)
+    _store(default=Context(url="http://stored", key="stored", project="p"))
+    login = resolve(Wish())
+    assert (login.url, login.key, login.project) == ("http://stored", "stored", "p")
+
+
+def test_the_local_server_is_found_without_a_login(tmp_path):
+    """The owner of a server on this machine needs no login."""
+    _serve_locally(tmp_path)
+    login = resolve(Wish())
+    assert (login.url, login.key) == ("http://127.0.0.1:8080", "hr-local")
+
+
+def test_a_stored_key_goes_to_its_own_address_only(tmp_path):
+    """A key that is stored for one server is never sent to another."""
+    _serve_locally(tmp_path)
+    _store(default=Context(url="http://stored", key="stored"))
+    with pytest.raises(NotLoggedIn):
+        resolve(Wish(url="http://elsewhere"))
+    assert resolve(Wish(url="http://stored/")).key == "stored"
+    assert resolve(Wish(url="http://127.0.0.1:8080")).key == "hr-local"
+
+
+def test_a_named_context_is_taken_whole(monkeypatch):
+    """--context means that server with that key, whatever the environment says."""
+    monkeypatch.setenv("HEADRACE_URL", "http://env")
+    monkeypatch.setenv("HEADRACE_API_KEY", "env")
+    _store(default=Context(url="http://one", key="one"), other=Context(url="http://two", key="two"))
+    login = resolve(Wish(context="other"))
+    assert (login.url, login.key) == ("http://two", "two")
+    with pytest.raises(NotLoggedIn):
+        resolve(Wish(context="unknown"))
+
+
+def test_two_contexts_of_one_server_keep_their_keys():
+    """Two keys for one address are told apart by their contexts' names."""
+    _store(default=Context(url="http://one", key="viewer"), boss=Context(url="http://one", key="admin"))
+    assert resolve(Wish(context="boss")).key == "admin"
+    assert resolve(Wish()).key == "viewer"
+
+
+def test_project_and_location_can_be_chosen():
+    """Options name another project than the stored one."""
+    _store(default=Context(url="http://one", key="k", project="p"))
+    assert resolve(Wish(project="q", location="europe-west4")).scope == "projects/q/locations/europe-west4"
+
+
+def test_a_broken_file_is_named():
+    """A file of contexts that is no JSON is an error that names it."""
+    _store(default=Context(url="http://one", key="k"))
+    contexts.contexts_path().write_text("{")
+    with pytest.raises(NotLoggedIn) as caught:
+        resolve(Wish())
+    assert str(contexts.contexts_path()) in caught.value.message
