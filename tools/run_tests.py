@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from environment import ROOT, cache_dir, say
+from assets import prepare
+from environment import ROOT, say
 
 BIN = Path(sys.executable).parent
 FOLDERS = ("unit", "engine", "clients", "system")
@@ -45,7 +46,8 @@ class Tally(NamedTuple):
 
 def main() -> int:
     """Run what was asked for: nothing said means everything."""
-    asked = sys.argv[1:] or ["lint", *FOLDERS]
+    asked = [word for word in sys.argv[1:] if word in {"lint", *FOLDERS}] or ["lint", *FOLDERS]
+    extra = [word for word in sys.argv[1:] if word not in {"lint", *FOLDERS}]
     tallies = []
     missing: list[Package] = []
     if "lint" in asked:
@@ -54,8 +56,8 @@ def main() -> int:
         tallies += [_step("mypy", ["mypy"])]
     if folders := [folder for folder in asked if folder != "lint"]:
         missing = _packages()
-        environment = _set_up()
-        tallies += [_pytest(folder, environment, missing) for folder in folders]
+        environment = prepare()
+        tallies += [_pytest(folder, environment, missing, extra) for folder in folders]
     return _summary(tallies, missing)
 
 
@@ -83,25 +85,11 @@ def _packages() -> list[Package]:
     return missing
 
 
-def _set_up() -> dict[str, str]:
-    """The text runtime and the demo model, in the cache; returns the environment that tests read."""
-    cache = cache_dir()
-    environment = os.environ | {"HEADRACE_CACHE_DIR": str(cache), "HEADRACE_RUNTIMES_DIR": str(cache / "runtimes")}
-    say("text runtime and demo model (made once, kept in the cache)")
-    started = time.monotonic()
-    prepared = subprocess.run(
-        [sys.executable, ROOT / "tools" / "prepare_tests.py"], env=environment, check=True, stdout=subprocess.PIPE
-    )
-    engine_python, model = prepared.stdout.decode().split("\n")[-3:-1]
-    say(f"ready after {time.monotonic() - started:.0f} s")
-    return environment | {"HEADRACE_TEST_ENGINE_PYTHON": engine_python, "HEADRACE_TEST_MODEL": model}
-
-
-def _pytest(folder: str, environment: dict[str, str], missing: list[Package]) -> Tally:
+def _pytest(folder: str, environment: dict[str, str], missing: list[Package], extra: list[str]) -> Tally:
     say(f"tests/{folder}")
     started = time.monotonic()
     selection = ["-m", " and ".join(f"not needs_{package.program}" for package in missing)] if missing else []
-    command = [BIN / "pytest", f"tests/{folder}", "-q", "--durations=5", *selection]
+    command = [BIN / "pytest", f"tests/{folder}", "-q", "--durations=5", *selection, *extra]
     if folder in WORKERS:
         command += ["-n", WORKERS[folder]]
     output = []
