@@ -59,7 +59,7 @@ def check_routes(routes: Sequence[BaseRoute], declared: Sequence[Route]) -> None
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None) or {"*"}
         for method in methods:
             if not path.startswith(INTERNAL) and (method, path) not in permitted | public:
-                raise RuntimeError(f"{method} {path or route!r} declares no permission and is in no PUBLIC_ROUTES.")
+                raise RuntimeError(f"{method} {path or repr(route)} declares no permission and is in no PUBLIC_ROUTES.")
 
 
 def _demand(permission: Permission) -> Callable[[Request], Awaitable[None]]:

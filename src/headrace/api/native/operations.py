@@ -50,7 +50,8 @@ def _state(text: str) -> OperationState:
     try:
         return OperationState(text.upper())
     except ValueError as error:
-        raise BadField(f"state must be one of {', '.join(OperationState)}.", evidence=f"It is {text[:40]!r}.") from error
+        names = ", ".join(OperationState)
+        raise BadField(f"state must be one of {names}.", evidence=f"It is {text[:40]!r}.") from error
 
 
 async def get_operation(request: Request) -> Response:

@@ -22,9 +22,8 @@ class WholeEvents:
             self._held = b""
         if piece.endswith((b"\n\n", b"\r\n\r\n")):
             return piece
-        cut = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\r\n\r\n") + 4)
-        if cut < 4:  # neither was found: rfind gave -1
-            cut = 2 if piece[:2] == b"\n\n" else 0
+        line_feed, carriage = piece.rfind(b"\n\n"), piece.rfind(b"\r\n\r\n")
+        cut = max(line_feed + 2 if line_feed >= 0 else 0, carriage + 4 if carriage >= 0 else 0)
         if len(piece) - cut > MAX_EVENT_BYTES:
             return piece
         self._held = piece[cut:]

@@ -12,11 +12,13 @@ def endpoint_card(endpoint: EndpointRoute, model_id: str) -> dict[str, Any]:
     """An endpoint as one entry of ``/v1/models``.
 
     Args:
-        endpoint: What the name leads to; it has at least one deployed model.
+        endpoint: What the name leads to.
         model_id: The name to show: one that ``model`` takes.
     """
-    card = deployed_card(max(endpoint.deployed, key=lambda deployed: deployed.traffic), model_id)
-    return card | {"root": endpoint.scope.name("endpoints", endpoint.id)}
+    root = {"root": endpoint.scope.name("endpoints", endpoint.id)}
+    if not endpoint.deployed:
+        return {"id": model_id, "object": "model", "created": 0, "owned_by": "headrace"} | root
+    return deployed_card(max(endpoint.deployed, key=lambda deployed: deployed.traffic), model_id) | root
 
 
 def deployed_card(deployed: DeployedRoute, model_id: str) -> dict[str, Any]:

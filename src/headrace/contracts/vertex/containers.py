@@ -102,6 +102,5 @@ class ContainerSpec(_Message, frozen=True):
 
     def json(self) -> dict[str, Any]:
         """The wire's JSON, in camelCase, without fields at their defaults."""
-        wire = msgspec.to_builtins(self)
-        assert isinstance(wire, dict)
+        wire: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return wire

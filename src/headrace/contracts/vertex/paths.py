@@ -18,8 +18,8 @@ class EndpointPath(msgspec.Struct, frozen=True):
 
     Attributes:
         deployed_model: The deployed model that the path asks for, or empty for the traffic split's choice.
-        method: What follows: ``:predict``, ``/chat/completions``, …; empty for the endpoint itself. ``/invoke/…``, which
-            calls the model server's own routes, is already taken off.
+        method: What follows: ``:predict``, ``/chat/completions``, …; empty for the endpoint itself. ``/invoke/…``,
+            which calls the model server's own routes, is already taken off.
     """
 
     project: str

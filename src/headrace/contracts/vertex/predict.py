@@ -1,6 +1,6 @@
-"""``:predict`` and its raw twins: instances in, predictions out, each instance one request in OpenAI's wire.
+r"""``:predict`` and its raw twins: instances in, predictions out, each instance one request in OpenAI's wire.
 
-Answers look as Vertex AI's own vLLM container gives them: ``"Prompt:\\n{prompt}\\nOutput:\\n{text}"`` for an instance
+Answers look as Vertex AI's own vLLM container gives them: ``"Prompt:\n{prompt}\nOutput:\n{text}"`` for an instance
 with a prompt, the chat completion object for one with messages.
 """
 

@@ -1,0 +1,223 @@
+"""The native API: what the command line and the console see; and errors nobody expected."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from api_world import SCOPE, World
+
+from headrace import __version__
+from headrace.resources.assignments import RuntimeReport
+from headrace.resources.deployments import Replica, Warmup
+from headrace.resources.errors import EngineDied
+from headrace.resources.nodes import Node
+from headrace.resources.states import ReplicaState
+
+
+def add_replica(world: World, operation: dict[str, Any], **fields: Any) -> Replica:
+    """A replica of an operation's deployment, with a secret."""
+    with world.store.transaction() as tx:
+        deployment = world.deployment(tx, operation)
+        replica = Replica(
+            scope=deployment.scope,
+            id="77",
+            deployment_id=deployment.id,
+            node_id="local",
+            epoch=1,
+            nonce="very-secret-nonce",
+            state=ReplicaState.READY,
+            resident_bytes=300,
+            warmup=Warmup(time_to_first_token_s=0.1, tokens_per_s=90.0, output_tokens=16),
+            created_at=1.0,
+            updated_at=2.0,
+            **fields,
+        )
+        tx.insert(replica)
+    return replica
+
+
+def test_status(world: World) -> None:
+    """Status shows endpoints, what runs behind them, memory and nodes, and no secret."""
+    operation = world.deploy(endpointConfig={"endpointUserId": "e"})
+    world.advance(operation)
+    add_replica(world, operation)
+    with world.store.transaction() as tx:
+        runtime = RuntimeReport(name="transformers", installed=True)
+        tx.insert(Node(id="local", boot_id="b", memory_bytes=8, cores=2, runtimes=(runtime,), last_seen_at=1.0))
+    response = world.call("GET", "/headrace/v1/status")
+    status = response.json()
+    assert status["version"] == __version__
+    assert status["resident_bytes"] == 300
+    assert status["last_error"] is None
+    (endpoint,) = status["endpoints"]
+    (deployed,) = endpoint["deployed_models"]
+    assert endpoint["name"] == f"{SCOPE}/endpoints/e"
+    assert deployed["deployment"]["state"] == "READY"
+    assert deployed["deployment"]["replicas"][0]["warmup"]["tokens_per_s"] == 90.0
+    assert [node["id"] for node in status["nodes"]] == ["local"]
+    assert "very-secret-nonce" not in response.text
+    (found,) = world.json("GET", "/headrace/v1/runtimes")["runtimes"]
+    assert (found["node"], found["name"]) == ("local", "transformers")
+    assert world.json("GET", "/headrace/v1/nodes")["nodes"] == status["nodes"]
+
+
+def test_last_error(world: World) -> None:
+    """The last error is the newest of all deployments and replicas that are not gone."""
+    operation = world.deploy()
+    add_replica(world, operation, failure=EngineDied("It died.").failure)
+    error = world.json("GET", "/headrace/v1/status")["last_error"]
+    assert (error["kind"], error["id"], error["failure"]["code"]) == ("replica", "77", "ENGINE_DIED")
+
+
+def test_native_deploy(world: World) -> None:
+    """The native deploy takes what Vertex AI's has no field for, and its operation can be polled either way."""
+    body = {
+        "artifact_uri": "/weights/smol",
+        "project": "my-proj",
+        "model_id": "smol",
+        "runtime": "transformers",
+        "max_model_len": 512,
+        "dtype": "bfloat16",
+        "machine": {"machine_type": "m", "accelerator_type": "NVIDIA_L4", "accelerator_count": 1},
+    }
+    operation = world.json("POST", "/headrace/v1/deployments", json=body)
+    assert world.woken.times == 1
+    assert world.json("GET", f"/v1/{operation['name']}")["name"] == operation["name"]
+    (model,) = world.json("GET", "/headrace/v1/models")["models"]
+    (version,) = model["versions"]
+    assert version["spec"] == {"runtime": "transformers", "max_model_len": 512, "dtype": "bfloat16"}
+    (endpoint,) = world.json("GET", "/headrace/v1/endpoints")["endpoints"]
+    assert endpoint["deployed_models"][0]["deployment_id"] == operation["targets"]["deployment"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("deployments", b"{", "BAD_JSON"),
+        ("deployments", b"{}", "BAD_FIELD"),
+        ("deployments", b'{"artifact_uri": "/w", "shape": 1}', "BAD_FIELD"),
+        ("deployments", b'{"artifact_uri": "/w", "dtype": "int3"}', "BAD_FIELD"),
+        ("deployments", b'{"artifact_uri": ""}', "BAD_FIELD"),
+        ("deployments", b'{"artifact_uri": "/w", "project": "NO"}', "BAD_NAME"),
+        ("deployments", b'{"artifact_uri": "/w", "machine": {"machine_type": "m"}}', "MACHINE_SPEC_INCOMPLETE"),
+        ("keys", b'{"name": "x", "role": "king"}', "BAD_FIELD"),
+        ("keys", b'{"name": " ", "role": "viewer"}', "BAD_FIELD"),
+        ("keys", b'{"name": "x", "project": "NO"}', "BAD_NAME"),
+    ],
+)
+def test_bad_bodies(world: World, path: str, body: bytes, code: str) -> None:
+    """Every bad body is refused with its code."""
+    assert world.error("POST", f"/headrace/v1/{path}", content=body) == (400, code)
+
+
+def test_deployment_and_its_timeline(world: World) -> None:
+    """A deployment shows every state it passed, with times, and its replicas."""
+    operation = world.deploy()
+    world.advance(operation, "CHECKING STAGING")
+    add_replica(world, operation)
+    (listed,) = world.json("GET", "/headrace/v1/deployments")["deployments"]
+    shown = world.json("GET", f"/headrace/v1/deployments/{listed['id']}")
+    assert [move["state"] for move in shown["timeline"]] == ["ACCEPTED", "CHECKING", "STAGING"]
+    assert [move["at"] for move in shown["timeline"]] == sorted(move["at"] for move in shown["timeline"])
+    assert [move["state"] for move in shown["replicas"][0]["timeline"]] == ["READY"]
+    assert "nonce" not in shown["replicas"][0]
+    assert world.error("GET", "/headrace/v1/deployments/1") == (404, "DEPLOYMENT_NOT_FOUND")
+
+
+def test_undo_a_deployment(world: World) -> None:
+    """Deleting a deployment takes it off its endpoints; it drains."""
+    operation = world.deploy()
+    world.advance(operation)
+    (listed,) = world.json("GET", "/headrace/v1/deployments")["deployments"]
+    answer = world.json("DELETE", f"/headrace/v1/deployments/{listed['id']}")
+    assert [one["kind"] for one in answer["operations"]] == ["undeploy"]
+    (drained,) = world.json("GET", "/headrace/v1/deployments")["deployments"]
+    assert drained["state"] == "DRAINING"
+    world.advance(operation, "GONE")
+    assert world.json("GET", "/headrace/v1/deployments")["deployments"] == []
+    assert len(world.json("GET", "/headrace/v1/deployments?all=true")["deployments"]) == 1
+
+
+def test_operations_with_timeline(world: World) -> None:
+    """An operation shows its deployment's timeline; the list narrows down by state and length."""
+    first, second = world.deploy(), world.deploy()
+    world.advance(first)
+    operations = world.json("GET", "/headrace/v1/operations")["operations"]
+    assert [one["name"] for one in operations] == [second["name"], first["name"]]
+    running = world.json("GET", "/headrace/v1/operations?state=running")["operations"]
+    assert [one["name"] for one in running] == [second["name"]]
+    assert len(world.json("GET", "/headrace/v1/operations?limit=1")["operations"]) == 1
+    shown = world.json("GET", f"/headrace/v1/operations/{operations[1]['id']}")
+    assert shown["done"] is True
+    assert shown["deployment"]["state"] == "READY"
+    assert shown["timeline"][-1]["state"] == "READY"
+    assert world.error("GET", "/headrace/v1/operations?state=asleep") == (400, "BAD_FIELD")
+    assert world.error("GET", "/headrace/v1/operations?limit=-1") == (400, "BAD_FIELD")
+    assert world.error("GET", "/headrace/v1/operations/1") == (404, "OPERATION_NOT_FOUND")
+
+
+def test_waiting_for_news(world: World) -> None:
+    """A client that has seen all so far waits until something passes, and hears of it at once."""
+    operation = world.deploy()
+    path = f"/headrace/v1/operations/{operation['name'].rsplit('/', 1)[1]}"
+    assert [move["state"] for move in world.json("GET", f"{path}?wait_s=30")["timeline"]] == ["ACCEPTED"]
+    assert len(world.json("GET", f"{path}?wait_s=0.01&seen=1")["timeline"]) == 1
+
+    async def wait_and_move() -> Any:
+        transport = httpx.ASGITransport(app=world.app)
+        headers = {"authorization": f"Bearer {world.admin}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://h", headers=headers) as client:
+            waiting = asyncio.create_task(client.get(f"{path}?wait_s=30&seen=1"))
+            await asyncio.to_thread(world.advance, operation, "CHECKING")
+            return (await waiting).json()
+
+    assert [move["state"] for move in asyncio.run(wait_and_move())["timeline"]] == ["ACCEPTED", "CHECKING"]
+
+
+def test_logs(world: World) -> None:
+    """Logs are the last lines of the engine's file, or what was kept of them when the file is gone."""
+    replica = add_replica(world, world.deploy(), log_tail=("kept 1", "kept 2"))
+    path = f"/headrace/v1/replicas/{replica.id}/logs"
+    assert world.json("GET", f"{path}?lines=1")["lines"] == ["kept 2"]
+    folder = world.layout.replica_dir(replica.id)
+    folder.mkdir(parents=True)
+    (folder / "engine.log").write_bytes(b"\n".join(b"line %d" % number for number in range(300)) + b"\n\xff\n")
+    assert world.json("GET", f"{path}?lines=2")["lines"] == ["line 299", "�"]
+    assert len(world.json("GET", path)["lines"]) == 100
+    assert world.json("GET", f"{path}?lines=0")["lines"] == []
+    assert world.error("GET", f"{path}?lines=x") == (400, "BAD_FIELD")
+    assert world.error("GET", "/headrace/v1/replicas/..%2F..%2Fetc/logs")[0] == 404
+    assert world.error("GET", "/headrace/v1/replicas/../logs")[0] == 404
+
+
+def test_version(world: World) -> None:
+    """The server says which version it is."""
+    assert world.json("GET", "/headrace/v1/version")["version"] == __version__
+
+
+def test_unexpected_failure(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception nobody expected is INTERNAL to the caller, with an id that leads to its traceback in the log."""
+    world.app.state.context = msgspec.structs.replace(world.app.state.context, clock=None)
+    with caplog.at_level(logging.ERROR):
+        response = world.call("GET", "/headrace/v1/status", headers={"x-request-id": "my-request"})
+    error = response.json()["error"]
+    assert (response.status_code, error["status"]) == (500, "INTERNAL")
+    assert error["details"][0]["reason"] == "INTERNAL"
+    assert "my-request" in error["message"]
+    assert response.headers["x-request-id"] == "my-request"
+    assert "NoneType" not in response.text
+    assert "my-request" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_request_ids(world: World) -> None:
+    """Every answer carries a request id: the caller's if it is fit for a log, else a fresh one."""
+    mine = world.call("GET", "/healthz", headers={"x-request-id": "abc-1"})
+    assert mine.headers["x-request-id"] == "abc-1"
+    bad = world.call("GET", "/healthz", key=None, headers={"x-request-id": "a b\tc"})
+    assert len(bad.headers["x-request-id"]) == 16
