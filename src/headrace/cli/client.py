@@ -196,7 +196,7 @@ def _from_openai(error: dict[str, Any]) -> Failure | None:
 
 def _failure(code: str, error: dict[str, Any], *, evidence: str = "", fix: str = "", **_: str) -> Failure:
     """Undo ``HeadraceError.__str__``, which is what both shapes send as their message."""
-    message = str(error.get("message") or "")
-    message, _, found_fix = message.partition(f" Fix: {fix}")
-    message, _, found_evidence = message.partition(f" Evidence: {evidence}")
-    return Failure(code=code, message=message, evidence=evidence or found_evidence, fix=fix or found_fix)
+    text = str(error.get("message") or "")
+    text, _mark, told_fix = text.partition(f" Fix: {fix}")
+    text, _mark, told_evidence = text.partition(f" Evidence: {evidence}")
+    return Failure(code=code, message=text, evidence=evidence or told_evidence, fix=fix or told_fix)

@@ -18,6 +18,8 @@ from headrace.resources.errors import NotLoggedIn
 from headrace.resources.layout import Layout, default_data_dir
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT
 
+_LOCAL = "the login file of the server on this machine"
+
 
 class Context(msgspec.Struct, frozen=True):
     """One server as `headrace login` remembers it."""
@@ -118,6 +120,22 @@ def local_context(data_dir: Path | None = None) -> Context | None:
     return Context(url=found.url, key=found.key)
 
 
+def local_login(data_dir: Path) -> Login:
+    """How to talk to the server of a data directory on this machine.
+
+    Raises:
+        NotLoggedIn: It has written no login file.
+    """
+    found = local_context(data_dir)
+    if found is None:
+        raise NotLoggedIn(
+            f"There is no login for the server of {data_dir}.",
+            evidence=f"{Layout(data_dir).local_login} cannot be read.",
+            fix=f"Start the server again: `headrace serve --data-dir {data_dir}`.",
+        )
+    return Login(found.url.rstrip("/"), found.key, found.project, found.location, _LOCAL)
+
+
 def resolve(wish: Wish, *, key_needed: bool = True) -> Login:
     """The server that a command talks to.
 
@@ -167,7 +185,7 @@ def _candidates(stored: ContextFile, named: Context | None) -> list[tuple[str, C
         found.append((f"the context {stored.current!r}", stored.contexts[stored.current]))
     local = local_context()
     if local is not None:
-        found.append(("the login file of the server on this machine", local))
+        found.append((_LOCAL, local))
     found += [(f"the context {name!r}", context) for name, context in stored.contexts.items()]
     return found
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.invocation import Invocation, command
+from headrace.cli.invocation import Invocation, command, list_command
 from headrace.resources.errors import BadName, EndpointNotFound, RoleMissing, Unavailable
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(no_args_is_help=True, help="Addresses and what stands behind them.")
-    command(group, "list")(list_endpoints)
+    group = typer.Typer(help="Addresses and what stands behind them.")
+    list_command(group)(list_endpoints)
     command(group, "get")(get_endpoint)
     command(group, "delete")(delete_endpoint)
     app.add_typer(group, name="endpoints")
@@ -30,9 +30,7 @@ def list_endpoints(invocation: Invocation) -> None:
     with invocation.client() as client:
         endpoints = fetch_endpoints(client)
     invocation.output.document({"endpoints": endpoints})
-    rows = [
-        (short_id(each["name"]), each.get("displayName", ""), standing(each), _models(each)) for each in endpoints
-    ]
+    rows = [(short_id(each["name"]), each.get("displayName", ""), standing(each), _models(each)) for each in endpoints]
     columns = ("ENDPOINT", "NAME", "STATE", "MODELS")
     invocation.output.table(columns, rows, empty="No endpoints. Make one: headrace deploy FOLDER")
 

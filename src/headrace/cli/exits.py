@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -59,6 +61,11 @@ class WorkFailed(Exception):
 def exit_code_of(error: HeadraceError) -> ExitCode:
     """The exit code that an error ends a command with."""
     return next((code for branch, code in _BY_BRANCH if isinstance(error, branch)), ExitCode.FAILED)
+
+
+def failure_in(found: Mapping[str, Any]) -> Failure:
+    """A failure as the native API sends it, empty fields left out."""
+    return Failure(**{field: found.get(field, "") for field in Failure.__struct_fields__})
 
 
 def report(error: HeadraceError, *, as_json: bool) -> None:

@@ -28,7 +28,11 @@ def explain(
         return
     meanings = {each: (kind.__doc__ or "").splitlines()[0].strip('"') for each, kind in sorted(CODES.items())}
     invocation.output.document(
-        {"codes": [{"code": each, "http_status": CODES[each].http_status, "meaning": meanings[each]} for each in meanings]}
+        {
+            "codes": [
+                {"code": each, "http_status": CODES[each].http_status, "meaning": meanings[each]} for each in meanings
+            ]
+        }
     )
     rows = [(each, CODES[each].http_status, meaning) for each, meaning in meanings.items()]
     invocation.output.table(("CODE", "HTTP", "MEANING"), rows, empty="")

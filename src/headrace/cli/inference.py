@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def chat(
     invocation: Invocation,
+    *,
     endpoint: EndpointArgument,
     message: Annotated[
         str, typer.Option("--message", "-m", help="Ask this and end; `-` reads it from stdin. Without: a conversation.")
@@ -78,6 +79,7 @@ def _converse(invocation: Invocation, conversation: Conversation, endpoint: str)
 
 def predict(
     invocation: Invocation,
+    *,
     endpoint: EndpointArgument,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A prompt; may be repeated.")] = None,
     json_file: Annotated[

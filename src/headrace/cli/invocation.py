@@ -77,38 +77,60 @@ def command(app: typer.Typer, name: str, *, server: bool = True) -> Callable[[Bo
     """
 
     def register(body: Body) -> Body:
-        shared = {"as_json": _JSON, **(_SERVER_OPTIONS if server else {})}
-
-        def run(**arguments: Any) -> None:
-            taken = {option: arguments.pop(option) for option in shared}
-            as_json = bool(taken.pop("as_json"))
-            invocation = Invocation(as_json=as_json, wish=Wish(**taken))
-            _ended(lambda: body(invocation, **arguments), as_json=as_json)
-
-        run.__doc__ = body.__doc__
-        run.__signature__ = _signature(body, shared)  # type: ignore[attr-defined]  # what Typer reads
-        run.__annotations__ = {each.name: each.annotation for each in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
-        app.command(name, epilog=EXIT_CODES_LINE)(run)
+        app.command(name, epilog=EXIT_CODES_LINE)(_for_typer(body, server=server))
         return body
 
     return register
 
 
-def _signature(body: Body, shared: dict[str, Any]) -> inspect.Signature:
+def list_command(group: typer.Typer, *, server: bool = True) -> Callable[[Body], Body]:
+    """Register a group's ``list``, which also answers to the bare name of the group."""
+
+    def register(body: Body) -> Body:
+        run = _for_typer(body, server=server)
+
+        def bare(*, ctx: typer.Context, **arguments: Any) -> None:
+            if ctx.invoked_subcommand is None:
+                run(**arguments)
+
+        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        _shown_as(bare, [context, *inspect.signature(run).parameters.values()])
+        group.callback(invoke_without_command=True, help=group.info.help)(bare)
+        group.command("list", epilog=EXIT_CODES_LINE)(run)
+        return body
+
+    return register
+
+
+def _for_typer(body: Body, *, server: bool) -> Body:
+    """The function that Typer calls: with the shared options, and with an exit code for each way to end."""
+    shared = {"as_json": _JSON, **(_SERVER_OPTIONS if server else {})}
+
+    def run(**arguments: Any) -> None:
+        taken = {option: arguments.pop(option) for option in shared}
+        as_json = bool(taken.pop("as_json"))
+        invocation = Invocation(as_json=as_json, wish=Wish(**taken))
+        _ended(lambda: body(invocation, **arguments), as_json=as_json)
+
+    run.__doc__ = body.__doc__
+    _shown_as(run, _parameters(body, shared))
+    return run
+
+
+def _parameters(body: Body, shared: dict[str, Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(body, include_extras=True)
     _invocation, *own = inspect.signature(body).parameters.values()
-    parameters = [
-        each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for each in own
-        if each.name not in shared
-    ]
-    parameters += [
-        inspect.Parameter(
-            option, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=False if option == "as_json" else ""
-        )
+    only = inspect.Parameter.KEYWORD_ONLY
+    return [each.replace(annotation=hints[each.name], kind=only) for each in own] + [
+        inspect.Parameter(option, only, annotation=hint, default=False if option == "as_json" else "")
         for option, hint in shared.items()
     ]
-    return inspect.Signature(parameters)
+
+
+def _shown_as(function: Body, parameters: list[inspect.Parameter]) -> None:
+    """Give a function the signature that Typer reads."""
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # as PEP 362 has it
+    function.__annotations__ = {each.name: each.annotation for each in parameters}
 
 
 def _ended(run: Callable[[], None], *, as_json: bool) -> None:

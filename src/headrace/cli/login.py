@@ -55,14 +55,11 @@ def _project(reach: str) -> str:
 
 
 def _ask(url: str) -> str:
-    if sys.stdin.isatty():
-        key = str(typer.prompt(f"Key for {url}", hide_input=True, err=True))
-    else:
-        key = sys.stdin.readline()
+    key = typer.prompt(f"Key for {url}", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
     if not key.strip():
         raise NotLoggedIn(
             f"No key was given for {url}.",
             evidence="stdin was empty.",
             fix="Give it with --key, or pipe it: `headrace login URL < key-file`.",
         )
-    return key.strip()
+    return str(key).strip()

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from headrace.cli.endpoints import YesOption, confirm, short_id
-from headrace.cli.invocation import Invocation, command
+from headrace.cli.invocation import Invocation, command, list_command
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, or id@version.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(no_args_is_help=True, help="Registered models and their versions.")
-    command(group, "list")(list_models)
+    group = typer.Typer(help="Registered models and their versions.")
+    list_command(group)(list_models)
     command(group, "get")(get_model)
     command(group, "delete")(delete_model)
     app.add_typer(group, name="models")

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from headrace.cli.endpoints import YesOption, confirm
-from headrace.cli.invocation import Invocation, command
+from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.output import size
 from headrace.cli.progress import Steps
 from headrace.cli.serve import DataDirOption
@@ -19,8 +19,8 @@ RuntimeArgument = Annotated[str, typer.Argument(metavar="RUNTIME", help="Such as
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(no_args_is_help=True, help="The environments that engines run in, on this machine.")
-    command(group, "list", server=False)(list_runtimes)
+    group = typer.Typer(help="The environments that engines run in, on this machine.")
+    list_command(group, server=False)(list_runtimes)
     command(group, "install", server=False)(install)
     command(group, "remove", server=False)(remove)
     app.add_typer(group, name="runtimes")

@@ -11,7 +11,10 @@ from headrace.cli.invocation import Invocation, command
 from headrace.resources.layout import default_data_dir
 
 DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Everything durable is in it. [default: $HEADRACE_DATA_DIR or XDG's]")
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Everything durable is in it; else $HEADRACE_DATA_DIR, else the user's data folder."
+    ),
 ]
 
 
@@ -22,6 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     invocation: Invocation,
+    *,
     data_dir: DataDirOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,

@@ -106,7 +106,7 @@ class ComputeBackend(Protocol):
             EngineDied: It could not be started.
         """
 
-    async def discover(self) -> list[EngineProcess]:
+    async def discover(self) -> Sequence[EngineProcess]:
         """Every replica ever started here that is on record: running ones claimed, dead ones with their end."""
 
     def sweep(self) -> None:

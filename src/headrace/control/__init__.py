@@ -1,1 +1,16 @@
 """Floor 5: the level-triggered reconciler, which keeps what runs equal to what was asked."""
+
+from headrace.control.checking import Checked, Checker
+from headrace.control.folder_check import FolderChecker
+from headrace.control.gateway_client import GatewayAway, GatewayClient, HttpGatewayClient
+from headrace.control.reconciler import Reconciler
+
+__all__ = [
+    "Checked",
+    "Checker",
+    "FolderChecker",
+    "GatewayAway",
+    "GatewayClient",
+    "HttpGatewayClient",
+    "Reconciler",
+]

@@ -1,6 +1,6 @@
 """The life of a deployment, one state after another: what to do in each, decided from rows alone.
 
-Each step is one transaction. It may be repeated at any time and in any process: what was done already is seen in the
+A step may be repeated at any time and in any process: what was done already is seen in the
 rows, so that control can be killed between any two steps and go on from there.
 """
 
@@ -11,6 +11,7 @@ import msgspec
 from headrace.control.checking import Checked
 from headrace.control.deadlines import overdue
 from headrace.control.draining import drain, stop_replicas
+from headrace.control.operations import settle_operations
 from headrace.control.placement import gib, home
 from headrace.control.pool import tend
 from headrace.control.sight import Sight
@@ -54,14 +55,19 @@ def checkable(tx: Transaction, deployment: Deployment) -> tuple[ModelVersion, No
     return version_of(tx, deployment), node
 
 
-def take_check(tx: Transaction, scope: Scope, deployment_id: str, outcome: Checked | Failure) -> None:
+def take_check(tx: Transaction, key: tuple[Scope, str], outcome: Checked | Failure) -> None:
     """Store what a check found, if the deployment still waits for it."""
-    deployment = tx.get(Deployment, scope=scope, id=deployment_id)
+    deployment = tx.get(Deployment, scope=key[0], id=key[1])
     if deployment is None or deployment.state is not DeploymentState.CHECKING:
         return
     if isinstance(outcome, Failure):
         tx.move(deployment, DeploymentState.FAILED, failure=outcome)
-        return
+    else:
+        _accept(tx, deployment, outcome)
+    settle_operations(tx, deployment.scope)
+
+
+def _accept(tx: Transaction, deployment: Deployment, outcome: Checked) -> None:
     version = version_of(tx, deployment)
     if version.fingerprint != outcome.fingerprint:
         tx.update(msgspec.structs.replace(version, fingerprint=outcome.fingerprint))

@@ -1,1 +1,9 @@
 """Floor 4: the data plane: authenticate, route, admit, balance, stream, meter."""
+
+from __future__ import annotations
+
+from headrace.gateway.gateway import Gateway
+from headrace.gateway.limits import Limits
+from headrace.gateway.routes import RouteEntry
+
+__all__ = ["Gateway", "Limits", "RouteEntry"]

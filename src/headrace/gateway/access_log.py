@@ -34,4 +34,6 @@ def log_request(record: RequestRecord) -> None:
         "chunks": record.chunks,
         "bytes_sent": record.bytes_sent,
     }
-    LOGGER.info("%s", msgspec.json.encode({key: value for key, value in line.items() if value not in (None, "")}).decode())
+    LOGGER.info(
+        "%s", msgspec.json.encode({key: value for key, value in line.items() if value not in (None, "")}).decode()
+    )

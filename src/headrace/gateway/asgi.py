@@ -97,16 +97,16 @@ class AsgiExchange(Exchange):
     async def start(self, status: int, headers: Headers) -> None:
         """Send status and headers."""
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._deliver({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def end(self, piece: bytes = b"") -> None:
         """Send the last piece."""
         self.ended = True
-        await self._send({"type": "http.response.body", "body": piece, "more_body": False})
+        await self._deliver({"type": "http.response.body", "body": piece, "more_body": False})
 
     def abort(self) -> None:
         """End without the last piece: the server then closes the connection, and chunked framing shows the cut."""
@@ -116,6 +116,17 @@ class AsgiExchange(Exchange):
         """Let go of the connection."""
         if self._watcher is not None:
             self._watcher.cancel()
+
+    async def _deliver(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientGone from error
+        except RuntimeError as error:
+            # uvloop's word for a connection that closed in this turn of the loop, before anybody was told of it.
+            if "handler is closed" not in str(error):
+                raise
+            raise ClientGone from error
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

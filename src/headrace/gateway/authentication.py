@@ -11,7 +11,7 @@ _HOW = "Send `Authorization: Bearer KEY`; `headrace keys create` makes a key."
 
 
 def key_of(head: RequestHead) -> str | None:
-    """The key that a request shows: ``Authorization: Bearer KEY``, or ``x-goog-api-key`` as Google's clients have it."""
+    """What a request shows: ``Authorization: Bearer KEY``, or ``x-goog-api-key`` as Google's clients have it."""
     authorization = head.header(b"authorization")
     if authorization is not None:
         kind, _, key = authorization.decode("latin-1").strip().partition(" ")

@@ -1,7 +1,8 @@
 """One request and its answer, as the data plane sees them: the seam between the gateway and whatever serves HTTP.
 
-An adapter (``asgi.py`` today) implements `Exchange`. Its promises: nothing is buffered beyond a bounded amount in either
-direction, and when the client hangs up, the task that handles the exchange is cancelled, or `read` raises `ClientGone`.
+An adapter (``asgi.py`` today) implements `Exchange`. Its promises: nothing is buffered beyond a bounded amount in
+either direction, and when the client hangs up, the task that handles the exchange is cancelled, or what it calls here
+raises `ClientGone`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was complete; there is nobody to answer."""
+    """The client hung up; there is nobody to answer."""
 
 
 class RequestHead(msgspec.Struct, frozen=True, kw_only=True):

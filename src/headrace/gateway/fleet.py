@@ -82,8 +82,9 @@ class Fleet:
         for deployment_id in self.pools.keys() - wanted.keys():
             self.pools.pop(deployment_id).disband()
         for deployment_id, deployed in wanted.items():
-            pool = self.pools.setdefault(deployment_id, Pool(deployed))
-            pool.follow(deployed, tuple(replicas[route] for route in deployed.replicas))
+            if deployment_id not in self.pools:
+                self.pools[deployment_id] = Pool(deployed)
+            self.pools[deployment_id].follow(deployed, tuple(replicas[route] for route in deployed.replicas))
 
     def outstanding(self) -> dict[str, int]:
         """Requests under way by replica id; replicas without any are left out."""

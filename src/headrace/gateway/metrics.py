@@ -33,19 +33,19 @@ class Metrics:
     def __init__(self, fleet: Fleet) -> None:
         self.registry = CollectorRegistry()
         name, by = "headrace_gateway", ["endpoint"]
-        self.requests = Counter(
-            f"{name}_requests", "Requests answered.", [*by, "status"], registry=self.registry
-        )
+        self.requests = Counter(f"{name}_requests", "Requests answered.", [*by, "status"], registry=self.registry)
         self.first_byte_s = Histogram(
-            f"{name}_first_byte_seconds", "Arrival to the engine's first byte.", by, buckets=SECONDS, registry=self.registry
+            f"{name}_first_byte_seconds",
+            "Arrival to the engine's first byte.",
+            by,
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self.duration_s = Histogram(
             f"{name}_request_seconds", "Arrival to the last byte.", by, buckets=SECONDS, registry=self.registry
         )
         self.chunks = Counter(f"{name}_chunks", "Pieces of answers passed on.", by, registry=self.registry)
-        self.tokens = Counter(
-            f"{name}_tokens", "Tokens, where the engine told.", [*by, "kind"], registry=self.registry
-        )
+        self.tokens = Counter(f"{name}_tokens", "Tokens, where the engine told.", [*by, "kind"], registry=self.registry)
         self.registry.register(_FleetGauges(fleet))
         self._children: dict[str, _EndpointMetrics] = {}
 

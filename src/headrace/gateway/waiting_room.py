@@ -123,4 +123,6 @@ class WaitingRoom:
 
 def no_longer_deployed(name: str) -> NotReady:
     """What waiters are told when what they wait for is undeployed."""
-    return NotReady(f"{name} was undeployed while the request waited for it.", fix="`headrace endpoints` shows what is.")
+    return NotReady(
+        f"{name} was undeployed while the request waited for it.", fix="`headrace endpoints` shows what is."
+    )

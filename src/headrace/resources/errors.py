@@ -590,7 +590,7 @@ class NotSupported(FailedPrecondition):
     """The method exists in the vendor's API and not (yet) here."""
 
     code = "NOT_SUPPORTED"
-    http_status = 501
+    status, grpc_code, http_status = "UNIMPLEMENTED", 12, 501
 
 
 # --- the command line -----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _KEPT_LINES = 60
 _STEPS = (
     (re.compile(r"^Collecting ([^\s<>=!~;\[(]+)"), "Resolving {}"),
     (re.compile(r"^\s*Downloading (?:\S*/)?(\S+ \([^)]+\))"), "Downloading {}"),
+    (re.compile(r"^Processing (?:\S*/)?(\S+\.whl)"), "Reading {}"),
     (re.compile(r"^\s*Building wheels? for ([^:(]+)"), "Building {}"),
     (re.compile(r"^Installing collected packages: (.+)"), "Installing {} packages"),
 )
@@ -38,7 +39,7 @@ _FIXES = (
     ("ensurepip", "Install Python's venv support, on Debian `apt install python3-venv`, and try again."),
     (
         "No matching distribution",
-        f"Check pip's package index (`pip config list`). {TORCH_INDEX_VARIABLE} names one more, for CPU builds of torch.",
+        f"Check pip's package index (`pip config list`); {TORCH_INDEX_VARIABLE} names one more for CPU builds.",
     ),
     ("Connection", "Check the network and pip's proxy settings (`pip config list`), and try again."),
 )

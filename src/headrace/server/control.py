@@ -24,7 +24,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     url = f"sqlite:///{layout.database}"
     migrate(url)
     store = Store(url)
-    reconciler = Reconciler(store, layout, HttpGatewayClient(layout.gateway_socket, token))
+    reconciler = Reconciler(store, HttpGatewayClient(layout.gateway_socket, token))
     api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())

@@ -23,8 +23,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     if running.done():
         running.result()  # it never returns by itself: this raises what ended it, and the supervisor starts another
     await agent.stop(keep_replicas=False)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await running
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ def begin(name: str, options: Options) -> Layout:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != options.parent:  # it died before the line above took effect
         sys.exit(1)
+    os.set_inheritable(options.notify_fd, False)  # its end must mean ours, whatever we started
     layout = Layout(options.data_dir)
     layout.logs_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     handler = logging.handlers.RotatingFileHandler(

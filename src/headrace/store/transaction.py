@@ -41,7 +41,7 @@ class Transaction:
         if isinstance(row, Stateful):
             self._note(row, row.state, at=row.created_at, detail="", failure=row.failure)
 
-    def get(self, kind: type[R], **key: Any) -> R | None:
+    def get(self, kind: type[R], /, **key: Any) -> R | None:
         """The row with this primary key, e.g. ``get(Endpoint, scope=s, id=i)``; None when there is none."""
         noun: Noun[R] = NOUNS[kind]
         columns = columns_of(**key)
@@ -59,7 +59,7 @@ class Transaction:
         query = select(*fields).filter_by(kind=kind, resource_id=resource_id).order_by(transitions.c.sequence)
         return [Transition(**record) for record in self._connection.execute(query).mappings()]
 
-    def list(self, kind: type[R], *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
+    def list(self, kind: type[R], /, *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
         """Rows in a stable order: by the time they were created, then by key.
 
         Args:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 from headrace.cli.client import Client
 from headrace.cli.output import Output
 from headrace.cli.streaming import AnswerStats, stream_chat
-from headrace.resources.errors import AnswerNotStreamed
+from headrace.resources.errors import AnswerNotStreamed, NotReady
 
 QUESTION = "Why does a river bend? Answer in two sentences."
 _MAX_TOKENS = 96
+_READY_TIMEOUT_S = 180.0
+_ASK_AGAIN_S = 0.25
 
 
 def streamed_answer(client: Client, output: Output, endpoint: str) -> AnswerStats:
@@ -35,8 +39,7 @@ def streamed_answer(client: Client, output: Output, endpoint: str) -> AnswerStat
             sys.stdout.write(piece)
             sys.stdout.flush()
 
-    stats = AnswerStats()
-    stream_chat(client, body, show, stats)
+    stats = _asked(client, body, show)
     output.line(f"\n\n[{stats.sentence()}]")
     output.event({"stats": stats.document()})
     if stats.chunks < 2:
@@ -48,12 +51,33 @@ def streamed_answer(client: Client, output: Output, endpoint: str) -> AnswerStat
     return stats
 
 
-def three_commands(url: str, endpoint: str) -> str:
-    """What to try next: curl, OpenAI's SDK, ``headrace chat``. The key stays out of the text and of shells' histories."""
-    return f"""\
-headrace chat {endpoint}
+def _asked(client: Client, body: dict[str, Any], show: Callable[[str], None]) -> AnswerStats:
+    """Ask, and ask again while replicas are being started anew: a server that was stopped comes back without any."""
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while True:
+        stats = AnswerStats()
+        try:
+            stream_chat(client, body, show, stats)
+        except NotReady:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_ASK_AGAIN_S)
+        else:
+            return stats
 
-export HEADRACE_API_KEY=$(headrace keys create me --role predictor --secret-only)
+
+def three_commands(url: str, endpoint: str, *, headrace: str = "headrace") -> str:
+    """What to try next: curl, OpenAI's SDK, ``headrace chat``; the key stays out of screens and shells' histories.
+
+    Args:
+        url: The server.
+        endpoint: The endpoint to ask.
+        headrace: How to call this program.
+    """
+    return f"""\
+{headrace} chat {endpoint}
+
+export HEADRACE_API_KEY=$({headrace} keys create me --role predictor --secret-only)
 
 curl {url}/v1/chat/completions -H "Authorization: Bearer $HEADRACE_API_KEY" -H 'Content-Type: application/json' \\
   -d '{{"model": "{endpoint}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'

@@ -20,7 +20,7 @@ DEMO_MODEL = "SmolLM2-135M-Instruct"
 
 
 def demo_model_dir(layout: Layout) -> Path:
-    """Where the demonstration model lives: in ``$HEADRACE_CACHE_DIR``, shared by installations, or the data directory."""
+    """Where the demonstration model lives: in ``$HEADRACE_CACHE_DIR``, which may be shared, or the data directory."""
     cache = os.environ.get("HEADRACE_CACHE_DIR")
     return (Path(cache).absolute() if cache else layout.data_dir) / "demo" / DEMO_MODEL
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from headrace.cli.client import Client
-from headrace.cli.contexts import Context, Login, local_context
+from headrace.cli.contexts import Login, local_login
 from headrace.resources.errors import HeadraceError, ServerStartFailed
 from headrace.resources.layout import Layout
 
@@ -22,10 +22,15 @@ _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 
 
-def running_server(data_dir: Path) -> Login | None:
+def answering_server(data_dir: Path) -> Login | None:
     """The server that answers for this data directory now, if there is one."""
-    context = local_context(data_dir)
-    return _login(context) if context is not None and _answers(context) else None
+    try:
+        login = local_login(data_dir)
+        with Client(login) as client:
+            client.get("/headrace/v1/whoami")
+    except HeadraceError:
+        return None
+    return login
 
 
 class ServerChild:
@@ -53,6 +58,10 @@ class ServerChild:
             )
         self._started_at = time.time()
 
+    def lives(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
     def wait_ready(self) -> Login:
         """Return once it answers.
 
@@ -64,9 +73,9 @@ class ServerChild:
             status = self._process.poll()
             if status is not None:
                 raise self._failed(f"It ended with status {status}.")
-            context = local_context(self._layout.data_dir)
-            if context is not None and self._is_fresh() and _answers(context):
-                return _login(context)
+            login = answering_server(self._layout.data_dir) if self._is_fresh() else None
+            if login is not None:
+                return login
             time.sleep(_POLL_S)
         raise self._failed(f"It did not answer within {_START_TIMEOUT_S:.0f} s.")
 
@@ -88,12 +97,12 @@ class ServerChild:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     ask(process)
             _gone, alive = psutil.wait_procs(alive, timeout=10.0)
-        return [process.pid for process in alive]
+        return [int(process.pid) for process in alive]
 
     def _kin(self) -> list[psutil.Process]:
         """All processes below the child, and those of ours that work in its data directory."""
         try:
-            family = psutil.Process(self._process.pid).children(recursive=True)
+            family: list[psutil.Process] = psutil.Process(self._process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             family = []
         known = {process.pid for process in family}
@@ -121,17 +130,3 @@ class ServerChild:
             evidence="\n".join([what, *lines[-5:]]),
             fix=f"Start it alone and read what it says: `headrace serve --data-dir {self._layout.data_dir}`.",
         )
-
-
-def _login(context: Context) -> Login:
-    origin = "the login file of the server on this machine"
-    return Login(context.url.rstrip("/"), context.key, context.project, context.location, origin)
-
-
-def _answers(context: Context) -> bool:
-    try:
-        with Client(_login(context)) as client:
-            client.get("/headrace/v1/whoami")
-    except HeadraceError:
-        return False
-    return True

@@ -48,7 +48,7 @@ def main() -> int:
 
 def _be_the_shim(replica_dir: str, adopting: bool, tell: int) -> None:
     try:
-        _detach(replica_dir)
+        _detach(replica_dir, tell)
         if _take_lock(replica_dir):
             _serve(replica_dir, adopting, tell)
         else:
@@ -94,7 +94,7 @@ def _identity() -> dict[str, Any]:
     return {"boot_id": record.boot_id(), "shim_pid": pid, "shim_start": record.start_ticks(pid)}
 
 
-def _detach(replica_dir: str) -> None:
+def _detach(replica_dir: str, tell: int) -> None:
     os.umask(0o077)
     os.chdir("/")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -103,8 +103,9 @@ def _detach(replica_dir: str) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.dup2(log, 2)
-    os.close(null)
-    os.close(log)
+    # Whatever else the caller left open (uvloop leaves its ends of the pipes; a supervisor's pipe would look alive).
+    os.closerange(3, tell)
+    os.closerange(tell + 1, os.sysconf("SC_OPEN_MAX"))
     # Orphans of the engine become children of the shim, so that their end is seen and nothing outlives it unnoticed.
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")

@@ -14,6 +14,7 @@ OpenAIBody = dict[str, msgspec.Raw]
 
 _DECODER = msgspec.json.Decoder(OpenAIBody)
 _ENCODER = msgspec.json.Encoder()
+_TRUE = msgspec.Raw(b"true")
 
 
 def read_object(body: bytes) -> OpenAIBody:
@@ -50,7 +51,7 @@ def model_of(body: OpenAIBody) -> str:
 
 def wants_stream(body: OpenAIBody) -> bool:
     """Whether ``stream`` is true; anything but a boolean is left for the engine to refuse."""
-    return body.get("stream") == b"true"
+    return body.get("stream") == _TRUE
 
 
 def for_engine(body: OpenAIBody, served_name: str) -> bytes:

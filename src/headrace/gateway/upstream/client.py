@@ -22,6 +22,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: Path and query, percent-encoded.
         headers: Without ``host`` and without those that frame the body.
+        host: For the ``Host`` header, if not the address's own.
         body: All of it, or its pieces as they come.
         length_bytes: Of a body in pieces, if it is known beforehand; else it goes out in chunks.
         repeatable: Whether sending it twice does no harm. Needed for the second try on a stale connection; one that is
@@ -31,24 +32,28 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     target: bytes
     headers: Headers
+    host: bytes | None = None
     body: bytes | AsyncIterator[bytes] = b""
     length_bytes: int | None = None
     repeatable: bool = True
 
-    def encode(self, host: bytes) -> bytes:
+    def encode(self, address: Address) -> bytes:
         """The head, with the body behind it if that is all there."""
+        host = address.host_header if self.host is None else self.host
         lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (self.method.encode("ascii"), self.target, host)]
         lines += [b"%s: %s" % header for header in self.headers]
         if isinstance(self.body, bytes):
             if self.body or self.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
                 lines.append(b"content-length: %d" % len(self.body))
             return b"\r\n".join([*lines, b"", self.body])
-        framing = b"transfer-encoding: chunked" if self.length_bytes is None else b"content-length: %d" % self.length_bytes
+        framing = (
+            b"transfer-encoding: chunked" if self.length_bytes is None else b"content-length: %d" % self.length_bytes
+        )
         return b"\r\n".join([*lines, framing, b"", b""])
 
 
 class UpstreamAnswer:
-    """An answer that has begun. Leaving the context gives the connection back, or closes it if the answer is not over."""
+    """An answer that has begun. Leaving the context gives the connection back, or closes it before the end."""
 
     def __init__(self, upstream: Upstream, connection: Connection, pump: asyncio.Task[None] | None) -> None:
         self.status = connection.status
@@ -79,7 +84,9 @@ class UpstreamAnswer:
     async def __aenter__(self) -> UpstreamAnswer:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -115,14 +122,17 @@ class Upstream:
     async def _exchange(self, connection: Connection, request: UpstreamRequest, timeout_s: float) -> UpstreamAnswer:
         pump = None
         try:
-            connection.start(request.encode(self.address.host_header), head_only=request.method == "HEAD")
+            connection.start(request.encode(self.address), head_only=request.method == "HEAD")
             if not isinstance(request.body, bytes):
                 pump = asyncio.create_task(_pump(connection, request.body, chunked=request.length_bytes is None))
+                pump.add_done_callback(_failure_of)
             await connection.begun(timeout_s)
         except BaseException:
+            connection.abort()
             if pump is not None:
                 pump.cancel()
-            connection.abort()
+                if failure := _failure_of(pump):
+                    raise failure from None  # the body could not be read: that is why there is no answer
             raise
         return UpstreamAnswer(self, connection, pump)
 
@@ -171,3 +181,7 @@ async def _pump(connection: Connection, body: AsyncIterator[bytes], *, chunked: 
     except BaseException:
         connection.abort()
         raise
+
+
+def _failure_of(pump: asyncio.Task[None]) -> BaseException | None:
+    return pump.exception() if pump.done() and not pump.cancelled() else None

@@ -1,10 +1,10 @@
 """What can go wrong with an upstream server, seen from its client.
 
-    UpstreamError
-    ├── Unreachable  no connection
-    ├── NoAnswer     the connection ended before the answer began
-    ├── TimedOut     the answer did not begin in time
-    └── BrokeOff     the answer began and did not come to its end
+UpstreamError
+├── Unreachable  no connection
+├── NoAnswer     the connection ended before the answer began
+├── TimedOut     the answer did not begin in time
+└── BrokeOff     the answer began and did not come to its end
 """
 
 from __future__ import annotations

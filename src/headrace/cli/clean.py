@@ -1,0 +1,184 @@
+"""``headrace clean``: what can go from the disk of this machine, with sizes, before it asks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from headrace.cli.endpoints import YesOption, confirm
+from headrace.cli.invocation import Invocation, command
+from headrace.cli.output import size
+from headrace.cli.serve import DataDirOption
+from headrace.resources.layout import Layout, default_data_dir
+
+_ENVIRONMENT = re.compile(r"[a-z0-9-]+-[0-9a-f]{12}")
+
+
+class Item(msgspec.Struct, frozen=True):
+    """Something on the disk that can go.
+
+    Attributes:
+        kind: ``model``, ``replica log`` or ``runtime``.
+        why: A sentence for a person: why nobody misses it.
+    """
+
+    kind: str
+    path: str
+    size_bytes: int
+    why: str
+
+
+class Uses(msgspec.Struct, frozen=True):
+    """What a server uses now.
+
+    Attributes:
+        fingerprints: Staged models of living deployments.
+        replicas: Living replicas.
+        runtimes: Names of runtimes that deployments run on.
+    """
+
+    fingerprints: frozenset[str] = frozenset()
+    replicas: frozenset[str] = frozenset()
+    runtimes: frozenset[str] = frozenset()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "clean", server=False)(clean)
+
+
+def clean(
+    invocation: Invocation,
+    data_dir: DataDirOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also runtimes that are up to date and that nothing runs on.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what could go.")] = False,
+    yes: YesOption = False,
+) -> None:
+    """Remove staged models, logs of dead replicas and old runtimes; nothing that is in use.
+
+    While the server runs it is asked what is in use; when it cannot say, nothing is removed.
+    """
+    layout = Layout(data_dir or default_data_dir())
+    items = find_items(layout, current_uses(layout), everything=everything)
+    total_bytes = sum(item.size_bytes for item in items)
+    rows = [(item.kind, size(item.size_bytes), item.path, item.why) for item in items]
+    invocation.output.table(("WHAT", "SIZE", "WHERE", "WHY"), rows, empty="Nothing to clean.")
+    if items and not dry_run:
+        confirm(invocation, f"Remove all of this, {size(total_bytes)}?", yes=yes)
+        for item in items:
+            _remove(Path(item.path))
+        invocation.output.line(f"{size(total_bytes)} freed.")
+    invocation.output.document(
+        {"items": msgspec.to_builtins(items), "size_bytes": total_bytes, "removed": not dry_run and bool(items)}
+    )
+
+
+def find_items(layout: Layout, uses: Uses, *, everything: bool) -> list[Item]:
+    """All that nobody uses now, the largest first."""
+    found = [*_models(layout, uses), *_replicas(layout, uses), *_runtimes(layout, uses, everything=everything)]
+    return sorted(found, key=lambda item: -item.size_bytes)
+
+
+def current_uses(layout: Layout) -> Uses:
+    """What the server of this data directory uses; nothing when it does not run.
+
+    Raises:
+        HeadraceError: It runs and cannot say.
+    """
+    if not _server_runs(layout):
+        return Uses()
+    from headrace.cli.client import Client  # noqa: PLC0415  # only where a server is to be asked
+    from headrace.cli.contexts import local_login  # noqa: PLC0415
+
+    with Client(local_login(layout.data_dir)) as client:
+        deployments = client.get("/headrace/v1/deployments")["deployments"]
+        versions = [each for model in client.get("/headrace/v1/models")["models"] for each in model["versions"]]
+        pools = [client.get(f"/headrace/v1/deployments/{each['id']}") for each in deployments]
+    return _uses(pools, versions)
+
+
+def _uses(pools: list[dict[str, Any]], versions: list[dict[str, Any]]) -> Uses:
+    deployed = {(each["model_id"], each["model_version"]) for each in pools}
+    return Uses(
+        fingerprints=frozenset(
+            each["fingerprint"] for each in versions if (each["model_id"], each["version"]) in deployed
+        ),
+        replicas=frozenset(each["id"] for pool in pools for each in pool["replicas"] if each["state"] != "GONE"),
+        runtimes=frozenset(each["runtime"] for each in pools),
+    )
+
+
+def _server_runs(layout: Layout) -> bool:
+    import fcntl  # noqa: PLC0415
+
+    try:
+        with layout.lock.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _models(layout: Layout, uses: Uses) -> Iterator[Item]:
+    for path in _folders(layout.models_dir):
+        if path.name not in uses.fingerprints and not path.name.startswith("."):
+            yield _item("model", path, "a staged copy that no deployment uses; copied again when needed")
+
+
+def _replicas(layout: Layout, uses: Uses) -> Iterator[Item]:
+    for path in _folders(layout.replica_dir("any").parent):
+        if path.name not in uses.replicas and not _anyone_at(path):
+            yield _item("replica log", path, "the replica is gone")
+
+
+def _runtimes(layout: Layout, uses: Uses, *, everything: bool) -> Iterator[Item]:
+    from headrace.runtimes import RUNTIMES, Environments  # noqa: PLC0415  # brings the table of runtimes
+
+    environments = Environments(layout.runtimes_dir)
+    current = {environments.inspect(runtime).path: name for name, runtime in RUNTIMES.items()}
+    for path in _folders(layout.runtimes_dir):
+        name = current.get(str(path))
+        if not _ENVIRONMENT.fullmatch(path.name) or name in uses.runtimes or _anyone_at(path):
+            continue
+        if name is None:
+            yield _item("runtime", path, "made by another version of Headrace or Python, or never finished")
+        elif everything:
+            yield _item("runtime", path, "up to date; nothing runs on it")
+
+
+def _anyone_at(folder: Path) -> bool:
+    """Whether a process of ours works in a folder: a shim, an engine, a pip."""
+    import psutil  # noqa: PLC0415
+
+    prefix = f"{folder}/"
+    return any(
+        f"{argument}/".startswith(prefix)
+        for process in psutil.process_iter(["cmdline"])
+        for argument in process.info["cmdline"] or []
+    )
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in sorted(parent.glob("*")) if path.is_dir()]
+
+
+def _item(kind: str, path: Path, why: str) -> Item:
+    size_bytes = sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
+    return Item(kind, str(path), size_bytes, why)
+
+
+def _remove(path: Path) -> None:
+    """First out of sight, so that half of it is never taken for the whole."""
+    doomed = path.with_name(f".{path.name}.removing")
+    path.rename(doomed)
+    shutil.rmtree(doomed)

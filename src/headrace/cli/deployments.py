@@ -1,0 +1,89 @@
+"""``headrace deployments``: pools of replicas and how they came where they stand."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.exits import failure_in, text_of
+from headrace.cli.invocation import Invocation, command, list_command
+from headrace.cli.output import age, size
+
+if TYPE_CHECKING:
+    from headrace.cli.client import Client
+
+ROOT = "/headrace/v1"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    group = typer.Typer(help="Pools of replicas and how they came where they stand.")
+    list_command(group)(list_deployments)
+    command(group, "get")(get_deployment)
+    app.add_typer(group, name="deployments")
+
+
+def list_deployments(
+    invocation: Invocation, gone: Annotated[bool, typer.Option("--all", help="Those that are gone, too.")] = False
+) -> None:
+    """The deployments of the project."""
+    with invocation.client() as client:
+        found = client.get(f"{ROOT}/deployments", **in_scope(client), **({"all": "true"} if gone else {}))
+    invocation.output.document(found)
+    now = time.time()
+    rows = [
+        (
+            each["id"],
+            each["display_name"],
+            each["state"],
+            f"{each['min_replicas']}",
+            each["runtime"],
+            size(each["memory_bytes"]) if each["memory_bytes"] else "",
+            age(now - each["created_at"]),
+            (each.get("failure") or {}).get("code", ""),
+        )
+        for each in found["deployments"]
+    ]
+    columns = ("DEPLOYMENT", "MODEL", "STATE", "REPLICAS", "RUNTIME", "MEMORY", "AGE", "ERROR")
+    invocation.output.table(columns, rows, empty="No deployments. Make one: headrace deploy FOLDER")
+
+
+def get_deployment(
+    invocation: Invocation, deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Its id.")]
+) -> None:
+    """One deployment: its timeline, its replicas, its error."""
+    with invocation.client() as client:
+        found = client.get(f"{ROOT}/deployments/{deployment}", **in_scope(client))
+    invocation.output.document(found)
+    invocation.output.table(
+        ("", ""),
+        [
+            ("deployment", found["id"]),
+            ("model", f"{found['model_id']}@{found['model_version']}  {found['display_name']}"),
+            ("state", found["state"]),
+            ("runtime", found["runtime"]),
+            ("context", f"{found['max_model_len']} tokens"),
+            ("memory", f"{size(found['memory_bytes'])} a replica"),
+        ],
+        empty="",
+    )
+    show_timeline(invocation, found.get("timeline") or [])
+    rows = [(each["id"], each["state"], size(each["resident_bytes"])) for each in found.get("replicas") or []]
+    invocation.output.line()
+    invocation.output.table(("REPLICA", "STATE", "RESIDENT"), rows, empty="No replicas.")
+    if found.get("failure"):
+        invocation.output.line(f"\n{text_of(failure_in(found['failure']))}")
+
+
+def show_timeline(invocation: Invocation, timeline: list[dict[str, Any]]) -> None:
+    """Each move with the seconds since the first."""
+    rows = [(f"{each['at'] - timeline[0]['at']:.1f} s", each["state"], each.get("detail") or "") for each in timeline]
+    invocation.output.line()
+    invocation.output.table(("AFTER", "STATE", "DETAIL"), rows, empty="No timeline.")
+
+
+def in_scope(client: Client) -> dict[str, str]:
+    """The query that narrows a list down to the login's project and location."""
+    return {"project": client.login.project, "location": client.login.location}

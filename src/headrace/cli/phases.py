@@ -1,0 +1,134 @@
+"""Watching a long-running operation: each phase of its deployment as it passes, with its seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from headrace.cli.client import Client
+from headrace.cli.exits import WorkFailed, failure_in
+from headrace.cli.progress import Step, Steps
+from headrace.resources.errors import Failure, InternalError, WaitTimeout
+
+_POLL_S = 10.0
+"""How long one question to the server waits for news (its own limit is 30 s)."""
+
+_LOOK_EVERY_S = 0.25
+
+_ENDS = frozenset({"READY", "FAILED", "GONE"})
+
+
+class Phases:
+    """Turns a timeline that grows into lines for a person.
+
+    Args:
+        say: Takes each line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._shown = 0
+        self._state = ""
+        self._since = 0.0
+        self._detail = ""
+
+    @property
+    def current(self) -> str:
+        """The phase that lasts, with what is known of it."""
+        return f"{self._state}: {self._detail}" if self._detail else self._state
+
+    def update(self, timeline: list[dict[str, Any]]) -> None:
+        """Show what is new: a phase when it ends, with the seconds that it took."""
+        for move in timeline[self._shown :]:
+            if move["state"] != self._state:
+                self._finish(move["at"])
+                self._state, self._since, self._detail = move["state"], move["at"], ""
+            self._detail = move.get("detail") or self._detail
+            if self._state in _ENDS:
+                self._say(f"{self._state:<9}         {self._detail}".rstrip())
+        self._shown = len(timeline)
+
+    @property
+    def shown(self) -> int:
+        """Moves that were shown."""
+        return self._shown
+
+    def _finish(self, at: float) -> None:
+        if self._state and self._state not in _ENDS:
+            self._say(f"{self._state:<9} {at - self._since:6.1f} s  {self._detail}".rstrip())
+
+
+def watch(
+    client: Client, operation_id: str, steps: Steps, *, what: str, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """Follow an operation to its end, showing the phases; returns it as the native API has it.
+
+    Raises:
+        WorkFailed: It failed; with the reason.
+        WaitTimeout: It was still running after ``timeout_s``.
+        HeadraceError: The server cannot be asked.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    phases = Phases(steps.say)
+    with steps.step(what) as step:
+        while True:
+            left_s = _POLL_S if deadline is None else min(_POLL_S, deadline - time.monotonic())
+            if left_s <= 0:
+                raise _waited(operation_id, phases, timeout_s or 0.0)
+            operation = _ask(client, operation_id, seen=phases.shown, wait_s=left_s)
+            phases.update(operation.get("timeline") or [])
+            _show(step, phases)
+            if operation["done"]:
+                break
+        if operation["state"] == "FAILED":
+            step.result = "failed"
+            raise WorkFailed(_reason(operation))
+    return operation
+
+
+def watch_deployment(client: Client, deployment_id: str, steps: Steps, *, what: str) -> dict[str, Any]:
+    """Follow a deployment that somebody else asked for until it is READY; returns it.
+
+    Raises:
+        WorkFailed: It failed; with the reason.
+        HeadraceError: The server cannot be asked.
+    """
+    with steps.step(what) as step:
+        while True:
+            deployment = client.get(f"/headrace/v1/deployments/{deployment_id}")
+            assert isinstance(deployment, dict)
+            timeline = deployment.get("timeline") or []
+            step.progress(f"{deployment['state']}: {timeline[-1].get('detail', '') if timeline else ''}")
+            if deployment["state"] == "READY":
+                step.result = "READY"
+                return deployment
+            if deployment["state"] in _ENDS:
+                raise WorkFailed(_reason({"id": deployment_id, "deployment": deployment}))
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _ask(client: Client, operation_id: str, *, seen: int, wait_s: float) -> dict[str, Any]:
+    answer = client.get(f"/headrace/v1/operations/{operation_id}", seen=seen, wait_s=f"{wait_s:.3f}")
+    assert isinstance(answer, dict)
+    return answer
+
+
+def _show(step: Step, phases: Phases) -> None:
+    if phases.current:
+        step.progress(phases.current)
+
+
+def _waited(operation_id: str, phases: Phases, timeout_s: float) -> WaitTimeout:
+    return WaitTimeout(
+        f"It was not done after {timeout_s:.0f} s; the server goes on with it.",
+        evidence=f"Operation {operation_id} is at {phases.current or 'its beginning'}.",
+        fix=f"Look again: `headrace operations get {operation_id}`; or wait for longer: --timeout SECONDS.",
+    )
+
+
+def _reason(operation: dict[str, Any]) -> Failure:
+    found = operation.get("failure") or (operation.get("deployment") or {}).get("failure")
+    if not found:
+        return InternalError("It failed and does not say why.", evidence=f"Its id is {operation['id']}.").failure
+    return failure_in(found)

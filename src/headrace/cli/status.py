@@ -1,0 +1,129 @@
+"""``headrace status`` and ``headrace logs``: what runs, and what it says."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.deployments import ROOT, in_scope
+from headrace.cli.endpoints import find_endpoint, short_id
+from headrace.cli.exits import failure_in, text_of
+from headrace.cli.invocation import Invocation, command
+from headrace.cli.output import age, size
+from headrace.resources.errors import EndpointNotFound, NotReady
+
+if TYPE_CHECKING:
+    from headrace.cli.client import Client
+
+_FOLLOW_EVERY_S = 1.0
+_FOLLOW_LINES = 10_000
+"""The most that the server gives at a time; more than that within a second is lost to a follower."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "status")(status)
+    command(app, "logs")(logs)
+
+
+def status(invocation: Invocation) -> None:
+    """Endpoints, replicas, memory, the last error."""
+    with invocation.client() as client:
+        found = client.get(f"{ROOT}/status", **in_scope(client))
+        login = client.login
+    invocation.output.document({"url": login.url, "project": login.project, **found})
+    invocation.output.line(f"{login.url}  headrace {found['version']}  project {login.project}\n")
+    rows = [row for endpoint in found["endpoints"] for row in _rows(endpoint)]
+    columns = ("ENDPOINT", "NAME", "STATE", "TRAFFIC", "REPLICAS", "RESIDENT", "RESERVED")
+    invocation.output.table(columns, rows, empty="No endpoints. Make one: headrace deploy FOLDER")
+    invocation.output.line()
+    nodes = [
+        (each["id"], size(each["memory_bytes"]), each["cores"], f"{age(found['at'] - each['last_seen_at'])} ago")
+        for each in found["nodes"]
+    ]
+    invocation.output.table(("NODE", "MEMORY", "CORES", "LAST SEEN"), nodes, empty="No node has reported yet.")
+    invocation.output.line(f"\nReplicas hold {size(found['resident_bytes'])} of memory.")
+    if error := found.get("last_error"):
+        invocation.output.line(f"\nLast error, {age(found['at'] - error['at'])} ago, {error['kind']} {error['id']}:")
+        invocation.output.line(text_of(failure_in(error["failure"])))
+
+
+def _rows(endpoint: dict[str, Any]) -> list[tuple[object, ...]]:
+    bound = endpoint["deployed_models"]
+    if not bound:
+        return [(endpoint["id"], endpoint["display_name"], "EMPTY", "", "", "", "")]
+    return [(endpoint["id"], endpoint["display_name"], *_pool(each)) for each in bound]
+
+
+def _pool(binding: dict[str, Any]) -> tuple[object, ...]:
+    pool = binding.get("deployment")
+    traffic = f"{binding['traffic']}%"
+    if pool is None:
+        return "GONE", traffic, "", "", ""
+    ready = sum(replica["state"] == "READY" for replica in pool["replicas"])
+    reserved = size(pool["memory_bytes"]) if pool["memory_bytes"] else ""
+    return pool["state"], traffic, f"{ready}/{pool['min_replicas']}", size(pool["resident_bytes"]), reserved
+
+
+def logs(
+    invocation: Invocation,
+    wanted: Annotated[str, typer.Argument(metavar="REPLICA|ENDPOINT", help="An endpoint means its newest replica.")],
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """The last lines that an engine wrote; those of a dead one are kept."""
+    with invocation.client() as client:
+        replica = _replica(client, wanted)
+        found = client.get(f"{ROOT}/replicas/{replica}/logs", lines=lines)
+        if not follow:
+            invocation.output.document(found)
+            for line in found["lines"]:
+                invocation.output.line(line)
+            return
+        shown: list[str] = []
+        while True:
+            for line in new_lines(shown, found["lines"]):
+                invocation.output.line(line)
+                invocation.output.event({"replica": replica, "line": line})
+            shown = found["lines"]
+            time.sleep(_FOLLOW_EVERY_S)
+            found = client.get(f"{ROOT}/replicas/{replica}/logs", lines=_FOLLOW_LINES)
+
+
+def new_lines(shown: list[str], now: list[str]) -> list[str]:
+    """The lines of a log's end that were not in the end seen before.
+
+    >>> new_lines(["a", "b"], ["a", "b", "c"])
+    ['c']
+    """
+    for end in range(len(now), 0, -1):
+        overlap = min(end, len(shown))
+        if overlap and now[end - overlap : end] == shown[-overlap:]:
+            return now[end:]
+    return now
+
+
+def _replica(client: Client, wanted: str) -> str:
+    try:
+        endpoint = find_endpoint(client, wanted)
+    except EndpointNotFound:
+        return wanted
+    replicas = [
+        replica
+        for binding in endpoint.get("deployedModels") or []
+        for replica in _replicas(client, short_id(binding["headrace"]["deployment"]))
+    ]
+    if not replicas:
+        raise NotReady(
+            f"Endpoint {wanted} has no replica yet.",
+            evidence="Nothing was started for it.",
+            fix="`headrace deployments list` shows how far it is.",
+        )
+    return str(max(replicas, key=lambda replica: replica["created_at"])["id"])
+
+
+def _replicas(client: Client, deployment: str) -> list[dict[str, Any]]:
+    found = client.get(f"{ROOT}/deployments/{deployment}", **in_scope(client))
+    return list(found.get("replicas") or [])

@@ -1,0 +1,238 @@
+"""The reconciler: whatever is asked for in rows, it makes so, again and again, from whatever state it finds.
+
+It keeps nothing that it could not find out again: killed at any moment and started anew, it goes on from the rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from headrace.control.checking import Checked, Checker
+from headrace.control.folder_check import FolderChecker
+from headrace.control.gateway_client import GatewayClient
+from headrace.control.gateway_link import GatewayLink
+from headrace.control.lifecycle import advance, checkable, take_check
+from headrace.control.nodes import Nodes
+from headrace.control.operations import settle_operations
+from headrace.control.orders import build_orders
+from headrace.control.reports import fold
+from headrace.control.restarts import delay_s
+from headrace.control.routing import build_snapshot
+from headrace.control.sight import Sight
+from headrace.resources.assignments import NodeOrders, NodeReport
+from headrace.resources.deployments import Deployment
+from headrace.resources.errors import Failure, HeadraceError, InternalError
+from headrace.resources.models import ModelVersion
+from headrace.resources.names import Scope
+from headrace.resources.nodes import Node
+from headrace.resources.snapshot import RoutingSnapshot
+from headrace.resources.states import DeploymentState
+from headrace.store import Store, Transaction
+
+_log = logging.getLogger(__name__)
+
+RESYNC_EVERY_S = 5.0
+"""How often everything is looked at although nothing was heard: what a wake was forgotten for waits no longer."""
+
+_STEPS_AT_ONCE = 10
+"""More than any chain of states that needs nothing from outside; a bound on what a defect could spin."""
+
+_ALIVE = tuple(state for state in DeploymentState if state is not DeploymentState.GONE)
+
+Key = tuple[Scope, str]
+
+
+class Reconciler:
+    """Level-triggered: rows in, snapshot and orders out.
+
+    Args:
+        store: The rows.
+        gateway: The gateway that routes by the snapshots.
+        checker: Looks at artifacts; by default at what really lies at their addresses.
+        clock: Gives Unix seconds; the store's should be the same.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        gateway: GatewayClient,
+        *,
+        checker: Checker | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._checker: Checker = checker or FolderChecker()
+        self._link = GatewayLink(gateway, self.wake)
+        self._nodes = Nodes()
+        self._snapshot: RoutingSnapshot | None = None
+        self._checks: dict[Key, asyncio.Task[None]] = {}
+        self._defects: dict[Key, tuple[int, float]] = {}
+        self._folding = asyncio.Lock()
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wake(self) -> None:
+        """Look now: rows changed. From any thread."""
+        if self._loop is None:
+            self._woken.set()
+        else:
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled; no failure of its own ends it."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_on(self._reconcile, "reconciling"))
+                tasks.create_task(self._keep_on(self._link.run, "talking to the gateway"))
+        finally:
+            self._loop = None
+            for check in self._checks.values():
+                check.cancel()
+
+    async def orders(self, node_id: str, *, seen: int, wait_s: float) -> NodeOrders:
+        """A node's orders, at once if they are others than ``seen``, else when they change or ``wait_s`` is over."""
+        node = self._nodes[node_id]
+        if node.orders is None:
+            self.wake()
+        return await node.newest_orders(seen, wait_s)
+
+    async def report(self, report: NodeReport) -> None:
+        """Take in what a node says."""
+        node = self._nodes[report.node_id]
+        async with self._folding:
+            news = node.tells_anything(report) or not self._sight().hears(report.node_id)
+            write = node.tells_rows(report)
+            if write:
+                known = node.takes_account_of(report)
+                await self._store.run(partial(fold, report=report, takes_account_of=known, now=self._clock()))
+            node.hear(report, self._clock(), written=write)
+        if news:
+            self.wake()
+
+    async def reconcile_once(self) -> float | None:
+        """Bring everything one pass further, and publish it.
+
+        Returns:
+            When to look again even if nothing is heard until then, in Unix seconds.
+        """
+        living = await self._store.run(lambda tx: tx.list(Deployment, state=_ALIVE), read_only=True)
+        self._link.draining = any(one.state is DeploymentState.DRAINING for one in living)
+        due = [await self._advance((one.scope, one.id)) for one in living]
+        await self._publish()
+        return min((at for at in due if at is not None), default=None)
+
+    async def _reconcile(self) -> None:
+        while True:
+            self._woken.clear()
+            due_at = await self.reconcile_once()
+            wait_s = RESYNC_EVERY_S if due_at is None else min(RESYNC_EVERY_S, max(0.0, due_at - self._clock()))
+            try:
+                await asyncio.wait_for(self._woken.wait(), wait_s)
+            except TimeoutError:
+                continue
+
+    async def _keep_on(self, work: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        failures = 0
+        while True:
+            began_at = time.monotonic()
+            try:
+                await work()
+            except Exception:
+                failures = 1 if time.monotonic() - began_at > RESYNC_EVERY_S else failures + 1
+                _log.exception("A defect while %s; trying again in %.0f s.", what, delay_s(failures))
+                await asyncio.sleep(delay_s(failures))
+
+    def _sight(self) -> Sight:
+        return Sight(
+            now=self._clock(),
+            heard_at=self._nodes.heard_at(),
+            stages=self._nodes.stages(),
+            routed=self._link.routed,
+            outstanding=self._link.outstanding,
+        )
+
+    async def _advance(self, key: Key) -> float | None:
+        """Take one deployment as far as it goes now. A defect with one leaves the others alone."""
+        failures, not_before = self._defects.get(key, (0, 0.0))
+        if self._clock() < not_before:
+            return not_before
+        try:
+            due_at, check = await self._store.run(partial(_advance_far, key=key, sight=self._sight()))
+        except Exception:
+            return self._defect(key, failures)
+        if check is not None and key not in self._checks:
+            self._checks[key] = asyncio.create_task(self._check(key, *check))
+        elif check is None:
+            self._defects.pop(key, None)
+        return due_at
+
+    async def _check(self, key: Key, version: ModelVersion, node: Node) -> None:
+        outcome: Checked | Failure
+        try:
+            outcome = await asyncio.to_thread(self._checker.check, version, node)
+        except HeadraceError as error:
+            outcome = error.failure
+        except Exception as error:
+            _log.exception("A defect while checking %s.", version.artifact_uri)
+            outcome = InternalError("The check of the weights failed by a defect.", evidence=repr(error)).failure
+        try:
+            await self._store.run(partial(take_check, key=key, outcome=outcome))
+        except Exception:
+            self._defect(key, self._defects.get(key, (0, 0.0))[0])
+        finally:
+            del self._checks[key]
+            self.wake()
+
+    def _defect(self, key: Key, failures: int) -> float:
+        again_at = self._clock() + delay_s(failures + 1)
+        self._defects[key] = (failures + 1, again_at)
+        _log.exception("A defect with deployment %s; trying again in %.0f s.", key[1], delay_s(failures + 1))
+        return again_at
+
+    async def _publish(self) -> None:
+        """Make a new generation of whatever differs from what was published last, and hand it out."""
+        snapshot, orders = await self._store.run(self._build)
+        if snapshot is not None:
+            self._snapshot = snapshot
+            self._link.offer(snapshot)
+        for node_id, newest in orders.items():
+            self._nodes[node_id].order(newest)
+
+    def _build(self, tx: Transaction) -> tuple[RoutingSnapshot | None, dict[str, NodeOrders]]:
+        before, ahead = self._snapshot, self._link.generation
+        snapshot = build_snapshot(tx, before.generation if before else 0)
+        # A gateway that is ahead of us knows a store that was set back; it would refuse anything smaller.
+        fresh = None
+        if snapshot != before or ahead > snapshot.generation:
+            fresh = msgspec.structs.replace(snapshot, generation=tx.next_generation("snapshot", above=ahead))
+        changed: dict[str, NodeOrders] = {}
+        for node_id in self._nodes.ids | {node.id for node in tx.list(Node)}:
+            known = self._nodes[node_id].orders
+            orders = build_orders(tx, node_id, known.generation if known else 0)
+            if orders != known:
+                changed[node_id] = msgspec.structs.replace(orders, generation=tx.next_generation("orders"))
+        return fresh, changed
+
+
+def _advance_far(tx: Transaction, key: Key, sight: Sight) -> tuple[float | None, tuple[ModelVersion, Node] | None]:
+    """As many steps as need nothing from outside; with when to look again, and what is to be checked."""
+    due_at: float | None = None
+    for _ in range(_STEPS_AT_ONCE):
+        deployment = tx.get(Deployment, scope=key[0], id=key[1])
+        if deployment is None:
+            return None, None
+        due_at = advance(tx, deployment, sight)
+        settle_operations(tx, deployment.scope)
+        if due_at is None or due_at > sight.now:
+            break
+    deployment = tx.get(Deployment, scope=key[0], id=key[1])
+    return due_at, checkable(tx, deployment) if deployment else None

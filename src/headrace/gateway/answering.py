@@ -1,0 +1,44 @@
+"""Answers that the gateway makes itself, in the shape that the path's clients read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from headrace.contracts.openai.errors import openai_error
+from headrace.contracts.vertex.errors import google_error
+from headrace.gateway.exchange import Exchange, Headers
+from headrace.gateway.record import RequestRecord
+from headrace.resources.errors import Draining, HeadraceError, TooLarge, Unauthenticated
+
+JSON = (b"content-type", b"application/json")
+
+
+async def send_json(
+    exchange: Exchange, record: RequestRecord, value: Any, *, status: int = 200, headers: Headers | None = None
+) -> None:
+    """Answer with a JSON document."""
+    body = msgspec.json.encode(value)
+    record.status = status
+    record.bytes_sent += len(body)
+    request_id = (b"x-request-id", record.request_id.encode("ascii"))
+    await exchange.answer(status, [JSON, request_id, *(headers or [])], body)
+
+
+async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceError, *, google: bool) -> None:
+    """Answer with an error; where an answer has begun, break it off instead."""
+    record.code = error.code
+    if exchange.started:
+        exchange.abort()
+        return
+    status, body = google_error(error) if google else openai_error(error)
+    headers: Headers = []
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, Draining | TooLarge):  # the rest of a body that is too large is not read
+        headers.append((b"connection", b"close"))
+    await send_json(exchange, record, body, status=status, headers=headers)

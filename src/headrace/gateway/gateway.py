@@ -1,0 +1,145 @@
+"""The data plane, assembled: what one gateway process serves on its two sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from headrace.gateway.access_log import log_request
+from headrace.gateway.admin import Admin, admin_routes
+from headrace.gateway.answering import send_error, send_json
+from headrace.gateway.asgi import AsgiApp, asgi_app
+from headrace.gateway.control_proxy import forward_to_control
+from headrace.gateway.exchange import ClientGone, Exchange
+from headrace.gateway.inference import serve_inference
+from headrace.gateway.limits import Limits
+from headrace.gateway.metrics import Metrics
+from headrace.gateway.record import RequestRecord
+from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, match
+from headrace.gateway.routing import Routing
+from headrace.gateway.snapshot_file import load_snapshot
+from headrace.gateway.upstream import Upstream, read_address
+from headrace.resources.errors import Draining, HeadersTooLarge, HeadraceError, InternalError, UnknownPath
+
+_LOGGER = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499
+"""What the log says of a client that hung up before its answer began; nginx's number, no client ever sees it."""
+
+
+class Gateway:
+    """Authenticates, routes, admits, balances, streams and meters. Starts with the snapshot on disk, if there is one.
+
+    Args:
+        snapshot_path: Where the newest routing snapshot is kept.
+        control_address: ``unix:/path`` or ``http://host:port`` of the control plane.
+        admin_token: The internal token; whoever pushes snapshots must show it.
+        limits: How much of everything it takes.
+
+    Attributes:
+        app: ASGI application for the public port.
+        admin_app: ASGI application for the admin socket.
+    """
+
+    def __init__(
+        self, *, snapshot_path: Path, control_address: str, admin_token: str, limits: Limits | None = None
+    ) -> None:
+        self._limits = limits or Limits()
+        self._routing = Routing(connect_timeout_s=self._limits.connect_timeout_s)
+        self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
+        self._metrics = Metrics(self._routing.fleet)
+        self._active = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        kept = load_snapshot(snapshot_path)
+        if kept is not None:
+            self._routing.follow(kept)
+        admin = Admin(self._routing, self._metrics, snapshot_path, token=admin_token, limits=self._limits)
+        self.app: AsgiApp = asgi_app(self.handle)
+        self.admin_app: AsgiApp = asgi_app(admin.handle)
+
+    @staticmethod
+    def routes() -> tuple[RouteEntry, ...]:
+        """Every route that the gateway answers itself, on both sockets. All others go to control, but ``/internal``."""
+        return gateway_routes() + admin_routes()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has a snapshot to route by and takes requests."""
+        return self._routing.generation > 0 and not self._draining
+
+    async def drain(self, timeout_s: float) -> int:
+        """Refuse new requests and wait for those under way.
+
+        Returns:
+            How many were still under way when the time was over.
+        """
+        self._draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            _LOGGER.warning("%d requests were still under way after %g s of draining", self._active, timeout_s)
+        return self._active
+
+    async def close(self) -> None:
+        """Close the connections that are kept to engines and control."""
+        self._routing.fleet.close()
+        self._control.close()
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request of the public port."""
+        record = RequestRecord(exchange.head)
+        matched = match(exchange.head.method, exchange.head.target)
+        google = "/projects/" in record.path or matched.action in (Action.CONTROL, Action.PRIVATE)
+        self._active += 1
+        self._idle.clear()
+        try:
+            await self._answer(exchange, record, matched)
+        except HeadraceError as error:
+            await send_error(exchange, record, error, google=google)
+        except (ClientGone, asyncio.CancelledError):
+            record.status = record.status or CLIENT_LEFT
+            record.code = "CLIENT_LEFT"
+            raise
+        except Exception:
+            _LOGGER.exception("request %s failed", record.request_id)
+            defect = InternalError("The gateway failed on this request.", evidence=f"Request {record.request_id}.")
+            await send_error(exchange, record, defect, google=google)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+            self._metrics.settle(record)
+            log_request(record)
+
+    async def _answer(self, exchange: Exchange, record: RequestRecord, matched: Match) -> None:
+        action = matched.action
+        if action is Action.HEALTHZ:
+            await send_json(exchange, record, {"status": "alive"})
+        elif action is Action.READYZ:
+            ready = {"status": "ready" if self.ready else "draining" if self._draining else "no routing snapshot yet"}
+            await send_json(exchange, record, ready, status=200 if self.ready else 503)
+        elif self._draining:
+            raise Draining("The server is going down.", fix="Send the request again.", retry_after_s=1.0)
+        else:
+            self._check_headers(exchange)
+            await self._answer_with_key(exchange, record, matched)
+
+    async def _answer_with_key(self, exchange: Exchange, record: RequestRecord, matched: Match) -> None:
+        if matched.action is Action.PRIVATE:
+            raise UnknownPath(f"No route has the path {record.path}.")
+        if matched.action is Action.CONTROL:
+            await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
+        else:
+            await serve_inference(exchange, record, matched, routing=self._routing, limits=self._limits)
+
+    def _check_headers(self, exchange: Exchange) -> None:
+        size = sum(len(name) + len(value) for name, value in exchange.head.headers)
+        if size > self._limits.headers_bytes:
+            raise HeadersTooLarge(
+                "The request's headers are too large.",
+                evidence=f"They have {size} bytes; the limit is {self._limits.headers_bytes}.",
+            )

@@ -1,0 +1,108 @@
+"""The life of an inference request: from its path and key to the engine that answers."""
+
+from __future__ import annotations
+
+from headrace.contracts.openai.models import deployed_card, endpoint_card, model_list
+from headrace.contracts.openai.requests import OpenAIBody, for_engine, model_of, read_object, wants_stream
+from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
+from headrace.gateway.answering import send_json
+from headrace.gateway.authentication import authenticate
+from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers
+from headrace.gateway.exchange import Exchange
+from headrace.gateway.limits import Limits
+from headrace.gateway.prediction import predict, raw_predict
+from headrace.gateway.record import RequestRecord
+from headrace.gateway.relay import relay
+from headrace.gateway.routes import Action, Match
+from headrace.gateway.routing import Routing
+from headrace.gateway.routing_table import RoutingTable
+from headrace.resources.access import Permission, Principal
+from headrace.resources.snapshot import EndpointRoute
+
+_ENGINE_PATHS = {Action.CHAT: CHAT_PATH, Action.COMPLETIONS: COMPLETIONS_PATH}
+
+
+async def serve_inference(
+    exchange: Exchange, record: RequestRecord, match: Match, *, routing: Routing, limits: Limits
+) -> None:
+    """Answer one inference request, or one for the list of models.
+
+    Raises:
+        HeadraceError: It gets no answer; nothing was sent yet, or the answer broke off.
+    """
+    principal = authenticate(exchange.head, routing.table)
+    record.key_id = principal.key_id
+    if match.action in (Action.MODELS, Action.MODEL):
+        await _show_models(exchange, record, match, principal, routing.table)
+        return
+    if match.endpoint is not None:  # a key learns nothing of projects that it does not reach
+        principal.require(Permission.PREDICT, match.endpoint.scope.project)
+    body = read_object(await exchange.read_all(limits.body_bytes))
+    table = routing.table  # a newer one may have come while the body did; from here to the waiting room nothing awaits
+    if match.endpoint is not None:
+        endpoint = table.endpoint(match.endpoint.scope, match.endpoint.endpoint)
+    else:
+        endpoint = table.resolve(model_of(body), principal)
+        principal.require(Permission.PREDICT, endpoint.scope.project)
+    call = _route(exchange, record, match, endpoint, routing=routing, limits=limits)
+    await _answer(exchange, call, match.action, body)
+
+
+async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBody) -> None:
+    if action is Action.PREDICT:
+        await predict(exchange, call, body)
+    elif action in (Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT):
+        await raw_predict(exchange, call, body, stream=action is Action.STREAM_RAW_PREDICT)
+    else:
+        stream = wants_stream(body)
+        engine_body = for_engine(body, call.deployed.served_name)
+        async with engine_answer(call, _ENGINE_PATHS[action], engine_body, stream=stream) as answer:
+            await relay(exchange, call, answer)
+
+
+def _route(
+    exchange: Exchange,
+    record: RequestRecord,
+    match: Match,
+    endpoint: EndpointRoute,
+    *,
+    routing: Routing,
+    limits: Limits,
+) -> Call:
+    deployed = routing.table.choose(endpoint, match.endpoint.deployed_model if match.endpoint else "")
+    record.endpoint, record.deployed_model = endpoint.id, deployed.id
+    headers = [
+        (b"x-request-id", record.request_id.encode("ascii")),
+        (b"x-vertex-ai-endpoint-id", endpoint.id.encode()),
+        (b"x-vertex-ai-deployed-model-id", deployed.id.encode()),
+        (b"x-vertex-ai-model-id", deployed.model.rpartition("/")[2].encode()),
+    ]
+    return Call(
+        record=record,
+        deployed=deployed,
+        pool=routing.fleet.pools[deployed.deployment_id],
+        limits=limits,
+        google=match.endpoint is not None,
+        headers=headers,
+        forwarded=forwarded_headers(exchange.head, record),
+    )
+
+
+async def _show_models(
+    exchange: Exchange, record: RequestRecord, match: Match, principal: Principal, table: RoutingTable
+) -> None:
+    """The endpoints that the key reaches, one of them, or the deployed models of one endpoint."""
+    if match.endpoint is not None:
+        scope = match.endpoint.scope
+        principal.require(Permission.READ, scope.project)
+        endpoint = table.endpoint(scope, match.endpoint.endpoint)
+        cards = [
+            deployed_card(deployed, deployed.model_user_id or deployed.served_name) for deployed in endpoint.deployed
+        ]
+        await send_json(exchange, record, model_list(cards))
+    elif match.action is Action.MODEL:
+        found = table.resolve(match.model, principal)
+        await send_json(exchange, record, endpoint_card(found, match.model))
+    else:
+        cards = [endpoint_card(endpoint, name) for endpoint, name in table.reached(principal)]
+        await send_json(exchange, record, model_list(cards))

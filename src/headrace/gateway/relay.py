@@ -1,0 +1,169 @@
+"""From the engine to the client: pieces go on as they come; a broken answer is told apart from a whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from headrace.contracts.openai.errors import message_of, openai_error
+from headrace.contracts.openai.events import WholeEvents, event
+from headrace.contracts.openai.usage import UsageFinder
+from headrace.gateway.engine_call import Call
+from headrace.gateway.exchange import Exchange
+from headrace.gateway.upstream import BrokeOff, UpstreamAnswer
+from headrace.resources.errors import EngineBrokeOff, EngineFailed, EngineRefused, HeadraceError, QueueFull
+
+MAX_ERROR_BYTES = 64 * 1024
+REFUSALS = frozenset({400, 413, 422})
+"""Statuses by which an engine says that the request is at fault. 401, 403 and 404 would be the gateway's fault."""
+
+
+async def relay(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
+    """Pass an engine's answer on as it is, whatever its kind.
+
+    Raises:
+        HeadraceError: It is an error, or one that broke off before the client saw any of it.
+    """
+    if answer.status >= 400:
+        await relay_refusal(exchange, call, answer)
+    elif answer.header(b"content-type").startswith(b"text/event-stream"):
+        await relay_events(exchange, call, answer, answer.header(b"content-type"))
+    else:
+        await _relay_document(exchange, call, answer)
+
+
+async def relay_events(
+    exchange: Exchange,
+    call: Call,
+    answer: UpstreamAnswer,
+    content_type: bytes,
+    *,
+    rewrite: Callable[[bytes], bytes] = bytes,
+    broken: Callable[[HeadraceError], bytes] | None = None,
+) -> None:
+    """Pass on a stream of server-sent events.
+
+    If the engine breaks off, the client gets what `broken` makes of that, and then its connection ends without the last
+    chunk of HTTP's chunked coding, and without ``[DONE]``: no client can take the answer for whole.
+
+    Args:
+        exchange: The client's side.
+        call: What is answered.
+        answer: The engine's side.
+        content_type: Of what the client gets.
+        rewrite: From whole events to what the client gets of them; without it, the events.
+        broken: The last piece of an answer that broke off; without it, an event.
+    """
+    record, events, finder = call.record, WholeEvents(), UsageFinder()
+    record.status = 200
+    headers = [(b"content-type", content_type), (b"cache-control", b"no-cache"), *call.headers]
+    await exchange.start(200, headers)
+    try:
+        while piece := await answer.read():
+            finder.feed(piece)
+            if passed_on := rewrite(events.feed(piece)):
+                record.chunks += 1
+                record.bytes_sent += len(passed_on)
+                await exchange.write(passed_on)
+        await exchange.end(rewrite(events.rest()))
+    except BrokeOff as error:
+        failure = broke_off(call, error)
+        record.code = failure.code
+        await exchange.write((broken or broken_event)(failure))
+        exchange.abort()
+    finally:
+        record.count(finder.usage())
+
+
+async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
+    """Pass an engine's error on: as it is to OpenAI's clients if the request is at fault, else in our own words.
+
+    Raises:
+        HeadraceError: What is to be told in our own words.
+    """
+    body = await read_whole(call, answer, limit_bytes=MAX_ERROR_BYTES)
+    if call.google or answer.status not in REFUSALS:
+        raise engine_error(answer, body)
+    call.record.status = answer.status
+    call.record.code = EngineRefused.code
+    await exchange.answer(answer.status, [_content_type(answer), *call.headers], body)
+
+
+def engine_error(answer: UpstreamAnswer, body: bytes) -> HeadraceError:
+    """What an engine's error means for the one who asked."""
+    message = message_of(body) or f"HTTP {answer.status} without a reason."
+    if answer.status in REFUSALS:
+        return EngineRefused(message)
+    if answer.status == 429:
+        told = answer.header(b"retry-after")
+        retry_after_s = float(told) if told.isdigit() else 1.0
+        return QueueFull("The engine takes no more requests now.", evidence=message, retry_after_s=retry_after_s)
+    return EngineFailed(
+        "The engine failed on this request.",
+        evidence=f"HTTP {answer.status}: {message}",
+        fix="Try again once; if it stays, see `headrace logs`.",
+    )
+
+
+async def read_whole(call: Call, answer: UpstreamAnswer, *, limit_bytes: int | None = None) -> bytes:
+    """The whole body of an answer, or as much of it as the limit allows.
+
+    Raises:
+        EngineBrokeOff: It does not come to its end.
+    """
+    pieces, size = [], 0
+    try:
+        while (limit_bytes is None or size < limit_bytes) and (piece := await answer.read()):
+            pieces.append(piece)
+            size += len(piece)
+    except BrokeOff as error:
+        raise broke_off(call, error) from error
+    return b"".join(pieces)
+
+
+def broke_off(call: Call, error: BrokeOff) -> EngineBrokeOff:
+    """What the client is told when an answer breaks off."""
+    return EngineBrokeOff(
+        f"The engine of {call.pool.name} ended in the middle of its answer.",
+        evidence=str(error),
+        fix="Send the request again; the engine is being replaced. `headrace logs` keeps its last words.",
+    )
+
+
+def broken_event(error: HeadraceError) -> bytes:
+    """The last event of a stream that broke off, in the shape in which OpenAI's clients raise it."""
+    body = openai_error(error)[1]["error"] | {"evidence": error.evidence, "fix": error.fix}
+    return event(msgspec.json.encode({"error": body}))
+
+
+async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
+    """Hold an answer until it is complete, if it is not too long for that; else stream it."""
+    record, finder = call.record, UsageFinder()
+    headers = [_content_type(answer), *call.headers]
+    held: list[bytes] = []
+    held_bytes = 0
+    record.status = answer.status
+    try:
+        while piece := await answer.read():
+            finder.feed(piece)
+            record.bytes_sent += len(piece)
+            if exchange.started:
+                await exchange.write(piece)
+                continue
+            held.append(piece)
+            held_bytes += len(piece)
+            if held_bytes > call.limits.held_answer_bytes:
+                await exchange.start(answer.status, headers)
+                await exchange.write(b"".join(held))
+    except BrokeOff as error:
+        raise broke_off(call, error) from error
+    record.count(finder.usage())
+    if exchange.started:
+        await exchange.end()
+    else:
+        await exchange.answer(answer.status, headers, b"".join(held))
+
+
+def _content_type(answer: UpstreamAnswer) -> tuple[bytes, bytes]:
+    return b"content-type", answer.header(b"content-type") or b"application/octet-stream"

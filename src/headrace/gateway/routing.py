@@ -1,0 +1,42 @@
+"""Everything that follows the newest snapshot, exchanged in one step."""
+
+from __future__ import annotations
+
+from headrace.gateway.fleet import Fleet
+from headrace.gateway.routing_table import RoutingTable
+from headrace.resources.errors import StaleWrite
+from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
+
+
+class Routing:
+    """The table of names and keys, and the fleet behind it: always of the same snapshot."""
+
+    def __init__(self, *, connect_timeout_s: float) -> None:
+        self.table = RoutingTable(RoutingSnapshot(generation=0))
+        self.fleet = Fleet(connect_timeout_s=connect_timeout_s)
+
+    @property
+    def generation(self) -> int:
+        """Of the snapshot; 0 before the first one."""
+        return self.table.snapshot.generation
+
+    @property
+    def status(self) -> GatewayStatus:
+        """What control wants to know."""
+        return GatewayStatus(generation=self.generation, outstanding=self.fleet.outstanding())
+
+    def follow(self, snapshot: RoutingSnapshot) -> None:
+        """Route by this snapshot from now on.
+
+        Raises:
+            StaleWrite: It is older than the one in use.
+        """
+        if snapshot.generation < self.generation:
+            raise StaleWrite(
+                "The routing snapshot is older than the one in use.",
+                evidence=f"It is generation {snapshot.generation}; the gateway routes by {self.generation}.",
+                fix="Push the newest one.",
+            )
+        table = RoutingTable(snapshot, self.table)
+        self.fleet.follow(snapshot)
+        self.table = table

@@ -1,0 +1,121 @@
+"""What a node asks of an engine: is it healthy, and can it really generate."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.node.http import HttpClient
+from headrace.resources.deployments import Warmup
+from headrace.resources.errors import EngineWarmupFailed
+
+WARMUP_TOKENS = 16
+
+_HEALTH_TIMEOUT_S = 5.0
+_HEALTH_POLL_S = 0.2
+_PROMPT = "The river runs"
+
+
+class EngineBroken(EngineWarmupFailed):
+    """The connection broke in the middle: the engine's process may be about to end."""
+
+
+class EngineProbe:
+    """Calls to one engine.
+
+    Args:
+        socket: Where it listens.
+        nonce: Its bearer token.
+        served_name: The model name that it answers to.
+    """
+
+    def __init__(self, socket: Path, nonce: str, served_name: str) -> None:
+        self._served_name = served_name
+        self._client = HttpClient(f"unix:{socket}", nonce)
+
+    async def healthy(self) -> bool:
+        """Whether ``GET /health`` answers 200 within five seconds."""
+        try:
+            answer = await self._client.request("GET", "/health", timeout_s=_HEALTH_TIMEOUT_S)
+        except ConnectionError:
+            return False
+        return answer.status == 200
+
+    async def until_healthy(self) -> None:
+        """Wait for it; the caller sets the deadline."""
+        while not await self.healthy():  # noqa: ASYNC110 - another process's state: there is no event to wait for
+            await asyncio.sleep(_HEALTH_POLL_S)
+
+    async def warm_up(self, max_model_len: int) -> Warmup:
+        """One real streamed generation of `WARMUP_TOKENS`, or of half the context where that is less.
+
+        The caller sets the deadline.
+
+        Raises:
+            EngineWarmupFailed: It did not come to an end with at least one token.
+        """
+        request = {
+            "model": self._served_name,
+            "prompt": _PROMPT,
+            "max_tokens": max(1, min(WARMUP_TOKENS, max_model_len // 2)),
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        began = time.monotonic()
+        try:
+            async with self._client.stream("POST", "/v1/completions", body=msgspec.json.encode(request)) as response:
+                if response.status != 200:
+                    said = (await response.aread())[:500].decode(errors="replace")
+                    raise _failed(f"Status {response.status}: {said}")
+                return await _measure(response.aiter_stream(), began)
+        except ConnectionError as error:
+            raise EngineBroken("The engine broke off its first generation.", evidence=str(error)) from error
+        except (msgspec.MsgspecError, TypeError, AttributeError) as error:
+            raise _failed(f"Its stream cannot be read: {type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.close()
+
+
+async def _measure(chunks: AsyncIterable[bytes], began: float) -> Warmup:
+    chunk_times: list[float] = []
+    tokens = 0
+    async for event in _events(chunks):
+        if "error" in event:
+            raise _failed(str(event["error"]))
+        if event.get("choices"):
+            chunk_times.append(time.monotonic())
+        tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+    tokens = tokens or len(chunk_times)
+    if not chunk_times:
+        raise _failed("The stream ended without a token.")
+    after_first_s = chunk_times[-1] - chunk_times[0]
+    to_first_s = chunk_times[0] - began
+    rate = (tokens - 1) / after_first_s if tokens > 1 and after_first_s > 0 else tokens / to_first_s
+    return Warmup(time_to_first_token_s=to_first_s, tokens_per_s=rate, output_tokens=tokens)
+
+
+async def _events(chunks: AsyncIterable[bytes]) -> AsyncIterator[dict[str, Any]]:
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            data = line.removeprefix(b"data:").strip()
+            if line.startswith(b"data:") and data != b"[DONE]":
+                yield msgspec.json.decode(data)
+
+
+def _failed(evidence: str) -> EngineWarmupFailed:
+    return EngineWarmupFailed(
+        "The engine says that it is healthy and yet could not generate.",
+        evidence=evidence,
+        fix="Read its log (`headrace logs`).",
+    )

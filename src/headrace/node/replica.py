@@ -1,0 +1,315 @@
+"""One replica's life on this node, from its order to GONE or FAILED: one task that reads top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+
+from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess, EngineSpec
+from headrace.node import journal
+from headrace.node.probe import EngineBroken, EngineProbe
+from headrace.node.stager import Staged, Stager
+from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
+from headrace.resources.errors import (
+    EngineDied,
+    EngineStartTimeout,
+    EngineUnreachable,
+    EngineWarmupFailed,
+    Failure,
+    HeadraceError,
+    InternalError,
+)
+from headrace.resources.layout import Layout
+from headrace.resources.states import ReplicaState, check_move
+from headrace.runtimes import EngineEnd, Launch, Runtime
+
+LOG_TAIL_LINES = 20
+
+_REPROBE_S = 5.0
+_MISSES_TOLD = 3
+_DYING_S = 5.0
+"""How long a broken engine is given to turn out dead: its connections break before its process ends."""
+
+_CLASSIFY_LINES = 200
+
+_log = logging.getLogger(__name__)
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What replicas have in common.
+
+    Attributes:
+        threads: CPU threads that the next engine should use.
+        memory_bytes: Memory of the machine.
+        changed: Called when a report is worth sending at once.
+        unclaimed_timeout_s: How long an engine runs without a node.
+    """
+
+    layout: Layout
+    backend: ComputeBackend
+    stager: Stager
+    runtimes: Mapping[str, Runtime]
+    threads: Callable[[], int]
+    memory_bytes: Callable[[], int]
+    changed: Callable[[], None]
+    unclaimed_timeout_s: float
+
+
+class ReplicaRun:
+    """One replica.
+
+    Args:
+        order: What was ordered.
+        around: What it shares with others.
+        process: Its engine, when that was found and not started here.
+        report: What was reported of it before.
+    """
+
+    def __init__(
+        self,
+        order: ReplicaOrder,
+        around: Surroundings,
+        process: EngineProcess | None = None,
+        report: ReplicaReport | None = None,
+    ) -> None:
+        self.order = order
+        self._around = around
+        self._process = process
+        self._stop_wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.report = report or ReplicaReport(
+            id=order.id, epoch=order.epoch, state=ReplicaState.PLACED, since=time.time()
+        )
+
+    @property
+    def state(self) -> ReplicaState:
+        """Where it stands."""
+        return self.report.state
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.state in (ReplicaState.FAILED, ReplicaState.GONE)
+
+    @property
+    def stage_order(self) -> StageOrder:
+        """What has to be here before it can start."""
+        return StageOrder(
+            artifact_uri=self.order.artifact_uri, fingerprint=self.order.fingerprint, runtime=self.order.runtime
+        )
+
+    def begin(self) -> None:
+        """Start, or go on where an earlier node was."""
+        if self.state is ReplicaState.DRAINING:
+            self._stop_wanted.set()
+        if not self.over:
+            self._task = asyncio.create_task(self._run(), name=f"replica {self.order.id}")
+
+    def stop(self) -> None:
+        """Have it end; returns at once."""
+        self._stop_wanted.set()
+        if self.state is ReplicaState.FAILED or self._task is None:
+            self._move(ReplicaState.GONE)
+
+    async def wait(self) -> None:
+        """Wait until it is over."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def release(self) -> None:
+        """Stop looking after it and let its engine run."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self._process is not None:
+            await self._process.release()
+
+    async def measure(self) -> None:
+        """Look at its memory."""
+        if self._process is not None and not self.over:
+            resident_bytes = await asyncio.to_thread(self._process.resident_bytes)
+            self.report = msgspec.structs.replace(self.report, resident_bytes=resident_bytes)
+
+    async def _run(self) -> None:
+        try:
+            await self._live()
+        except HeadraceError as error:
+            await self._fail(error.failure)
+        except Exception as error:
+            _log.exception("Replica %s", self.order.id)
+            evidence = f"{type(error).__name__}: {error}"
+            await self._fail(InternalError("The node failed at running a replica.", evidence=evidence).failure)
+        if self._stop_wanted.is_set() and self.state is ReplicaState.FAILED:
+            self._move(ReplicaState.GONE)
+
+    async def _live(self) -> None:
+        if self._process is None:
+            staged = await self._unless_stopped(self._around.stager.staged(self.stage_order))
+            if staged is None:
+                self._move(ReplicaState.GONE)
+                return
+            self._process = await self._start(staged)
+        process = self._process
+        serving = asyncio.create_task(self._serve(process))
+        ending = asyncio.create_task(process.wait())
+        stopping = asyncio.create_task(self._stop_wanted.wait())
+        try:
+            await asyncio.wait({serving, ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done() and not ending.done() and isinstance(serving.exception(), EngineBroken):
+                await asyncio.wait({ending, stopping}, timeout=_DYING_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (serving, ending, stopping):
+                task.cancel()
+            await asyncio.gather(serving, ending, stopping, return_exceptions=True)
+        if self._stop_wanted.is_set():
+            await self._drain(process)
+        elif process.ended is not None:
+            self._died(process, process.ended)
+        else:
+            serving.result()  # it ends by failing only
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Staged]) -> Staged | None:
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stop_wanted.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._stop_wanted.is_set() else working.result()
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+    async def _start(self, staged: Staged) -> EngineProcess:
+        order = self.order
+        launch = Launch(
+            model_dir=staged.model_dir,
+            served_name=order.served_name,
+            nonce=order.nonce,
+            socket=self._around.layout.engine_socket(order.id),
+            max_model_len=order.max_model_len,
+            dtype=order.dtype,
+            threads=self._around.threads(),
+        )
+        command = self._around.runtimes[order.runtime].command(launch, staged.environment)
+        self._move(ReplicaState.STARTING)  # on record before there is anything to find
+        process = await self._around.backend.start(
+            EngineSpec(
+                id=order.id,
+                epoch=order.epoch,
+                nonce=order.nonce,
+                argv=command.argv,
+                env=command.env,
+                memory_limit_bytes=order.memory_limit_bytes,
+                stop_grace_s=order.drain_timeout_s,
+                unclaimed_timeout_s=self._around.unclaimed_timeout_s,
+            )
+        )
+        self._note(pid=process.pid)
+        return process
+
+    async def _serve(self, process: EngineProcess) -> None:
+        order = self.order
+        socket = self._around.layout.engine_socket(order.id)
+        probe = EngineProbe(socket, order.nonce, order.served_name)
+        try:
+            if self.state is not ReplicaState.READY:
+                await self._until_ready(process, probe)
+            misses = 0
+            while True:
+                await asyncio.sleep(_REPROBE_S)
+                misses = 0 if await probe.healthy() else misses + 1
+                self._tell_misses(misses)
+        finally:
+            await probe.close()
+
+    async def _until_ready(self, process: EngineProcess, probe: EngineProbe) -> None:
+        order = self.order
+        try:
+            async with asyncio.timeout(order.startup_timeout_s):
+                if self.state is ReplicaState.STARTING:
+                    await probe.until_healthy()
+                    self._move(ReplicaState.WARMING)
+                warmup = await probe.warm_up(order.max_model_len)
+        except TimeoutError as error:
+            evidence = "\n".join(process.log_tail(LOG_TAIL_LINES)) or "It wrote nothing."
+            if self.state is ReplicaState.WARMING:
+                raise EngineWarmupFailed(
+                    "The engine was healthy and did not generate within its startup deadline.", evidence=evidence
+                ) from error
+            raise EngineStartTimeout(
+                f"The engine was not healthy within {order.startup_timeout_s:g} s.",
+                evidence=evidence,
+                fix="Deploy with a longer startup timeout, or a smaller model.",
+            ) from error
+        address = f"unix:{self._around.layout.engine_socket(order.id)}"
+        self._move(ReplicaState.READY, address=address, warmup=warmup)
+
+    def _tell_misses(self, misses: int) -> None:
+        if misses == _MISSES_TOLD:
+            evidence = f"{misses} health checks in a row failed; the process lives."
+            unreachable = EngineUnreachable("The engine does not answer its health check.", evidence=evidence)
+            self._note(failure=unreachable.failure)
+        elif misses == 0 and self.report.failure is not None:
+            self._note(failure=None)
+
+    async def _drain(self, process: EngineProcess) -> None:
+        self._move(ReplicaState.DRAINING)
+        end = await process.stop()
+        self._move(ReplicaState.GONE, exit_status=end.exit_status, resident_bytes=0)
+
+    async def _fail(self, failure: Failure) -> None:
+        """End what runs of it, then say that it failed."""
+        end = await self._process.stop() if self._process is not None else None
+        self._move(
+            ReplicaState.FAILED,
+            failure=failure,
+            exit_status=None if end is None else end.exit_status,
+            log_tail=() if self._process is None else self._process.log_tail(LOG_TAIL_LINES),
+            resident_bytes=0,
+        )
+
+    def _died(self, process: EngineProcess, end: EngineExit) -> None:
+        self._move(
+            ReplicaState.FAILED,
+            failure=self._why(process, end),
+            exit_status=end.exit_status,
+            log_tail=process.log_tail(LOG_TAIL_LINES),
+            resident_bytes=0,
+        )
+
+    def _why(self, process: EngineProcess, end: EngineExit) -> Failure:
+        if end.why_stopped == "unclaimed":
+            evidence = f"It ran for {self._around.unclaimed_timeout_s:g} s without a node."
+            return EngineDied("The engine ended because no node claimed it.", evidence=evidence).failure
+        if end.why_stopped:
+            return EngineDied("The engine was stopped from outside.", evidence="Its shim was told to end.").failure
+        return self._around.runtimes[self.order.runtime].classify(
+            EngineEnd(
+                exit_status=end.exit_status,
+                log_tail=process.log_tail(_CLASSIFY_LINES),
+                peak_resident_bytes=end.peak_resident_bytes,
+                memory_limit_bytes=self.order.memory_limit_bytes,
+                machine_memory_bytes=self._around.memory_bytes(),
+                oom_kills=end.oom_kills,
+            )
+        )
+
+    def _move(self, state: ReplicaState, **changes: object) -> None:
+        check_move(f"Replica {self.order.id}", self.state, state)
+        if state is not self.state:
+            kept = self.report.failure if state is ReplicaState.GONE else None
+            self._note(state=state, since=time.time(), **({"failure": kept} | changes))
+
+    def _note(self, **changes: object) -> None:
+        self.report = msgspec.structs.replace(self.report, **changes)
+        if self._process is not None or self.state is ReplicaState.STARTING:
+            try:
+                journal.write(self._around.layout.replica_dir(self.order.id), journal.Entry(self.order, self.report))
+            except OSError as error:  # a full disk is no reason to end an engine
+                _log.warning("Replica %s cannot be recorded: %s", self.order.id, error)
+        self._around.changed()

@@ -1,0 +1,138 @@
+"""A gateway behind a real uvicorn on a loopback port, with stand-in engines behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import uvicorn
+
+from headrace.gateway import Gateway, Limits
+from headrace.gateway.asgi import AsgiApp
+from headrace.resources.access import Principal, Role, secret_hash
+from headrace.resources.names import Scope
+from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
+
+ADMIN_TOKEN = "internal-token"
+KEY, OTHER_KEY, VIEWER_KEY = "hr-key", "hr-other", "hr-viewer"
+SCOPE = Scope("default", "us-central1")
+BASE = f"/v1/{SCOPE}/endpoints/e1"
+CHAT: dict[str, Any] = {"model": "anything", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def key(secret: str, role: Role = Role.PREDICTOR, project: str = "default") -> KeyRoute:
+    """A key as the gateway knows it."""
+    return KeyRoute(secret_hash=secret_hash(secret), principal=Principal(f"id-{secret}", secret, project, role))
+
+
+KEYS = (key(KEY), key(OTHER_KEY, project="elsewhere"), key(VIEWER_KEY, Role.VIEWER))
+
+
+def deployed(*addresses: str, name: str = "d1", traffic: int = 100, **more: Any) -> DeployedRoute:
+    """A deployed model whose replicas listen at these addresses."""
+    replicas = tuple(
+        ReplicaRoute(id=f"{name}-r{index}", epoch=1, address=address, nonce="nonce")
+        for index, address in enumerate(addresses)
+    )
+    fields: dict[str, Any] = {
+        "deployment_id": f"dep-{name}",
+        "model": f"{SCOPE}/models/m-{name}",
+        "model_version": "1",
+        "model_display_name": "custom-model",
+        "model_user_id": "my-model",
+        "served_name": "served",
+        "max_model_len": 512,
+        "created_at": 1.0,
+    }
+    return DeployedRoute(id=name, traffic=traffic, replicas=replicas, **(fields | more))
+
+
+def snapshot(*models: DeployedRoute, generation: int = 1, keys: tuple[KeyRoute, ...] = KEYS) -> RoutingSnapshot:
+    """One endpoint, ``e1``, with these deployed models."""
+    endpoint = EndpointRoute(scope=SCOPE, id="e1", display_name="my-endpoint", deployed=models)
+    return RoutingSnapshot(generation=generation, endpoints=(endpoint,), keys=keys)
+
+
+@asynccontextmanager
+async def serving(app: AsgiApp, *, uds: Path | None = None) -> AsyncIterator[str]:
+    """The application behind uvicorn, on a loopback port or a unix socket; yields its base address."""
+    family = socket.AF_UNIX if uds else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.bind(str(uds) if uds else ("127.0.0.1", 0))
+        listener.listen(256)
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="critical", ws="none", lifespan="on", proxy_headers=False)
+        )
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        task = asyncio.create_task(server._serve([listener]))
+        try:
+            yield "http://gateway" if uds else f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = server.force_exit = True
+            await task
+
+
+class Served:
+    """A gateway that runs.
+
+    Attributes:
+        url: Base address of its public port.
+        client: An HTTP client of that port that shows `KEY`.
+    """
+
+    def __init__(self, gateway: Gateway, url: str, client: httpx.AsyncClient) -> None:
+        self.gateway, self.url, self.client = gateway, url, client
+
+    async def push(self, value: RoutingSnapshot) -> httpx.Response:
+        """Push a snapshot, as control does."""
+        transport = httpx.ASGITransport(self.gateway.admin_app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as admin:
+            headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+            return await admin.put("/snapshot", content=msgspec.json.encode(value), headers=headers)
+
+    async def admin_get(self, path: str) -> httpx.Response:
+        """Ask the admin socket."""
+        transport = httpx.ASGITransport(self.gateway.admin_app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as admin:
+            return await admin.get(path, headers={"authorization": f"Bearer {ADMIN_TOKEN}"})
+
+
+@asynccontextmanager
+async def gateway_before(
+    folder: Path, *models: DeployedRoute, control: str = "unix:/nowhere", **limits: Any
+) -> AsyncIterator[Served]:
+    """A gateway that serves and has a snapshot with these deployed models."""
+    gateway = Gateway(
+        snapshot_path=folder / "snapshot.json",
+        control_address=control,
+        admin_token=ADMIN_TOKEN,
+        limits=Limits(**limits),
+    )
+    async with (
+        serving(gateway.app) as url,
+        httpx.AsyncClient(
+            base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=20, trust_env=False
+        ) as client,
+    ):
+        served = Served(gateway, url, client)
+        answer = await served.push(snapshot(*models))
+        assert answer.status_code == 200, answer.text
+        yield served
+    await gateway.close()
+
+
+async def pieces_of(response: httpx.Response) -> tuple[list[bytes], bool]:
+    """All pieces of a streamed body, and whether it came to its end."""
+    pieces = []
+    with contextlib.suppress(httpx.RemoteProtocolError):
+        async for piece in response.aiter_raw():
+            pieces.append(piece)
+        return pieces, True
+    return pieces, False

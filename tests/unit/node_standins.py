@@ -1,0 +1,160 @@
+"""Stand-ins for the node's tests: an engine whose behaviour its name scripts, its runtime, and a control."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaReport, RuntimeReport
+from headrace.resources.errors import Failure
+from headrace.resources.layout import Layout
+from headrace.runtimes import EngineCommand, EngineEnd, Environment, Launch, Runtime, ending
+
+TOKEN = "internal"
+
+ENGINE = r"""
+import json, os, socketserver, sys, time
+from http.server import BaseHTTPRequestHandler
+socket, name, token = sys.argv[1:]
+print("engine", name, flush=True)
+if name == "crash":
+    print('HEADRACE_FATAL {"code": "ENGINE_BAD_TENSOR", "message": "bad", "evidence": "lm_head"}', flush=True)
+    sys.exit(3)
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def address_string(self): return ""
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(503 if name == "never-healthy" else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.headers["Authorization"] == "Bearer " + token and asked["model"] == name and asked["stream"]
+        if name == "dies-warming": os._exit(4)
+        count = 0 if name == "mute" else asked["max_tokens"]
+        events = [{"choices": [{"text": "x"}]}] * count + [{"choices": [], "usage": {"completion_tokens": count}}]
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for event in events:
+            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+Server(socket, Handler).serve_forever()
+"""
+
+
+class ScriptedRuntime:
+    """A runtime whose engine does what its served name says."""
+
+    name = "scripted"
+    requirements = ""
+    disk_bytes = 0
+    model_types = frozenset({"scripted"})
+
+    def command(self, launch: Launch, environment: Environment) -> EngineCommand:
+        """The engine above."""
+        argv = (sys.executable, "-c", ENGINE, str(launch.socket), launch.served_name, launch.nonce)
+        return EngineCommand(argv, {"PATH": os.defpath})
+
+    def classify(self, end: EngineEnd) -> Failure:
+        """As the real ones do."""
+        return ending.classify(end)
+
+
+class NothingToInstall:
+    """An installer for runtimes that need no environment."""
+
+    def install(self, runtime: Runtime, progress: Callable[[str], None], cancelled: Callable[[], bool]) -> Environment:
+        """This interpreter's."""
+        return Environment(Path(sys.prefix), Path(sys.prefix))
+
+    def inspect(self, runtime: Runtime) -> RuntimeReport:
+        """Always there."""
+        return RuntimeReport(name=runtime.name, installed=True)
+
+
+class ControlStandIn:
+    """Gives the orders that a test sets and keeps every report."""
+
+    def __init__(self) -> None:
+        self.reports: list[NodeReport] = []
+        self._orders = NodeOrders(generation=0)
+        self._news = asyncio.Condition()
+
+    async def order(self, **changes: Any) -> None:
+        """Change the orders."""
+        async with self._news:
+            self._orders = msgspec.structs.replace(self._orders, generation=self._orders.generation + 1, **changes)
+            self._news.notify_all()
+
+    async def until(self, condition: Callable[[NodeReport], bool]) -> NodeReport:
+        """Wait for a report, from the newest on."""
+        async with self._news:
+            await self._news.wait_for(lambda: bool(self.reports) and condition(self.reports[-1]))
+            return self.reports[-1]
+
+    async def replica(self, replica_id: str, *states: str) -> ReplicaReport:
+        """Wait until a replica is in one of these states."""
+        report = await self.until(
+            lambda report: any(one.id == replica_id and one.state in states for one in report.replicas)
+        )
+        return next(one for one in report.replicas if one.id == replica_id)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The two internal routes, as an ASGI application."""
+        assert (b"authorization", f"Bearer {TOKEN}".encode()) in scope["headers"]
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        answer = b""
+        async with self._news:
+            if scope["path"].endswith("/report"):
+                self.reports.append(msgspec.json.decode(body, type=NodeReport))
+                self._news.notify_all()
+            else:
+                seen = int(dict(pair.split("=") for pair in scope["query_string"].decode().split("&"))["seen"])
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait_for(lambda: self._orders.generation != seen), 5)
+                answer = msgspec.json.encode(self._orders)
+        headers = [(b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are pytest's."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def listening(control: ControlStandIn, layout: Layout) -> AsyncIterator[None]:
+    """Control, reachable for as long as this lasts."""
+    layout.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = uvicorn.Config(
+        control, uds=str(layout.control_socket), lifespan="off", log_level="error", timeout_graceful_shutdown=0
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,458 @@
+"""Commands against a real HTTP server: what they ask, what they print, how they end."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_server import chunk, google_error, serving, sse
+
+from headrace.cli.app import run
+from headrace.resources.errors import CODES
+
+SCOPE = "projects/default/locations/us-central1"
+ENDPOINT = {
+    "name": f"{SCOPE}/endpoints/7",
+    "displayName": "rivers",
+    "deployedModels": [
+        {
+            "id": "70",
+            "model": f"{SCOPE}/models/9",
+            "modelVersionId": "1",
+            "displayName": "m",
+            "headrace": {"state": "READY", "deployment": f"{SCOPE}/deployments/8"},
+        }
+    ],
+}
+LIST = f"GET /v1beta1/{SCOPE}/endpoints"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A scripted server that commands find by the environment, and no other login."""
+    monkeypatch.setenv("HEADRACE_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("HEADRACE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("HEADRACE_API_KEY", "hr-test")
+    with serving() as scripted:
+        monkeypatch.setenv("HEADRACE_URL", scripted.url)
+        scripted.answers[LIST] = (200, {"endpoints": [ENDPOINT]})
+        yield scripted
+
+
+# --- errors and exit codes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("BAD_FIELD", 2),
+        ("ENDPOINT_NOT_FOUND", 3),
+        ("UNKNOWN_KEY", 4),
+        ("ROLE_MISSING", 4),
+        ("CONTROL_PLANE_DOWN", 5),
+        ("QUEUE_FULL", 1),
+        ("STILL_IN_USE", 1),
+        ("INTERNAL", 1),
+    ],
+)
+def test_exit_codes_tell_failures_apart(server, capsys, code, exit_code):
+    """The exit code says what kind of failure it was; stderr names code, evidence and fix, stdout stays empty."""
+    status = CODES[code].http_status
+    server.answers[LIST] = (status, google_error(status, code, "It failed.", evidence="seen", fix="do this"))
+    assert run(["endpoints", "list"]) == exit_code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        f"error {code}: It failed.",
+        "  evidence: seen",
+        "  fix: do this",
+        f"  more: headrace explain {code}",
+    ]
+
+
+def test_errors_of_the_openai_shape_are_understood(server, capsys):
+    """The code, evidence and fix inside OpenAI's error shape reach the user as such."""
+    body = {"error": {"message": "Full. Evidence: 9 wait. Fix: Come back.", "type": "x", "code": "QUEUE_FULL"}}
+    server.answers["POST /v1/chat/completions"] = (429, body)
+    assert run(["chat", "rivers", "-m", "hello", "--json"]) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error == {"code": "QUEUE_FULL", "message": "Full.", "evidence": "9 wait.", "fix": "Come back."}
+
+
+def test_an_answer_of_somebody_else_is_not_taken_for_ours(server, capsys):
+    """A proxy's error page ends in an error with its status, not in a traceback."""
+    server.answers[LIST] = (503, "busy")
+    assert run(["endpoints", "list"]) == 5
+    assert "503" in capsys.readouterr().err
+
+
+def test_nobody_listening_is_exit_code_5(server, monkeypatch, capsys):
+    """An address where nobody listens is SERVER_UNREACHABLE with the address in it."""
+    monkeypatch.setenv("HEADRACE_URL", "http://127.0.0.1:1")
+    assert run(["status", "--json"]) == 5
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "SERVER_UNREACHABLE"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["deploy"], ["status", "--bogus"], ["nonsense"], ["chat", "e", "--max-tokens", "0"]]
+)
+def test_a_wrong_command_line_is_exit_code_2(capsys, arguments):
+    """Wrong usage ends with 2, and with --json even that is JSON."""
+    assert run(arguments) == 2
+    capsys.readouterr()
+    assert run([*arguments, "--json"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.err)["error"]["code"] == "USAGE"
+    assert captured.out == ""
+
+
+def test_the_key_is_sent_and_never_printed(server, capsys):
+    """The key travels in the Authorization header only."""
+    assert run(["endpoints", "list"]) == 0
+    assert server.requests[0][1]["authorization"] == "Bearer hr-test"
+    captured = capsys.readouterr()
+    assert "hr-test" not in captured.out + captured.err
+
+
+# --- lists ----------------------------------------------------------------------------------------------------------
+
+
+def test_tables_for_people(server, capsys):
+    """Without a terminal a table has a line per row, and nothing is cut or coloured."""
+    server.answers[LIST] = (200, {"endpoints": [{**ENDPOINT, "displayName": "x" * 200}]})
+    assert run(["endpoints", "list"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 2
+    assert "x" * 200 in out
+    assert "\x1b" not in out
+
+
+def test_the_bare_name_of_a_group_lists(server, capsys):
+    """`headrace endpoints --json` is `headrace endpoints list --json`."""
+    assert run(["endpoints", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["endpoints"][0]["displayName"] == "rivers"
+
+
+def test_all_pages_of_a_list_are_fetched(server, capsys):
+    """A list that comes in pages is shown whole."""
+    pages = iter([(200, {"endpoints": [ENDPOINT], "nextPageToken": "t"}), (200, {"endpoints": [ENDPOINT]})])
+    server.answers[LIST] = lambda _body: next(pages)
+    assert run(["endpoints", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["endpoints"]) == 2
+    assert server.requests[1][0].endswith("pageToken=t")
+
+
+def test_json_prints_one_document(server, capsys):
+    """--json prints what the server said, as one document."""
+    server.answers["GET /headrace/v1/status"] = (
+        200,
+        {"version": "1", "at": 1.0, "endpoints": [], "nodes": [], "resident_bytes": 0, "last_error": None},
+    )
+    assert run(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == "1"
+
+
+def test_status_shows_the_last_error(server, capsys):
+    """`status` ends with what went wrong last, its fix included."""
+    failure = {"code": "ENGINE_DIED", "message": "It died.", "fix": "Look."}
+    pool = {
+        "state": "FAILED",
+        "min_replicas": 1,
+        "memory_bytes": 10**9,
+        "resident_bytes": 5 * 10**8,
+        "replicas": [{"state": "FAILED"}],
+    }
+    server.answers["GET /headrace/v1/status"] = (
+        200,
+        {
+            "version": "1",
+            "at": 100.0,
+            "endpoints": [
+                {"id": "7", "display_name": "rivers", "deployed_models": [{"traffic": 100, "deployment": pool}]},
+                {"id": "6", "display_name": "empty", "deployed_models": []},
+            ],
+            "nodes": [{"id": "local", "memory_bytes": 10**10, "cores": 2, "last_seen_at": 99.0}],
+            "resident_bytes": 5 * 10**8,
+            "last_error": {"at": 90.0, "kind": "deployment", "id": "8", "failure": failure},
+        },
+    )
+    assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"7 +rivers +FAILED +100% +0/1 +500 MB +1.0 GB", out)
+    assert "error ENGINE_DIED: It died." in out
+    assert "EMPTY" in out
+
+
+# --- inference ------------------------------------------------------------------------------------------------------
+
+
+def test_chat_streams_and_measures(server, capsys):
+    """One message in, the pieces of the answer out as they come, with statistics on demand."""
+    usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    server.answers["POST /v1/chat/completions"] = sse(chunk("Hel"), chunk("lo", "stop"), usage)
+    assert run(["chat", "rivers", "-m", "hi", "--stats", "--seed", "7"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Hello\n")
+    assert "2 tokens" in out
+    (body,) = server.asked("POST /v1/chat/completions")
+    assert body["messages"] == [{"role": "user", "content": "hi"}]
+    assert body["stream"] is True
+    assert body["seed"] == 7
+
+
+def test_chat_as_json_lines(server, capsys):
+    """--json prints a line per piece and a last one with the measurements."""
+    server.answers["POST /v1/chat/completions"] = sse(chunk("Hel"), chunk("lo", "stop"))
+    assert run(["chat", "rivers", "-m", "hi", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["content"] for line in lines[:-1]] == ["Hel", "lo"]
+    assert lines[-1]["stats"]["chunks"] == 2
+    assert lines[-1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        sse(chunk("Hel"), done=False),
+        sse(chunk("Hel"), {"error": {"message": "Gone.", "code": "ENGINE_BROKE_OFF"}}),
+    ],
+)
+def test_a_stream_that_breaks_off_is_a_failure(server, capsys, stream):
+    """What came is shown, and the command says that the rest is missing."""
+    server.answers["POST /v1/chat/completions"] = stream
+    assert run(["chat", "rivers", "-m", "hi"]) == 5
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Hel")
+    assert "ENGINE_BROKE_OFF" in captured.err
+
+
+def test_predict_with_prompts(server, capsys):
+    """Prompts become instances; predictions are printed one after the other."""
+    server.answers[f"POST /v1/{SCOPE}/endpoints/7:predict"] = (200, {"predictions": ["one", {"two": 2}]})
+    assert run(["predict", "rivers", "--prompt", "a", "-p", "b", "--max-tokens", "5"]) == 0
+    assert capsys.readouterr().out == 'one\n{\n  "two": 2\n}\n'
+    (body,) = server.asked(f"POST /v1/{SCOPE}/endpoints/7:predict")
+    assert [each["prompt"] for each in body["instances"]] == ["a", "b"]
+
+
+def test_predict_with_a_file(server, capsys, tmp_path):
+    """A body in a file is sent as it is, also while the control plane cannot say which endpoint is meant."""
+    server.answers[LIST] = (503, google_error(503, "CONTROL_PLANE_DOWN", "It is down."))
+    server.answers[f"POST /v1/{SCOPE}/endpoints/7:predict"] = (200, {"predictions": []})
+    (tmp_path / "body.json").write_text('{"instances": [{"text": "x"}]}')
+    assert run(["predict", "7", "--json-file", str(tmp_path / "body.json"), "--json"]) == 0
+    assert server.asked(f"POST /v1/{SCOPE}/endpoints/7:predict") == [{"instances": [{"text": "x"}]}]
+    assert json.loads(capsys.readouterr().out) == {"predictions": []}
+
+
+def test_predict_wants_one_kind_of_input(capsys):
+    """Neither or both of --prompt and --json-file is wrong usage."""
+    assert run(["predict", "7"]) == 2
+    capsys.readouterr()
+
+
+# --- deploy and undeploy --------------------------------------------------------------------------------------------
+
+
+def _operation(state, timeline, **more):
+    return {
+        "id": "5",
+        "state": state,
+        "done": state != "RUNNING",
+        "project": "default",
+        "location": "us-central1",
+        "targets": {"endpoint": "7", "deployment": "8"},
+        "timeline": timeline,
+        **more,
+    }
+
+
+def _moves(*states):
+    return [{"state": state, "at": 10.0 + 2 * index, "detail": ""} for index, state in enumerate(states)]
+
+
+def test_deploy_shows_each_phase_with_its_seconds(server, capsys, tmp_path):
+    """--wait prints a line per phase as it passes, then the address and what to try."""
+    server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
+    looks = iter(
+        [
+            (200, _operation("RUNNING", _moves("ACCEPTED", "CHECKING"))),
+            (200, _operation("SUCCEEDED", _moves("ACCEPTED", "CHECKING", "STARTING", "READY"))),
+        ]
+    )
+    server.answers["GET /headrace/v1/operations/5"] = lambda _body: next(looks)
+    assert run(["deploy", str(tmp_path), "--max-model-len", "512", "--endpoint", "e"]) == 0
+    out = capsys.readouterr().out
+    for phase in ("ACCEPTED", "CHECKING", "STARTING"):
+        assert re.search(rf"{phase} +2\.0 s", out), out
+    assert "READY" in out
+    assert f"{server.url}/v1/{SCOPE}/endpoints/7" in out
+    assert out.count("headrace chat 7") == 1
+    (body,) = server.asked("POST /headrace/v1/deployments")
+    assert body["artifact_uri"] == str(tmp_path.resolve())
+    assert (body["max_model_len"], body["endpoint_id"], body["project"]) == (512, "e", "default")
+    assert "seen=2" in server.requests[-1][0]
+
+
+def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
+    """Whatever its code would mean elsewhere: the operation failed."""
+    failure = {"code": "ENGINE_DIED", "message": "It died.", "evidence": "exit status 1", "fix": "Look."}
+    server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
+    failed = _operation("FAILED", _moves("ACCEPTED", "FAILED"), failure=failure)
+    server.answers["GET /headrace/v1/operations/5"] = (200, failed)
+    assert run(["deploy", str(tmp_path)]) == 1
+    assert "error ENGINE_DIED: It died." in capsys.readouterr().err
+
+
+def test_waiting_ends_with_the_timeout(server, capsys, tmp_path):
+    """--timeout ends the waiting, not the work, and says so."""
+    server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
+
+    def look(_body):
+        time.sleep(0.05)  # as a server that has no news for as long as it may
+        return 200, _operation("RUNNING", _moves("ACCEPTED", "STAGING"))
+
+    server.answers["GET /headrace/v1/operations/5"] = look
+    assert run(["deploy", str(tmp_path), "--timeout", "1", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.err)["error"]["code"] == "WAIT_TIMEOUT"
+    assert "STAGING" in captured.err
+    assert captured.out == ""
+
+
+def test_no_wait_prints_the_operation(server, capsys, tmp_path):
+    """--no-wait ends as soon as the server took the wish."""
+    server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
+    assert run(["deploy", "gs://bucket/model", "--no-wait", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "5"
+    assert server.asked("POST /headrace/v1/deployments")[0]["artifact_uri"] == "gs://bucket/model"
+
+
+def test_a_folder_that_is_not_there_is_not_sent(server, capsys, tmp_path):
+    """A misspelt folder is found out on this side; the evidence names the part that is wrong."""
+    assert run(["deploy", str(tmp_path / "no" / "such")]) == 1
+    err = capsys.readouterr().err
+    assert "ARTIFACTS_NOT_FOUND" in err
+    assert "'no'" in err
+    assert server.requests == []
+
+
+def test_undeploy_deletes_the_endpoint(server, capsys):
+    """By default the endpoint goes too, with one forced delete."""
+    name = f"{SCOPE}/endpoints/7"
+    server.answers[f"DELETE /v1beta1/{name}"] = (200, {"name": f"{name}/operations/5"})
+    server.answers["GET /headrace/v1/operations/5"] = (200, _operation("SUCCEEDED", []))
+    assert run(["undeploy", "rivers", "--yes"]) == 0
+    assert any(line.endswith("?force=true") for line, _, _ in server.requests)
+
+
+def test_undeploy_can_keep_the_endpoint(server):
+    """--keep-endpoint takes the models off and leaves the address."""
+    name = f"{SCOPE}/endpoints/7"
+    server.answers[f"POST /v1beta1/{name}:undeployModel"] = (200, {"name": f"{name}/operations/5"})
+    server.answers["GET /headrace/v1/operations/5"] = (200, _operation("SUCCEEDED", []))
+    assert run(["undeploy", "7", "--yes", "--keep-endpoint", "--json"]) == 0
+    assert server.asked(f"POST /v1beta1/{name}:undeployModel") == [{"deployedModelId": "70"}]
+    assert not any(line.startswith("DELETE") for line, _, _ in server.requests)
+
+
+def test_nothing_is_destroyed_unasked(server, capsys):
+    """Without a terminal and without --yes a destroying command does nothing."""
+    assert run(["undeploy", "rivers"]) == 2
+    assert not any(line.startswith("DELETE") for line, _, _ in server.requests)
+    capsys.readouterr()
+
+
+def test_an_unknown_endpoint_names_those_that_exist(server, capsys):
+    """A misspelt endpoint is exit code 3, and the evidence lists the endpoints."""
+    assert run(["undeploy", "lakes", "--yes"]) == 3
+    assert "Endpoints there: 7" in capsys.readouterr().err
+
+
+# --- keys, login, logs ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_is_shown_once(server, capsys):
+    """`keys create` prints the secret; --secret-only prints nothing else."""
+    made = {"id": "3", "name": "me", "project": "default", "role": "viewer", "secret": "hr-secret"}
+    server.answers["POST /headrace/v1/keys"] = (200, made)
+    assert run(["keys", "create", "me", "--role", "viewer", "--secret-only"]) == 0
+    assert capsys.readouterr().out == "hr-secret\n"
+    assert server.asked("POST /headrace/v1/keys") == [{"name": "me", "role": "viewer", "project": "default"}]
+
+
+def test_login_checks_and_keeps_the_key(server, capsys, monkeypatch, tmp_path):
+    """A key from stdin is checked with whoami, stored privately, and used from then on."""
+    import io
+
+    server.answers["GET /headrace/v1/whoami"] = (200, {"name": "me", "role": "viewer", "project": "p"})
+    url = server.url
+    monkeypatch.delenv("HEADRACE_URL")
+    monkeypatch.delenv("HEADRACE_API_KEY")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hr-piped\n"))
+    assert run(["login", url]) == 0
+    assert server.requests[-1][1]["authorization"] == "Bearer hr-piped"
+    assert "hr-piped" not in capsys.readouterr().out
+    server.answers["GET /v1beta1/projects/p/locations/us-central1/endpoints"] = (200, {})
+    assert run(["endpoints"]) == 0
+    assert server.requests[-1][1]["authorization"] == "Bearer hr-piped"
+
+
+def test_a_key_that_is_not_good_is_not_kept(server, capsys, tmp_path):
+    """A login that the server refuses changes nothing."""
+    server.answers["GET /headrace/v1/whoami"] = (401, google_error(401, "UNKNOWN_KEY", "Unknown."))
+    assert run(["login", server.url, "--key", "hr-bad"]) == 4
+    assert not (tmp_path / "config" / "contexts.json").exists()
+    capsys.readouterr()
+
+
+def test_logs_of_an_endpoint_are_its_newest_replicas(server, capsys):
+    """An endpoint's name leads to the engine that was started last."""
+    replicas = [{"id": "old", "created_at": 1.0}, {"id": "new", "created_at": 2.0}]
+    server.answers["GET /headrace/v1/deployments/8"] = (200, {"replicas": replicas})
+    server.answers["GET /headrace/v1/replicas/new/logs"] = (200, {"replica": "new", "lines": ["a", "b"]})
+    assert run(["logs", "rivers", "--lines", "2"]) == 0
+    assert capsys.readouterr().out == "a\nb\n"
+
+
+# --- programs -------------------------------------------------------------------------------------------------------
+
+
+def test_starting_up_imports_little():
+    """`headrace version` pays for no HTTP client, no web framework, no NumPy."""
+    code = (
+        "import sys; from headrace.cli.app import run; run(['version']); "
+        "print(*sorted(sys.modules.keys() & {'httpx', 'fastapi', 'uvicorn', 'sqlalchemy', 'numpy', 'psutil', 'gguf'}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[1:] == [""]
+
+
+def test_ctrl_c_is_exit_code_130(server):
+    """Ctrl-C while a command waits ends it with 130, without a traceback."""
+    import signal
+    import threading
+
+    arrived = threading.Event()
+    answered = threading.Event()
+
+    def hold(_body):
+        arrived.set()
+        answered.wait(30)
+        return 200, {}
+
+    server.answers[LIST] = hold
+    command = [sys.executable, "-m", "headrace.cli", "endpoints"]
+    process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert arrived.wait(30)
+        process.send_signal(signal.SIGINT)
+        _out, err = process.communicate(timeout=30)
+    finally:
+        answered.set()
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err

@@ -1,0 +1,121 @@
+"""The check of a real folder: what it chooses, and what it refuses before anything is copied."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from headrace.control import FolderChecker
+from headrace.control.folder_check import DEFAULT_CONTEXT_TOKENS
+from headrace.resources.errors import (
+    ArchitectureUnsupported,
+    ArtifactsChanged,
+    ArtifactsNotFound,
+    BadField,
+    ConfigMissing,
+    DoesNotFit,
+    HeadraceError,
+    RuntimeUnknown,
+    WeightsTruncated,
+)
+from headrace.resources.models import ModelVersion, ServingSpec
+from headrace.resources.names import DEFAULT_SCOPE
+from headrace.resources.nodes import Node
+
+GIB = 1 << 30
+NODE = Node(id="local", boot_id="b", memory_bytes=4 * GIB, cores=2, last_seen_at=0.0)
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 8,
+    "vocab_size": 10,
+    "max_position_embeddings": 8192,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small llama without a chat template."""
+    save_file({"model.embed_tokens.weight": np.zeros((10, 8), np.float16)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    return tmp_path
+
+
+def _version(folder: Path, fingerprint: str = "", **spec: Any) -> ModelVersion:
+    return ModelVersion(
+        scope=DEFAULT_SCOPE,
+        model_id="m",
+        version="1",
+        artifact_uri=f"file://{folder}",
+        fingerprint=fingerprint,
+        spec=ServingSpec(**spec),
+        created_at=1.0,
+    )
+
+
+def test_what_is_left_open_is_chosen(folder: Path) -> None:
+    """Runtime, context and memory come from the folder; what will not work is warned of."""
+    checked = FolderChecker().check(_version(folder), NODE)
+    assert (checked.runtime, checked.max_model_len) == ("transformers", DEFAULT_CONTEXT_TOKENS)
+    assert checked.model_bytes == sum(path.stat().st_size for path in folder.iterdir())
+    assert checked.memory_bytes > checked.model_bytes
+    assert any("chat template" in warning for warning in checked.warnings)
+    again = FolderChecker().check(_version(folder, checked.fingerprint), NODE)
+    assert again == checked
+
+
+def test_the_context_is_the_shortest_of_what_limits_it(folder: Path) -> None:
+    """What was asked for, within what the model was made for; by default no more than it has."""
+    assert FolderChecker().check(_version(folder, max_model_len=8192), NODE).max_model_len == 8192
+    with pytest.raises(BadField):
+        FolderChecker().check(_version(folder, max_model_len=8193), NODE)
+    with pytest.raises(BadField):
+        FolderChecker().check(_version(folder, max_model_len=0), NODE)
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"max_position_embeddings": 64}))
+    assert FolderChecker().check(_version(folder), NODE).max_model_len == 64
+
+
+def _remove_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _make_unknown(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"model_type": "never_heard_of"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [(_remove_config, ConfigMissing), (_cut, WeightsTruncated), (_make_unknown, ArchitectureUnsupported)],
+)
+def test_a_bad_folder_is_refused_with_its_own_code(folder: Path, damage: Any, error: type[HeadraceError]) -> None:
+    """Each fault is told as what it is."""
+    damage(folder)
+    with pytest.raises(error):
+        FolderChecker().check(_version(folder), NODE)
+
+
+def test_other_reasons_to_refuse(folder: Path) -> None:
+    """No such folder, an unknown runtime, a machine that is too small, and files that changed since."""
+    with pytest.raises(ArtifactsNotFound):
+        FolderChecker().check(_version(folder / "nothing"), NODE)
+    with pytest.raises(RuntimeUnknown):
+        FolderChecker().check(_version(folder, runtime="abacus"), NODE)
+    with pytest.raises(DoesNotFit):
+        FolderChecker().check(_version(folder), msgspec.structs.replace(NODE, memory_bytes=GIB // 4))
+    with pytest.raises(ArtifactsChanged):
+        FolderChecker().check(_version(folder, "0" * 64), NODE)

@@ -1,0 +1,183 @@
+"""The gateway's streams: chunk by chunk, with backpressure, and with an end that nobody can mistake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import openai
+import pytest
+from gateway_serving import BASE, CHAT, KEY, deployed, gateway_before, pieces_of
+
+from standin import Script, StandIn
+
+
+def test_chunks_arrive_one_by_one(tmp_path: Path) -> None:
+    """A client has each chunk before the engine makes the next one."""
+
+    async def main() -> None:
+        async with (
+            StandIn(tmp_path / "e", token="nonce") as engine,
+            gateway_before(tmp_path, deployed(engine.address)) as served,
+        ):
+            engine.script = Script(chunks=4, gated=True)
+            engine.gate.release()
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                assert answer.headers["content-type"].startswith("text/event-stream")
+                assert answer.headers["x-vertex-ai-deployed-model-id"] == "d1"
+                pieces = answer.aiter_raw()
+                for n in range(1, 4):
+                    assert b"tok" in await anext(pieces)
+                    assert engine.seen.chunks_sent == n
+                    engine.gate.release()
+                rest = b"".join([piece async for piece in pieces])
+                assert rest.endswith(b"data: [DONE]\n\n")
+
+    asyncio.run(main())
+
+
+def test_hang_up_reaches_the_engine(tmp_path: Path) -> None:
+    """A client that leaves in the middle of a stream stops the engine's work, and frees its place."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(chunks=4, gated=True)
+            engine.gate.release()
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                await anext(answer.aiter_raw())
+            await engine.until(cancelled=1)
+            assert await served.gateway.drain(20) == 0
+            assert (await served.admin_get("/status")).json()["outstanding"] == {}
+
+    asyncio.run(main())
+
+
+def test_hang_up_before_the_first_byte_reaches_the_engine(tmp_path: Path) -> None:
+    """A client that leaves while a unary answer is made stops the engine's work."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(hang=True)
+            asking = asyncio.create_task(served.client.post(f"{BASE}/chat/completions", json=CHAT))
+            await engine.until(began=1)
+            assert (await served.admin_get("/status")).json()["outstanding"] == {"d1-r0": 1}
+            asking.cancel()
+            await engine.until(cancelled=1)
+
+    asyncio.run(main())
+
+
+def test_slow_reader_gets_backpressure(tmp_path: Path) -> None:
+    """While a client does not read, the engine is stopped after a bounded amount."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            chunk_bytes = 64 * 1024
+            engine.script = Script(chunks=2000, chunk_text="x" * chunk_bytes)
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                before = -1
+                while engine.seen.chunks_sent != before:  # until nothing moves any more
+                    before = engine.seen.chunks_sent
+                    for _ in range(2000):
+                        await asyncio.sleep(0)
+                    await asyncio.sleep(0.05)
+                assert 0 < engine.seen.chunks_sent * chunk_bytes < 32 * 1024 * 1024
+                await anext(answer.aiter_raw())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("die_after", [1, 2])
+def test_death_in_mid_stream_is_told(tmp_path: Path, die_after: int) -> None:
+    """When the engine dies, the stream ends with an error event, without [DONE], and with a broken connection."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(chunks=5, die_after=die_after)
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                pieces, whole = await pieces_of(answer)
+            events = b"".join(pieces).strip().split(b"\n\n")
+            assert not whole
+            assert len(events) == die_after + 1
+            error = json.loads(events[-1].removeprefix(b"data: "))["error"]
+            assert error["code"] == "ENGINE_BROKE_OFF"
+            assert error["evidence"]
+            assert error["fix"]
+
+    asyncio.run(main())
+
+
+def test_half_an_event_is_never_passed_on(tmp_path: Path) -> None:
+    """An engine that dies inside an event leaves no half of it before the error event."""
+
+    async def half_event(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        whole, half = b"data: {}\n\n", b'data: {"hal'
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(b"%x\r\n%s\r\n%x\r\n%s\r\n" % (len(whole), whole, len(half), half))
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_unix_server(half_event, str(tmp_path / "e"))
+        async with server, gateway_before(tmp_path, deployed(f"unix:{tmp_path / 'e'}")) as served:
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                body = b"".join((await pieces_of(answer))[0])
+            assert body.startswith(b'data: {}\n\ndata: {"error":')
+
+    asyncio.run(main())
+
+
+def test_openai_client_raises_what_broke(tmp_path: Path) -> None:
+    """OpenAI's own client raises the error event, and reads whole streams and unary answers."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            client = openai.AsyncOpenAI(base_url=served.url + BASE, api_key=KEY, max_retries=0)
+            answer = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+            assert answer.choices[0].message.content == "tok tok tok "
+            stream = await client.completions.create(model="m", prompt="hi", stream=True)
+            assert [chunk.choices[0].text async for chunk in stream] == ["tok "] * 3
+            engine.script = Script(chunks=3, die_after=2)
+            stream = await client.completions.create(model="m", prompt="hi", stream=True)
+            texts = []
+            with pytest.raises(openai.APIError, match="middle of its answer") as caught:  # noqa: PT012 - the loop raises
+                async for chunk in stream:
+                    texts.append(chunk.choices[0].text)
+            assert texts == ["tok ", "tok "]
+            assert caught.value.code == "ENGINE_BROKE_OFF"
+            await client.close()
+
+    asyncio.run(main())
+
+
+def test_unary_answer_that_is_cut_becomes_an_error(tmp_path: Path) -> None:
+    """A unary answer that breaks off has a status and a code of its own."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(die_after=1)
+            answer = await served.client.post(f"{BASE}/chat/completions", json=CHAT)
+            assert answer.status_code == 503
+            assert answer.json()["error"]["details"][0]["reason"] == "ENGINE_BROKE_OFF"
+
+    asyncio.run(main())
+
+
+def test_long_unary_answer_streams(tmp_path: Path) -> None:
+    """A unary answer over the limit for holding is passed on whole, and shows a cut by breaking off."""
+
+    async def main() -> None:
+        async with (
+            StandIn(tmp_path / "e") as engine,
+            gateway_before(tmp_path, deployed(engine.address), held_answer_bytes=1000) as served,
+        ):
+            engine.script = Script(chunks=1, chunk_text="x" * 300_000)
+            answer = await served.client.post(f"{BASE}/chat/completions", json=CHAT)
+            assert len(answer.json()["choices"][0]["message"]["content"]) == 300_000
+            engine.script = Script(chunks=1, chunk_text="x" * 300_000, die_after=1)
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT) as cut:
+                assert not (await pieces_of(cut))[1]
+
+    asyncio.run(main())
