@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 QUESTION = {"role": "user", "content": "Count from one upwards, in words."}
-TOKENS = 160
+TOKENS = 80
 REQUEST: dict[str, Any] = {
     "model": "m",
     "messages": [QUESTION],

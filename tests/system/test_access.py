@@ -2,60 +2,90 @@
 
 from __future__ import annotations
 
+import json
+import re
+import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from headrace.api.app import ROUTES
+from headrace.compute.shim.server import OPERATIONS
+from headrace.gateway import Gateway
 from headrace.resources.access import PUBLIC_ROUTES, Process
 from headrace.resources.layout import Layout
 from server_process import PROJECT, ServerProcess
 
+ENGINE_ROUTES = [
+    ("GET", "/health"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/models"),
+    ("GET", "/version"),
+    ("POST", "/tokenize"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+]
+"""As `headrace_engines.serving.app.ROUTES` has them, which `tests/engine` walks; it cannot be imported here."""
 
-def _refused(client: httpx.Client, method: str, path: str) -> bool:
-    return client.request(method, path).status_code == 401
 
-
-def _walk(client: httpx.Client, process: Process, routes: list[tuple[str, str]]) -> None:
-    assert routes
-    for method, path in routes:
-        if (process, method, path) in PUBLIC_ROUTES:
+def _walk(client: httpx.Client, process: Process, routes: Iterable[tuple[str, str]]) -> None:
+    walked = 0
+    for method, template in routes:
+        if (process, method, template) in PUBLIC_ROUTES:
             continue
-        concrete = path.replace("{", "").replace("}", "")
-        assert _refused(client, method, concrete), f"{process} answers {method} {path} without a key"
+        path = re.sub(r"\{[^}]*\}", "x1", template)
+        answer = client.request(method, path)
+        assert answer.status_code == 401, f"{process} answers {method} {path} without a key: {answer.status_code}"
+        walked += 1
+    assert walked
+
+
+def _on_socket(path: Path) -> httpx.Client:
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://local")
 
 
 def test_control_answers_nobody(shared_server: ServerProcess, endpoint: str) -> None:
-    """Every route of the control process wants a key, on its socket too."""
-    from headrace.api import routes
-
-    layout = Layout(shared_server.data_dir)
-    transport = httpx.HTTPTransport(uds=str(layout.control_socket))
-    with httpx.Client(transport=transport, base_url="http://control") as client:
-        _walk(client, Process.CONTROL, routes())
+    """Every route of the control process wants a key, on its own socket and through the gateway."""
+    routes = [(route.method, route.path) for route in ROUTES]
+    internal = [("GET", "/internal/nodes/{id}/orders"), ("PUT", "/internal/nodes/{id}/report")]
+    with _on_socket(Layout(shared_server.data_dir).control_socket) as client:
+        _walk(client, Process.CONTROL, [*routes, *internal])
+    with httpx.Client(base_url=shared_server.url) as client:
+        _walk(client, Process.CONTROL, routes)
 
 
 def test_gateway_answers_nobody(shared_server: ServerProcess, endpoint: str) -> None:
     """Every route of the gateway wants a key, on the public port and on its admin socket."""
-    from headrace.gateway import routes
-
-    layout = Layout(shared_server.data_dir)
+    listed = {process: [] for process in Process}
+    for route in Gateway.routes():
+        listed[route.process].append((route.method, route.template))
     with httpx.Client(base_url=shared_server.url) as client:
-        _walk(client, Process.GATEWAY, routes(Process.GATEWAY))
-    transport = httpx.HTTPTransport(uds=str(layout.gateway_socket))
-    with httpx.Client(transport=transport, base_url="http://gateway") as client:
-        _walk(client, Process.GATEWAY_ADMIN, routes(Process.GATEWAY_ADMIN))
+        _walk(client, Process.GATEWAY, listed[Process.GATEWAY])
+    with _on_socket(Layout(shared_server.data_dir).gateway_socket) as client:
+        _walk(client, Process.GATEWAY_ADMIN, listed[Process.GATEWAY_ADMIN])
+
+
+def test_the_shim_answers_nobody(shared_server: ServerProcess, endpoint: str) -> None:
+    """Every operation of a shim wants its replica's nonce: without it the connection is closed unanswered."""
+    [path] = Layout(shared_server.data_dir).run_dir.glob("*.shim")
+    for operation in OPERATIONS:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(5)
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"op": operation, "nonce": "guess"}).encode() + b"\n")
+            assert connection.recv(100) == b"", operation
+    assert shared_server.pids("headrace_engines"), "nobody could stop it"
 
 
 def test_engine_answers_nobody(shared_server: ServerProcess, endpoint: str) -> None:
     """Every route of a running engine but its health wants its replica's nonce."""
     layout = Layout(shared_server.data_dir)
-    [socket] = layout.run_dir.glob("*.engine")
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine") as client:
-        routes = [("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/completions"), ("GET", "/metrics")]
-        routes += [("POST", "/v1/chat/completions"), ("POST", "/tokenize"), ("GET", "/version")]
-        _walk(client, Process.ENGINE, routes)
+    [path] = layout.run_dir.glob("*.engine")
+    with _on_socket(path) as client:
+        _walk(client, Process.ENGINE, ENGINE_ROUTES)
         assert client.get("/nothing").status_code == 401
 
 

@@ -76,10 +76,11 @@ def test_a_killed_gateway_is_noticed_and_replaced(shared_server: ServerProcess, 
     assert one(shared_server, "headrace.server.gateway") != victim
 
 
-def test_a_killed_engine_ends_the_stream_with_a_clear_error(shared_server: ServerProcess, endpoint: str) -> None:
+def test_a_killed_engine_ends_the_stream_with_a_clear_error(server: ServerProcess, demo_model: Path) -> None:
     """The engine killed: the client is told in the stream, a new replica answers, and why the old one died is kept."""
-    victim = one(shared_server, "headrace_engines")
-    with shared_server.client() as client:
+    endpoint = server.deployed(demo_model)
+    victim = one(server, "headrace_engines")
+    with server.client() as client:
         stream = read_stream(client, endpoint, after_chunks=5, then=lambda: os.kill(victim, signal.SIGKILL))
         assert stream.error is not None
         assert stream.error["code"] == "ENGINE_BROKE_OFF"
@@ -91,7 +92,7 @@ def test_a_killed_engine_ends_the_stream_with_a_clear_error(shared_server: Serve
     assert dead[0]["exit_status"] == -signal.SIGKILL
     assert dead[0]["log_tail"]
     assert dead[0]["failure"]["code"] == "ENGINE_DIED"
-    assert one(shared_server, "headrace_engines") != victim
+    assert one(server, "headrace_engines") != victim
 
 
 def _answers(client: Any, endpoint: str) -> bool:

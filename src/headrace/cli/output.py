@@ -44,7 +44,7 @@ class Output:
             print(text, flush=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-        """Rows under headings for a person, or the sentence that says why there are none; nothing with ``--json``."""
+        """Rows under headings (none if all are empty) for a person, or the sentence that says why there are none; nothing with ``--json``."""
         if self.as_json:
             return
         if not rows:
@@ -52,7 +52,7 @@ class Output:
             return
         from rich.table import Table  # noqa: PLC0415  # `headrace version` starts without Rich
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:

@@ -99,7 +99,7 @@ def watch_deployment(client: Client, deployment_id: str, steps: Steps, *, what: 
             deployment = client.get(f"/headrace/v1/deployments/{deployment_id}")
             assert isinstance(deployment, dict)
             timeline = deployment.get("timeline") or []
-            step.progress(f"{deployment['state']}: {timeline[-1].get('detail', '') if timeline else ''}")
+            step.progress(f"{deployment['state']} {timeline[-1].get('detail', '') if timeline else ''}".rstrip())
             if deployment["state"] == "READY":
                 step.result = "READY"
                 return deployment

@@ -12,7 +12,7 @@ from headrace.cli.endpoints import find_endpoint, short_id
 from headrace.cli.exits import failure_in, text_of
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.output import age, size
-from headrace.resources.errors import EndpointNotFound, NotReady
+from headrace.resources.errors import EndpointNotFound, NotReady, ReplicaNotFound
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -76,7 +76,7 @@ def logs(
     """The last lines that an engine wrote; those of a dead one are kept."""
     with invocation.client() as client:
         replica = _replica(client, wanted)
-        found = client.get(f"{ROOT}/replicas/{replica}/logs", lines=lines)
+        found = _log(client, replica, lines)
         if not follow:
             invocation.output.document(found)
             for line in found["lines"]:
@@ -89,7 +89,20 @@ def logs(
                 invocation.output.event({"replica": replica, "line": line})
             shown = found["lines"]
             time.sleep(_FOLLOW_EVERY_S)
-            found = client.get(f"{ROOT}/replicas/{replica}/logs", lines=_FOLLOW_LINES)
+            found = _log(client, replica, _FOLLOW_LINES)
+
+
+def _log(client: Client, replica: str, lines: int) -> dict[str, Any]:
+    try:
+        found = client.get(f"{ROOT}/replicas/{replica}/logs", lines=lines)
+    except ReplicaNotFound as error:
+        raise ReplicaNotFound(
+            f"There is no replica or endpoint {replica!r}.",
+            evidence=f"Neither an endpoint of project {client.login.project!r} nor a replica has this name.",
+            fix="`headrace status` shows endpoints, `headrace deployments get ID` their replicas.",
+        ) from error
+    assert isinstance(found, dict)
+    return found
 
 
 def new_lines(shown: list[str], now: list[str]) -> list[str]:

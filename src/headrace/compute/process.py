@@ -144,7 +144,8 @@ class LocalProcess:
         if self._stop_wanted:
             self._say("stop")
         with contextlib.suppress(TimeoutError):
-            line = await asyncio.wait_for(_read_line(reader), _ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                line = await _read_line(reader)
             if line and not self._take(msgspec.json.decode(line)):
                 return reader
         self._writer.close()

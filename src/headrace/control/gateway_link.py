@@ -62,7 +62,8 @@ class GatewayLink:
             await self.exchange()
             pause_s = ASK_IN_HASTE_EVERY_S if self.draining or self._status is None else ASK_EVERY_S
             try:
-                await asyncio.wait_for(self._offered.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._offered.wait()
             except TimeoutError:
                 continue
 

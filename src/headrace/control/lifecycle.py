@@ -129,4 +129,5 @@ def _tell_progress(tx: Transaction, deployment: Deployment, report: StageReport,
     if last.detail.startswith(phase) and now - last.at < PROGRESS_EVERY_S:
         return
     copied = f"{gib(report.done_bytes)} of {gib(report.total_bytes)}." if report.total_bytes else ""
-    note(tx, deployment, " ".join(part for part in (f"{phase}:", report.detail, copied) if part))
+    known = " ".join(part for part in (report.detail, copied) if part)
+    note(tx, deployment, f"{phase}: {known}" if known else f"{phase}.")

@@ -25,6 +25,12 @@ class NodeMemory:
         self._written_at = float("-inf")
         self._named_in: dict[str, int] = {}
         self._changed = asyncio.Event()
+        self._released = False
+
+    def release(self) -> None:
+        """Let nobody wait for orders any more: control ends."""
+        self._released = True
+        self._changed.set()
 
     def order(self, orders: NodeOrders) -> None:
         """These are the newest orders; whoever waits for them gets them."""
@@ -40,12 +46,13 @@ class NodeMemory:
     async def newest_orders(self, seen: int, wait_s: float) -> NodeOrders:
         """The orders, at once if they are others than those seen; else when they change, or after ``wait_s``."""
         deadline = asyncio.get_running_loop().time() + wait_s
-        while self.orders is None or self.orders.generation == seen:
+        while not self._released and (self.orders is None or self.orders.generation == seen):
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:
                 break
             try:
-                await asyncio.wait_for(self._changed.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
             except TimeoutError:
                 break
         return self.orders or NodeOrders(generation=0)
@@ -95,6 +102,11 @@ class Nodes:
     def ids(self) -> frozenset[str]:
         """Those that were heard of or asked."""
         return frozenset(self._by_id)
+
+    def release(self) -> None:
+        """Let nobody wait for orders any more."""
+        for node in self._by_id.values():
+            node.release()
 
     def heard_at(self) -> dict[str, float]:
         """When each last reported."""

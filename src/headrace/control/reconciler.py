@@ -87,7 +87,7 @@ class Reconciler:
             self._loop.call_soon_threadsafe(self._woken.set)
 
     async def run(self) -> None:
-        """Reconcile until cancelled; no failure of its own ends it."""
+        """Reconcile until cancelled, once; no failure of its own ends it."""
         self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -95,6 +95,7 @@ class Reconciler:
                 tasks.create_task(self._keep_on(self._link.run, "talking to the gateway"))
         finally:
             self._loop = None
+            self._nodes.release()
             for check in self._checks.values():
                 check.cancel()
 
@@ -136,7 +137,9 @@ class Reconciler:
             due_at = await self.reconcile_once()
             wait_s = RESYNC_EVERY_S if due_at is None else min(RESYNC_EVERY_S, max(0.0, due_at - self._clock()))
             try:
-                await asyncio.wait_for(self._woken.wait(), wait_s)
+                # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the event.
+                async with asyncio.timeout(wait_s):
+                    await self._woken.wait()
             except TimeoutError:
                 continue
 

@@ -194,7 +194,8 @@ class Agent:
                 continue
             self._forget(report)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), HEARTBEAT_S)
+                async with asyncio.timeout(HEARTBEAT_S):  # wait_for can swallow a cancellation on Python 3.11
+                    await self._changed.wait()
 
     def _forget(self, told: NodeReport) -> None:
         """Let go of replicas that are over, were told so, and are in no order any more."""

@@ -263,9 +263,8 @@ class World:
     def deploy(self, **fields: Any) -> Operation:
         """Ask for a deployment, later than for any before it."""
         self.clock.now += 0.001
-        request = DeployRequest(
-            **{"scope": DEFAULT_SCOPE, "artifact_uri": "file:///models/llama", "contract": "test"} | fields
-        )
+        request = DeployRequest(scope=DEFAULT_SCOPE, artifact_uri="file:///models/llama", contract="test")
+        request = msgspec.structs.replace(request, **fields)
         operation = self.write(lambda tx: deploy(tx, request, now=self.clock.now))
         assert isinstance(operation, Operation)
         return operation

@@ -39,7 +39,7 @@ def _app(world: World) -> FastAPI:
 async def _call(
     world: World, method: str, path: str, *, token: str | None = TOKEN, body: bytes = b""
 ) -> httpx.Response:
-    headers = {} if token is None else {"authorization": f"Bearer {token}".encode()}
+    headers = {} if token is None else {b"authorization": f"Bearer {token}".encode()}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=_app(world)), base_url="http://control") as client:
         return await client.request(method, path, headers=headers, content=body)
 

@@ -176,6 +176,20 @@ def test_a_long_poll_ends_when_orders_change(world: World) -> None:
     asyncio.run(scenario())
 
 
+def test_nobody_waits_for_orders_of_a_control_that_ends(world: World) -> None:
+    """A long poll is answered when the reconciler is cancelled, so that the process can end at once."""
+
+    async def scenario() -> None:
+        running = asyncio.create_task(world.reconciler.run())
+        seen = (await world.reconciler.orders("local", seen=0, wait_s=60)).generation
+        poll = asyncio.create_task(world.reconciler.orders("local", seen=seen, wait_s=60))
+        await asyncio.sleep(0)  # it begins to wait
+        running.cancel()
+        assert (await asyncio.wait_for(poll, 30)).generation == seen
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("dead", [False, True], ids=["alive", "dead"])
 def test_an_engine_that_dies_while_draining_is_just_gone(world: World, dead: bool) -> None:
     """Its end was asked for: no failure is recorded, nothing replaces it, and the operation succeeds."""

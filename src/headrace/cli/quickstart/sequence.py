@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from headrace.cli.contexts import Login
     from headrace.cli.quickstart.server import ServerChild
 
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def quickstart(
     invocation: Invocation,
@@ -122,12 +124,15 @@ def _stay(child: ServerChild) -> None:
 
 @contextmanager
 def _every_end_is_an_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this as Ctrl-C does: in order, and leaving nothing behind."""
+    """SIGTERM and SIGHUP end this as Ctrl-C does: in order, and leaving nothing behind.
+
+    SIGINT is taken by name too, because shells start background commands with SIGINT ignored.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in _ENDS}
     try:
         yield
     finally:

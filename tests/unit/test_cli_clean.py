@@ -1,0 +1,68 @@
+"""What `headrace clean` removes, and what it leaves alone."""
+
+import fcntl
+import json
+
+import pytest
+
+from headrace.cli.app import run
+from headrace.cli.clean import Uses, find_items
+from headrace.resources.layout import Layout
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    """A data directory with two staged models, two replicas' folders and an environment of another version."""
+    monkeypatch.delenv("HEADRACE_RUNTIMES_DIR", raising=False)
+    layout = Layout(tmp_path)
+    for folder in (
+        layout.models_dir / "aaa",
+        layout.models_dir / "bbb",
+        layout.replica_dir("1"),
+        layout.replica_dir("2"),
+        layout.runtimes_dir / "transformers-0123456789ab",
+        layout.runtimes_dir / "somebody-elses-folder",
+    ):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x" * 100_000)
+    return layout
+
+
+def test_only_what_nobody_uses_is_found(layout):
+    """Models, replicas and runtimes in use are left alone, and so is what is not ours."""
+    uses = Uses(fingerprints=frozenset({"aaa"}), replicas=frozenset({"1"}))
+    found = {(item.kind, item.path) for item in find_items(layout, uses, everything=False)}
+    assert found == {
+        ("model", str(layout.models_dir / "bbb")),
+        ("replica log", str(layout.replica_dir("2"))),
+        ("runtime", str(layout.runtimes_dir / "transformers-0123456789ab")),
+    }
+
+
+def test_a_dry_run_shows_sizes_and_removes_nothing(layout, capsys):
+    """--dry-run lists what could go, with sizes."""
+    assert run(["clean", "--dry-run", "--json", "--data-dir", str(layout.data_dir)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer["items"]) == 5
+    assert all(item["size_bytes"] >= 100_000 for item in answer["items"])
+    assert (layout.models_dir / "aaa" / "file").exists()
+
+
+def test_it_asks_first(layout, capsys):
+    """Without a terminal and without --yes nothing is removed; with --yes it is."""
+    assert run(["clean", "--data-dir", str(layout.data_dir)]) == 2
+    assert (layout.models_dir / "aaa").exists()
+    assert run(["clean", "--yes", "--data-dir", str(layout.data_dir)]) == 0
+    assert not (layout.models_dir / "aaa").exists()
+    assert (layout.runtimes_dir / "somebody-elses-folder").exists()
+    assert "freed" in capsys.readouterr().out
+
+
+def test_nothing_is_removed_when_a_running_server_cannot_say(layout, capsys):
+    """While the server holds its lock and does not answer, clean refuses."""
+    layout.local_login.write_text(json.dumps({"url": "http://127.0.0.1:1", "key": "k"}))
+    with layout.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run(["clean", "--yes", "--data-dir", str(layout.data_dir)]) == 5
+    assert (layout.models_dir / "aaa").exists()
+    assert "SERVER_UNREACHABLE" in capsys.readouterr().err
