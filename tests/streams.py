@@ -54,13 +54,15 @@ class Stream:
 def read_stream(client: httpx.Client, endpoint: str, *, after_chunks: int, then: Callable[[], object]) -> Stream:
     """Stream `REQUEST` from an endpoint; once `after_chunks` chunks were read, do `then` and read on."""
     stream = Stream()
+    happened = False
     body = REQUEST | {"stream": True, "stream_options": {"include_usage": True}}
     try:
         with client.stream("POST", f"/v1/{endpoint}/chat/completions", json=body) as response:
             assert response.status_code == 200, response.read()
             for line in response.iter_lines():
                 stream.take(line)
-                if stream.chunks == after_chunks and line.startswith("data: "):
+                if stream.chunks == after_chunks and not happened:
+                    happened = True
                     then()
     except httpx.TransportError as error:
         stream.broken = error

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from server_process import ServerProcess
 
 
@@ -83,3 +87,20 @@ def test_nothing_is_left_of_failures(shared_server: ServerProcess) -> None:
     with shared_server.client() as client:
         status = client.get("/headrace/v1/status")
     assert status.status_code == 200
+
+
+def test_an_engine_without_memory_is_classified(server: ServerProcess, demo_model: Path) -> None:
+    """An engine that finds no memory for its weights fails the deployment as out of memory, with its last words.
+
+    The node's address space is limited from outside, and its engines inherit that.
+    """
+    program = Path(__file__).parent.parent / "engine" / "import_size.py"
+    asked = subprocess.run([os.environ["HEADRACE_TEST_ENGINE_PYTHON"], program], check=True, capture_output=True)
+    [node] = server.pids("headrace.server.node")
+    limit_bytes = int(asked.stdout) + 150 * 2**20
+    resource.prlimit(node, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    operation = server.await_operation(server.deploy(demo_model))
+    detail = operation["error"]["details"][0]
+    assert detail["reason"] == "ENGINE_OUT_OF_MEMORY", operation
+    assert detail["metadata"]["evidence"]
+    assert not server.pids("headrace_engines")

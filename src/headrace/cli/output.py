@@ -44,7 +44,10 @@ class Output:
             print(text, flush=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-        """Rows under headings (none if all are empty) for a person, or the sentence that says why there are none; nothing with ``--json``."""
+        """Rows under headings for a person, or the sentence that says why there are none; nothing with ``--json``.
+
+        Headings that are all empty are left out.
+        """
         if self.as_json:
             return
         if not rows:
