@@ -6,6 +6,7 @@ and under 20 s when everything is done already.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -60,7 +61,7 @@ def phases(report: Report, server: ServerProcess, model: Path) -> None:
         timeline = client.get(f"/headrace/v1/deployments/{deployment['id']}").json()["timeline"]
     moves = [(move["state"], move["at"]) for move in timeline]
     firsts = [move for index, move in enumerate(moves) if not index or move[0] != moves[index - 1][0]]
-    for (state, at), (_, until) in zip(firsts, firsts[1:], strict=False):
+    for (state, at), (_, until) in itertools.pairwise(firsts):
         report.row(f"deploy: {state}", f"{until - at:.2f} s", "")
     report.row("deploy: command to READY", f"{whole_s:.2f} s", "")
     assert json.loads(done.stdout)

@@ -10,7 +10,7 @@ from environment import cache_dir, say
 from headrace.runtimes import Environments, find
 from headrace.weights.demo import fetch_demo_model
 
-DEMO_MODEL = "smollm2-135m-instruct"
+DEMO_MODEL = "SmolLM2-135M-Instruct"
 
 
 def prepare() -> dict[str, str]:
@@ -19,7 +19,7 @@ def prepare() -> dict[str, str]:
     say("text runtime and demo model")
     started = time.monotonic()
     runtime = Environments(cache / "runtimes").install(find("transformers"), progress=say)
-    model = fetch_demo_model(cache / "models" / DEMO_MODEL)
+    model = fetch_demo_model(cache / "demo" / DEMO_MODEL)
     say(f"there after {time.monotonic() - started:.0f} s")
     return os.environ | {
         "HEADRACE_CACHE_DIR": str(cache),

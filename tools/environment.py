@@ -62,7 +62,7 @@ def ensure(*, dev: bool) -> Path:
         if not python.exists():
             _quietly([sys.executable, "-m", "venv", str(home)])
         packages = ["--editable", str(ROOT), *(project["dependency-groups"]["dev"] if dev else [])]
-        _quietly([str(python), "-m", "pip", "install", "--disable-pip-version-check", *packages])
+        _quietly([str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *packages])
         stamp.write_text(wanted)
         say(f"environment ready in {time.monotonic() - started:.0f} s")
     return python

@@ -154,5 +154,5 @@ READY at {url}/v1/projects/{project}/locations/{location}/endpoints/{endpoint}
 OpenAI-compatible at {url}/v1, model {endpoint!r}. Try:
   headrace chat {endpoint}
   headrace predict {endpoint} --prompt 'The river'
-  curl {url}/v1/chat/completions -H "Authorization: Bearer $HEADRACE_API_KEY" -H 'Content-Type: application/json' \\
+  curl {url}/v1/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' \\
     -d '{{"model": "{endpoint}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'"""

@@ -69,7 +69,9 @@ def make_environment(
     command = [str(path / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     index = os.environ.get(TORCH_INDEX_VARIABLE)
     extra = ["--extra-index-url", index] if index else []
-    _run(runtime.name, [*command, "--progress-bar", "off", *extra, "-r", str(requirements)], lock, progress, cancelled)
+    # Python compiles what is imported, when it is: pip would compile all of torch and transformers, for 20 s.
+    options = ["--progress-bar", "off", "--no-compile", *extra]
+    _run(runtime.name, [*command, *options, "-r", str(requirements)], lock, progress, cancelled)
 
 
 def step(line: str) -> str:

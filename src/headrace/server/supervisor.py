@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -112,6 +112,11 @@ def _listen(settings: ServeSettings, say: Callable[[str], None]) -> socket.socke
     raise AssertionError("the loop returns or raises")
 
 
+async def _all_ready(children: Iterable[Child]) -> None:
+    for child in children:
+        await child.ready.wait()
+
+
 class _Supervisor:
     def __init__(
         self, settings: ServeSettings, layout: Layout, listener: socket.socket, url: str, say: Callable[[str], None]
@@ -134,12 +139,11 @@ class _Supervisor:
         await self._prepare()
         children = (self._control, self._node, self._gateway)
         keeping = [asyncio.create_task(child.keep_alive(self._say)) for child in children]
-        ready = asyncio.gather(*(child.ready.wait() for child in children))
+        ready = asyncio.create_task(_all_ready(children))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if stopping.done():
-            ready.cancel()
-        else:
+        ready.cancel()
+        if not stopping.done():
             self._say(f"Headrace serves at {self._url}  (data in {self._layout.data_dir}; Ctrl-C stops it)")
         await stopping
         self._say("Stopping: running requests may finish.")

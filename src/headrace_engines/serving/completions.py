@@ -100,7 +100,7 @@ def _submit(
     default: int,
 ) -> TextStream:
     """Check the token budget and queue the sequence. From here on it must be read or cancelled."""
-    generator, codec = engine.served
+    generator, codec, defaults = engine.served
     max_tokens = parameters.max_tokens or default
     min_tokens = parameters.min_tokens or 0
     if not prompt_ids:
@@ -124,7 +124,7 @@ def _submit(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
         ignore_eos=bool(parameters.ignore_eos),
-        sampling=parameters.sampling,
+        sampling=parameters.sampling(defaults),
     )
     try:
         generation = generator.submit(request)

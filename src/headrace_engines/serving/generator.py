@@ -185,10 +185,17 @@ class Generator(ABC):
 
 
 class ServedModel(NamedTuple):
-    """What the shell serves: token computation and text, two halves of one model."""
+    """What the shell serves: token computation and text, two halves of one model.
+
+    Attributes:
+        generator: Computes tokens.
+        codec: Turns text into tokens and back.
+        sampling: How tokens are picked where a request does not say.
+    """
 
     generator: Generator
     codec: TextCodec
+    sampling: Sampling = Sampling()
 
 
 OnDeath = Callable[[FatalError], None]

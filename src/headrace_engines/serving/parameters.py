@@ -88,13 +88,12 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    @property
-    def sampling(self) -> Sampling:
-        """How tokens are picked; what was not said keeps the seam's default."""
+    def sampling(self, defaults: Sampling) -> Sampling:
+        """How tokens are picked; what was not said keeps the model's default."""
         given = {name: value for name in Sampling.__struct_fields__ if (value := getattr(self, name)) is not None}
         if given.get("top_k") == -1:  # vLLM's way to say "all of them"
             given["top_k"] = 0
-        return Sampling(**given)
+        return msgspec.structs.replace(defaults, **given)
 
     @property
     def stops(self) -> list[str]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from headrace_engines.serving.fatal import FatalError, fatal_from, is_out_of_memory
 from headrace_engines.serving.generator import Limits, OnDeath, ServedModel
+from headrace_engines.serving.recommended import recommended_sampling
 from headrace_engines.transformers.batch import InterleavedBatch
 from headrace_engines.transformers.generator import SteppingGenerator
 from headrace_engines.transformers.tokenizer import HuggingFaceCodec
@@ -78,7 +79,7 @@ def load(options: LoadOptions, loop: asyncio.AbstractEventLoop, on_death: OnDeat
         loop=loop,
         on_death=on_death,
     )
-    return ServedModel(generator, HuggingFaceCodec(tokenizer))
+    return ServedModel(generator, HuggingFaceCodec(tokenizer), recommended_sampling(options.folder))
 
 
 def _device(wanted: str) -> str:

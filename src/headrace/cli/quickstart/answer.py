@@ -77,12 +77,12 @@ def three_commands(url: str, endpoint: str, *, headrace: str = "headrace") -> st
     return f"""\
 {headrace} chat {endpoint}
 
-export HEADRACE_API_KEY=$({headrace} keys create me --role predictor --secret-only)
+export OPENAI_API_KEY=$({headrace} keys create me --role predictor --secret-only)
 
-curl {url}/v1/chat/completions -H "Authorization: Bearer $HEADRACE_API_KEY" -H 'Content-Type: application/json' \\
+curl {url}/v1/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' \\
   -d '{{"model": "{endpoint}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
 
-python3 -c 'import os, openai
-client = openai.OpenAI(base_url="{url}/v1", api_key=os.environ["HEADRACE_API_KEY"])
+python3 -c 'import openai
+client = openai.OpenAI(base_url="{url}/v1")
 messages = [{{"role": "user", "content": "Hello!"}}]
 print(client.chat.completions.create(model="{endpoint}", messages=messages).choices[0].message.content)'"""
