@@ -123,3 +123,17 @@ def test_sigterm_drains_then_stops(server: ServerProcess, demo_model: Path) -> N
     assert stream.usage["completion_tokens"] == TOKENS
     assert server.process.wait(timeout=60) == 0
     assert not server.processes()
+
+
+def test_a_stop_and_a_start_bring_everything_back(server: ServerProcess, demo_model: Path) -> None:
+    """Stopped and started again, the same endpoint serves again with a new engine, and nothing counts as failed."""
+    endpoint = server.deployed(demo_model)
+    key = server.key
+    assert server.stop() == 0
+    assert not server.processes()
+    server.restart()
+    assert server.key == key, "keys outlive a restart"
+    with server.client() as client:
+        assert eventually(lambda: _answers(client, endpoint))
+        status = client.get("/headrace/v1/status").json()
+    assert not status["last_error"]

@@ -56,7 +56,8 @@ def _fold_node(tx: Transaction, report: NodeReport, now: float) -> None:
 def _fold_replica(tx: Transaction, replica: Replica, report: ReplicaReport) -> None:
     if report.state not in _ENDED:
         _follow(tx, replica, report)
-    elif replica.state is ReplicaState.DRAINING:  # it was told to end
+    elif replica.state is ReplicaState.DRAINING or (report.state is ReplicaState.GONE and report.failure is None):
+        # It was told to end, or its node was, and drained it: nothing failed.
         tx.move(replica, ReplicaState.GONE, exit_status=report.exit_status, log_tail=report.log_tail)
     else:
         _fail(tx, replica, report)
