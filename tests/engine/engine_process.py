@@ -136,7 +136,8 @@ def start_engine(
     program: tuple[str, ...] = ("-m", "headrace_engines.transformers", "--threads", THREADS),
 ) -> Iterator[EngineProcess]:
     """A starting engine, in a place where an earlier one left its socket behind; it is ended with the block."""
-    environment = os.environ | {"PYTHONPATH": str(source_root())}
+    # As the runtime starts it (headrace.runtimes.transformers): threads that wait do not spin.
+    environment = os.environ | {"PYTHONPATH": str(source_root()), "OMP_WAIT_POLICY": "PASSIVE"}
     if token:
         environment["HEADRACE_ENGINE_TOKEN"] = token
     python = required("HEADRACE_TEST_ENGINE_PYTHON")

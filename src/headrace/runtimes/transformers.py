@@ -56,6 +56,9 @@ class TransformersRuntime:
                 "HF_HUB_OFFLINE": "1",
                 "TRANSFORMERS_OFFLINE": "1",
                 "OMP_NUM_THREADS": str(launch.threads),
+                # Threads that spin while they wait for each other starve whoever holds the core they wait for: with
+                # two engines on two cores, spinning made both some ten times slower (bench/NOTES.md).
+                "OMP_WAIT_POLICY": "PASSIVE",
                 TOKEN_VARIABLE: launch.nonce,
             },
         )
