@@ -1,7 +1,7 @@
 # The daily commands. Everything is made outside the clone, in ~/.cache/headrace (HEADRACE_CACHE_DIR moves it).
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 RUN = @test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer on the PATH. Fix: install one, or name it: make PYTHON=/path/to/python3.11 …"; exit 2; }; \
-	$(PYTHON) tools/environment.py run
+	exec $(PYTHON) tools/environment.py
 
 .PHONY: quickstart test lint format clean-cache help
 help: ## what can be made

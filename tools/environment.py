@@ -2,12 +2,11 @@
 
 Standard library only: this runs before anything is installed.
 
-    python3 tools/environment.py run [--dev] -- headrace quickstart
+    python3 tools/environment.py [--dev] -- headrace quickstart
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -58,14 +57,21 @@ def ensure(*, dev: bool) -> Path:
         if stamp.exists() and stamp.read_text() == wanted and python.exists():
             return python
         started = time.monotonic()
-        say(f"making the environment {home}")
-        if not python.exists():
-            _quietly([sys.executable, "-m", "venv", str(home)])
+        say(f"making the environment {home} (about 20 s with pip's cache warm)")
+        if not _has_pip(python):  # none yet, or one whose making was interrupted
+            _quietly([sys.executable, "-m", "venv", "--clear", str(home)])
         packages = ["--editable", str(ROOT), *(project["dependency-groups"]["dev"] if dev else [])]
         _quietly([str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *packages])
         stamp.write_text(wanted)
         say(f"environment ready in {time.monotonic() - started:.0f} s")
     return python
+
+
+def _has_pip(python: Path) -> bool:
+    if not python.exists():
+        return False
+    asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
+    return asked.returncode == 0
 
 
 @contextlib.contextmanager
@@ -83,22 +89,28 @@ def _quietly(command: list[str]) -> None:
         raise SystemExit(f"error: {' '.join(command[:6])} … ended with {done.returncode}")
 
 
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Our own options, and the command after the double dash."""
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :]
+
+
 def main() -> None:
     """Look at the machine, make the environment, become the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run"])
-    parser.add_argument("--dev", action="store_true", help="with what the tests and linters need")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    arguments = parser.parse_args()
+    ours, command = _split(sys.argv[1:])
+    if not command or ours not in ([], ["--dev"]):
+        raise SystemExit(__doc__)
     preflight = runpy.run_path(str(PREFLIGHT))
     gaps = preflight["find_gaps"](cache_dir())
     if gaps:
         raise SystemExit(preflight["report"](gaps))
-    python = ensure(dev=arguments.dev)
-    command = [part for part in arguments.command if part != "--"]
+    python = ensure(dev=bool(ours))
     program = python.parent / command[0]
     os.execv(program, [str(program), *command[1:]])
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Run it again: it goes on from here.")

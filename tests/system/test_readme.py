@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli.quickstart.prepare import demo_model_dir
 from server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,12 @@ def test_quickstart(tmp_path: Path) -> None:
 def test_the_commands_between(shared_server: ServerProcess, demo_model: Path) -> None:
     """The commands on your own weights work in one shell, one after another, with the server's own login."""
     between = commands()[1:-1]
-    assert between[0].startswith("MODEL=")
+    assert between[0] == "MODEL=~/.cache/headrace/demo/SmolLM2-135M-Instruct"
+    with_defaults = {"HEADRACE_CACHE_DIR": "", "XDG_CACHE_HOME": "", "HOME": "/home/newcomer"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in with_defaults.items():
+            patch.setenv(name, value)
+        assert demo_model_dir() == Path("/home/newcomer/.cache/headrace/demo/SmolLM2-135M-Instruct")
     script = "\n".join([f"MODEL={demo_model}", *between[1:]]).replace("http://127.0.0.1:8080", shared_server.url)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HEADRACE_")} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

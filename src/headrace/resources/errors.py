@@ -470,6 +470,18 @@ class DataDirInUse(FailedPrecondition):
     code = "DATA_DIR_IN_USE"
 
 
+class DataDirUnusable(FailedPrecondition):
+    """The data directory cannot be made, read or written, or holds a folder where a file should be."""
+
+    code = "DATA_DIR_UNUSABLE"
+
+
+class DatabaseCorrupt(FailedPrecondition):
+    """The database file is damaged, or is no database."""
+
+    code = "DATABASE_CORRUPT"
+
+
 # --- runtimes and engines -------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.resources.errors import DataDirInUse, InternalError, PortTaken
+from headrace.resources.errors import DataDirInUse, DataDirUnusable, Failure, InternalError, PortTaken, error_from
 from headrace.resources.layout import Layout
 from headrace.server.children import Child
 from headrace.server.files import private_dir, write_private
@@ -54,19 +54,32 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
 
     Raises:
         DataDirInUse: Another server runs on the same data directory.
+        DataDirUnusable: It cannot be written.
+        DatabaseCorrupt: What is in it is no database.
         PortTaken: The port is taken, and no other was to be tried.
     """
     layout = Layout(settings.data_dir)
-    private_dir(layout.data_dir)
-    private_dir(layout.run_dir)
-    private_dir(layout.logs_dir)
+    _make_folders(layout)
     with _sole_server(layout), _listen(settings, say) as listener:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104 - compared, not bound
-        if not layout.internal_token.exists():
-            write_private(layout.internal_token, secrets.token_urlsafe(32).encode())
+        # Fresh at each start: only our own three processes show it, and they start below.
+        write_private(layout.internal_token, secrets.token_urlsafe(32).encode())
         asyncio.run(_Supervisor(settings, layout, listener, url, say).run())
+
+
+def _make_folders(layout: Layout) -> None:
+    try:
+        for folder in (layout.data_dir, layout.run_dir, layout.logs_dir):
+            private_dir(folder)
+        layout.lock.open("a").close()
+    except OSError as error:
+        raise DataDirUnusable(
+            f"The data directory {layout.data_dir} cannot be used.",
+            evidence=str(error),
+            fix="Make it writable for this user, or serve from another --data-dir.",
+        ) from None
 
 
 @contextlib.contextmanager
@@ -156,11 +169,16 @@ class _Supervisor:
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         output, _ = await preparing.communicate()
-        if preparing.returncode:
+        if not preparing.returncode:
+            return
+        try:
+            failure = msgspec.json.decode(output, type=Failure)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise InternalError(
                 f"The data directory {self._layout.data_dir} could not be made ready.",
                 evidence=output.decode(errors="replace")[-2000:],
-            )
+            ) from None
+        raise error_from(failure)
 
     async def _stop(self, keeping: list[asyncio.Task[None]]) -> None:
         """Gateway first (it drains), then the node (it ends the replicas), control last (it records both)."""
