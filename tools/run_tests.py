@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ class Tally(NamedTuple):
 
 def main() -> int:
     """Run what was asked for: nothing said means everything."""
+    # A job in a shell's background ignores SIGINT, and so would all it starts; tests of Ctrl-C must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asked = [word for word in sys.argv[1:] if word in {"lint", *FOLDERS}] or ["lint", *FOLDERS]
     extra = [word for word in sys.argv[1:] if word not in {"lint", *FOLDERS}]
     tallies = []
