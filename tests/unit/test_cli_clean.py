@@ -43,17 +43,29 @@ def test_a_dry_run_shows_sizes_and_removes_nothing(layout, capsys):
     """--dry-run lists what could go, with sizes."""
     assert run(["clean", "--dry-run", "--json", "--data-dir", str(layout.data_dir)]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert len(answer["items"]) == 5
+    assert [item["kind"] for item in answer["items"]].count("replica log") == 2
+    assert len(answer["items"]) == 3
     assert all(item["size_bytes"] >= 100_000 for item in answer["items"])
     assert (layout.models_dir / "aaa" / "file").exists()
+
+
+def test_without_a_server_staged_models_stay(layout, capsys):
+    """Nobody can say which staged models are in use: they are left out, and the total is that of the rest."""
+    assert run(["clean", "--dry-run", "--data-dir", str(layout.data_dir)]) == 0
+    out = capsys.readouterr().out
+    assert str(layout.models_dir) not in out
+    assert "Staged models are left out" in out
+    assert "3 in all, " in out
 
 
 def test_it_asks_first(layout, capsys):
     """Without a terminal and without --yes nothing is removed; with --yes it is."""
     assert run(["clean", "--data-dir", str(layout.data_dir)]) == 2
-    assert (layout.models_dir / "aaa").exists()
+    assert layout.replica_dir("1").exists()
+    assert "fix: Add --yes." in capsys.readouterr().err
     assert run(["clean", "--yes", "--data-dir", str(layout.data_dir)]) == 0
-    assert not (layout.models_dir / "aaa").exists()
+    assert not layout.replica_dir("1").exists()
+    assert (layout.models_dir / "aaa").exists()
     assert (layout.runtimes_dir / "somebody-elses-folder").exists()
     assert "freed" in capsys.readouterr().out
 

@@ -11,6 +11,7 @@ import pytest
 from cli_server import chunk, google_error, serving, sse
 
 from headrace.cli.app import run
+from headrace.cli.output import Output
 from headrace.resources.errors import CODES
 
 SCOPE = "projects/default/locations/us-central1"
@@ -117,6 +118,25 @@ def test_the_key_is_sent_and_never_printed(server, capsys):
     assert "hr-test" not in captured.out + captured.err
 
 
+@pytest.mark.parametrize("identifier", ["../endpoints/x", "..", "a?b=c", "a#b", "a\nb"])
+def test_an_id_stays_where_it_belongs(server, capsys, identifier):
+    """Whatever is given as an id, the request goes below the models of the project, or nowhere."""
+    assert run(["models", "get", identifier]) == 3
+    assert [line.partition("/models/")[0] for line, _, _ in server.requests] == [f"GET /v1beta1/{SCOPE}"]
+    capsys.readouterr()
+
+
+def test_a_defect_has_no_traceback(server, capsys):
+    """What nobody expected ends as INTERNAL with 1, for people and for programs."""
+    server.answers[LIST] = (200, ["not", "an", "object"])
+    assert run(["endpoints"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error INTERNAL: ")
+    assert "Traceback" not in err
+    assert run(["endpoints", "--json"]) == 1
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "INTERNAL"
+
+
 # --- lists ----------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +148,17 @@ def test_tables_for_people(server, capsys):
     assert len(out.splitlines()) == 2
     assert "x" * 200 in out
     assert "\x1b" not in out
+
+
+def test_tables_fit_a_narrow_terminal(capsys):
+    """On 80 columns the first column is whole, spare ones are left out, and paths are cut in the middle."""
+    rows = [("5647715533779560032", "1", "/home/newcomer/.cache/headrace/demo/SmolLM2-135M-Instruct/and/on", "x" * 20)]
+    Output(as_json=False, width=80).table(("ID", "V", "WHERE", "WHY"), rows, empty="", spare=("V",), paths=("WHERE",))
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "WHERE", "WHY"]
+    assert len(row) <= 80
+    assert row.startswith("5647715533779560032  /home/")
+    assert "…" in row
 
 
 def test_the_bare_name_of_a_group_lists(server, capsys):
@@ -238,6 +269,16 @@ def test_predict_with_prompts(server, capsys):
     assert [each["prompt"] for each in body["instances"]] == ["a", "b"]
 
 
+def test_a_continuation_is_shown_without_its_prompt(server, capsys):
+    """People see what the model wrote; what was sent before it is for programs."""
+    whole = "Prompt:\na\nOutput:\n river"
+    server.answers[f"POST /v1/{SCOPE}/endpoints/7:predict"] = (200, {"predictions": [whole]})
+    assert run(["predict", "rivers", "--prompt", "a"]) == 0
+    assert capsys.readouterr().out == " river\n"
+    assert run(["predict", "rivers", "--prompt", "a", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["predictions"] == [whole]
+
+
 def test_predict_with_a_file(server, capsys, tmp_path):
     """A body in a file is sent as it is, also while the control plane cannot say which endpoint is meant."""
     server.answers[LIST] = (503, google_error(503, "CONTROL_PLANE_DOWN", "It is down."))
@@ -290,11 +331,12 @@ def test_deploy_shows_each_phase_with_its_seconds(server, capsys, tmp_path):
         assert re.search(rf"{phase} +2\.0 s", out), out
     assert "READY" in out
     assert f"{server.url}/v1/{SCOPE}/endpoints/7" in out
-    assert out.count("headrace chat 7") == 1
+    assert out.count("headrace chat rivers") == 1
+    assert '"max_tokens": 60' in out
     (body,) = server.asked("POST /headrace/v1/deployments")
     assert body["artifact_uri"] == str(tmp_path.resolve())
     assert (body["max_model_len"], body["endpoint_id"], body["project"]) == (512, "e", "default")
-    assert "seen=2" in server.requests[-1][0]
+    assert any("seen=2" in line for line, _, _ in server.requests)
 
 
 def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
@@ -303,8 +345,64 @@ def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
     server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
     failed = _operation("FAILED", _moves("ACCEPTED", "FAILED"), failure=failure)
     server.answers["GET /headrace/v1/operations/5"] = (200, failed)
+    dead = {**ENDPOINT, "deployedModels": [{"id": "70", "headrace": {"state": "FAILED"}}]}
+    server.answers[LIST] = (200, {"endpoints": [dead]})
     assert run(["deploy", str(tmp_path)]) == 1
-    assert "error ENGINE_DIED: It died." in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "error ENGINE_DIED: It died." in captured.err
+    assert "headrace undeploy rivers --yes" in captured.out
+
+
+def _named(identifier, state):
+    return {"name": f"{SCOPE}/endpoints/{identifier}", "displayName": "river", "deployedModels": _bound(state)}
+
+
+def _bound(state):
+    return [{"id": "70", "headrace": {"state": state}}] if state else []
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "onto"),
+    [
+        ([], ""),
+        ([_named("1", "FAILED")], "1"),
+        ([_named("1", "READY")], "1"),
+        ([_named("1", "FAILED"), _named("2", "READY")], "2"),
+        ([{**_named("1", "READY"), "headrace": {"deleting": True}}], ""),
+    ],
+)
+def test_a_name_that_exists_is_deployed_onto(server, capsys, tmp_path, endpoints, onto):
+    """Deploying again under a name goes to the endpoint that has it, before all to the one that is READY."""
+    server.answers[LIST] = (200, {"endpoints": endpoints})
+    server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
+    assert run(["deploy", str(tmp_path), "--name", "river", "--no-wait"]) == 0
+    (body,) = server.asked("POST /headrace/v1/deployments")
+    assert body["endpoint_id"] == onto
+    assert ("river exists" in capsys.readouterr().out) is bool(onto)
+
+
+@pytest.mark.parametrize("state", ["READY", "FAILED"])
+def test_a_name_of_several_is_refused(server, capsys, tmp_path, state):
+    """Where nothing tells which endpoint of the name is meant, nothing is sent, and their ids are named."""
+    server.answers[LIST] = (200, {"endpoints": [_named("1", state), _named("2", state)]})
+    assert run(["deploy", str(tmp_path), "--name", "river"]) == 1
+    err = capsys.readouterr().err
+    assert "NAME_TAKEN" in err
+    assert "1, 2" in err
+    assert not server.asked("POST /headrace/v1/deployments")
+
+
+def test_a_name_of_the_hub_is_told_how_to_fetch(server, capsys):
+    """ORG/NAME that is no folder gets the command that makes it one."""
+    assert run(["deploy", "org/name"]) == 3
+    assert "hf download org/name --local-dir name" in capsys.readouterr().err
+
+
+def test_an_unknown_runtime_is_wrong_usage(server, capsys, tmp_path):
+    """A runtime that does not exist is found out before anything is sent."""
+    assert run(["deploy", str(tmp_path), "--runtime", "nonsense"]) == 2
+    assert "RUNTIME_UNKNOWN" in capsys.readouterr().err
+    assert server.requests == []
 
 
 def test_waiting_ends_with_the_timeout(server, capsys, tmp_path):
@@ -333,7 +431,7 @@ def test_no_wait_prints_the_operation(server, capsys, tmp_path):
 
 def test_a_folder_that_is_not_there_is_not_sent(server, capsys, tmp_path):
     """A misspelt folder is found out on this side; the evidence names the part that is wrong."""
-    assert run(["deploy", str(tmp_path / "no" / "such")]) == 1
+    assert run(["deploy", str(tmp_path / "no" / "such")]) == 3
     err = capsys.readouterr().err
     assert "ARTIFACTS_NOT_FOUND" in err
     assert "'no'" in err
@@ -362,6 +460,7 @@ def test_undeploy_can_keep_the_endpoint(server):
 def test_nothing_is_destroyed_unasked(server, capsys):
     """Without a terminal and without --yes a destroying command does nothing."""
     assert run(["undeploy", "rivers"]) == 2
+    assert "fix: Add --yes." in capsys.readouterr().err
     assert not any(line.startswith("DELETE") for line, _, _ in server.requests)
     capsys.readouterr()
 

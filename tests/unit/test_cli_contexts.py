@@ -1,13 +1,15 @@
 """Which server a command talks to, and with which key."""
 
+import fcntl
 import json
 import stat
+from contextlib import contextmanager
 
 import pytest
 
 from headrace.cli import contexts
 from headrace.cli.contexts import Context, ContextFile, Wish, resolve
-from headrace.resources.errors import NotLoggedIn
+from headrace.resources.errors import NotLoggedIn, ServerUnreachable
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +24,18 @@ def _store(**stored):
     contexts.save(ContextFile(current=next(iter(stored)), contexts=stored))
 
 
-def _serve_locally(tmp_path, url="http://127.0.0.1:8080", key="hr-local"):
+def _local_login(tmp_path, url="http://127.0.0.1:8080", key="hr-local"):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "login.json").write_text(json.dumps({"url": url, "key": key}))
+
+
+@contextmanager
+def _served_locally(tmp_path):
+    """As a server leaves its data directory while it runs."""
+    _local_login(tmp_path)
+    with (tmp_path / "data" / "serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def test_the_file_is_private():
@@ -61,27 +72,44 @@ def test_environment_wins_over_the_current_context(monkeypatch):
 
 def test_the_current_context_wins_over_the_local_server(tmp_path):
     """What login stored is stronger than a server that happens to run here."""
-    _serve_locally(tmp_path)
     _store(default=Context(url="http://stored", key="stored", project="p"))
-    login = resolve(Wish())
+    with _served_locally(tmp_path):
+        login = resolve(Wish())
+        assert not contexts.finds("http://127.0.0.1:8080", tmp_path / "data")
     assert (login.url, login.key, login.project) == ("http://stored", "stored", "p")
 
 
 def test_the_local_server_is_found_without_a_login(tmp_path):
     """The owner of a server on this machine needs no login."""
-    _serve_locally(tmp_path)
-    login = resolve(Wish())
+    with _served_locally(tmp_path):
+        login = resolve(Wish())
+        assert contexts.finds("http://127.0.0.1:8080", tmp_path / "data")
     assert (login.url, login.key) == ("http://127.0.0.1:8080", "hr-local")
+
+
+def test_a_server_that_is_gone_is_not_believed(tmp_path):
+    """A login file whose server holds no lock is no login: its port may be somebody else's by now."""
+    _local_login(tmp_path)
+    with pytest.raises(ServerUnreachable):
+        resolve(Wish())
+    with pytest.raises(NotLoggedIn):
+        resolve(Wish(url="http://127.0.0.1:8080"))
+
+
+def test_names_stay_one_segment_of_a_path():
+    """A project that a person names cannot lead a request to another path."""
+    login = resolve(Wish(url="http://one", key="k", project="../x", location=".."))
+    assert login.scope == "projects/..%2Fx/locations/%2E%2E"
 
 
 def test_a_stored_key_goes_to_its_own_address_only(tmp_path):
     """A key that is stored for one server is never sent to another."""
-    _serve_locally(tmp_path)
     _store(default=Context(url="http://stored", key="stored"))
-    with pytest.raises(NotLoggedIn):
-        resolve(Wish(url="http://elsewhere"))
-    assert resolve(Wish(url="http://stored/")).key == "stored"
-    assert resolve(Wish(url="http://127.0.0.1:8080")).key == "hr-local"
+    with _served_locally(tmp_path):
+        with pytest.raises(NotLoggedIn):
+            resolve(Wish(url="http://elsewhere"))
+        assert resolve(Wish(url="http://stored/")).key == "stored"
+        assert resolve(Wish(url="http://127.0.0.1:8080")).key == "hr-local"
 
 
 def test_a_named_context_is_taken_whole(monkeypatch):

@@ -1,5 +1,6 @@
 """Quickstart's parts: the gap report, progress without a terminal, the streamed answer, the child's port."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from headrace.cli.quickstart.prepare import demo_model_dir
 from headrace.cli.quickstart.server import answering_server
 from headrace.hardware.preflight import Gap
 from headrace.resources.errors import AnswerNotStreamed, MachineGaps
-from headrace.resources.layout import Layout
 
 CHAT = "POST /v1/chat/completions"
 
@@ -80,6 +80,18 @@ def test_phases_show_the_seconds_of_each():
     assert phases.current == "STARTING"
 
 
+def test_a_phase_that_is_over_tells_no_progress():
+    """Of copying remains how much it was, not how far it had come when it was last seen."""
+    lines = []
+    details = ("Copying.", "Copying: 0.00 GiB of 0.25 GiB.")
+    moves = [{"state": "STAGING", "at": float(at), "detail": detail} for at, detail in enumerate(details)]
+    Phases(lines.append).update([*moves, {"state": "PLACING", "at": 3.0, "detail": ""}])
+    assert [line.split(maxsplit=3)[-1] for line in lines] == ["0.25 GiB copied."]
+    opening = {"state": "STAGING", "at": 0.0, "detail": "0.25 GiB of files; runtime transformers."}
+    Phases(lines.append).update([opening, *moves, {"state": "PLACING", "at": 3.0, "detail": ""}])
+    assert lines[-1].endswith("0.25 GiB of files; runtime transformers.")
+
+
 def test_the_answer_is_shown_piece_by_piece(server, capsys):
     """The streamed answer is printed and measured."""
     server.answers[CHAT] = sse(chunk("It "), chunk("bends."))
@@ -125,24 +137,36 @@ def test_the_commands_to_try_hold_no_key():
     assert 'openai.OpenAI(base_url="http://127.0.0.1:8081/v1"' in text
     assert "headrace chat smollm2" in text
     assert "hr-" not in text
+    assert "--url" not in text
+    assert text.count("max_tokens") == 2
+    elsewhere = three_commands("http://127.0.0.1:8081", "smollm2", url_needed=True)
+    assert elsewhere.count(" --url http://127.0.0.1:8081") == 2
 
 
 def test_the_model_may_live_in_a_shared_cache(tmp_path, monkeypatch):
-    """HEADRACE_CACHE_DIR holds the model for all data directories; without, it is in the data directory."""
+    """HEADRACE_CACHE_DIR holds the model for all data directories; without, the user's cache folder."""
     monkeypatch.delenv("HEADRACE_CACHE_DIR", raising=False)
-    assert demo_model_dir(Layout(tmp_path / "data")).is_relative_to(tmp_path / "data")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert demo_model_dir() == tmp_path / ".cache" / "headrace" / "demo" / "SmolLM2-135M-Instruct"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert demo_model_dir() == tmp_path / "xdg" / "headrace" / "demo" / "SmolLM2-135M-Instruct"
     monkeypatch.setenv("HEADRACE_CACHE_DIR", str(tmp_path / "cache"))
-    assert demo_model_dir(Layout(tmp_path / "data")).is_relative_to(tmp_path / "cache")
+    assert demo_model_dir() == tmp_path / "cache" / "demo" / "SmolLM2-135M-Instruct"
 
 
 def test_a_server_that_answers_is_found(server, tmp_path):
     """A data directory's server is used when it answers to the key in its login file, and only then."""
     assert answering_server(tmp_path) is None
     (tmp_path / "login.json").write_text(json.dumps({"url": server.url, "key": "hr-x"}))
-    server.answers["GET /headrace/v1/whoami"] = (401, google_error(401, "UNKNOWN_KEY", "Unknown."))
     assert answering_server(tmp_path) is None
-    server.answers["GET /headrace/v1/whoami"] = (200, {"name": "me"})
-    found = answering_server(tmp_path)
+    assert server.requests == [], "without the lock of a server its key is shown to nobody"
+    with (tmp_path / "serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server.answers["GET /headrace/v1/whoami"] = (401, google_error(401, "UNKNOWN_KEY", "Unknown."))
+        assert answering_server(tmp_path) is None
+        server.answers["GET /headrace/v1/whoami"] = (200, {"name": "me"})
+        found = answering_server(tmp_path)
     assert found is not None
     assert found.url == server.url
 

@@ -26,29 +26,31 @@ from headrace.cli import (
     status,
     version,
 )
-from headrace.cli.exits import EXIT_CODES_LINE, ExitCode
+from headrace.cli.exits import EXIT_CODES_LINE, USAGE, ExitCode
+from headrace.cli.help import Group
 
 _GROUPS = (
     quickstart,
     serve,
-    login,
     deploy,
     inference,
     status,
+    explain,
+    version,
     endpoints,
-    deployments,
     models,
+    deployments,
     operations,
+    login,
     keys,
     runtimes,
     clean,
-    explain,
-    version,
 )
 """In the order in which a newcomer meets them."""
 
 app = typer.Typer(
     name="headrace",
+    cls=Group,
     help="Serve your own models on your own machines, to the clients that you already have.",
     epilog=EXIT_CODES_LINE,
     no_args_is_help=True,
@@ -81,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
         format_message = getattr(error, "format_message", None)  # only Typer's errors of usage have it
         if format_message is None:
             raise
-        document = {"error": {"code": "USAGE", "message": str(format_message())}}
+        document = {"error": {"code": USAGE, "message": str(format_message())}}
         print(msgspec.json.encode(document).decode(), file=sys.stderr)
         return ExitCode.USAGE
     return status_code if isinstance(status_code, int) else ExitCode.OK

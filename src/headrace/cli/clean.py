@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from headrace.cli.contexts import local_login, server_runs
 from headrace.cli.endpoints import YesOption, confirm
+from headrace.cli.help import MANAGE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.output import size
 from headrace.cli.serve import DataDirOption
@@ -38,19 +40,19 @@ class Uses(msgspec.Struct, frozen=True):
     """What a server uses now.
 
     Attributes:
-        fingerprints: Staged models of living deployments.
+        fingerprints: Staged models of living deployments; None where no server runs that could say.
         replicas: Living replicas.
         runtimes: Names of runtimes that deployments run on.
     """
 
-    fingerprints: frozenset[str] = frozenset()
+    fingerprints: frozenset[str] | None = None
     replicas: frozenset[str] = frozenset()
     runtimes: frozenset[str] = frozenset()
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "clean", server=False)(clean)
+    command(app, "clean", server=False, panel=MANAGE)(clean)
 
 
 def clean(
@@ -67,10 +69,17 @@ def clean(
     While the server runs it is asked what is in use; when it cannot say, nothing is removed.
     """
     layout = Layout(data_dir or default_data_dir())
-    items = find_items(layout, current_uses(layout), everything=everything)
+    uses = current_uses(layout)
+    items = find_items(layout, uses, everything=everything)
     total_bytes = sum(item.size_bytes for item in items)
     rows = [(item.kind, size(item.size_bytes), item.path, item.why) for item in items]
-    invocation.output.table(("WHAT", "SIZE", "WHERE", "WHY"), rows, empty="Nothing to clean.")
+    invocation.output.table(
+        ("WHAT", "SIZE", "WHERE", "WHY"), rows, empty="Nothing to clean.", paths=("WHERE",), spare=("WHY",)
+    )
+    if uses.fingerprints is None:
+        invocation.output.line("Staged models are left out: which of them are in use only a running server can say.")
+    if items and dry_run:
+        invocation.output.line(f"{len(items)} in all, {size(total_bytes)}. Nothing was removed.")
     if items and not dry_run:
         confirm(invocation, f"Remove all of this, {size(total_bytes)}?", yes=yes)
         for item in items:
@@ -88,15 +97,14 @@ def find_items(layout: Layout, uses: Uses, *, everything: bool) -> list[Item]:
 
 
 def current_uses(layout: Layout) -> Uses:
-    """What the server of this data directory uses; nothing when it does not run.
+    """What the server of this data directory uses; when it does not run, that nobody knows what of the models is.
 
     Raises:
         HeadraceError: It runs and cannot say.
     """
-    if not _server_runs(layout):
+    if not server_runs(layout):
         return Uses()
     from headrace.cli.client import Client  # noqa: PLC0415  # only where a server is to be asked
-    from headrace.cli.contexts import local_login  # noqa: PLC0415
 
     with Client(local_login(layout.data_dir)) as client:
         deployments = client.get("/headrace/v1/deployments")["deployments"]
@@ -116,20 +124,9 @@ def _uses(pools: list[dict[str, Any]], versions: list[dict[str, Any]]) -> Uses:
     )
 
 
-def _server_runs(layout: Layout) -> bool:
-    import fcntl  # noqa: PLC0415
-
-    try:
-        with layout.lock.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
 def _models(layout: Layout, uses: Uses) -> Iterator[Item]:
+    if uses.fingerprints is None:
+        return
     for path in _folders(layout.models_dir):
         if path.name not in uses.fingerprints and not path.name.startswith("."):
             yield _item("model", path, "a staged copy that no deployment uses; copied again when needed")

@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 import msgspec
 
-from headrace.cli.contexts import Login
+from headrace.cli.contexts import Login, local_context
 from headrace.resources.errors import (
     CODES,
     BadField,
@@ -50,14 +50,18 @@ class Client:
     Args:
         login: Its address and the key.
         transport: Another way to it than TCP.
+        timeout_s: How long to wait for any answer; else long for all, and longer for those of models.
     """
 
-    def __init__(self, login: Login, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, login: Login, *, transport: httpx.BaseTransport | None = None, timeout_s: float | None = None
+    ) -> None:
         self.login = login
+        self._timeout = _TIMEOUT if timeout_s is None else httpx.Timeout(timeout_s)
         self._http = httpx.Client(
             base_url=login.url,
             headers={"Authorization": f"Bearer {login.key}"} if login.key else {},
-            timeout=_TIMEOUT,
+            timeout=self._timeout,
             mounts=dict(_LOOPBACK_PAST_PROXIES),
             transport=transport,
         )
@@ -78,7 +82,7 @@ class Client:
 
     def post(self, path: str, body: Any = None, *, raw: bytes | None = None, slow: bool = False) -> Any:
         """The JSON that a POST is answered with; ``raw`` is a body sent as it is, ``slow`` one that a model answers."""
-        return self._call("POST", path, body=body, raw=raw, timeout=_ANSWER_TIMEOUT if slow else _TIMEOUT)
+        return self._call("POST", path, body=body, raw=raw, timeout=_ANSWER_TIMEOUT if slow else None)
 
     def delete(self, path: str) -> Any:
         """The JSON that a DELETE is answered with."""
@@ -139,13 +143,13 @@ class Client:
         query: dict[str, str | int] | None = None,
         body: Any = None,
         raw: bytes | None = None,
-        timeout: httpx.Timeout = _TIMEOUT,
+        timeout: httpx.Timeout | None = None,
     ) -> Any:
         content = raw if raw is not None else None if body is None else msgspec.json.encode(body)
         headers = {} if content is None else {"Content-Type": "application/json"}
         try:
             response = self._http.request(
-                method, path, params=query or None, content=content, headers=headers, timeout=timeout
+                method, path, params=query or None, content=content, headers=headers, timeout=timeout or self._timeout
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
@@ -160,8 +164,14 @@ class Client:
         return ServerUnreachable(
             f"Cannot talk to a Headrace server at {self.login.url}.",
             evidence=f"{type(error).__name__}: {error}. The address comes from {self.login.origin}.",
-            fix="Start the server (`headrace serve`), or say where it is: `headrace login URL`.",
+            fix=self._another_server() or "Start it (`headrace serve`), or say where it is: `headrace login URL`.",
         )
+
+    def _another_server(self) -> str:
+        local = local_context()
+        if local is None or local.url.rstrip("/") == self.login.url:
+            return ""
+        return f"Another server runs on this machine: add `--url {local.url}` to talk to that one."
 
 
 def error_in(status: int, body: bytes) -> HeadraceError:

@@ -7,6 +7,7 @@ sent to the address that it was stored with.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from headrace.resources.errors import NotLoggedIn
+from headrace.cli.paths import segment
+from headrace.resources.errors import HeadraceError, NotLoggedIn, ServerUnreachable
 from headrace.resources.layout import Layout, default_data_dir
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT
 
@@ -62,8 +64,8 @@ class Login(msgspec.Struct, frozen=True):
 
     @property
     def scope(self) -> str:
-        """``projects/P/locations/L``."""
-        return f"projects/{self.project}/locations/{self.location}"
+        """``projects/P/locations/L``, as a part of a path."""
+        return f"projects/{segment(self.project)}/locations/{segment(self.location)}"
 
 
 class _LocalLogin(msgspec.Struct):
@@ -111,10 +113,28 @@ def save(content: ContextFile) -> Path:
     return path
 
 
-def local_context(data_dir: Path | None = None) -> Context | None:
-    """What the server of a data directory on this machine wrote down for its owner, if there is one."""
+def server_runs(layout: Layout) -> bool:
+    """Whether a server holds the lock of its data directory now."""
     try:
-        found = msgspec.json.decode(Layout(data_dir or default_data_dir()).local_login.read_bytes(), type=_LocalLogin)
+        with layout.lock.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def local_context(data_dir: Path | None = None) -> Context | None:
+    """What the running server of a data directory on this machine wrote down for its owner, if there is one.
+
+    A server that is gone leaves its login file; somebody else may have its port by now, and is shown no key.
+    """
+    layout = Layout(data_dir or default_data_dir())
+    if not server_runs(layout):
+        return None
+    try:
+        found = msgspec.json.decode(layout.local_login.read_bytes(), type=_LocalLogin)
     except (OSError, msgspec.MsgspecError):
         return None
     return Context(url=found.url, key=found.key)
@@ -124,27 +144,41 @@ def local_login(data_dir: Path) -> Login:
     """How to talk to the server of a data directory on this machine.
 
     Raises:
-        NotLoggedIn: It has written no login file.
+        NotLoggedIn: It does not run, or has written no login file.
     """
     found = local_context(data_dir)
     if found is None:
         raise NotLoggedIn(
             f"There is no login for the server of {data_dir}.",
-            evidence=f"{Layout(data_dir).local_login} cannot be read.",
+            evidence=f"It does not run, or {Layout(data_dir).local_login} cannot be read.",
             fix=f"Start the server again: `headrace serve --data-dir {data_dir}`.",
         )
     return Login(found.url.rstrip("/"), found.key, found.project, found.location, _LOCAL)
 
 
-def resolve(wish: Wish, *, key_needed: bool = True) -> Login:
+def finds(url: str, data_dir: Path) -> bool:
+    """Whether a command that says nothing about the server, besides its data directory, talks to the one at ``url``."""
+    try:
+        return _same(resolve(Wish(), key_needed=False, data_dir=data_dir).url, url)
+    except HeadraceError:
+        return False
+
+
+def resolve(wish: Wish, *, key_needed: bool = True, data_dir: Path | None = None) -> Login:
     """The server that a command talks to.
+
+    Args:
+        wish: What the command line says.
+        key_needed: Whether no key is an error.
+        data_dir: That of the server on this machine; else the default one.
 
     Raises:
         NotLoggedIn: No address is known, or no key for it.
+        ServerUnreachable: The only one that is known is that of this machine, and it does not run.
     """
     stored = load()
     named = _named(stored, wish.context)
-    candidates = _candidates(stored, named)
+    candidates = _candidates(stored, named, local_context(data_dir))
     url, origin = _url(wish, named, candidates)
     known = next((context for _, context in candidates if _same(context.url, url)), None)
     key = wish.key or ("" if wish.context else os.environ.get("HEADRACE_API_KEY", "")) or (known.key if known else "")
@@ -176,14 +210,13 @@ def _named(stored: ContextFile, name: str) -> Context | None:
     return stored.contexts[name]
 
 
-def _candidates(stored: ContextFile, named: Context | None) -> list[tuple[str, Context]]:
+def _candidates(stored: ContextFile, named: Context | None, local: Context | None) -> list[tuple[str, Context]]:
     """Every login that is known, with its origin, the strongest first."""
     found: list[tuple[str, Context]] = []
     if named is not None:
         found.append(("--context", named))
     if stored.current in stored.contexts:
         found.append((f"the context {stored.current!r}", stored.contexts[stored.current]))
-    local = local_context()
     if local is not None:
         found.append((_LOCAL, local))
     found += [(f"the context {name!r}", context) for name, context in stored.contexts.items()]
@@ -198,6 +231,12 @@ def _url(wish: Wish, named: Context | None, candidates: list[tuple[str, Context]
     if candidates:
         origin, context = candidates[0]
         return context.url, origin
+    if Layout(default_data_dir()).local_login.exists():
+        raise ServerUnreachable(
+            f"The server of {default_data_dir()} does not run.",
+            evidence="It has left its login file, and nobody holds its lock. No other server is known.",
+            fix="Start it with `headrace serve`, or log in to another: `headrace login URL`.",
+        )
     raise NotLoggedIn(
         "No server is known.",
         evidence=f"No --url, no HEADRACE_URL, nothing in {contexts_path()}, no server in {default_data_dir()}.",

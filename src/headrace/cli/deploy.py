@@ -2,46 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.endpoints import EndpointArgument, YesOption, confirm, find_endpoint, short_id
+from headrace.cli.endpoints import (
+    EndpointArgument,
+    YesOption,
+    called,
+    confirm,
+    fetch_endpoints,
+    find_endpoint,
+    is_ready,
+    short_id,
+    unique_name,
+)
+from headrace.cli.exits import WorkFailed
+from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.progress import Steps
-from headrace.resources.errors import ArtifactsNotFound
+from headrace.resources.errors import ArtifactsNotFound, HeadraceError, NameTaken
+from headrace.resources.models import Dtype
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
 
 _MACHINE = "Which machine (all three or none)"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, "deploy")(deploy)
-    command(app, "undeploy")(undeploy)
+    command(app, "deploy", panel=SERVE)(deploy)
+    command(app, "undeploy", panel=SERVE)(undeploy)
 
 
 def deploy(
     invocation: Invocation,
     *,
     artifacts: Annotated[str, typer.Argument(metavar="DIR|URI", help="A model folder, or gs://… s3://… file://…")],
-    name: Annotated[str, typer.Option(help="Display name of model and endpoint; else the folder's.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of model and endpoint, else the folder's; an endpoint that has it gets the model.")
+    ] = "",
     endpoint: Annotated[str, typer.Option(help="Id of the endpoint to make or to add to; else made up.")] = "",
     max_model_len: Annotated[int | None, typer.Option(min=1, help="Longest context, in tokens.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the weights in memory.")] = "auto",
     runtime: Annotated[str, typer.Option(help="Name of a runtime; else the platform picks.")] = "",
     replicas: Annotated[int, typer.Option(min=1, help="How many engines serve it.")] = 1,
-    machine_type: Annotated[str, typer.Option(rich_help_panel=_MACHINE)] = "",
-    accelerator_type: Annotated[str, typer.Option(rich_help_panel=_MACHINE)] = "",
-    accelerator_count: Annotated[int, typer.Option(min=0, rich_help_panel=_MACHINE)] = 0,
+    machine_type: Annotated[
+        str, typer.Option(help="Machine's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
+    ] = "",
+    accelerator_type: Annotated[
+        str, typer.Option(help="GPU's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
+    ] = "",
+    accelerator_count: Annotated[int, typer.Option(min=0, help="GPUs of a machine.", rich_help_panel=_MACHINE)] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the phases until it is READY.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds to wait at most; else without limit.")] = None,
 ) -> None:
     """Import a model, check it, and serve it at an endpoint."""
     uri = artifact_uri(artifacts)
+    if runtime:
+        from headrace.runtimes import find  # noqa: PLC0415  # brings the table of runtimes
+
+        find(runtime)
     body: dict[str, Any] = {
         "artifact_uri": uri,
         "model_display_name": name,
@@ -59,6 +86,10 @@ def deploy(
         },
     }
     with invocation.client() as client:
+        known = _existing(client, name) if name and not endpoint else None
+        if known is not None:
+            body["endpoint_id"] = short_id(known["name"])
+            invocation.output.line(_taking_over(name, known))
         operation = start_deployment(client, body)
         target = operation["targets"]["endpoint"]
         if not wait:
@@ -69,9 +100,49 @@ def deploy(
         from headrace.cli.phases import watch  # noqa: PLC0415  # brings the HTTP client
 
         steps = Steps(invocation.output, silent=invocation.as_json)
-        operation = watch(client, operation["id"], steps, what=f"Deploying {uri}", timeout_s=timeout)
+        try:
+            operation = watch(client, operation["id"], steps, what=f"Deploying {uri}", timeout_s=timeout)
+        except WorkFailed:
+            with contextlib.suppress(HeadraceError):  # that it failed is the news
+                invocation.output.line(_what_is_left(fetch_endpoints(client), target))
+            raise
         invocation.output.document(operation)
-        invocation.output.line(_what_now(client.login.url, operation["project"], operation["location"], target))
+        scope = f"projects/{operation['project']}/locations/{operation['location']}"
+        address = f"{client.login.url}/v1/{scope}/endpoints/{target}"
+        invocation.output.line(_what_now(client.login.url, address, unique_name(fetch_endpoints(client), target)))
+
+
+def _existing(client: Client, name: str) -> dict[str, Any] | None:
+    """The endpoint that has this name already and that the model is meant for.
+
+    Raises:
+        NameTaken: Several have it, and not just one of them is READY.
+    """
+    living = [each for each in fetch_endpoints(client) if not (each.get("headrace") or {}).get("deleting")]
+    found = called(living, name)
+    if len(found) > 1:
+        raise NameTaken(
+            f"{len(found)} endpoints have the name {name!r}.",
+            evidence=f"Their ids: {', '.join(short_id(each['name']) for each in found)}.",
+            fix="Say which one: `--endpoint ID`.",
+        )
+    return found[0] if found else None
+
+
+def _taking_over(name: str, endpoint: dict[str, Any]) -> str:
+    if is_ready(endpoint):
+        return f"{name} exists: the new model takes its traffic once it is READY; the old one stays deployed beside it."
+    return f"{name} exists, and nothing on it is READY: the new model takes its traffic once it is READY."
+
+
+def _what_is_left(endpoints: list[dict[str, Any]], target: str) -> str:
+    name = unique_name(endpoints, target)
+    if any(is_ready(each) for each in endpoints if short_id(each["name"]) == target):
+        return f"\nEndpoint {name} goes on with what was READY before; the model that failed stays listed there."
+    return (
+        f"\nEndpoint {name} is left, with nothing that answers. Mend the model and deploy it again with "
+        f"`--name {name}`,\nor remove what is left: headrace undeploy {name} --yes"
+    )
 
 
 def start_deployment(client: Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +169,13 @@ def artifact_uri(text: str) -> str:
             f"{folder} is not a folder.",
             evidence="A model is a folder with config.json, weights (*.safetensors) and a tokenizer.",
             fix="Name the folder. A GGUF file becomes one: `python -m headrace.weights.gguf FILE.gguf FOLDER`.",
+        )
+    if _HUB_NAME.fullmatch(text) and not Path(text).parent.is_dir():
+        folder_name = shlex.quote(Path(text).name)
+        raise ArtifactsNotFound(
+            f"There is no folder {text} here.",
+            evidence="It looks like a name on the Hugging Face Hub; Headrace deploys files that you have.",
+            fix=f"Fetch it: `hf download {text} --local-dir {folder_name}`, then `headrace deploy {folder_name}`.",
         )
     nearest = next(parent for parent in folder.parents if parent.exists())
     raise ArtifactsNotFound(
@@ -148,11 +226,11 @@ def _undeploy_models(client: Client, endpoint: dict[str, Any]) -> list[dict[str,
     ]
 
 
-def _what_now(url: str, project: str, location: str, endpoint: str) -> str:
+def _what_now(url: str, address: str, endpoint: str) -> str:
     return f"""
-READY at {url}/v1/projects/{project}/locations/{location}/endpoints/{endpoint}
+READY at {address}
 OpenAI-compatible at {url}/v1, model {endpoint!r}. Try:
   headrace chat {endpoint}
   headrace predict {endpoint} --prompt 'The river'
   curl {url}/v1/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' \\
-    -d '{{"model": "{endpoint}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'"""
+    -d '{{"model": "{endpoint}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 60}}'"""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.exits import failure_in, text_of
+from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.output import age, size
+from headrace.cli.paths import segment
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -22,7 +24,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Pools of replicas and how they came where they stand.")
     list_command(group)(list_deployments)
     command(group, "get")(get_deployment)
-    app.add_typer(group, name="deployments")
+    app.add_typer(group, name="deployments", rich_help_panel=LOOK)
 
 
 def list_deployments(
@@ -47,7 +49,8 @@ def list_deployments(
         for each in found["deployments"]
     ]
     columns = ("DEPLOYMENT", "MODEL", "STATE", "REPLICAS", "RUNTIME", "MEMORY", "AGE", "ERROR")
-    invocation.output.table(columns, rows, empty="No deployments. Make one: headrace deploy FOLDER")
+    empty = "No deployments. Make one: headrace deploy FOLDER"
+    invocation.output.table(columns, rows, empty=empty, spare=("RUNTIME", "REPLICAS"))
 
 
 def get_deployment(
@@ -55,7 +58,7 @@ def get_deployment(
 ) -> None:
     """One deployment: its timeline, its replicas, its error."""
     with invocation.client() as client:
-        found = client.get(f"{ROOT}/deployments/{deployment}", **in_scope(client))
+        found = client.get(f"{ROOT}/deployments/{segment(deployment)}", **in_scope(client))
     invocation.output.document(found)
     invocation.output.table(
         ("", ""),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.exits import WrongUsage
+from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.resources.errors import BadName, EndpointNotFound, RoleMissing, Unavailable
 
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from headrace.cli.client import Client
 
 EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its id or display name.")]
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names that need no quotes in a shell or in JSON."""
+
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -22,7 +28,7 @@ def register(app: typer.Typer) -> None:
     list_command(group)(list_endpoints)
     command(group, "get")(get_endpoint)
     command(group, "delete")(delete_endpoint)
-    app.add_typer(group, name="endpoints")
+    app.add_typer(group, name="endpoints", rich_help_panel=LOOK)
 
 
 def list_endpoints(invocation: Invocation) -> None:
@@ -67,7 +73,7 @@ def confirm(invocation: Invocation, question: str, *, yes: bool) -> None:
     """Go on only when a person said so.
 
     Raises:
-        typer.BadParameter: There is nobody to ask, and ``--yes`` was not given.
+        WrongUsage: There is nobody to ask, and ``--yes`` was not given.
         typer.Abort: The answer is no.
     """
     import sys  # noqa: PLC0415
@@ -75,7 +81,11 @@ def confirm(invocation: Invocation, question: str, *, yes: bool) -> None:
     if yes:
         return
     if invocation.as_json or not sys.stdin.isatty():
-        raise typer.BadParameter("There is nobody to ask here: add --yes.")
+        raise WrongUsage(
+            "This destroys something, and there is nobody to ask here.",
+            evidence="--json was given." if invocation.as_json else "stdin is no terminal.",
+            fix="Add --yes.",
+        )
     typer.confirm(question, abort=True, err=True)
 
 
@@ -85,17 +95,14 @@ def fetch_endpoints(client: Client) -> list[dict[str, Any]]:
 
 
 def find_endpoint(client: Client, wanted: str) -> dict[str, Any]:
-    """The endpoint with this id, full name or display name.
+    """The endpoint with this id, full name or display name; of several with the name, the one that is READY.
 
     Raises:
         EndpointNotFound: There is none.
         BadName: Several have the display name.
     """
     endpoints = fetch_endpoints(client)
-    for each in endpoints:
-        if wanted in (each["name"], short_id(each["name"])):
-            return each
-    named = [each for each in endpoints if each.get("displayName") == wanted]
+    named = called(endpoints, wanted)
     if len(named) == 1:
         return named[0]
     if named:
@@ -110,6 +117,28 @@ def find_endpoint(client: Client, wanted: str) -> dict[str, Any]:
         evidence=f"Endpoints there: {known}.",
         fix="`headrace endpoints list` shows them all; `headrace deploy FOLDER` makes one.",
     )
+
+
+def called(endpoints: list[dict[str, Any]], wanted: str) -> list[dict[str, Any]]:
+    """The endpoints that a person may mean, best first: by id or full name, else the READY ones of that display name.
+
+    Where none of the name is READY, all of the name.
+    """
+    exact = [each for each in endpoints if wanted in (each["name"], short_id(each["name"]))]
+    named = exact or [each for each in endpoints if each.get("displayName") == wanted]
+    return [each for each in named if is_ready(each)] or named
+
+
+def is_ready(endpoint: dict[str, Any]) -> bool:
+    """Whether something on it is READY."""
+    return any(_binding_state(each) == "READY" for each in _bindings(endpoint))
+
+
+def unique_name(endpoints: list[dict[str, Any]], identifier: str) -> str:
+    """What to call the endpoint with this id: its display name where that means no other, else the id."""
+    name = next((each.get("displayName") for each in endpoints if short_id(each["name"]) == identifier), "")
+    means = [each for each in endpoints if name and name in (each.get("displayName"), short_id(each["name"]))]
+    return str(name) if len(means) == 1 and _PLAIN.fullmatch(str(name)) else identifier
 
 
 def endpoint_id(client: Client, wanted: str) -> str:

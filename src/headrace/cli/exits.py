@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from headrace.resources.errors import (
+    CODES,
+    ArtifactsNotFound,
     Failure,
     HeadraceError,
     InvalidArgument,
@@ -38,13 +40,25 @@ EXIT_CODES_LINE = (
     "5 server unreachable or not ready; 130 Ctrl-C."
 )
 
+USAGE = "USAGE"
+"""The code of a wrong command line; it has no page, `--help` is."""
+
 _BY_BRANCH: tuple[tuple[type[HeadraceError], ExitCode], ...] = (
     (InvalidArgument, ExitCode.USAGE),
     (NotFound, ExitCode.NOT_FOUND),
+    (ArtifactsNotFound, ExitCode.NOT_FOUND),
     (Unauthenticated, ExitCode.NOT_AUTHORISED),
     (PermissionDenied, ExitCode.NOT_AUTHORISED),
     (Unavailable, ExitCode.UNREACHABLE),
 )
+
+
+class WrongUsage(Exception):
+    """The command line lacks something that the parser cannot know: exit code 2, and the code of all wrong usage."""
+
+    def __init__(self, message: str, *, evidence: str, fix: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(code=USAGE, message=message, evidence=evidence, fix=fix)
 
 
 class WorkFailed(Exception):
@@ -68,9 +82,8 @@ def failure_in(found: Mapping[str, Any]) -> Failure:
     return Failure(**{field: found.get(field, "") for field in Failure.__struct_fields__})
 
 
-def report(error: HeadraceError, *, as_json: bool) -> None:
+def report(failure: Failure, *, as_json: bool) -> None:
     """Say on stderr what went wrong: code and message, evidence, fix, where to read more."""
-    failure = error.failure
     if as_json:
         print(msgspec.json.encode({"error": msgspec.to_builtins(failure)}).decode(), file=sys.stderr)
         return
@@ -84,7 +97,9 @@ def text_of(failure: Failure) -> str:
         lines += _indented("evidence", failure.evidence)
     if failure.fix:
         lines += _indented("fix", failure.fix)
-    return "\n".join([*lines, f"  more: headrace explain {failure.code}"])
+    if failure.code in CODES:
+        lines.append(f"  more: headrace explain {failure.code}")
+    return "\n".join(lines)
 
 
 def _indented(label: str, text: str) -> list[str]:

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command
 from headrace.resources.errors import CODES, page
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "explain", server=False)(explain)
+    command(app, "explain", server=False, panel=LOOK)(explain)
 
 
 def explain(

@@ -11,7 +11,9 @@ import typer
 
 from headrace.cli.endpoints import EndpointArgument, endpoint_id
 from headrace.cli.exits import report
+from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
+from headrace.cli.paths import segment
 from headrace.resources.errors import BadJson, HeadraceError
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ _GOODBYE = ("/exit", "/quit")
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, "chat")(chat)
-    command(app, "predict")(predict)
+    command(app, "chat", panel=SERVE)(chat)
+    command(app, "predict", panel=SERVE)(predict)
 
 
 def chat(
@@ -74,7 +76,7 @@ def _converse(invocation: Invocation, conversation: Conversation, endpoint: str)
             invocation.output.line("\n(stopped)")
         except HeadraceError as error:
             conversation.forget_last()
-            report(error, as_json=False)
+            report(error.failure, as_json=False)
 
 
 def predict(
@@ -89,11 +91,15 @@ def predict(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a --prompt, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="For a --prompt.")] = 0.0,
 ) -> None:
-    """Send one :predict request and print its predictions."""
+    """Send one :predict request and print its predictions.
+
+    A prompt is continued as it is: no chat template is used, so a model made for chat answers
+    better to `headrace chat`.
+    """
     if bool(prompt) == (json_file is not None):
         raise typer.BadParameter("Give --prompt (once or more) or --json-file, one of the two.")
     with invocation.client() as client:
-        path = f"/v1/{client.login.scope}/endpoints/{endpoint_id(client, endpoint)}:predict"
+        path = f"/v1/{client.login.scope}/endpoints/{segment(endpoint_id(client, endpoint))}:predict"
         if json_file is not None:
             answer = client.post(path, raw=_content(json_file), slow=True)
         else:
@@ -101,7 +107,7 @@ def predict(
             answer = client.post(path, {"instances": [{"prompt": one, **sampling} for one in prompt or []]}, slow=True)
     invocation.output.document(answer)
     for prediction in answer.get("predictions") or []:
-        invocation.output.line(prediction if isinstance(prediction, str) else _pretty(prediction))
+        invocation.output.line(_text(prediction) if isinstance(prediction, str) else _pretty(prediction))
 
 
 def _content(file: Path) -> bytes:
@@ -109,6 +115,12 @@ def _content(file: Path) -> bytes:
         return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise BadJson(f"{file} cannot be read.", evidence=str(error), fix="Name a file that holds the body.") from error
+
+
+def _text(prediction: str) -> str:
+    """What the model wrote: Vertex AI's containers of vLLM put the prompt before it, and so do we."""
+    head, mark, text = prediction.partition("\nOutput:\n")
+    return text if mark and head.startswith("Prompt:\n") else prediction
 
 
 def _pretty(value: Any) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from headrace.cli.contexts import Login, Wish, resolve
-from headrace.cli.exits import EXIT_CODES_LINE, ExitCode, WorkFailed, exit_code_of, report
+from headrace.cli.exits import EXIT_CODES_LINE, ExitCode, WorkFailed, WrongUsage, exit_code_of, report
+from headrace.cli.help import Command, Group
 from headrace.cli.output import Output
-from headrace.resources.errors import HeadraceError
+from headrace.resources.errors import Failure, HeadraceError, InternalError
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -67,17 +71,18 @@ class Invocation:
 Body = Callable[..., None]
 
 
-def command(app: typer.Typer, name: str, *, server: bool = True) -> Callable[[Body], Body]:
+def command(app: typer.Typer, name: str, *, server: bool = True, panel: str | None = None) -> Callable[[Body], Body]:
     """Register ``body(invocation, **options)`` as a command with the options that all have.
 
     Args:
         app: The application or group that it belongs to.
         name: Its name.
         server: Whether it talks to a server, and so has the options that say which.
+        panel: Under which heading `headrace --help` lists it.
     """
 
     def register(body: Body) -> Body:
-        app.command(name, epilog=EXIT_CODES_LINE)(_for_typer(body, server=server))
+        app.command(name, cls=Command, epilog=EXIT_CODES_LINE, rich_help_panel=panel)(_for_typer(body, server=server))
         return body
 
     return register
@@ -95,8 +100,8 @@ def list_command(group: typer.Typer, *, server: bool = True) -> Callable[[Body],
 
         context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         _shown_as(bare, [context, *inspect.signature(run).parameters.values()])
-        group.callback(invoke_without_command=True, help=group.info.help)(bare)
-        group.command("list", epilog=EXIT_CODES_LINE)(run)
+        group.callback(cls=Group, invoke_without_command=True, help=group.info.help)(bare)
+        group.command("list", cls=Command, epilog=EXIT_CODES_LINE)(run)
         return body
 
     return register
@@ -137,10 +142,30 @@ def _ended(run: Callable[[], None], *, as_json: bool) -> None:
     try:
         run()
     except WorkFailed as failed:
-        report(failed.error, as_json=as_json)
+        report(failed.error.failure, as_json=as_json)
         raise typer.Exit(ExitCode.FAILED) from failed
+    except WrongUsage as wrong:
+        report(wrong.failure, as_json=as_json)
+        raise typer.Exit(ExitCode.USAGE) from wrong
     except HeadraceError as error:
-        report(error, as_json=as_json)
+        report(error.failure, as_json=as_json)
         raise typer.Exit(exit_code_of(error)) from error
     except (KeyboardInterrupt, typer.Abort) as interrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell's prompt is not to follow ^C
         raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
+    except (typer.Exit, typer.BadParameter, BrokenPipeError):
+        raise
+    except Exception as defect:
+        report(_defect(defect), as_json=as_json)
+        raise typer.Exit(ExitCode.FAILED) from defect
+
+
+def _defect(error: Exception) -> Failure:
+    """An exception that nobody expected, as a failure: our fault, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return InternalError(
+        "The command met a defect of Headrace.",
+        evidence=f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})",
+        fix="Report it with this evidence and the output of `headrace version`.",
+    ).failure

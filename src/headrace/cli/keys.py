@@ -9,8 +9,10 @@ import typer
 
 from headrace.cli.deployments import ROOT
 from headrace.cli.endpoints import YesOption, confirm
+from headrace.cli.help import MANAGE
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.output import age
+from headrace.cli.paths import segment
 from headrace.resources.access import Role
 
 
@@ -20,7 +22,7 @@ def register(app: typer.Typer) -> None:
     command(group, "create")(create)
     list_command(group)(list_keys)
     command(group, "revoke")(revoke)
-    app.add_typer(group, name="keys")
+    app.add_typer(group, name="keys", rich_help_panel=MANAGE)
 
 
 def create(
@@ -63,7 +65,7 @@ def list_keys(invocation: Invocation) -> None:
         for each in found["keys"]
     ]
     columns = ("KEY", "NAME", "BEGINS WITH", "ROLE", "PROJECT", "AGE", "STATE")
-    invocation.output.table(columns, rows, empty="No keys.")
+    invocation.output.table(columns, rows, empty="No keys.", spare=("BEGINS WITH", "AGE"))
 
 
 def revoke(
@@ -74,6 +76,6 @@ def revoke(
     """Make a key worthless, for good; reaches the gateway within a second."""
     with invocation.client() as client:
         confirm(invocation, f"Revoke key {key_id}?", yes=yes)
-        revoked = client.delete(f"{ROOT}/keys/{key_id}")
+        revoked = client.delete(f"{ROOT}/keys/{segment(key_id)}")
     invocation.output.document(revoked)
     invocation.output.line(f"Key {key_id} ({revoked['name']!r}) is revoked.")

@@ -9,6 +9,7 @@ import typer
 
 from headrace.cli import contexts
 from headrace.cli.contexts import Context, Wish, resolve
+from headrace.cli.help import MANAGE
 from headrace.cli.invocation import Invocation, command
 from headrace.resources.access import EVERY_PROJECT
 from headrace.resources.errors import NotLoggedIn
@@ -17,7 +18,7 @@ from headrace.resources.names import DEFAULT_PROJECT
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "login")(login)
+    command(app, "login", panel=MANAGE)(login)
 
 
 def login(

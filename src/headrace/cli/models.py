@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from headrace.cli.endpoints import YesOption, confirm, short_id
+from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
+from headrace.cli.paths import segment
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, or id@version.")]
 
@@ -18,7 +20,7 @@ def register(app: typer.Typer) -> None:
     list_command(group)(list_models)
     command(group, "get")(get_model)
     command(group, "delete")(delete_model)
-    app.add_typer(group, name="models")
+    app.add_typer(group, name="models", rich_help_panel=LOOK)
 
 
 def list_models(invocation: Invocation) -> None:
@@ -37,13 +39,14 @@ def list_models(invocation: Invocation) -> None:
         for each in models
     ]
     columns = ("MODEL", "NAME", "VERSION", "DEPLOYED", "ARTIFACTS")
-    invocation.output.table(columns, rows, empty="No models. Import and deploy one: headrace deploy FOLDER")
+    empty = "No models. Import and deploy one: headrace deploy FOLDER"
+    invocation.output.table(columns, rows, empty=empty, paths=("ARTIFACTS",), spare=("VERSION",))
 
 
 def get_model(invocation: Invocation, model: ModelArgument) -> None:
     """One model version."""
     with invocation.client() as client:
-        found = client.get(f"/v1beta1/{client.login.scope}/models/{model}")
+        found = client.get(f"/v1beta1/{client.login.scope}/models/{segment(model)}")
     invocation.output.document(found)
     rows = [
         ("model", short_id(found["name"])),
@@ -62,6 +65,6 @@ def delete_model(invocation: Invocation, model: ModelArgument, yes: YesOption = 
     """Delete a model and all its versions; none may be deployed. The files at its address stay."""
     with invocation.client() as client:
         confirm(invocation, f"Delete model {model}?", yes=yes)
-        answer = client.delete(f"/v1beta1/{client.login.scope}/models/{model}")
+        answer = client.delete(f"/v1beta1/{client.login.scope}/models/{segment(model)}")
     invocation.output.document(answer)
     invocation.output.line(f"Deleting model {model}.")

@@ -9,8 +9,10 @@ import typer
 
 from headrace.cli.deployments import ROOT, in_scope, show_timeline
 from headrace.cli.exits import failure_in, text_of
+from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.output import age
+from headrace.cli.paths import segment
 from headrace.cli.progress import Steps
 
 
@@ -19,7 +21,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Work that outlives the request that asked for it.")
     list_command(group)(list_operations)
     command(group, "get")(get_operation)
-    app.add_typer(group, name="operations")
+    app.add_typer(group, name="operations", rich_help_panel=LOOK)
 
 
 def list_operations(
@@ -45,7 +47,7 @@ def list_operations(
         for each in found["operations"]
     ]
     columns = ("OPERATION", "KIND", "STATE", "AGE", "ABOUT", "ERROR")
-    invocation.output.table(columns, rows, empty="No operations.")
+    invocation.output.table(columns, rows, empty="No operations.", spare=("AGE",))
 
 
 def get_operation(
@@ -62,7 +64,7 @@ def get_operation(
             steps = Steps(invocation.output, silent=invocation.as_json)
             invocation.output.document(watch(client, operation, steps, what=operation, timeout_s=timeout))
             return
-        found = client.get(f"{ROOT}/operations/{operation}", **in_scope(client))
+        found = client.get(f"{ROOT}/operations/{segment(operation)}", **in_scope(client))
     invocation.output.document(found)
     invocation.output.line(f"{found['kind']} {found['id']}: {found['state']}")
     if found.get("timeline"):

@@ -18,15 +18,23 @@ _PIPE_WIDTH = 100_000
 """Columns of a pipe: nothing is wrapped for a reader that is a program."""
 
 
+_WIDE = 100
+"""Columns from which on a table has all of its own."""
+
+_SHORTEST_PATH = 20
+
+
 class Output:
     """Writes the answer of one command.
 
     Args:
         as_json: Whether stdout is to carry JSON only.
+        width: Columns; else those of the terminal, and no end of them elsewhere.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, width: int | None = None) -> None:
         self.as_json = as_json
+        self._width = width
 
     def document(self, value: Any) -> None:
         """The command's one JSON document; nothing without ``--json``."""
@@ -43,10 +51,25 @@ class Output:
         if not self.as_json:
             print(text, flush=True)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        empty: str,
+        spare: Sequence[str] = (),
+        paths: Sequence[str] = (),
+    ) -> None:
         """Rows under headings for a person, or the sentence that says why there are none; nothing with ``--json``.
 
-        Headings that are all empty are left out.
+        The first column is never broken, because people copy from it. Headings that are all empty are left out.
+
+        Args:
+            columns: The headings.
+            rows: A cell for each.
+            empty: What to say without rows.
+            spare: Headings of columns that a narrow terminal goes without.
+            paths: Headings of columns that are shortened in the middle where the terminal is too narrow for them.
         """
         if self.as_json:
             return
@@ -55,12 +78,17 @@ class Output:
             return
         from rich.table import Table  # noqa: PLC0415  # `headrace version` starts without Rich
 
+        console = stdout_console(self._width)
+        cells = [tuple(map(str, row)) for row in rows]
+        if console.width < _WIDE:
+            cells = [tuple(cell for name, cell in zip(columns, row, strict=True) if name not in spare) for row in cells]
+            columns = [name for name in columns if name not in spare]
+        cells = _fitting(columns, cells, paths, console.width)
         table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(str(cell) for cell in row))
-        console = stdout_console()
+        for number, column in enumerate(columns):
+            table.add_column(column, overflow="fold", no_wrap=number == 0)
+        for row in cells:
+            table.add_row(*row)
         if console.is_terminal:
             console.print(table)
             return
@@ -78,11 +106,40 @@ class Output:
         stdout_console().print(Markdown(text))
 
 
-def stdout_console() -> Console:
+def _fitting(
+    columns: Sequence[str], rows: list[tuple[str, ...]], paths: Sequence[str], width: int
+) -> list[tuple[str, ...]]:
+    """The rows with their paths cut down to what the other columns leave of the width."""
+    wide = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    shown_as_paths = [number for number, name in enumerate(columns) if name in paths]
+    if not shown_as_paths or sum(wide) + 2 * len(wide) <= width:
+        return rows
+    others = sum(cells for number, cells in enumerate(wide) if number not in shown_as_paths)
+    room = max(_SHORTEST_PATH, (width - others - 2 * len(wide)) // len(shown_as_paths))
+    return [
+        tuple(shortened(cell, room) if number in shown_as_paths else cell for number, cell in enumerate(row))
+        for row in rows
+    ]
+
+
+def shortened(path: str, width: int) -> str:
+    """A path in at most ``width`` columns: its beginning and, more of it, its end.
+
+    >>> shortened("/root/.cache/models/river", 13)
+    '/roo…ls/river'
+    """
+    if len(path) <= width:
+        return path
+    head = (width - 1) // 3
+    return f"{path[:head]}…{path[len(path) - (width - 1 - head) :]}"
+
+
+def stdout_console(width: int | None = None) -> Console:
     """A Rich console on stdout, markup off: names from outside are text."""
     from rich.console import Console  # noqa: PLC0415  # see above
 
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    if width is None and not sys.stdout.isatty():
+        width = _PIPE_WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False)
 
 

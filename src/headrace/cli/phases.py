@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from headrace.cli.client import Client
 from headrace.cli.exits import WorkFailed, failure_in
+from headrace.cli.paths import segment
 from headrace.cli.progress import Step, Steps
 from headrace.resources.errors import Failure, InternalError, WaitTimeout
 
@@ -15,6 +17,9 @@ _POLL_S = 10.0
 """How long one question to the server waits for news (its own limit is 30 s)."""
 
 _LOOK_EVERY_S = 0.25
+
+_PROGRESS = re.compile(r"(?:Copying|Installing)(?:: .*?(?:[\d.]+ [A-Za-z]+ of (?P<total>[\d.]+ [A-Za-z]+))?)?\.?")
+"""How far staging is, as the control plane tells it."""
 
 _ENDS = frozenset({"READY", "FAILED", "GONE"})
 
@@ -32,6 +37,7 @@ class Phases:
         self._state = ""
         self._since = 0.0
         self._detail = ""
+        self._fact = ""
 
     @property
     def current(self) -> str:
@@ -43,8 +49,10 @@ class Phases:
         for move in timeline[self._shown :]:
             if move["state"] != self._state:
                 self._finish(move["at"])
-                self._state, self._since, self._detail = move["state"], move["at"], ""
+                self._state, self._since, self._detail, self._fact = move["state"], move["at"], "", ""
             self._detail = move.get("detail") or self._detail
+            if not _PROGRESS.fullmatch(self._detail):
+                self._fact = self._detail
             if self._state in _ENDS:
                 self._say(f"{self._state:<9}         {self._detail}".rstrip())
         self._shown = len(timeline)
@@ -56,7 +64,15 @@ class Phases:
 
     def _finish(self, at: float) -> None:
         if self._state and self._state not in _ENDS:
-            self._say(f"{self._state:<9} {at - self._since:6.1f} s  {self._detail}".rstrip())
+            self._say(f"{self._state:<9} {at - self._since:6.1f} s  {self._fact or _closing(self._detail)}".rstrip())
+
+
+def _closing(detail: str) -> str:
+    """What is left to say of a phase that is over: of ``Copying: 1 GB of 2 GB.``, how much it was."""
+    progress = _PROGRESS.fullmatch(detail)
+    if progress is None:
+        return detail
+    return f"{progress['total']} copied." if progress["total"] else ""
 
 
 def watch(
@@ -96,7 +112,7 @@ def watch_deployment(client: Client, deployment_id: str, steps: Steps, *, what: 
     """
     with steps.step(what) as step:
         while True:
-            deployment = client.get(f"/headrace/v1/deployments/{deployment_id}")
+            deployment = client.get(f"/headrace/v1/deployments/{segment(deployment_id)}")
             assert isinstance(deployment, dict)
             timeline = deployment.get("timeline") or []
             step.progress(f"{deployment['state']} {timeline[-1].get('detail', '') if timeline else ''}".rstrip())
@@ -109,7 +125,7 @@ def watch_deployment(client: Client, deployment_id: str, steps: Steps, *, what: 
 
 
 def _ask(client: Client, operation_id: str, *, seen: int, wait_s: float) -> dict[str, Any]:
-    answer = client.get(f"/headrace/v1/operations/{operation_id}", seen=seen, wait_s=f"{wait_s:.3f}")
+    answer = client.get(f"/headrace/v1/operations/{segment(operation_id)}", seen=seen, wait_s=f"{wait_s:.3f}")
     assert isinstance(answer, dict)
     return answer
 

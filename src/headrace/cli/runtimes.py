@@ -8,11 +8,15 @@ import msgspec
 import typer
 
 from headrace.cli.endpoints import YesOption, confirm
+from headrace.cli.help import MANAGE
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.output import size
 from headrace.cli.progress import Steps
 from headrace.cli.serve import DataDirOption
 from headrace.resources.layout import Layout, default_data_dir
+
+_TOLD = ("torch", "transformers")
+"""The libraries whose versions people ask for; `--json` has all."""
 
 RuntimeArgument = Annotated[str, typer.Argument(metavar="RUNTIME", help="Such as transformers.")]
 
@@ -23,7 +27,7 @@ def register(app: typer.Typer) -> None:
     list_command(group, server=False)(list_runtimes)
     command(group, "install", server=False)(install)
     command(group, "remove", server=False)(remove)
-    app.add_typer(group, name="runtimes")
+    app.add_typer(group, name="runtimes", rich_help_panel=MANAGE)
 
 
 def list_runtimes(invocation: Invocation, data_dir: DataDirOption = None) -> None:
@@ -38,14 +42,14 @@ def list_runtimes(invocation: Invocation, data_dir: DataDirOption = None) -> Non
             report.name,
             "installed" if report.installed else "not installed",
             size(report.size_bytes) if report.installed else "",
-            ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+            ", ".join(f"{name} {version}" for name, version in report.versions.items() if name in _TOLD),
             report.engines_stamp,
             report.mismatch or ("none" if report.installed else ""),
         )
         for report in reports
     ]
     columns = ("RUNTIME", "STATE", "SIZE", "VERSIONS", "ENGINES", "MISMATCH")
-    invocation.output.table(columns, rows, empty="No runtimes.")
+    invocation.output.table(columns, rows, empty="No runtimes.", spare=("ENGINES",))
 
 
 def install(invocation: Invocation, runtime: RuntimeArgument, data_dir: DataDirOption = None) -> None:
@@ -68,7 +72,12 @@ def remove(
     """Remove a runtime's environments, old ones too. Engines that run from them break: undeploy first."""
     from headrace.runtimes import Environments, find  # noqa: PLC0415  # see above
 
-    environments, kind = Environments(_layout(data_dir).runtimes_dir), find(runtime)
+    layout = _layout(data_dir)
+    environments, kind = Environments(layout.runtimes_dir), find(runtime)
+    if not any(layout.runtimes_dir.glob(f"{kind.name}-*")):
+        invocation.output.document({"runtime": runtime, "freed_bytes": 0})
+        invocation.output.line(f"Runtime {runtime} is not installed: there is nothing to remove.")
+        return
     confirm(invocation, f"Remove the environments of {runtime}?", yes=yes)
     freed_bytes = environments.remove(kind)
     invocation.output.document({"runtime": runtime, "freed_bytes": freed_bytes})

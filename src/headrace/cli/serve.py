@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.resources.layout import default_data_dir
 
@@ -20,7 +21,7 @@ DataDirOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "serve", server=False)(serve)
+    command(app, "serve", server=False, panel=SERVE)(serve)
 
 
 def serve(

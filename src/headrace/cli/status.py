@@ -10,8 +10,10 @@ import typer
 from headrace.cli.deployments import ROOT, in_scope
 from headrace.cli.endpoints import find_endpoint, short_id
 from headrace.cli.exits import failure_in, text_of
+from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.output import age, size
+from headrace.cli.paths import segment
 from headrace.resources.errors import EndpointNotFound, NotReady, ReplicaNotFound
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ _FOLLOW_LINES = 10_000
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, "status")(status)
-    command(app, "logs")(logs)
+    command(app, "status", panel=LOOK)(status)
+    command(app, "logs", panel=LOOK)(logs)
 
 
 def status(invocation: Invocation) -> None:
@@ -37,7 +39,7 @@ def status(invocation: Invocation) -> None:
     invocation.output.line(f"{login.url}  headrace {found['version']}  project {login.project}\n")
     rows = [row for endpoint in found["endpoints"] for row in _rows(endpoint)]
     columns = ("ENDPOINT", "NAME", "STATE", "TRAFFIC", "REPLICAS", "RESIDENT", "RESERVED")
-    invocation.output.table(columns, rows, empty="No endpoints. Make one: headrace deploy FOLDER")
+    invocation.output.table(columns, rows, empty="No endpoints. Make one: headrace deploy FOLDER", spare=("RESERVED",))
     invocation.output.line()
     nodes = [
         (each["id"], size(each["memory_bytes"]), each["cores"], f"{age(found['at'] - each['last_seen_at'])} ago")
@@ -94,7 +96,7 @@ def logs(
 
 def _log(client: Client, replica: str, lines: int) -> dict[str, Any]:
     try:
-        found = client.get(f"{ROOT}/replicas/{replica}/logs", lines=lines)
+        found = client.get(f"{ROOT}/replicas/{segment(replica)}/logs", lines=lines)
     except ReplicaNotFound as error:
         raise ReplicaNotFound(
             f"There is no replica or endpoint {replica!r}.",
@@ -138,5 +140,5 @@ def _replica(client: Client, wanted: str) -> str:
 
 
 def _replicas(client: Client, deployment: str) -> list[dict[str, Any]]:
-    found = client.get(f"{ROOT}/deployments/{deployment}", **in_scope(client))
+    found = client.get(f"{ROOT}/deployments/{segment(deployment)}", **in_scope(client))
     return list(found.get("replicas") or [])

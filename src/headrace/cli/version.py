@@ -7,12 +7,13 @@ import platform
 import typer
 
 from headrace import __version__
+from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "version", server=False)(version)
+    command(app, "version", server=False, panel=LOOK)(version)
 
 
 def version(invocation: Invocation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from headrace.cli.help import SERVE
 from headrace.cli.invocation import command
 from headrace.cli.quickstart.sequence import quickstart
 
@@ -12,4 +13,4 @@ __all__ = ["quickstart", "register"]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "quickstart", server=False)(quickstart)
+    command(app, "quickstart", server=False, panel=SERVE)(quickstart)

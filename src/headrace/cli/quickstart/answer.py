@@ -66,23 +66,27 @@ def _asked(client: Client, body: dict[str, Any], show: Callable[[str], None]) ->
             return stats
 
 
-def three_commands(url: str, endpoint: str, *, headrace: str = "headrace") -> str:
+def three_commands(url: str, endpoint: str, *, headrace: str = "headrace", url_needed: bool = False) -> str:
     """What to try next: curl, OpenAI's SDK, ``headrace chat``; the key stays out of screens and shells' histories.
 
     Args:
         url: The server.
         endpoint: The endpoint to ask.
         headrace: How to call this program.
+        url_needed: Whether it would talk to another server without ``--url``.
     """
+    there = f" --url {url}" if url_needed else ""
     return f"""\
-{headrace} chat {endpoint}
+{headrace} chat {endpoint}{there}
 
-export OPENAI_API_KEY=$({headrace} keys create me --role predictor --secret-only)
+export OPENAI_API_KEY=$({headrace} keys create me --role predictor --secret-only{there})
 
 curl {url}/v1/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' \\
-  -d '{{"model": "{endpoint}", "messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'
+  -d '{{"model": "{endpoint}", "max_tokens": 60, "stream": true,
+       "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
 python3 -c 'import openai
 client = openai.OpenAI(base_url="{url}/v1")
 messages = [{{"role": "user", "content": "Hello!"}}]
-print(client.chat.completions.create(model="{endpoint}", messages=messages).choices[0].message.content)'"""
+answer = client.chat.completions.create(model="{endpoint}", messages=messages, max_tokens=60)
+print(answer.choices[0].message.content)'"""

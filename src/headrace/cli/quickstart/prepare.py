@@ -19,16 +19,17 @@ RUNTIME = "transformers"
 DEMO_MODEL = "SmolLM2-135M-Instruct"
 
 
-def demo_model_dir(layout: Layout) -> Path:
-    """Where the demonstration model lives: in ``$HEADRACE_CACHE_DIR``, which may be shared, or the data directory."""
-    cache = os.environ.get("HEADRACE_CACHE_DIR")
-    return (Path(cache).absolute() if cache else layout.data_dir) / "demo" / DEMO_MODEL
+def demo_model_dir() -> Path:
+    """Where the demonstration model lives, for all data directories: ``$HEADRACE_CACHE_DIR``, else the XDG cache."""
+    configured = os.environ.get("HEADRACE_CACHE_DIR")
+    xdg = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(configured).expanduser().absolute() if configured else xdg / "headrace") / "demo" / DEMO_MODEL
 
 
 def is_prepared(layout: Layout) -> bool:
     """Whether there is nothing left to prepare."""
     environment = Environments(layout.runtimes_dir).find(find(RUNTIME))
-    return environment is not None and (demo_model_dir(layout) / ORIGIN_FILE).is_file()
+    return environment is not None and (demo_model_dir() / ORIGIN_FILE).is_file()
 
 
 def prepare(layout: Layout, steps: Steps) -> Path:
@@ -44,7 +45,7 @@ def prepare(layout: Layout, steps: Steps) -> Path:
     stopping = threading.Event()
     jobs: tuple[Callable[[], None], ...] = (
         lambda: _runtime(layout, steps, stopping),
-        lambda: _model(layout, steps, stopping),
+        lambda: _model(steps, stopping),
     )
     with ThreadPoolExecutor(len(jobs)) as workers:
         futures = [workers.submit(job) for job in jobs]
@@ -55,11 +56,11 @@ def prepare(layout: Layout, steps: Steps) -> Path:
                     future.result()
         finally:
             stopping.set()  # nobody is left to stop when all went well
-    return demo_model_dir(layout)
+    return demo_model_dir()
 
 
-def _model(layout: Layout, steps: Steps, stopping: threading.Event) -> None:
-    folder = demo_model_dir(layout)
+def _model(steps: Steps, stopping: threading.Event) -> None:
+    folder = demo_model_dir()
     if (folder / ORIGIN_FILE).is_file():
         fetch_demo_model(folder)  # no work, unless an older converter made it
         steps.say(f"Model {DEMO_MODEL}: already there ({folder})")

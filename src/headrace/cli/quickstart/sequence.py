@@ -62,7 +62,7 @@ def _prepared(layout: Layout, steps: Steps) -> Path:
 @contextmanager
 def _server(layout: Layout, port: int, steps: Steps) -> Iterator[tuple[Login, ServerChild | None]]:
     """The server that runs already, or a child that ends with the block."""
-    from headrace.cli.quickstart.server import ServerChild, answering_server  # noqa: PLC0415
+    from headrace.cli.quickstart.server import DRAIN_TIMEOUT_S, ServerChild, answering_server  # noqa: PLC0415
 
     login = answering_server(layout.data_dir)
     if login is not None:
@@ -78,7 +78,10 @@ def _server(layout: Layout, port: int, steps: Steps) -> Iterator[tuple[Login, Se
             steps.say(f"Port {port} is taken; the server uses {login.url}")
         yield login, child
     finally:
-        steps.say("Stopping the server and everything that it runs")
+        steps.say(
+            "Stopping the server and everything that it runs: "
+            f"waiting up to {DRAIN_TIMEOUT_S} s for running requests; Ctrl-C again stops now"
+        )
         left = child.stop()
         if left:
             raise InternalError("Some processes could not be ended.", evidence=f"Process ids: {left}")
@@ -87,15 +90,18 @@ def _server(layout: Layout, port: int, steps: Steps) -> Iterator[tuple[Login, Se
 
 def _deploy_and_ask(invocation: Invocation, layout: Layout, login: Login, model_dir: Path, steps: Steps) -> None:
     from headrace.cli.client import Client  # noqa: PLC0415
+    from headrace.cli.contexts import finds  # noqa: PLC0415
     from headrace.cli.quickstart.answer import streamed_answer, three_commands  # noqa: PLC0415
     from headrace.cli.quickstart.demo import ENDPOINT, ensure_deployed  # noqa: PLC0415
 
     with Client(login) as client:
         ensure_deployed(client, model_dir, steps)
         streamed_answer(client, invocation.output, ENDPOINT)
-    commands = three_commands(login.url, ENDPOINT, headrace=_how_to_call_us(layout))
+    url_needed = not finds(login.url, layout.data_dir)
+    commands = three_commands(login.url, ENDPOINT, headrace=_how_to_call_us(layout), url_needed=url_needed)
     invocation.output.line(f"\nServing at {login.url}. Three commands to try next, in another terminal:\n\n{commands}")
-    invocation.output.event({"url": login.url, "endpoint": ENDPOINT})
+    invocation.output.line(f"\nThe model is in {model_dir}; `headrace deploy` takes a folder like it.")
+    invocation.output.event({"url": login.url, "endpoint": ENDPOINT, "model_dir": str(model_dir)})
 
 
 def _how_to_call_us(layout: Layout) -> str:

@@ -20,13 +20,16 @@ _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 60.0
 """The server's own limits for draining and stopping come first."""
 _POLL_S = 0.05
+_WHOAMI_TIMEOUT_S = 2.0
+DRAIN_TIMEOUT_S = 5
+"""Who ends a quickstart wants it to end; `headrace serve` alone gives running requests more."""
 
 
 def answering_server(data_dir: Path) -> Login | None:
     """The server that answers for this data directory now, if there is one."""
     try:
         login = local_login(data_dir)
-        with Client(login) as client:
+        with Client(login, timeout_s=_WHOAMI_TIMEOUT_S) as client:
             client.get("/headrace/v1/whoami")
     except HeadraceError:
         return None
@@ -50,7 +53,7 @@ class ServerChild:
         command = [sys.executable, "-m", "headrace.cli", "serve", "--data-dir", str(self._layout.data_dir)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--port", str(port), "--port-search"],
+                [*command, "--port", str(port), "--port-search", "--drain-timeout", str(DRAIN_TIMEOUT_S)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
