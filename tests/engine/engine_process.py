@@ -164,7 +164,12 @@ def run_in_engine_environment(program: Path, *arguments: str, given: object = No
     """What a program prints as JSON when run by the engine's own Python."""
     python = required("HEADRACE_TEST_ENGINE_PYTHON")
     done = subprocess.run(
-        [str(python), str(program), *arguments], input=json.dumps(given), capture_output=True, text=True, check=False
+        [str(python), str(program), *arguments],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(source_root())},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -62,6 +62,16 @@ DEATHS = {
         "ENGINE_UNSUPPORTED_ARCHITECTURE",
         "vit",
     ),
+    "tokenizer no JSON": (
+        lambda folder: (folder / "tokenizer.json").write_bytes(bytes(range(256)) * 100),
+        "TOKENIZER_INVALID",
+        "UnicodeDecodeError",
+    ),
+    "tokenizer incomplete": (
+        lambda folder: (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}, "added_tokens": []}'),
+        "TOKENIZER_INVALID",
+        "",
+    ),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "ENGINE_DIED", "no such file"),
 }
 

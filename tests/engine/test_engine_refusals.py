@@ -39,6 +39,8 @@ BAD = [
     (CHAT, HI | {"min_p": 2}, 400, "min_p"),
     (CHAT, HI | {"presence_penalty": 3}, 400, "presence_penalty"),
     (CHAT, HI | {"repetition_penalty": 0}, 400, "repetition_penalty"),
+    (CHAT, HI | {"repetition_penalty": 1e-300}, 400, "repetition_penalty"),
+    (CHAT, HI | {"repetition_penalty": 1e300}, 400, "repetition_penalty"),
     (CHAT, HI | {"max_tokens": 0}, 400, "max_tokens"),
     (CHAT, HI | {"max_tokens": 2.5}, 400, "max_tokens"),
     (CHAT, HI | {"max_completion_tokens": "many"}, 400, "max_completion_tokens"),

@@ -27,6 +27,9 @@ from headrace.resources.errors import EngineDied
 from headrace.resources.layout import Layout
 
 SLEEP = "import time; time.sleep(600)"
+HEARING = (
+    "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(0)); print('up', flush=True); time.sleep(600)"
+)
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 WITH_GRANDCHILDREN = """
 import os, subprocess, sys, time
@@ -402,3 +405,61 @@ def test_a_process_that_is_no_more_has_no_records(name: str) -> None:
     ended.wait()
     assert not getattr(record, name)(ended.pid)
     assert record.start_ticks(os.getpid())
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_stopped_engine_is_killed(layout: Layout, at_once: bool) -> None:
+    """SIGSTOP holds SIGTERM back, and not SIGKILL: after the grace, or without one where it was not to have any."""
+
+    async def live() -> EngineExit:
+        process = await LocalBackend(layout).start(spec(HEARING, stop_grace_s=600.0 if at_once else 0.2))
+        await first_line(process)
+        os.kill(process.pid, signal.SIGSTOP)
+        end = await process.stop(at_once=at_once)
+        assert not runs(process.pid)
+        return end
+
+    end = asyncio.run(live())
+    assert (end.exit_status, end.why_stopped) == (-signal.SIGKILL, "request")
+
+
+def test_a_stop_at_once_shortens_a_grace_that_runs(layout: Layout) -> None:
+    """Whoever asked first with patience may lose it."""
+
+    async def live() -> EngineExit:
+        process = await LocalBackend(layout).start(spec(DEAF, stop_grace_s=600.0))
+        await first_line(process)
+        patient = asyncio.create_task(process.stop())
+        await asyncio.sleep(0)
+        await process.stop(at_once=True)
+        return await patient
+
+    assert asyncio.run(live()).exit_status == -signal.SIGKILL
+
+
+def test_an_unclaimed_engine_is_killed_even_when_it_is_stopped(layout: Layout) -> None:
+    """Nobody claims it, and it does not hear: it ends all the same."""
+
+    async def live() -> int:
+        process = await LocalBackend(layout).start(spec(HEARING, stop_grace_s=0.1, unclaimed_timeout_s=0.1))
+        await first_line(process)
+        os.kill(process.pid, signal.SIGSTOP)
+        await process.release()
+        return process.shim_pid
+
+    wait_for_end(asyncio.run(live()))
+    end = record.read_json(str(layout.replica_dir("7") / record.EXIT)) or {}
+    assert (end["exit_status"], end["why_stopped"]) == (-signal.SIGKILL, "unclaimed")
+
+
+def test_a_shim_that_was_killed_at_its_start_leaves_evidence(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing itself; the signal that ended it is named."""
+    doomed = tmp_path / "python"
+    doomed.write_text("#!/bin/sh\nkill -9 $$\n")
+    doomed.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(doomed))
+    with pytest.raises(EngineDied) as caught:
+        asyncio.run(LocalBackend(layout).start(spec(SLEEP)))
+    assert caught.value.evidence == "It was ended by SIGKILL."

@@ -85,6 +85,7 @@ def test_streamed_lines() -> None:
         ([{"prompt": 1}], None, r"instances\[0\].prompt"),
         ([1], None, r"instances\[0\]"),
         (["a"], [1], "parameters"),
+        (["a"] * 1025, None, "1025; the limit is 1024"),
     ],
 )
 def test_what_is_no_instance(value: Any, parameters: Any, told: str) -> None:
@@ -113,6 +114,22 @@ def test_any_json_is_read_or_refused(value: Any, parameters: Any) -> None:
     except BadField:
         return
     assert len(found) == len(value)
+
+
+@settings(deadline=None)
+@given(noise=st.binary(max_size=40), before=st.sampled_from([b"", b'["', b'[{"prompt":"', b'{"a":"']))
+def test_noise_in_instances_is_bad_json(noise: bytes, before: bytes) -> None:
+    """Whatever bytes come, they are instances, a bad field or no JSON; text that is not UTF-8 too."""
+    for body, parameters in ((before + noise, None), (b'["a"]', before + noise)):
+        with contextlib.suppress(BadField, BadJson):
+            read_instances(body, parameters)
+
+
+@pytest.mark.parametrize(("body", "parameters"), [(b'["\xff"]', None), (b'["a"]', b'{"stop":"\xff"}')])
+def test_text_that_is_not_utf_8(body: bytes, parameters: bytes | None) -> None:
+    """Bytes that are not UTF-8 are no JSON, and said to be so."""
+    with pytest.raises(BadJson, match="utf-8"):
+        read_instances(body, parameters)
 
 
 def test_predict_answer_is_vertex_ais() -> None:
@@ -153,7 +170,7 @@ def test_only_true_asks_for_a_stream(stream: str, wanted: bool) -> None:
 def test_model_must_be_a_name() -> None:
     """A missing or unusual `model` is told by the field's name."""
     assert model_of(read_object(b'{"model": "m"}')) == "m"
-    for body in (b"{}", b'{"model": 1}', b'{"model": null}'):
+    for body in (b"{}", b'{"model": 1}', b'{"model": null}', b'{"model": "\xff"}'):
         with pytest.raises(BadField, match="model"):
             model_of(read_object(body))
 

@@ -127,6 +127,10 @@ PRIVATE = [
     "/./internal",
     "/a/../internal",
     "/INTERNAL/x",
+    "/internal/../healthz",
+    "/internal/nodes/..%5c..%5cx",
+    "/internal%5c..%5cx",
+    "/a/../internal/%2e%2e/x",
 ]
 
 

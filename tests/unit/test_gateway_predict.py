@@ -63,6 +63,52 @@ def test_one_bad_instance_fails_the_request(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_hang_up_with_many_instances(tmp_path: Path) -> None:
+    """As many instances as are allowed take a few tasks, not one each; a client that leaves leaves nothing behind."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(hang=True)
+            body = {"instances": ["a"] * 1024}
+            tasks = len(asyncio.all_tasks())
+            asking = asyncio.create_task(served.client.post(f"{BASE}:predict", json=body))
+            await engine.until(began=16)
+            assert len(asyncio.all_tasks()) - tasks < 100
+            asking.cancel()
+            await engine.until(cancelled=16)
+            assert await served.gateway.drain(10) == 0
+            assert engine.seen.began == 16
+
+    asyncio.run(main())
+
+
+def test_too_many_instances(tmp_path: Path) -> None:
+    """More instances than are allowed are refused with both numbers, before an engine hears of one."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            for method in (":predict", ":rawPredict"):
+                answer = await served.client.post(f"{BASE}{method}", json={"instances": ["a"] * 1025})
+                (detail,) = answer.json()["error"]["details"]
+                assert (answer.status_code, detail["reason"]) == (400, "BAD_FIELD")
+                assert detail["metadata"]["evidence"] == "It has 1025; the limit is 1024."
+            assert engine.seen.began == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("method", [":predict", ":rawPredict", ":streamRawPredict"])
+def test_instances_that_are_not_utf_8(tmp_path: Path, method: str) -> None:
+    """Text that is not UTF-8 is the request's fault, not ours."""
+
+    async def main() -> None:
+        async with gateway_before(tmp_path, deployed()) as served:
+            answer = await served.client.post(f"{BASE}{method}", content=b'{"instances":["\xff"]}')
+            assert (answer.status_code, answer.json()["error"]["details"][0]["reason"]) == (400, "BAD_JSON")
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("status", "vertex", "openai_shape"),
     [

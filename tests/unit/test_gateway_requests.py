@@ -130,6 +130,43 @@ def test_revoked_key_is_refused_at_once(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("path", [f"{BASE}/chat/completions", f"{BASE}:predict", f"{BASE}:rawPredict"])
+def test_revoked_key_ends_what_waits_and_runs(tmp_path: Path, path: str) -> None:
+    """A unary request whose key is revoked while it runs or waits gets a 401, and its engine is told to stop."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine:
+            one = deployed(engine.address, max_running=1)
+            async with gateway_before(tmp_path, one) as served:
+                engine.script = Script(hang=True)
+                body = CHAT | {"instances": ["a"]}
+                asking = [asyncio.create_task(served.client.post(path, json=body)) for _ in range(3)]
+                await engine.until(began=1)
+                await served.push(snapshot(one, generation=2))  # the key is still there: nothing happens
+                assert not any(task.done() for task in asking)
+                await served.push(snapshot(one, generation=3, keys=KEYS[1:]))
+                for answer in await asyncio.gather(*asking):
+                    assert (answer.status_code, reason(answer)) == (401, "UNKNOWN_KEY")
+                await engine.until(cancelled=1)
+                assert await served.gateway.drain(10) == 0
+                assert engine.seen.began == 1
+
+    asyncio.run(main())
+
+
+def test_probes_by_head(tmp_path: Path) -> None:
+    """Load balancers that probe by HEAD get GET's answer without its body, and without a key."""
+
+    async def main() -> None:
+        async with gateway_before(tmp_path) as served, httpx.AsyncClient(base_url=served.url) as anybody:
+            for path in ("/healthz", "/readyz"):
+                by_get, by_head = await anybody.get(path), await anybody.head(path)
+                assert (by_head.status_code, by_head.content) == (200, b"")
+                assert by_head.headers["content-length"] == by_get.headers["content-length"]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("name", ["e1", f"{SCOPE}/endpoints/e1", "my-endpoint", "my-model", "custom-model"])
 def test_model_names_an_endpoint(tmp_path: Path, name: str) -> None:
     """`model` may be an endpoint's id, full name or display name, or a model's name; the engine hears its own name."""
@@ -169,6 +206,22 @@ def test_models_are_listed_and_unknown_ones_told(tmp_path: Path) -> None:
             assert [model.id async for model in vertex.models.list()] == ["my-model"]
             await client.close()
             await vertex.close()
+
+    asyncio.run(main())
+
+
+def test_a_failed_twin_takes_no_name_away(tmp_path: Path) -> None:
+    """An endpoint of the same name that has nothing ready does not make the name of one that answers ambiguous."""
+
+    async def main() -> None:
+        failed = EndpointRoute(scope=SCOPE, id="t1", display_name="my-endpoint", deployed=(deployed(name="x1"),))
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            first = snapshot(deployed(engine.address)).endpoints
+            await served.push(RoutingSnapshot(generation=2, endpoints=(*first, failed), keys=KEYS))
+            client = openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=KEY, max_retries=0)
+            answer = await client.completions.create(model="my-endpoint", prompt="x")
+            assert answer.choices[0].text
+            await client.close()
 
     asyncio.run(main())
 

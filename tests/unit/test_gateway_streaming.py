@@ -8,7 +8,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from gateway_serving import BASE, CHAT, KEY, deployed, gateway_before, pieces_of
+from gateway_serving import BASE, CHAT, KEY, KEYS, deployed, gateway_before, key, pieces_of, snapshot
 
 from standin import Script, StandIn
 
@@ -104,6 +104,59 @@ def test_death_in_mid_stream_is_told(tmp_path: Path, die_after: int) -> None:
             assert error["code"] == "ENGINE_BROKE_OFF"
             assert error["evidence"]
             assert error["fix"]
+
+    asyncio.run(main())
+
+
+def test_revoked_key_ends_its_streams(tmp_path: Path) -> None:
+    """The push without a key ends its streams: an error event, a broken connection, an engine that stops. No others."""
+
+    async def main() -> None:
+        other = key("hr-colleague")
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            await served.push(snapshot(deployed(engine.address), generation=2, keys=(*KEYS, other)))
+            engine.script = Script(chunks=2, gated=True)
+            body, path = CHAT | {"stream": True}, f"{BASE}/chat/completions"
+            theirs = {"authorization": "Bearer hr-colleague"}
+            engine.gate.release()
+            async with served.client.stream("POST", path, json=body) as answer:
+                untouched = asyncio.create_task(served.client.post(path, json=body, headers=theirs))
+                await engine.until(began=2)
+                await served.push(snapshot(deployed(engine.address), generation=3, keys=(*KEYS[1:], other)))
+                pieces, whole = await pieces_of(answer)
+            await engine.until(cancelled=1)
+            for _ in range(2):
+                engine.gate.release()
+            assert (await untouched).content.endswith(b"data: [DONE]\n\n")
+            assert not whole
+            error = json.loads(b"".join(pieces).strip().split(b"\n\n")[-1].removeprefix(b"data: "))["error"]
+            assert (error["code"], error["evidence"]) == ("UNKNOWN_KEY", f"It is key id-{KEY}.")
+            assert await served.gateway.drain(10) == 0
+
+    asyncio.run(main())
+
+
+def test_revoked_key_ends_lines_and_slow_readers(tmp_path: Path) -> None:
+    """A stream of lines ends with a line, and a client that does not read holds nothing."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(chunks=2, gated=True)
+            engine.gate.release()
+            lines = {"instances": [{"prompt": "x", "stream": True}]}
+            async with served.client.stream("POST", f"{BASE}:streamRawPredict", json=lines) as answer:
+                await served.push(snapshot(deployed(engine.address), generation=2, keys=KEYS[1:]))
+                pieces, whole = await pieces_of(answer)
+            assert not whole
+            last = json.loads(b"".join(pieces).splitlines()[-1])
+            assert last["error"]["details"][0]["reason"] == "UNKNOWN_KEY"
+            await served.push(snapshot(deployed(engine.address), generation=3))
+            engine.script = Script(chunks=1000, chunk_text="x" * 100_000)
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}):
+                await engine.until(chunks_sent=5)
+                await served.push(snapshot(deployed(engine.address), generation=4, keys=KEYS[1:]))
+                assert await served.gateway.drain(10) == 0
+                assert engine.seen.answered == 0
 
     asyncio.run(main())
 

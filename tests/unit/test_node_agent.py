@@ -18,6 +18,7 @@ from node_standins import TOKEN, ControlStandIn, NothingToInstall, ScriptedRunti
 from headrace.compute.shim import record
 from headrace.compute.shim.kin import Kin
 from headrace.node import Agent
+from headrace.node.probe import Patience
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
 from headrace.resources.layout import Layout
 from headrace.storage import fingerprint, open_artifacts
@@ -62,7 +63,7 @@ def replica(model: StageOrder, served_name: str = "chat", **changes: object) -> 
     return ReplicaOrder(**(fields | changes))  # type: ignore[arg-type]
 
 
-def agent(layout: Layout) -> Agent:
+def agent(layout: Layout, patience: Patience = Patience()) -> Agent:  # noqa: B008 - it never changes
     """An agent that can run scripted engines."""
     return Agent(
         layout,
@@ -70,6 +71,7 @@ def agent(layout: Layout) -> Agent:
         TOKEN,
         runtimes={"scripted": ScriptedRuntime()},
         installer=NothingToInstall(),
+        patience=patience,
     )
 
 
@@ -277,6 +279,46 @@ def test_a_killed_shim_costs_nothing(layout: Layout, model: StageOrder) -> None:
         assert nothing_runs(layout)
 
     asyncio.run(live())
+
+
+def test_a_frozen_engine_is_told_of_and_one_that_recovers_is_well_again(layout: Layout, model: StageOrder) -> None:
+    """It stays READY, with the failure that keeps requests away, until it answers again."""
+    patience = Patience(every_s=0.05, timeout_s=0.2, give_up_s=600.0)
+
+    async def live() -> None:
+        control = ControlStandIn()
+        async with listening(control, layout), working(agent(layout, patience)):
+            await control.order(replicas=(replica(model),))
+            ready = await control.replica("7", "READY")
+            os.kill(ready.pid, signal.SIGSTOP)
+            told = await control.until(lambda report: report.replicas[0].failure is not None)
+            assert told.replicas[0].failure is not None
+            assert (told.replicas[0].state, told.replicas[0].failure.code) == ("READY", "ENGINE_UNREACHABLE")
+            os.kill(ready.pid, signal.SIGCONT)
+            well = await control.until(lambda report: report.replicas[0].failure is None)
+            assert (well.replicas[0].state, well.replicas[0].pid) == ("READY", ready.pid)
+        assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+def test_an_engine_that_stays_frozen_is_killed(layout: Layout, model: StageOrder) -> None:
+    """FAILED with the reason, without waiting for a grace that it cannot use, and nothing of it runs."""
+    patience = Patience(every_s=0.05, timeout_s=0.2, give_up_s=1.0)
+
+    async def live() -> ReplicaReport:
+        control = ControlStandIn()
+        async with listening(control, layout), working(agent(layout, patience)):
+            await control.order(replicas=(replica(model, drain_timeout_s=600.0),))
+            ready = await control.replica("7", "READY")
+            os.kill(ready.pid, signal.SIGSTOP)
+            failed = await control.replica("7", "FAILED")
+            assert nothing_runs(layout)
+            return failed
+
+    failed = asyncio.run(live())
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.exit_status) == ("ENGINE_UNREACHABLE", -signal.SIGKILL)
 
 
 KILLED_AGENT = """

@@ -346,3 +346,36 @@ def test_a_remote_folder_that_is_not_there(bucket: fsspec.AbstractFileSystem) ->
     bucket.rm("/b/model/w")
     with pytest.raises(ArtifactsNotFound):
         artifacts.read_range("w", 0, 5)
+
+
+@pytest.mark.parametrize("trap", ["loop", "bytes", "deep"])
+def test_odd_folders_are_refused_by_name(folder: Path, trap: str) -> None:
+    """A link to itself, a name that is not UTF-8, and folders without end are refused with what was seen."""
+    if trap == "loop":
+        (folder / "self").symlink_to("self")
+    elif trap == "bytes":
+        Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.json")).write_bytes(b"")
+    else:
+        inner = os.open(folder, os.O_RDONLY)
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=inner)
+            outer, inner = inner, os.open("d", os.O_RDONLY, dir_fd=inner)
+            os.close(outer)
+        os.close(inner)
+    try:
+        with pytest.raises(ArtifactsRefused) as caught:
+            open_artifacts(str(folder))
+    finally:  # pytest cannot remove folders as deep
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+    seen = {"loop": "leads to self", "bytes": "bad\\xff.json", "deep": "d/d/d"}[trap]
+    assert seen in caught.value.evidence
+    str(caught.value).encode()
+
+
+def test_a_folder_that_is_itself_not_utf_8_is_refused(tmp_path: Path) -> None:
+    """Nor can a link lead to one."""
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).mkdir()
+    (tmp_path / "link").symlink_to(os.fsdecode(b"\xff"))
+    with pytest.raises(ArtifactsRefused) as caught:
+        open_artifacts(str(tmp_path / "link"))
+    assert caught.value.evidence.endswith("\\xff")

@@ -61,7 +61,7 @@ def healthy() -> dict[str, bytes]:
     return {
         "config.json": as_json(CONFIG),
         "model.safetensors": save(TENSORS, metadata={"format": "pt"}),
-        "tokenizer.json": b"{}",
+        "tokenizer.json": as_json({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}),
         "tokenizer_config.json": as_json({"chat_template": "{{ messages }}"}),
     }
 
@@ -179,6 +179,12 @@ FAULTS: dict[str, tuple[dict[str, bytes], str]] = {
     "quantised": (with_config(quantization_config={"quant_method": "gptq"}), "WEIGHTS_QUANTISED"),
     "GGUF": (without("model.safetensors") | {"model.Q4_K_M.gguf": b"GGUF"}, "WEIGHTS_QUANTISED"),
     "no tokenizer": (without("tokenizer.json", "tokenizer_config.json"), "TOKENIZER_MISSING"),
+    "tokenizer random bytes": (healthy() | {"tokenizer.json": bytes(range(256)) * 1000}, "TOKENIZER_INVALID"),
+    "tokenizer empty": (healthy() | {"tokenizer.json": b""}, "TOKENIZER_INVALID"),
+    "tokenizer cut": (healthy() | {"tokenizer.json": healthy()["tokenizer.json"][:-9]}, "TOKENIZER_INVALID"),
+    "tokenizer without a model": (healthy() | {"tokenizer.json": b"{}"}, "TOKENIZER_INVALID"),
+    "tokenizer's model a list": (healthy() | {"tokenizer.json": b'{"model": []}'}, "TOKENIZER_INVALID"),
+    "tokenizer too deep": (healthy() | {"tokenizer.json": b'{"model":{"a":' + b"[" * 100_000}, "TOKENIZER_INVALID"),
     "tokenizer's config not JSON": (healthy() | {"tokenizer_config.json": b"{"}, "CONFIG_INVALID"),
 }
 
@@ -191,6 +197,17 @@ def test_one_fault_gives_exactly_its_code(name: str) -> None:
     assert [(finding.code, finding.severity) for finding in findings] == [(code, "error")]
     assert findings[0].evidence
     assert findings[0].fix
+
+
+def test_a_tokenizer_too_long_to_be_one_is_not_read() -> None:
+    """Its size is enough to refuse it."""
+
+    class Endless(Files):
+        def sizes(self) -> Mapping[str, int]:
+            return {**super().sizes(), "tokenizer.json": 10**12}
+
+    (finding,) = check(Endless(healthy()))
+    assert (finding.code, finding.file) == ("TOKENIZER_INVALID", "tokenizer.json")
 
 
 WARNINGS: dict[str, tuple[dict[str, bytes], str]] = {

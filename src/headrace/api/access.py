@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.api.requests import principal_of, refusal
-from headrace.resources.access import PUBLIC_ROUTES, Permission, Principal, Process, secret_hash
+from headrace.resources.access import EVERY_PROJECT, PUBLIC_ROUTES, Permission, Principal, Process, secret_hash
 from headrace.resources.errors import HeadraceError, NoKey, UnknownKey
 from headrace.resources.operations import ApiKey
 from headrace.store import Store, Transaction
@@ -32,18 +32,20 @@ class Route(msgspec.Struct, frozen=True):
     Attributes:
         permission: Held against the project in the path (``{project}``). Without one in the path it is held against
             the key's own project, and the handler must keep to what `Principal.reaches`.
+        server_wide: It tells of the whole machine, and so takes a key that reaches every project.
     """
 
     method: str
     path: str
     permission: Permission
     handler: Handler
+    server_wide: bool = False
 
 
 def mount(app: FastAPI, routes: Sequence[Route]) -> None:
     """Add routes to the application, each behind its permission."""
     for route in routes:
-        demand = Depends(_demand(route.permission))
+        demand = Depends(_demand(route))
         app.add_api_route(route.path, route.handler, methods=[route.method], dependencies=[demand])
 
 
@@ -62,10 +64,11 @@ def check_routes(routes: Sequence[BaseRoute], declared: Sequence[Route]) -> None
                 raise RuntimeError(f"{method} {path or repr(route)} declares no permission and is in no PUBLIC_ROUTES.")
 
 
-def _demand(permission: Permission) -> Callable[[Request], Awaitable[None]]:
+def _demand(route: Route) -> Callable[[Request], Awaitable[None]]:
     async def demand(request: Request) -> None:
         principal = principal_of(request)
-        principal.require(permission, request.path_params.get("project", principal.project))
+        own = EVERY_PROJECT if route.server_wide else principal.project
+        principal.require(route.permission, request.path_params.get("project", own))
 
     return demand
 

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headrace.api.requests import refusal
+from headrace.api.requests import path_of, refusal
 from headrace.resources.errors import BadField, BadJson, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -37,7 +37,7 @@ def install(app: FastAPI) -> None:
 
 
 def _from_framework(request: Request, error: HTTPException) -> HeadraceError:
-    path = f"{request.method} {request.url.path[:200]}"
+    path = f"{request.method} {path_of(request)}"
     if error.status_code == 404:
         return UnknownPath(f"There is no {path}.")
     if error.status_code == 405:

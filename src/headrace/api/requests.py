@@ -69,6 +69,15 @@ def principal_of(request: Request) -> Principal:
     return principal
 
 
+def path_of(request: Request) -> str:
+    """The path that was asked for, cut to what fits a message.
+
+    Not `Request.url`'s: that one is put together with the caller's ``Host``, or where it is no host, our own address.
+    """
+    path: str = request.scope["path"]
+    return path[:200]
+
+
 def scope_of(request: Request) -> Scope:
     """The project and location in the path.
 

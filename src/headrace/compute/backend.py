@@ -83,8 +83,12 @@ class EngineProcess(Protocol):
     async def wait(self) -> EngineExit:
         """Wait for its end, whatever becomes of what watches it."""
 
-    async def stop(self) -> EngineExit:
-        """Ask it to end, kill it after its grace, and return when nothing of it runs any more."""
+    async def stop(self, *, at_once: bool = False) -> EngineExit:
+        """Ask it to end, kill it after its grace, and return when nothing of it runs any more.
+
+        Args:
+            at_once: It has no grace: it is not expected to hear.
+        """
 
     async def release(self) -> None:
         """Give up the claim and let it run."""

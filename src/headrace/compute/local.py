@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class LocalBackend:
         if return_code != 0:
             raise EngineDied(
                 f"The shim of replica {spec.id} did not start.",
-                evidence=said.strip()[-1000:],
+                evidence=_how_it_ended(return_code, said),
                 fix=f"Its log is {directory / record.SHIM_LOG}.",
             )
         return await self._attach(directory)
@@ -88,7 +89,18 @@ async def adopt(directory: Path) -> None:
     if return_code == record.HELD_STATUS:
         await asyncio.sleep(_HELD_RETRY_S)  # its shim is just starting, or just ending: the caller looks again
     elif return_code != 0 and not (directory / record.EXIT).exists():
-        raise EngineDied(f"The engine in {directory} cannot be adopted.", evidence=said.strip()[-1000:])
+        raise EngineDied(f"The engine in {directory} cannot be adopted.", evidence=_how_it_ended(return_code, said))
+
+
+def _how_it_ended(return_code: int, said: str) -> str:
+    """The evidence of a shim that failed: one that was killed says nothing itself."""
+    if return_code >= 0:
+        ended = f"It ended with status {return_code}."
+    elif -return_code in set(signal.Signals):
+        ended = f"It was ended by {signal.Signals(-return_code).name}."
+    else:
+        ended = f"It was ended by signal {-return_code}."
+    return " ".join(part for part in (ended, said.strip()[-1000:]) if part)
 
 
 async def _run_shim(directory: Path, *, adopt: bool) -> tuple[int, str]:

@@ -51,7 +51,7 @@ class LocalProcess:
         self.shim_pid: int = state.get("shim_pid", 0)
         self._spec = msgspec.json.decode((directory / record.SPEC).read_bytes(), type=_Spec)
         self._adopt = adopt
-        self._stop_wanted = False
+        self._stop: dict[str, Any] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._end: asyncio.Future[EngineExit] = asyncio.get_running_loop().create_future()
         self._following: asyncio.Task[None] | None = None
@@ -88,10 +88,10 @@ class LocalProcess:
         """Wait for its end."""
         return await asyncio.shield(self._end)
 
-    async def stop(self) -> EngineExit:
+    async def stop(self, *, at_once: bool = False) -> EngineExit:
         """Ask it to end and wait until it has; a shim that takes over in the meantime is asked too."""
-        self._stop_wanted = True
-        self._say("stop")
+        self._stop = {"op": "stop", "at_once": at_once or bool(self._stop and self._stop["at_once"])}
+        self._say(self._stop)
         return await self.wait()
 
     async def release(self) -> None:
@@ -140,9 +140,9 @@ class LocalProcess:
             reader, self._writer = await asyncio.open_unix_connection(self._spec.shim_socket)
         except OSError:
             return None
-        self._say("watch")
-        if self._stop_wanted:
-            self._say("stop")
+        self._say({"op": "watch"})
+        if self._stop is not None:
+            self._say(self._stop)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
                 line = await _read_line(reader)
@@ -151,9 +151,9 @@ class LocalProcess:
         self._writer.close()
         return None
 
-    def _say(self, operation: str) -> None:
+    def _say(self, request: dict[str, Any]) -> None:
         if self._writer is not None:
-            self._writer.write(msgspec.json.encode({"nonce": self._spec.nonce, "op": operation}) + b"\n")
+            self._writer.write(msgspec.json.encode({"nonce": self._spec.nonce, **request}) + b"\n")
 
     async def _follow(self, reader: asyncio.StreamReader | None) -> None:
         try:

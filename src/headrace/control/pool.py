@@ -33,7 +33,7 @@ def tend(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
     live = [replica for replica in replicas if replica.state in LIVE]
     failed = sorted((one for one in replicas if one.state is ReplicaState.FAILED), key=lambda one: -one.epoch)
     first_time = deploy_runs(tx, deployment)
-    failure = hopeless(failed) if first_time else None
+    failure = hopeless(failed) if first_time and deployment.state is not DeploymentState.READY else None
     if failure is None:
         deployment = _follow(tx, deployment, live, failed)
         if first_time and deployment.state is not DeploymentState.READY and sight.now >= deployment.deadline_at:

@@ -234,7 +234,7 @@ def _advance_far(tx: Transaction, key: Key, sight: Sight) -> tuple[float | None,
         if deployment is None:
             return None, None
         due_at = advance(tx, deployment, sight)
-        settle_operations(tx, deployment.scope)
+        settle_operations(tx, deployment.scope, sight)
         if due_at is None or due_at > sight.now:
             break
     deployment = tx.get(Deployment, scope=key[0], id=key[1])

@@ -83,6 +83,7 @@ def _follow(tx: Transaction, replica: Replica, report: ReplicaReport) -> None:
         pid=report.pid,
         resident_bytes=report.resident_bytes,
         warmup=report.warmup or replica.warmup,
+        failure=report.failure,
     )
     rungs: tuple[ReplicaState, ...] = ()
     if replica.state in _LADDER and report.state in _LADDER:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.errors import Failure
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.operations import ApiKey
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
@@ -65,7 +67,12 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> 
     version = tx.get(ModelVersion, scope=scope, model_id=deployment.model_id, version=deployment.model_version)
     assert model is not None, "a model in use is not deleted"
     assert version is not None, "nor is its version"
-    replicas = _replicas(tx, deployment)
+    ready = _ready(tx, deployment)
+    replicas = tuple(
+        ReplicaRoute(id=replica.id, epoch=replica.epoch, address=replica.address, nonce=replica.nonce)
+        for replica in ready
+        if replica.address and replica.failure is None  # one that lives and does not answer has a failure
+    )
     return DeployedRoute(
         id=deployed.id,
         deployment_id=deployment.id,
@@ -77,24 +84,18 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> 
         served_name=served_name(deployment),
         max_model_len=deployment.max_model_len,
         created_at=deployed.created_at,
-        why_not_ready="" if replicas else _why_not_ready(deployment),
+        why_not_ready="" if replicas else _why_not_ready(deployment, [one.failure for one in ready if one.failure]),
         replicas=replicas,
     )
 
 
-def _replicas(tx: Transaction, deployment: Deployment) -> tuple[ReplicaRoute, ...]:
+def _ready(tx: Transaction, deployment: Deployment) -> list[Replica]:
     if deployment.state is DeploymentState.FAILED:
-        return ()
-    ready = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=ReplicaState.READY)
-    return tuple(
-        ReplicaRoute(id=replica.id, epoch=replica.epoch, address=replica.address, nonce=replica.nonce)
-        for replica in ready
-        if replica.address
-    )
+        return []
+    return tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=ReplicaState.READY)
 
 
-def _why_not_ready(deployment: Deployment) -> str:
-    sentence = _WHY_NOT_READY[deployment.state]
-    if deployment.failure is None:
-        return sentence
-    return f"{sentence} {deployment.failure.code}: {deployment.failure.message}"
+def _why_not_ready(deployment: Deployment, of_replicas: Sequence[Failure]) -> str:
+    sentence = "Its engine lives and does not answer." if of_replicas else _WHY_NOT_READY[deployment.state]
+    failure = of_replicas[0] if of_replicas else deployment.failure
+    return sentence if failure is None else f"{sentence} {failure.code}: {failure.message}"

@@ -81,7 +81,7 @@ class Admin:
         body = await exchange.read_all(self._limits.snapshot_bytes)
         try:
             snapshot = msgspec.json.decode(body, type=RoutingSnapshot)
-        except (msgspec.DecodeError, HeadraceError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, HeadraceError) as error:
             raise BadJson("This is no routing snapshot.", evidence=f"{error}.") from error
         async with self._pushing:
             self._routing.follow(snapshot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from typing import Any
 
@@ -12,6 +14,9 @@ from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.exchange import Exchange, Headers
 from headrace.gateway.record import RequestRecord
 from headrace.resources.errors import Draining, HeadraceError, TooLarge, Unauthenticated
+
+LAST_WORDS_TIMEOUT_S = 1.0
+"""For a client that does not read: its connection is broken all the same."""
 
 JSON = (b"content-type", b"application/json")
 
@@ -28,10 +33,10 @@ async def send_json(
 
 
 async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceError, *, google: bool) -> None:
-    """Answer with an error; where an answer has begun, break it off instead."""
+    """Answer with an error; where an answer has begun, break it off with its last words."""
     record.code = error.code
     if exchange.started:
-        exchange.abort()
+        await _break_off(exchange, error)
         return
     status, body = google_error(error) if google else openai_error(error)
     headers: Headers = []
@@ -42,3 +47,13 @@ async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceE
     if isinstance(error, Draining | TooLarge):  # the rest of a body that is too large is not read
         headers.append((b"connection", b"close"))
     await send_json(exchange, record, body, status=status, headers=headers)
+
+
+async def _break_off(exchange: Exchange, error: HeadraceError) -> None:
+    try:
+        if exchange.last_words is not None and not exchange.ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_TIMEOUT_S):
+                    await exchange.write(exchange.last_words(error))
+    finally:
+        exchange.abort()

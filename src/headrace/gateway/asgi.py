@@ -1,7 +1,7 @@
 """The gateway behind an ASGI server: the one file that knows ASGI.
 
-Trailers, upgrades and WebSockets are not carried. ASGI servers parse the head before anybody can limit it, so the
-limit here bounds what is looked at, not what the server holds while it parses.
+Trailers, upgrades and WebSockets are not carried. The head is parsed before this file sees it: to bound what is
+held meanwhile is up to the server under it.
 """
 
 from __future__ import annotations

@@ -13,10 +13,14 @@ from typing import TypeAlias
 
 import msgspec
 
-from headrace.resources.errors import BodyTooLarge
+from headrace.resources.errors import BodyTooLarge, HeadraceError
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """Names in lower case, in the order they came."""
+
+
+LastWords: TypeAlias = Callable[[HeadraceError], bytes]
+"""An error as the last piece of an answer that has begun."""
 
 
 class ClientGone(Exception):
@@ -51,11 +55,17 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exchange(ABC):
-    """One request under way. Answering is `start`, `write` any number of times, then `end`; or `abort` at any point."""
+    """One request under way. Answering is `start`, `write` any number of times, then `end`; or `abort` at any point.
+
+    Attributes:
+        last_words: What an answer that has begun says of the error that breaks it off; None where it has no place for
+            that.
+    """
 
     head: RequestHead
     started: bool = False
     ended: bool = False
+    last_words: LastWords | None = None
 
     @abstractmethod
     async def read(self) -> bytes:

@@ -32,6 +32,13 @@ async def serve_inference(
     """
     principal = authenticate(exchange.head, routing.table)
     record.key_id = principal.key_id
+    async with routing.running.with_key(principal.key_id):
+        await _serve(exchange, record, match, principal, routing=routing, limits=limits)
+
+
+async def _serve(
+    exchange: Exchange, record: RequestRecord, match: Match, principal: Principal, *, routing: Routing, limits: Limits
+) -> None:
     if match.action in (Action.MODELS, Action.MODEL):
         await _show_models(exchange, record, match, principal, routing.table)
         return

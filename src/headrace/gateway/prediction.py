@@ -18,6 +18,9 @@ from headrace.gateway.exchange import Exchange
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
 from headrace.resources.errors import BadField, EngineFailed, HeadraceError
 
+_NOT_OPENAI = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, IndexError, KeyError, TypeError)
+"""What reading an engine's answer raises if it has not the shape that it should."""
+
 LINES = b"application/json"
 """The content type of streamed predictions: one JSON document per line."""
 
@@ -79,18 +82,20 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
 
 async def _predictions(call: Call, instances: list[Instance]) -> list[Any]:
     """The predictions of all instances, in their order; so many at a time."""
-    turns = asyncio.Semaphore(call.limits.predict_parallel)
+    predictions: list[Any] = [None] * len(instances)
+    to_do = iter(enumerate(instances))
 
-    async def one(instance: Instance) -> Any:
-        async with turns:
-            return await _prediction(call, instance)
+    async def work() -> None:
+        for index, instance in to_do:
+            predictions[index] = await _prediction(call, instance)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(instance)) for instance in instances]
+            for _ in range(min(call.limits.predict_parallel, len(instances))):
+                group.create_task(work())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None  # the others were cancelled, or failed in the same moment
-    return [task.result() for task in tasks]
+    return predictions
 
 
 async def _prediction(call: Call, instance: Instance) -> Any:
@@ -104,10 +109,8 @@ async def _prediction(call: Call, instance: Instance) -> Any:
     call.record.count(finder.usage())
     try:
         return instance.prediction(msgspec.json.decode(whole))
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
-        raise EngineFailed(
-            "The engine's answer is not what OpenAI's wire says.", evidence=f"{type(error).__name__}: {error}"
-        ) from error
+    except _NOT_OPENAI as error:
+        raise _not_openai(error) from error
 
 
 async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance]) -> None:
@@ -121,7 +124,10 @@ async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance
     body = instance.engine_body(call.deployed.served_name, stream=True)
 
     def lines(events: bytes) -> bytes:
-        return b"".join(instance.stream_line(data) for data in event_data(events))
+        try:
+            return b"".join(instance.stream_line(data) for data in event_data(events))
+        except _NOT_OPENAI as error:
+            raise _not_openai(error) from error
 
     async with engine_answer(call, instance.path, body, stream=True) as answer:
         if answer.status >= 400:
@@ -132,3 +138,9 @@ async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance
 
 def _broken_line(error: HeadraceError) -> bytes:
     return msgspec.json.encode(google_error(error)[1]) + b"\n"
+
+
+def _not_openai(error: Exception) -> EngineFailed:
+    return EngineFailed(
+        "The engine's answer is not what OpenAI's wire says.", evidence=f"{type(error).__name__}: {error}"
+    )

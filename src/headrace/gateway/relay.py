@@ -10,7 +10,7 @@ from headrace.contracts.openai.errors import message_of, openai_error
 from headrace.contracts.openai.events import WholeEvents, event
 from headrace.contracts.openai.usage import UsageFinder
 from headrace.gateway.engine_call import Call
-from headrace.gateway.exchange import Exchange
+from headrace.gateway.exchange import Exchange, LastWords
 from headrace.gateway.upstream import BrokeOff, UpstreamAnswer
 from headrace.resources.errors import EngineBrokeOff, EngineFailed, EngineRefused, HeadraceError, QueueFull
 
@@ -40,12 +40,13 @@ async def relay_events(
     content_type: bytes,
     *,
     rewrite: Callable[[bytes], bytes] = bytes,
-    broken: Callable[[HeadraceError], bytes] | None = None,
+    broken: LastWords | None = None,
 ) -> None:
     """Pass on a stream of server-sent events.
 
-    If the engine breaks off, the client gets what `broken` makes of that, and then its connection ends without the last
-    chunk of HTTP's chunked coding, and without ``[DONE]``: no client can take the answer for whole.
+    If the engine breaks off, or anything else ends the answer early, the client gets what `broken` makes of that, and
+    then its connection ends without the last chunk of HTTP's chunked coding, and without ``[DONE]``: no client can take
+    the answer for whole.
 
     Args:
         exchange: The client's side.
@@ -54,11 +55,15 @@ async def relay_events(
         content_type: Of what the client gets.
         rewrite: From whole events to what the client gets of them; without it, the events.
         broken: The last piece of an answer that broke off; without it, an event.
+
+    Raises:
+        EngineBrokeOff: The engine did.
     """
     record, events, finder = call.record, WholeEvents(), UsageFinder()
     record.status = 200
     headers = [(b"content-type", content_type), (b"cache-control", b"no-cache"), *call.headers]
     await exchange.start(200, headers)
+    exchange.last_words = broken or broken_event
     try:
         while piece := await answer.read():
             finder.feed(piece)
@@ -68,10 +73,7 @@ async def relay_events(
                 await exchange.write(passed_on)
         await exchange.end(rewrite(events.rest()))
     except BrokeOff as error:
-        failure = broke_off(call, error)
-        record.code = failure.code
-        await exchange.write((broken or broken_event)(failure))
-        exchange.abort()
+        raise broke_off(call, error) from error
     finally:
         record.count(finder.usage())
 

@@ -65,7 +65,11 @@ OPENAI_ACTIONS: Mapping[tuple[str, str], Action] = {
     ("GET", "/v1/models"): Action.MODELS,
 }
 
-PROBES: Mapping[tuple[str, str], Action] = {("GET", "/healthz"): Action.HEALTHZ, ("GET", "/readyz"): Action.READYZ}
+PROBES: Mapping[tuple[str, str], Action] = {
+    (method, path): action
+    for path, action in (("/healthz", Action.HEALTHZ), ("/readyz", Action.READYZ))
+    for method in ("GET", "HEAD")
+}
 
 _FIXED = {**OPENAI_ACTIONS, **PROBES}
 _MODEL = "/v1/models/"
@@ -92,14 +96,19 @@ def match(method: str, target: bytes) -> Match:
 
 
 def is_private(path: str) -> bool:
-    """Whether a path leads to ``/internal``, however it is written: escaped, doubled slashes, dots, capitals."""
+    """Whether a path leads to ``/internal`` or through it, however it is written: escaped, with dots or capitals.
+
+    Through it, because the next reader may take ``..`` and backslashes as names.
+    """
     steps: list[str] = []
     for step in unquote(path).lower().replace("\\", "/").split("/"):
         if step == "..":
             steps = steps[:-1]
         elif step not in ("", "."):
             steps.append(step)
-    return bool(steps) and steps[0] == "internal"
+        if steps[:1] == ["internal"]:
+            return True
+    return False
 
 
 def gateway_routes() -> tuple[RouteEntry, ...]:

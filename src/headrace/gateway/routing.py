@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.routing_table import RoutingTable
+from headrace.gateway.running import RunningRequests
 from headrace.resources.errors import StaleWrite
 from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
 
 
 class Routing:
-    """The table of names and keys, and the fleet behind it: always of the same snapshot."""
+    """The table of names and keys, the fleet behind it and the requests under way: always of the same snapshot."""
 
     def __init__(self, *, connect_timeout_s: float) -> None:
         self.table = RoutingTable(RoutingSnapshot(generation=0))
         self.fleet = Fleet(connect_timeout_s=connect_timeout_s)
+        self.running = RunningRequests()
 
     @property
     def generation(self) -> int:
@@ -26,7 +28,7 @@ class Routing:
         return GatewayStatus(generation=self.generation, outstanding=self.fleet.outstanding())
 
     def follow(self, snapshot: RoutingSnapshot) -> None:
-        """Route by this snapshot from now on.
+        """Route by this snapshot from now on, and end what runs for keys that are not in it.
 
         Raises:
             StaleWrite: It is older than the one in use.
@@ -40,3 +42,4 @@ class Routing:
         table = RoutingTable(snapshot, self.table)
         self.fleet.follow(snapshot)
         self.table = table
+        self.running.keep_only({key.principal.key_id for key in snapshot.keys})

@@ -63,6 +63,8 @@ class RoutingTable:
     def resolve(self, name: str, principal: Principal) -> EndpointRoute:
         """The endpoint that ``model`` names: by id, full name, display name, or by the name of a model on it.
 
+        Among several of one name, those with a replica that is ready come first.
+
         Raises:
             ModelNotFound: No endpoint that the key reaches has the name, or several do.
         """
@@ -110,7 +112,8 @@ class RoutingTable:
         for tier in self._by_name:
             found = [endpoint for endpoint in tier.get(name, ()) if principal.reaches(endpoint.scope.project)]
             if found:
-                return found
+                able = [endpoint for endpoint in found if any(deployed.replicas for deployed in endpoint.deployed)]
+                return able or found  # one that failed to deploy takes nobody's name away
         return []
 
     def splits(self) -> dict[tuple[Scope, str], TrafficSplit]:

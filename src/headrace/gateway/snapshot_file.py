@@ -21,7 +21,7 @@ def load_snapshot(path: Path) -> RoutingSnapshot | None:
         return msgspec.json.decode(path.read_bytes(), type=RoutingSnapshot)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         _LOGGER.warning("The routing snapshot %s cannot be read, so control has to push one: %s", path, error)
         return None
 

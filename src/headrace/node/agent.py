@@ -16,6 +16,7 @@ from headrace.compute.local import LocalBackend
 from headrace.hardware import MachineShape, look
 from headrace.node import journal
 from headrace.node.link import ControlLink
+from headrace.node.probe import Patience
 from headrace.node.replica import ReplicaRun, Surroundings
 from headrace.node.stager import Installer, Stager
 from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaOrder, RuntimeReport
@@ -47,6 +48,7 @@ class Agent:
         backend: Where engines run; processes of this machine if not given.
         installer: What makes environments; `Environments` if not given.
         unclaimed_timeout_s: How long engines go on without a node.
+        patience: What is taken from an engine that does not answer.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Agent:
         backend: ComputeBackend | None = None,
         installer: Installer | None = None,
         unclaimed_timeout_s: float = 600.0,
+        patience: Patience = Patience(),  # noqa: B008 - it never changes
     ) -> None:
         self._node_id = node_id
         self._boot_id = secrets.token_hex(8)
@@ -87,6 +90,7 @@ class Agent:
             memory_bytes=lambda: self._machine.memory_total_bytes,
             changed=self._on_change,
             unclaimed_timeout_s=unclaimed_timeout_s,
+            patience=patience,
         )
 
     async def run(self) -> None:

@@ -16,9 +16,26 @@ from headrace.resources.errors import EngineWarmupFailed
 
 WARMUP_TOKENS = 16
 
-_HEALTH_TIMEOUT_S = 5.0
 _HEALTH_POLL_S = 0.2
 _PROMPT = "The river runs"
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """What a node takes from a READY engine that does not answer ``GET /health``.
+
+    An engine answers that on its event loop, whatever its model computes: one that is busy is not late with it.
+
+    Attributes:
+        every_s: The pause between two probes.
+        timeout_s: How long a probe waits for its answer.
+        misses_told: Misses in a row after which control is told, and routes around it.
+        give_up_s: Time without an answer after which it is killed, to be replaced.
+    """
+
+    every_s: float = 5.0
+    timeout_s: float = 5.0
+    misses_told: int = 3
+    give_up_s: float = 60.0
 
 
 class EngineBroken(EngineWarmupFailed):
@@ -32,16 +49,18 @@ class EngineProbe:
         socket: Where it listens.
         nonce: Its bearer token.
         served_name: The model name that it answers to.
+        timeout_s: How long an answer to ``GET /health`` is waited for.
     """
 
-    def __init__(self, socket: Path, nonce: str, served_name: str) -> None:
+    def __init__(self, socket: Path, nonce: str, served_name: str, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._served_name = served_name
         self._client = HttpClient(f"unix:{socket}", nonce)
 
     async def healthy(self) -> bool:
-        """Whether ``GET /health`` answers 200 within five seconds."""
+        """Whether ``GET /health`` answers 200 in time."""
         try:
-            answer = await self._client.request("GET", "/health", timeout_s=_HEALTH_TIMEOUT_S)
+            answer = await self._client.request("GET", "/health", timeout_s=self._timeout_s)
         except ConnectionError:
             return False
         return answer.status == 200

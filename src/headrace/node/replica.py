@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess, EngineSpec
 from headrace.node import journal
-from headrace.node.probe import EngineBroken, EngineProbe
+from headrace.node.probe import EngineBroken, EngineProbe, Patience
 from headrace.node.stager import Staged, Stager
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
 from headrace.resources.errors import (
@@ -30,8 +30,6 @@ from headrace.runtimes import EngineEnd, Launch, Runtime
 
 LOG_TAIL_LINES = 20
 
-_REPROBE_S = 5.0
-_MISSES_TOLD = 3
 _DYING_S = 5.0
 """How long a broken engine is given to turn out dead: its connections break before its process ends."""
 
@@ -48,6 +46,7 @@ class Surroundings(msgspec.Struct, frozen=True):
         memory_bytes: Memory of the machine.
         changed: Called when a report is worth sending at once.
         unclaimed_timeout_s: How long an engine runs without a node.
+        patience: What is taken from an engine that does not answer.
     """
 
     layout: Layout
@@ -58,6 +57,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     memory_bytes: Callable[[], int]
     changed: Callable[[], None]
     unclaimed_timeout_s: float
+    patience: Patience
 
 
 class ReplicaRun:
@@ -138,6 +138,8 @@ class ReplicaRun:
     async def _run(self) -> None:
         try:
             await self._live()
+        except EngineUnreachable as error:
+            await self._fail(error.failure, at_once=True)
         except HeadraceError as error:
             await self._fail(error.failure)
         except Exception as error:
@@ -215,17 +217,35 @@ class ReplicaRun:
     async def _serve(self, process: EngineProcess) -> None:
         order = self.order
         socket = self._around.layout.engine_socket(order.id)
-        probe = EngineProbe(socket, order.nonce, order.served_name)
+        probe = EngineProbe(socket, order.nonce, order.served_name, timeout_s=self._around.patience.timeout_s)
         try:
             if self.state is not ReplicaState.READY:
                 await self._until_ready(process, probe)
-            misses = 0
-            while True:
-                await asyncio.sleep(_REPROBE_S)
-                misses = 0 if await probe.healthy() else misses + 1
-                self._tell_misses(misses)
+            await self._while_it_answers(probe)
         finally:
             await probe.close()
+
+    async def _while_it_answers(self, probe: EngineProbe) -> None:
+        patience = self._around.patience
+        misses, silent_since = 0, 0.0
+        while True:
+            await asyncio.sleep(patience.every_s)
+            asked_at = time.monotonic()
+            if await probe.healthy():
+                misses = 0
+                if self.report.failure is not None:
+                    self._note(failure=None)
+                continue
+            misses += 1
+            if misses == 1:
+                silent_since = asked_at
+            silent_s = time.monotonic() - silent_since
+            if misses >= patience.misses_told:
+                unreachable = _unreachable(misses, silent_s)
+                if silent_s >= patience.give_up_s:
+                    raise unreachable
+                if self.report.failure is None:
+                    self._note(failure=unreachable.failure)
 
     async def _until_ready(self, process: EngineProcess, probe: EngineProbe) -> None:
         order = self.order
@@ -249,22 +269,14 @@ class ReplicaRun:
         address = f"unix:{self._around.layout.engine_socket(order.id)}"
         self._move(ReplicaState.READY, address=address, warmup=warmup)
 
-    def _tell_misses(self, misses: int) -> None:
-        if misses == _MISSES_TOLD:
-            evidence = f"{misses} health checks in a row failed; the process lives."
-            unreachable = EngineUnreachable("The engine does not answer its health check.", evidence=evidence)
-            self._note(failure=unreachable.failure)
-        elif misses == 0 and self.report.failure is not None:
-            self._note(failure=None)
-
     async def _drain(self, process: EngineProcess) -> None:
         self._move(ReplicaState.DRAINING)
         end = await process.stop()
         self._move(ReplicaState.GONE, exit_status=end.exit_status, resident_bytes=0)
 
-    async def _fail(self, failure: Failure) -> None:
+    async def _fail(self, failure: Failure, *, at_once: bool = False) -> None:
         """End what runs of it, then say that it failed."""
-        end = await self._process.stop() if self._process is not None else None
+        end = await self._process.stop(at_once=at_once) if self._process is not None else None
         self._move(
             ReplicaState.FAILED,
             failure=failure,
@@ -313,3 +325,11 @@ class ReplicaRun:
             except OSError as error:  # a full disk is no reason to end an engine
                 _log.warning("Replica %s cannot be recorded: %s", self.order.id, error)
         self._around.changed()
+
+
+def _unreachable(misses: int, silent_s: float) -> EngineUnreachable:
+    return EngineUnreachable(
+        "The engine does not answer its health check.",
+        evidence=f"{misses} checks in a row failed, over {silent_s:.0f} s; the process lives.",
+        fix="Nothing is sent to it until it answers again; after a minute it is replaced.",
+    )

@@ -107,7 +107,9 @@ class Process(StrEnum):
 
 PUBLIC_ROUTES: Mapping[tuple[Process, str, str], str] = {
     (Process.GATEWAY, "GET", "/healthz"): "A load balancer's probe; says only that the process runs.",
+    (Process.GATEWAY, "HEAD", "/healthz"): "The same; load balancers ask without wanting a body.",
     (Process.GATEWAY, "GET", "/readyz"): "A load balancer's probe; says only whether it can route.",
+    (Process.GATEWAY, "HEAD", "/readyz"): "The same; load balancers ask without wanting a body.",
     (
         Process.CONTROL,
         "GET",

@@ -71,6 +71,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
         epoch: Grows with every replacement in its deployment; a lower one is fenced off.
         nonce: The key that its engine wants; known to gateway and node only.
         address: Where its engine listens, e.g. ``unix:/…/engine.sock``; empty until it does.
+        failure: Why it failed; on a live one, that its engine does not answer its health check just now.
         log_tail: Last lines of the engine's output, kept when it died.
         exit_status: The engine's exit status (negative: the signal), None while it runs or when unknown.
     """

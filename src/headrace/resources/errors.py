@@ -178,6 +178,12 @@ class BadJson(InvalidArgument):
     code = "BAD_JSON"
 
 
+class MalformedRequest(InvalidArgument):
+    """What came is not an HTTP request, or one that two readers could take differently."""
+
+    code = "MALFORMED_REQUEST"
+
+
 class BadField(InvalidArgument):
     """A field is missing, unknown, or of the wrong type or value."""
 
@@ -373,6 +379,12 @@ class TokenizerMissing(FailedPrecondition):
     """The folder has no tokenizer."""
 
     code = "TOKENIZER_MISSING"
+
+
+class TokenizerInvalid(FailedPrecondition):
+    """The folder's tokenizer cannot be read."""
+
+    code = "TOKENIZER_INVALID"
 
 
 class ArchitectureUnsupported(FailedPrecondition):

@@ -34,7 +34,7 @@ def check_id(value: str, *, field: str) -> str:
     """
     if not _ID.fullmatch(value):
         raise BadName(
-            f"{field} {value!r} is not a valid identifier.",
+            f"{field} {value[:64]!r} is not a valid identifier.",
             evidence="An identifier has 1 to 63 lower-case letters, digits and inner hyphens.",
             fix="Choose another, or leave it out to have one made.",
         )
@@ -51,7 +51,7 @@ class Scope(msgspec.Struct, frozen=True, order=True):
         for field, value in (("project", self.project), ("location", self.location)):
             if not _PROJECT.fullmatch(value):
                 raise BadName(
-                    f"{field} {value!r} is not a valid name.",
+                    f"{field} {value[:64]!r} is not a valid name.",
                     evidence="A name has 1 to 62 lower-case letters, digits, colons, dots and hyphens.",
                 )
 

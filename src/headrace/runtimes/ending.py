@@ -16,6 +16,7 @@ FIXES = {
     "ENGINE_OUT_OF_MEMORY": "Deploy with a shorter --max-model-len, on a machine with more memory, or a smaller model.",
     "ENGINE_UNSUPPORTED_ARCHITECTURE": "Check `model_type` in config.json, or choose another runtime.",
     "ENGINE_BAD_TENSOR": "Export the weights again from the model that config.json describes, and import that.",
+    "TOKENIZER_INVALID": "Copy the tokenizer's files from the model's source again.",
     "ENGINE_DIED": "Read its log (`headrace logs`); if it names nothing you can change, report it.",
 }
 

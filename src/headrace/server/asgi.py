@@ -11,6 +11,8 @@ from typing import Any
 
 import uvicorn
 
+from headrace.server.http import BoundedHttp
+
 KEEP_ALIVE_S = 75
 """Longer than the 60 s of common load balancers, so that it is never us who close first under their hands."""
 
@@ -34,7 +36,7 @@ class Server(uvicorn.Server):
 
 
 def server(app: Any, *, drain_timeout_s: int | None = None) -> Server:
-    """A server for an ASGI application: HTTP/1.1 by httptools, no access log of its own.
+    """A server for an ASGI application: HTTP/1.1 by httptools with bounded heads, no access log of its own.
 
     Args:
         app: The application.
@@ -42,7 +44,7 @@ def server(app: Any, *, drain_timeout_s: int | None = None) -> Server:
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -15,6 +15,9 @@ from headrace.storage.artifacts import ArtifactFile, Artifacts, is_hidden
 CHUNK_BYTES = 16 * 1024 * 1024
 """How much is copied between two looks at cancellation: a few milliseconds on a disk of today."""
 
+_MAX_DEPTH = 32
+"""Folders within folders. Models have one or two; far more are a trap, and long paths fail later."""
+
 _NO_KERNEL_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 """What `os.copy_file_range` answers where the kernel or one of the two file systems cannot do it."""
 
@@ -28,7 +31,7 @@ class LocalArtifacts(Artifacts):
 
     def __init__(self, address: str, folder: Path) -> None:
         self.folder = _existing_folder(address, folder)
-        super().__init__(address, self._walk(self.folder))
+        super().__init__(address, self._walk())
 
     def list_again(self) -> LocalArtifacts:
         """The folder as it is now."""
@@ -60,40 +63,65 @@ class LocalArtifacts(Artifacts):
         except OSError as error:
             raise _unreadable(str(path), error) from error
 
-    def _walk(self, folder: Path) -> Iterator[ArtifactFile]:
+    def _walk(self) -> Iterator[ArtifactFile]:
+        folders = [(self.folder, 0)]
+        while folders:
+            folder, depth = folders.pop()
+            if depth > _MAX_DEPTH:
+                raise ArtifactsRefused(
+                    f"{self.folder} has more than {_MAX_DEPTH} folders within each other.",
+                    evidence=f"{str(folder.relative_to(self.folder))[:200]}…",
+                    fix="Give the folder that holds config.json, with nothing else in it.",
+                )
+            for entry in self._entries(folder):
+                path = Path(entry.path)
+                status = self._status(entry, path)
+                if stat.S_ISREG(status.st_mode):
+                    name = path.relative_to(self.folder).as_posix()
+                    yield ArtifactFile(name=name, size_bytes=status.st_size, version=str(status.st_mtime_ns))
+                elif stat.S_ISDIR(status.st_mode) and not entry.is_symlink():
+                    folders.append((path, depth + 1))
+                else:
+                    raise ArtifactsRefused(
+                        f"{path} is neither a file nor a folder.",
+                        evidence=f"Its type is {stat.filemode(status.st_mode)}"
+                        + (", behind a symbolic link." if entry.is_symlink() else "."),
+                        fix="Remove it from the model's folder.",
+                    )
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What a folder holds, hidden things left out."""
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = [entry for entry in os.scandir(folder) if not is_hidden(entry.name)]
         except OSError as error:
             raise _unreadable(str(folder), error) from error
         for entry in entries:
-            path = Path(entry.path)
-            name = path.relative_to(self.folder).as_posix()
-            if is_hidden(name):
-                continue
-            try:
-                if entry.is_symlink():
-                    self._require_inside(path)
-                status = entry.stat()
-            except OSError as error:
-                raise _unreadable(str(path), error) from error
-            if stat.S_ISREG(status.st_mode):
-                yield ArtifactFile(name=name, size_bytes=status.st_size, version=str(status.st_mtime_ns))
-            elif stat.S_ISDIR(status.st_mode) and not entry.is_symlink():
-                yield from self._walk(path)
-            else:
-                raise ArtifactsRefused(
-                    f"{path} is neither a file nor a folder.",
-                    evidence=f"Its type is {stat.filemode(status.st_mode)}"
-                    + (", behind a symbolic link." if entry.is_symlink() else "."),
-                    fix="Remove it from the model's folder.",
-                )
+            _require_utf_8(Path(entry.path))
+        return entries
+
+    def _status(self, entry: os.DirEntry[str], path: Path) -> os.stat_result:
+        try:
+            if entry.is_symlink():
+                self._require_inside(path)
+            return entry.stat()
+        except OSError as error:
+            raise _unreadable(str(path), error) from error
 
     def _require_inside(self, path: Path) -> Path:
-        real = path.resolve(strict=True)
+        try:
+            real = Path(os.path.realpath(path, strict=True))
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ArtifactsRefused(
+                f"{path} is a symbolic link that leads to itself.",
+                evidence=f"It leads to {_shown(path.readlink())}.",
+                fix="Remove it from the model's folder.",
+            ) from error
         if not real.is_relative_to(self.folder):
             raise ArtifactsRefused(
                 f"{path} is a symbolic link that leaves the model's folder.",
-                evidence=f"It leads to {real}.",
+                evidence=f"It leads to {_shown(real)}.",
                 fix=f"Copy the folder with its links resolved, `cp -rL {self.folder} NEW_FOLDER`, and give that.",
             )
         return real
@@ -108,9 +136,27 @@ def _existing_folder(address: str, folder: Path) -> Path:
             evidence=str(error),
             fix="The path is looked up on the machine where the server runs; check it there.",
         ) from error
+    _require_utf_8(real)
     if not real.is_dir():
         raise ArtifactsNotFound(f"{address} is not a folder.", fix="Give the folder that holds config.json.")
     return real
+
+
+def _require_utf_8(path: Path) -> None:
+    """Names go into JSON, which has no place for other bytes."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise ArtifactsRefused(
+            "The model's folder has a file whose name is not UTF-8.",
+            evidence=_shown(path),
+            fix="Rename or remove it.",
+        ) from error
+
+
+def _shown(path: Path) -> str:
+    """A path for a message, with escapes for what is not UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _unreadable(what: str, error: OSError) -> ArtifactsNotFound:

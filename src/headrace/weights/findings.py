@@ -22,10 +22,12 @@ from headrace.resources.errors import (
 from headrace.weights.config import CONFIG_FILE, ModelConfig, read_config
 from headrace.weights.folder import (
     TOKENIZER_FILES,
+    TOKENIZER_JSON,
     find_tokenizer,
     find_weights,
     has_chat_template,
     require_indexed_tensors,
+    require_readable_tokenizer,
 )
 from headrace.weights.header import TensorEntry, read_header
 from headrace.weights.reader import FolderReader
@@ -129,6 +131,7 @@ def _tokenizer_findings(reader: FolderReader) -> Iterator[Finding]:
         yield _finding(missing)
         return
     found: list[Finding] = []
+    _try(partial(require_readable_tokenizer, reader), TOKENIZER_JSON, found)
     template = _try(partial(has_chat_template, reader), "tokenizer_config.json", found)
     yield from found
     if template is False:

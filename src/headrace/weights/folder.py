@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from headrace.resources.errors import ConfigInvalid, WeightsCorrupt, WeightsMissing, WeightsQuantised
+from headrace.resources.errors import ConfigInvalid, TokenizerInvalid, WeightsCorrupt, WeightsMissing, WeightsQuantised
 from headrace.weights.config import ModelConfig, read_config
 from headrace.weights.header import TensorEntry, read_header
 from headrace.weights.reader import FolderReader, read_json_object
@@ -16,8 +16,10 @@ from headrace.weights.reader import FolderReader, read_json_object
 INDEX_FILE = "model.safetensors.index.json"
 BIN_INDEX_FILE = "pytorch_model.bin.index.json"
 
+TOKENIZER_JSON = "tokenizer.json"
+
 TOKENIZER_FILES = (
-    "tokenizer.json",
+    TOKENIZER_JSON,
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
@@ -27,6 +29,9 @@ TOKENIZER_FILES = (
     "tekken.json",
 )
 """The files any one of which makes a tokenizer, by the families that write them."""
+
+TOKENIZER_MAX_BYTES = 256 * 1024 * 1024
+"""The longest tokenizer.json that is read; the largest real one, of 262,144 tokens, has 33 MB."""
 
 _NOT_THE_MODEL = ("adapter_", "consolidated", "optimizer", "training_args", "scheduler", "rng_state")
 """Beginnings of weight-like files that are not what a runtime loads: adapters, duplicates, a training's state."""
@@ -150,6 +155,33 @@ def require_indexed_tensors(reader: FolderReader, tensors: tuple[TensorEntry, ..
 def find_tokenizer(sizes: Mapping[str, int]) -> tuple[str, ...]:
     """The tokenizer files that are there."""
     return tuple(name for name in TOKENIZER_FILES if name in sizes)
+
+
+def require_readable_tokenizer(reader: FolderReader) -> None:
+    """Hold ``tokenizer.json``, where there is one, against the form that the tokenizers library writes.
+
+    Raises:
+        TokenizerInvalid: It is too long, not JSON, or no object with a ``model``.
+    """
+    size_bytes = reader.sizes().get(TOKENIZER_JSON)
+    if size_bytes is None:
+        return
+    fix = f"Copy {TOKENIZER_JSON} from the model's source again."
+    if size_bytes > TOKENIZER_MAX_BYTES:
+        evidence = f"{size_bytes:,} bytes; at most {TOKENIZER_MAX_BYTES:,} are read."
+        raise TokenizerInvalid(f"{TOKENIZER_JSON} is too long.", evidence=evidence, fix=fix)
+    content = reader.read_range(TOKENIZER_JSON, 0, size_bytes)
+    try:
+        msgspec.json.decode(content, type=_TokenizerJson)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        evidence = f"{problem} ({size_bytes:,} bytes)"
+        raise TokenizerInvalid(f"{TOKENIZER_JSON} is not a tokenizer.", evidence=evidence, fix=fix) from problem
+
+
+class _TokenizerJson(msgspec.Struct):
+    """What every ``tokenizer.json`` has: a model, of which the fields depend on its kind."""
+
+    model: dict[str, msgspec.Raw]
 
 
 def has_chat_template(reader: FolderReader) -> bool:

@@ -19,7 +19,10 @@ class ChatRefused(Exception):
 
 
 class TextCodec(ABC):
-    """Turns text into token ids and back. Calls may block; `encode` and `render_chat` run one at a time in a thread."""
+    """Turns text into token ids and back.
+
+    Calls may block: `encode` and `render_chat` each run one at a time, each in a thread of its own.
+    """
 
     @abstractmethod
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -30,7 +33,7 @@ class TextCodec(ABC):
         """The prompt that the model's chat template makes of `messages`, special tokens included.
 
         Raises:
-            ChatRefused: There is no template, or it refused.
+            ChatRefused: There is no template, it refused, or it took too long or too much.
         """
 
     @abstractmethod

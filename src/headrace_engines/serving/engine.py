@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, TypeVar
 
 from headrace_engines.serving.codec import ChatMessage, ChatRefused
 from headrace_engines.serving.errors import BadRequest, Unavailable
 from headrace_engines.serving.fatal import FatalError, fatal_from
 from headrace_engines.serving.generator import GenerationRequest, Load, LoadModel, Sampling, ServedModel
 from headrace_engines.serving.metrics import Metrics
+
+T = TypeVar("T")
+
+_log = logging.getLogger("headrace.engine")
 
 EngineState = Literal["loading", "ready", "dead"]
 """``loading`` until one real token was generated; ``dead`` once no token can be."""
@@ -36,6 +41,8 @@ class Engine:
         self._served: ServedModel | None = None
         # One thread: tokenisers are not safe for concurrent use, and long prompts must not hold up the event loop.
         self._codec_thread = ThreadPoolExecutor(1, thread_name_prefix="codec")
+        # Another: a chat template is the folder's own program, and while one hangs, completions go on.
+        self._template_thread = ThreadPoolExecutor(1, thread_name_prefix="template")
 
     @property
     def served(self) -> ServedModel:
@@ -81,7 +88,7 @@ class Engine:
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a prompt."""
         codec = self.served.codec
-        return await self._in_codec_thread(lambda: codec.encode(text, add_special_tokens=add_special_tokens))
+        return await _in_thread(self._codec_thread, lambda: codec.encode(text, add_special_tokens=add_special_tokens))
 
     async def encode_chat(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True) -> list[int]:
         """Token ids of a conversation.
@@ -90,18 +97,13 @@ class Engine:
             BadRequest: The model has no chat template, or its template refuses these messages.
         """
         codec = self.served.codec
-
-        def render_and_encode() -> list[int]:
-            prompt = codec.render_chat(messages, add_generation_prompt=add_generation_prompt)
-            return codec.encode(prompt, add_special_tokens=False)  # the template wrote them
-
         try:
-            return await self._in_codec_thread(render_and_encode)
+            prompt = await _in_thread(
+                self._template_thread, lambda: codec.render_chat(messages, add_generation_prompt=add_generation_prompt)
+            )
         except ChatRefused as error:
             raise BadRequest(str(error), param="messages", code="chat_template_error") from error
-
-    async def _in_codec_thread(self, work: Callable[[], list[int]]) -> list[int]:
-        return await asyncio.get_running_loop().run_in_executor(self._codec_thread, work)
+        return await self.encode(prompt, add_special_tokens=False)  # the template wrote them
 
     async def _warm(self, served: ServedModel) -> None:
         prompt_ids = served.codec.encode("Hello", add_special_tokens=True)
@@ -109,6 +111,15 @@ class Engine:
         tokens = [token_id async for event in served.generator.submit(request) for token_id in event.token_ids]
         if len(tokens) != 1:
             raise FatalError("ENGINE_DIED", "The engine generated no token.", evidence=f"tokens: {tokens}")
+        greeting = ChatMessage(role="user", content="Hello")
+        try:
+            await _in_thread(self._template_thread, lambda: served.codec.render_chat([greeting]))
+        except ChatRefused as error:  # completions work all the same
+            _log.warning("A chat of one word: %s", error)
 
     def _load(self) -> Load:
         return Load(0, 0) if self._served is None else self._served.generator.load()
+
+
+async def _in_thread(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import msgspec
 from starlette.responses import Response
 
-from headrace_engines.serving.generator import GenerationFailed, QueueFull
+from headrace_engines.serving.generator import GenerationFailed, QueueFull, SamplingImpossible
 
 
 class ApiError(Exception):
@@ -104,6 +104,8 @@ def api_error_from(error: QueueFull | GenerationFailed) -> ApiError:
     """What a refusal or failure at the generator's seam is on the wire."""
     if isinstance(error, QueueFull):
         return TooManyRequests(f"The engine is full: {error} Try again later.", code="queue_full", retry_after_s=1)
+    if isinstance(error, SamplingImpossible):
+        return BadRequest(error.message, code="sampling_impossible")
     return Unavailable(error.message, code=error.code)
 
 

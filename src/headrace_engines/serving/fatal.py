@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
-FatalCode = Literal["ENGINE_OUT_OF_MEMORY", "ENGINE_UNSUPPORTED_ARCHITECTURE", "ENGINE_BAD_TENSOR", "ENGINE_DIED"]
+FatalCode = Literal[
+    "ENGINE_OUT_OF_MEMORY", "ENGINE_UNSUPPORTED_ARCHITECTURE", "ENGINE_BAD_TENSOR", "TOKENIZER_INVALID", "ENGINE_DIED"
+]
 
 EXIT_STATUS = 3
 """Exit status of a fatal end; apart from 1 (an uncaught exception) and 2 (wrong arguments)."""

@@ -114,14 +114,21 @@ class GenerationFailed(Exception):
     """This sequence cannot go on; others may.
 
     Attributes:
-        code: The class of failure, named as a fatal one would be.
+        code: The class of failure, named as a fatal one would be, or of a subclass.
         message: One sentence for the client.
     """
 
-    def __init__(self, code: FatalCode, message: str) -> None:
+    def __init__(self, code: FatalCode | Literal["SAMPLING_IMPOSSIBLE"], message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class SamplingImpossible(GenerationFailed):
+    """The request's own sampling leaves scores that are not numbers: the request is at fault, not the engine."""
+
+    def __init__(self) -> None:
+        super().__init__("SAMPLING_IMPOSSIBLE", "With these sampling parameters the tokens' scores are not finite.")
 
 
 class Generation:

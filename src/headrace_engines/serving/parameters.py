@@ -61,6 +61,19 @@ HARMLESS = frozenset(
 StopString = Annotated[str, Meta(min_length=1)]
 TokenCount = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Temperature = Annotated[float, Meta(ge=0)]
+TopP = Annotated[float, Meta(gt=0, le=1)]
+TopK = Annotated[int, Meta(ge=-1)]
+MinP = Annotated[float, Meta(ge=0, le=1)]
+RepetitionPenalty = Annotated[float, Meta(ge=0.01, le=100)]
+"""Beyond these a float32 score may no longer be a number; what anyone uses lies between 0.8 and 2."""
+
+
+def sampling_with(said: dict[str, Any], defaults: Sampling) -> Sampling:
+    """`defaults` with the fields that were said; -1 as `top_k` is vLLM's way to say all of them."""
+    if said.get("top_k") == -1:
+        said = said | {"top_k": 0}
+    return msgspec.structs.replace(defaults, **said)
 
 
 class StreamOptions(msgspec.Struct):
@@ -73,11 +86,11 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     """What completions and chat completions have in common; null means the default everywhere."""
 
     model: str
-    temperature: Annotated[float, Meta(ge=0)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
@@ -91,9 +104,7 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     def sampling(self, defaults: Sampling) -> Sampling:
         """How tokens are picked; what was not said keeps the model's default."""
         given = {name: value for name in Sampling.__struct_fields__ if (value := getattr(self, name)) is not None}
-        if given.get("top_k") == -1:  # vLLM's way to say "all of them"
-            given["top_k"] = 0
-        return msgspec.structs.replace(defaults, **given)
+        return sampling_with(given, defaults)
 
     @property
     def stops(self) -> list[str]:

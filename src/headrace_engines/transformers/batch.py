@@ -92,6 +92,8 @@ class InterleavedBatch(Batch):
     def _next(self, sequence: Sequence) -> TokenEvent | GenerationFailed:
         try:
             token_id = sequence.sampler.pick(self._logits(sequence), sequence.token_ids)
+        except GenerationFailed as error:
+            return error
         except Exception as error:
             _log.exception("A step failed.")
             return _failed(error)

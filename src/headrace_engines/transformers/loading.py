@@ -61,8 +61,8 @@ def load(options: LoadOptions, loop: asyncio.AbstractEventLoop, on_death: OnDeat
     device = _device(options.device)
     config = _config(options.folder)
     max_model_len = _max_model_len(config, options.max_model_len)
+    tokenizer = _tokenizer(options.folder)
     model = _weights(options, config).to(device).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(options.folder, local_files_only=True)
     _log.info("Loaded %s as %s on %s, context %d.", type(model).__name__, model.dtype, device, max_model_len)
     generator = SteppingGenerator(
         batch=InterleavedBatch(model, options.max_running),
@@ -112,6 +112,19 @@ def _unsupported(folder: Path, error: Exception) -> FatalError:
         f"transformers {transformers.__version__} has no causal language model for {folder / 'config.json'}.",
         evidence=f"{type(error).__name__}: {error}",
     )
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain ones
+        if is_out_of_memory(error):
+            raise fatal_from(error) from error
+        raise FatalError(
+            "TOKENIZER_INVALID",
+            f"The tokenizer in {folder} cannot be read.",
+            evidence=f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def _weights(options: LoadOptions, config: Any) -> Any:

@@ -14,7 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from headrace_engines.serving.generator import GenerationRequest, Sampling
+from headrace_engines.serving.generator import GenerationFailed, GenerationRequest, Sampling, SamplingImpossible
 
 # vLLM's _SAMPLING_EPS: below this a temperature only overflows; the likeliest token is what it means.
 _GREEDY_BELOW_TEMPERATURE = 1e-5
@@ -50,13 +50,23 @@ class Sampler:
             self._random.manual_seed(sampling.seed)
 
     def pick(self, logits: Any, token_ids: list[int]) -> int:
-        """The next token after `token_ids` (prompt included), from float32 `logits` of shape (1, vocabulary)."""
+        """The next token after `token_ids` (prompt included), from float32 `logits` of shape (1, vocabulary).
+
+        Raises:
+            GenerationFailed: The logits are not numbers.
+            SamplingImpossible: They are, and what the request makes of them is not.
+        """
         scores = self._penalised(logits, token_ids)
         if len(token_ids) - self._prompt_len < self._min_tokens:
             scores[:, self._end_ids] = -torch.inf
+        scores = self._warpers(None, scores)
+        if not _can_be_picked_from(scores):
+            if _can_be_picked_from(logits):
+                raise SamplingImpossible
+            raise GenerationFailed("ENGINE_BAD_TENSOR", "The model computed scores that are not finite.")
         if self._greedy:
             return int(scores.argmax(dim=-1))
-        probabilities = torch.softmax(self._warpers(None, scores), dim=-1)
+        probabilities = torch.softmax(scores, dim=-1)
         return int(torch.multinomial(probabilities, 1, generator=self._random))
 
     def _penalised(self, scores: Any, token_ids: list[int]) -> Any:
@@ -67,6 +77,11 @@ class Sampler:
             counts = torch.bincount(generated, minlength=scores.shape[-1])
             scores = scores - self._presence * (counts > 0) - self._frequency * counts
         return scores
+
+
+def _can_be_picked_from(scores: Any) -> bool:
+    """Whether the highest score is finite: NaN, and an infinity anywhere but below, come out as the maximum."""
+    return bool(torch.isfinite(scores.max()))
 
 
 def _warpers(sampling: Sampling) -> LogitsProcessorList:

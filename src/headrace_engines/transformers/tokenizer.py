@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace_engines.serving.codec import ChatMessage, ChatRefused, TextCodec
+from headrace_engines.serving.template_process import TemplateProcess
 
 
 class HuggingFaceCodec(TextCodec):
@@ -13,6 +14,7 @@ class HuggingFaceCodec(TextCodec):
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._templates = TemplateProcess()
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`."""
@@ -24,12 +26,15 @@ class HuggingFaceCodec(TextCodec):
         if not self._tokenizer.chat_template:
             raise ChatRefused("This model has no chat template; use /v1/completions.")
         try:
-            prompt: str = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except Exception as error:  # a template is the folder's own program: whatever it raises is its refusal
-            raise ChatRefused(f"The model's chat template refuses these messages: {error}.") from error
-        return prompt
+            template = self._tokenizer.get_chat_template()
+        except ValueError as error:  # several, and none of them the default
+            raise ChatRefused(str(error)) from error
+        return self._templates.render(
+            template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            special_tokens=self._tokenizer.special_tokens_map,
+        )
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of `token_ids` without special tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from fastapi import FastAPI
 
 from headrace.api import create_app
 from headrace.control import commands
-from headrace.control.operations import settle_operations
+from headrace.control.operations import GATEWAY_WAIT_S, settle_operations
+from headrace.control.sight import Sight
 from headrace.resources.access import Role
 from headrace.resources.deployments import Deployment
 from headrace.resources.errors import Failure
@@ -107,7 +109,7 @@ class World:
             for state in states.split():
                 last = state == states.rsplit(maxsplit=1)[-1]
                 deployment = tx.move(deployment, DeploymentState(state), failure=failure if last else None)
-            settle_operations(tx, deployment.scope)
+            settle_operations(tx, deployment.scope, Sight(now=time.time() + GATEWAY_WAIT_S))  # no gateway is here
 
         with self.store.transaction() as tx:
             work(tx)

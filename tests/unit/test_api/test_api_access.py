@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from headrace.api.access import Route, check_routes, mount
 from headrace.api.app import ROUTES
 from headrace.resources.access import PUBLIC_ROUTES, Permission, Process, Role
+from headrace.resources.nodes import Node
 
 SAMPLES = {"version": "v1", "project": "my-proj", "location": "us-central1", "rest": "nothing/here"}
 
@@ -67,11 +69,25 @@ def test_roles(world: World, route: Route) -> None:
         Permission.ADMINISTER: {Role.ADMIN},
     }[route.permission]
     for role in Role:
-        status = world.call(route.method, filled(route.path), key=world.key("my-proj", role)).status_code
+        project = "*" if route.server_wide else "my-proj"
+        status = world.call(route.method, filled(route.path), key=world.key(project, role)).status_code
         assert (status != 403) is (role in may), role
     if "{project}" in route.path:
         stranger = world.key("other", Role.ADMIN)
         assert world.error(route.method, filled(route.path), key=stranger) == (403, "ROLE_MISSING")
+
+
+def test_the_machine_is_not_a_projects_business(world: World) -> None:
+    """Nodes and runtimes are shown to keys of every project only; a project's key has its status without them."""
+    with world.store.transaction() as tx:
+        tx.insert(Node(id="local", boot_id="b", memory_bytes=8, cores=2, last_seen_at=1.0))
+    admin = world.key("my-proj", Role.ADMIN)
+    for path in ("nodes", "runtimes"):
+        assert world.error("GET", f"/headrace/v1/{path}", key=admin) == (403, "ROLE_MISSING")
+    assert world.json("GET", "/headrace/v1/status", key=admin)["nodes"] == []
+    everywhere = world.key("*", Role.VIEWER)
+    assert len(world.json("GET", "/headrace/v1/status", key=everywhere)["nodes"]) == 1
+    assert len(world.json("GET", "/headrace/v1/nodes", key=everywhere)["nodes"]) == 1
 
 
 def test_google_api_key_header(world: World) -> None:
@@ -145,3 +161,61 @@ def test_role_missing_says_what_to_do(world: World) -> None:
     """A refusal names the key's role and the way to another."""
     response = world.call("POST", f"/v1/{SCOPE}:deploy", key=world.key("my-proj", Role.VIEWER))
     assert "has the role viewer" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/what", "/v1/projects/p/locations/l/models:upload", "/headrace/v1/what"])
+def test_no_address_of_ours_is_in_a_refusal(world: World, path: str) -> None:
+    """A Host header that is none brings the message no other: only the path is named, never the socket's."""
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"\xff\xfe"), (b"authorization", f"Bearer {world.admin}".encode())]
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope |= {"headers": headers, "server": ("/secret/control.sock", None), "scheme": "http", "root_path": ""}
+    asyncio.run(world.app(scope, receive, send))  # type: ignore[arg-type]
+    body = b"".join(message.get("body", b"") for message in sent)  # type: ignore[misc]
+    assert f"POST {path}".encode() in body
+    assert b"secret" not in body
+
+
+LONG = "x" * 129
+
+
+@pytest.mark.parametrize("name", [LONG, "a\nb", "\x1b[31mred", "a\x00"])
+def test_texts_are_bounded(world: World, name: str) -> None:
+    """Names and labels have at most 128 printable characters, whichever way they come; a refusal shows why."""
+    native, vertex = "/headrace/v1/deployments", f"/v1/{SCOPE}:deploy"
+    model = {"customModel": {"gcsUri": "file:///w"}}
+    asked = [
+        ("/headrace/v1/keys", {"name": name}),
+        (native, {"artifact_uri": "file:///w", "model_display_name": name}),
+        (native, {"artifact_uri": "file:///w", "labels": {name: "v"}}),
+        (native, {"artifact_uri": "file:///w", "labels": {"k": name}}),
+        (native, {"artifact_uri": "file:///w", "runtime": name}),
+        (vertex, model | {"modelConfig": {"modelDisplayName": name}}),
+        (vertex, model | {"endpointConfig": {"endpointDisplayName": name}}),
+    ]
+    for path, body in asked:
+        assert world.error("POST", path, json=body) == (400, "BAD_FIELD"), body
+        details = world.call("POST", path, json=body).json()["error"]["details"]
+        assert "It has" in details[0]["metadata"]["evidence"]
+
+
+def test_addresses_and_labels_are_bounded(world: World) -> None:
+    """An address has at most 4,096 characters and is not echoed whole; a resource has at most 64 labels."""
+    body = {"customModel": {"gcsUri": "/" + "x" * 4096}}
+    response = world.call("POST", f"/v1/{SCOPE}:deploy", json=body)
+    assert response.status_code == 400
+    assert "4,097 characters" in response.text
+    assert len(response.text) < 2000
+    labels = {str(number): "" for number in range(65)}
+    body = {"artifact_uri": "/w", "labels": labels}
+    assert world.error("POST", "/headrace/v1/deployments", json=body) == (400, "BAD_FIELD")
+    world.deploy(customModel={"gcsUri": "/m/" + "x" * 200 + "\n"})
+    (model,) = world.json("GET", "/headrace/v1/models")["models"]
+    assert model["display_name"] == "x" * 128

@@ -84,9 +84,10 @@ def test_every_death_leads_to_the_same_end(
         assert isinstance(world.store, FragileStore)
         world.store.dies_before, world.store.dies_after = before, after
         operation = world.deploy(endpoint_id="chat")
-        _run(world, lambda: bool(world.gateway.replicas), reboots=reboots)
+        _run(world, lambda: world.operation(operation).state is not OperationState.RUNNING, reboots=reboots)
         assert world.states(world.deployment.id) == LIFE
         assert world.operation(operation).state is OperationState.SUCCEEDED
+        assert world.gateway.replicas == [one.id for one in world.replicas]
         assert [(one.state, one.epoch) for one in world.replicas] == [(ReplicaState.READY, 1)]
         assert len(world.node.started) == 1
         world.write(

@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     """A small llama without a chat template."""
     save_file({"model.embed_tokens.weight": np.zeros((10, 8), np.float16)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}')
     return tmp_path
 
 

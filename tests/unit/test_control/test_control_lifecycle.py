@@ -133,6 +133,7 @@ def test_a_second_replica_can_save_the_deployment(world: World) -> None:
     world.node.ladder = UP
     asyncio.run(world.until_state("READY"))
     assert world.deployment.failure is None
+    asyncio.run(world.turns(2))
     assert world.operation(operation).state is OperationState.SUCCEEDED
     assert world.states(world.deployment.id)[3:] == ["PLACING", "STARTING", "PLACING", "STARTING", "WARMING", "READY"]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from scripted import World, failure
 
 from headrace.control.commands import create_key, revoke_key, undeploy
 from headrace.control.draining import DRAIN_TIMEOUT_S
+from headrace.control.operations import GATEWAY_WAIT_S
 from headrace.resources.access import Role
-from headrace.resources.errors import ArchitectureUnsupported, EngineDied
+from headrace.resources.errors import ArchitectureUnsupported, EngineDied, EngineUnreachable
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.resources.nodes import Node
 from headrace.resources.operations import Operation
@@ -204,3 +206,46 @@ def test_an_engine_that_dies_while_draining_is_just_gone(world: World, dead: boo
     assert len(world.node.started) == 1
     (undeploying,) = world.rows(Operation, kind="undeploy")
     assert undeploying.state is OperationState.SUCCEEDED
+
+
+def test_a_deployment_is_done_when_the_gateway_sends_to_it(world: World) -> None:
+    """No caller who waits for the operation meets a gateway that does not know of the deployment."""
+    operation = world.deploy()
+
+    async def watch() -> None:
+        while world.operation(operation).state is OperationState.RUNNING:
+            await world.reconciler.reconcile_once()
+            if world.operation(operation).state is not OperationState.RUNNING:
+                break
+            await world.turn()
+        assert world.gateway.replicas == [world.replicas[0].id]
+
+    asyncio.run(watch())
+    assert world.operation(operation).state is OperationState.SUCCEEDED
+
+
+def test_a_gateway_that_is_away_does_not_hold_an_operation(world: World) -> None:
+    """It is waited for some seconds, and no longer."""
+    operation = world.deploy()
+    world.gateway.away = True
+    asyncio.run(world.until_state("READY"))
+    assert world.operation(operation).state is OperationState.RUNNING
+    asyncio.run(world.turns(round(GATEWAY_WAIT_S) + 2))
+    assert world.operation(operation).state is OperationState.SUCCEEDED
+
+
+def test_an_engine_that_does_not_answer_gets_no_requests(world: World) -> None:
+    """Out of the snapshot with the reason while its node says so, and back when it answers again."""
+    replica = _ready(world)
+    well = world.node.replicas[replica]
+    silent = EngineUnreachable("It does not answer.").failure
+    world.node.replicas[replica] = msgspec.structs.replace(well, failure=silent)
+    asyncio.run(world.until(lambda: not world.gateway.replicas))
+    ((route,),) = [endpoint.deployed for endpoint in world.gateway.snapshot.endpoints]
+    assert "ENGINE_UNREACHABLE: It does not answer." in route.why_not_ready
+    assert world.deployment.state == "READY"
+    world.node.replicas[replica] = well
+    asyncio.run(world.until(lambda: world.gateway.replicas == [replica]))
+    world.node.kill(replica, silent)
+    asyncio.run(world.until(lambda: world.gateway.replicas and world.gateway.replicas != [replica]))
+    assert world.deployment.restarts == 1

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from headrace import __version__
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of, principal_of
-from headrace.resources.access import ROLE_PERMISSIONS
+from headrace.resources.access import EVERY_PROJECT, ROLE_PERMISSIONS, Permission
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.nodes import Node
@@ -25,8 +25,9 @@ LIVING_REPLICAS = tuple(state for state in ReplicaState if state is not ReplicaS
 
 
 async def status(request: Request) -> Response:
-    """Endpoints, what is deployed on them, replicas, memory, the last error, nodes."""
+    """Endpoints, what is deployed on them, replicas, memory, the last error; and to keys of every project the nodes."""
     context, conditions = context_of(request), reach(request)
+    sees_nodes = principal_of(request).may(Permission.READ, EVERY_PROJECT)
 
     def read(tx: Transaction) -> dict[str, Any]:
         deployments = tx.list(Deployment, state=LIVING_DEPLOYMENTS, **conditions)
@@ -37,7 +38,7 @@ async def status(request: Request) -> Response:
             "draining": [noun_json(one) for one in deployments if one.state is DeploymentState.DRAINING],
             "resident_bytes": sum(replica.resident_bytes for replica in replicas),
             "last_error": _last_error([*deployments, *replicas]),
-            "nodes": [noun_json(node) for node in tx.list(Node)],
+            "nodes": [noun_json(node) for node in tx.list(Node)] if sees_nodes else [],
         }
 
     return answer({"version": __version__, "at": context.clock(), **await context.read(read)})

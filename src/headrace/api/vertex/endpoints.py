@@ -91,6 +91,7 @@ def _bound(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> dict
     ready = Counter(
         replica.deployment_id
         for replica in tx.list(Replica, scope=scope, deployment_id=pools, state=ReplicaState.READY)
+        if replica.failure is None
     )
     bound: dict[str, list[Bound]] = defaultdict(list)
     for binding in bindings:

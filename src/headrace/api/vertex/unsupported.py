@@ -6,6 +6,7 @@ import re
 
 from fastapi import Request, Response
 
+from headrace.api.requests import path_of
 from headrace.resources.errors import NotSupported, UnknownPath
 
 _SCOPE = "projects/[^/]+/locations/[^/:]+"
@@ -37,5 +38,5 @@ async def unsupported(request: Request) -> Response:
     asked = f"{request.method} {request.path_params['rest']}"
     for pattern, fix in _METHODS:
         if pattern.fullmatch(asked):
-            raise NotSupported(f"{request.method} {request.url.path[:200]} is not supported yet.", fix=fix)
-    raise UnknownPath(f"There is no {request.method} {request.url.path[:200]}.")
+            raise NotSupported(f"{request.method} {path_of(request)} is not supported yet.", fix=fix)
+    raise UnknownPath(f"There is no {request.method} {path_of(request)}.")

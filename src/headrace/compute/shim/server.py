@@ -2,6 +2,7 @@
 
 A request is one line of JSON, ``{"nonce": …, "op": …}``; whoever has the nonce wrong is hung up on. `OPERATIONS` are
 all there are. A connection that asked to ``watch`` is the node's claim on the replica: the end comes as one more line.
+A ``stop`` with ``at_once`` set leaves the engine no time.
 """
 
 from __future__ import annotations
@@ -110,12 +111,15 @@ class Shim:
             self._kill_at = now + _TICK_S
             self._engine.kin.end(engine_lives=True)
 
-    def _stop(self, why: str) -> None:
-        if self._why_stopped or self._engine.ended:
+    def _stop(self, why: str, *, at_once: bool = False) -> None:
+        if self._engine.ended:
             return
-        self._why_stopped = why
-        self._kill_at = time.monotonic() + self._spec["stop_grace_s"]
-        self._engine.terminate()
+        if at_once:
+            self._kill_at = time.monotonic()
+        elif not self._why_stopped:
+            self._kill_at = time.monotonic() + self._spec["stop_grace_s"]
+            self._engine.terminate()
+        self._why_stopped = self._why_stopped or why
 
     def _finish(self) -> None:
         self._engine.kin.end(engine_lives=False)
@@ -154,13 +158,13 @@ class Shim:
     def _answer(self, client: Client, line: bytes) -> None:
         try:
             request = json.loads(line)
-            nonce, operation = str(request["nonce"]), request["op"]
+            nonce, operation, at_once = str(request["nonce"]), request["op"], request.get("at_once") is True
         except (ValueError, KeyError, TypeError):
             return self._hang_up(client)
         if not _compare_digest(nonce.encode(), self._spec["nonce"].encode()) or operation not in OPERATIONS:
             return self._hang_up(client)
         if operation == "stop":
-            self._stop("request")
+            self._stop("request", at_once=at_once)
         elif operation == "watch":
             client.watches = True
             self._unclaimed_at = None

@@ -32,7 +32,7 @@ def message_of(body: bytes) -> str:
     """The sentence in an engine's error body, whichever of the usual shapes it has; else the body's beginning."""
     try:
         answer = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body[:500].decode("utf-8", "replace").strip()
     error = answer.get("error", answer) if isinstance(answer, dict) else answer
     message = error.get("message", error.get("detail")) if isinstance(error, dict) else error

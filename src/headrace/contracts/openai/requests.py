@@ -41,7 +41,7 @@ def model_of(body: OpenAIBody) -> str:
     """
     try:
         return msgspec.json.decode(body["model"], type=str)
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadField(
             "`model` must name an endpoint.",
             evidence="It is missing." if isinstance(error, KeyError) else f"{error}.",

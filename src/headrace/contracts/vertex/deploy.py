@@ -136,7 +136,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     if message.destination and message.destination != str(scope):
         raise BadField(
             "destination is not the location in the path.",
-            evidence=f"The body says {message.destination!r}, the path {str(scope)!r}.",
+            evidence=f"The body says {message.destination[:200]!r}, the path {str(scope)!r}.",
             fix="Leave destination out of the body, or make the two the same.",
         )
     model, endpoint = message.model_config, message.endpoint_config
@@ -183,7 +183,7 @@ def _artifact_uri(message: DeployBody) -> str:
         if given:
             raise NotSupported(
                 f"Deploying by {given[0]} is not supported yet.",
-                evidence=message.publisher_model_name or message.hugging_face_model_id,
+                evidence=(message.publisher_model_name or message.hugging_face_model_id)[:200],
                 fix="Download the model's files and deploy their folder with customModel.gcsUri.",
             )
         raise BadField("customModel is missing.", fix='Say where the weights are: {"customModel": {"gcsUri": "…"}}.')

@@ -17,6 +17,9 @@ from headrace.resources.snapshot import DeployedRoute
 PROMPT_KEYS = ("prompt", "text", "inputs", "input")
 """Where an instance may keep its prompt. Google's documents use the first two, Hugging Face containers the others."""
 
+MAX_INSTANCES = 1024
+"""Of one request. What they bring with them is held until the last one is answered."""
+
 CHAT_PATH, COMPLETIONS_PATH = "/v1/chat/completions", "/v1/completions"
 
 _ALIASES = {
@@ -90,17 +93,24 @@ def read_instances(body: msgspec.Raw | bytes, parameters: msgspec.Raw | bytes | 
 
     Raises:
         BadJson: One of the two is no JSON, after all.
-        BadField: There is no instance, or one has not exactly one of a prompt and messages.
+        BadField: There is no instance, or more than `MAX_INSTANCES`, or one has not exactly one of a prompt and
+            messages.
     """
     try:
         instances = msgspec.json.decode(body)
         shared = {} if parameters is None else msgspec.json.decode(parameters) or {}
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadJson("`instances` or `parameters` cannot be read.", evidence=f"{error}.") from error
     if not isinstance(instances, list) or not instances:
         raise BadField(
             "`instances` must be a list with at least one instance.",
             fix='For example {"instances": [{"prompt": "Hello", "max_tokens": 64}]}.',
+        )
+    if len(instances) > MAX_INSTANCES:
+        raise BadField(
+            "`instances` has too many instances.",
+            evidence=f"It has {len(instances)}; the limit is {MAX_INSTANCES}.",
+            fix="Send them in several requests.",
         )
     if not isinstance(shared, dict):
         raise BadField("`parameters` must be an object.", evidence=f"It is a {type(shared).__name__}.")

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, EndpointNotFound, MachineSpecIncomplete
@@ -46,7 +47,9 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def title(self) -> str:
         """What to call the model where nobody said."""
-        return self.model_display_name or self.model_user_id or PurePosixPath(self.artifact_uri).name or "model"
+        return (
+            self.model_display_name or self.model_user_id or as_text(PurePosixPath(self.artifact_uri).name) or "model"
+        )
 
 
 def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
@@ -56,7 +59,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
     deployed model takes all traffic once it is READY; until then those before it keep theirs.
 
     Raises:
-        BadField: The request has no artifacts, or its numbers of replicas make no sense.
+        BadField: The request has no artifacts, a text of it is too long or not printable, or its numbers of replicas
+            make no sense.
         BadName: An identifier is not well formed.
         MachineSpecIncomplete: The machine is named in part.
         EndpointNotFound: The endpoint is being deleted.
@@ -109,8 +113,18 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
 
 
 def _check(request: DeployRequest) -> None:
-    if not request.artifact_uri:
-        raise BadField("The request names no artifacts.", fix="Give the address of the folder that holds config.json.")
+    check_address(request.artifact_uri)
+    check_labels(request.labels)
+    machine = request.machine
+    for what, text in {
+        "The model's display name": request.model_display_name,
+        "The model's id": request.model_user_id,
+        "The endpoint's display name": request.endpoint_display_name,
+        "The machine type": machine.machine_type,
+        "The accelerator type": machine.accelerator_type,
+        "The runtime": request.spec.runtime,
+    }.items():
+        check_text(what, text)
     if not 1 <= request.min_replicas <= request.max_replicas:
         raise BadField(
             "There must be at least one replica, and no fewer at most than at least.",
@@ -118,7 +132,6 @@ def _check(request: DeployRequest) -> None:
         )
     if request.timeout_s <= 0:
         raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")
-    machine = request.machine
     given = [bool(machine.machine_type), bool(machine.accelerator_type), machine.accelerator_count > 0]
     if any(given) and not all(given):
         raise MachineSpecIncomplete(

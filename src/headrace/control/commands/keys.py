@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.commands.texts import check_text
 from headrace.resources.access import EVERY_PROJECT, KEY_PREFIX, Role, new_secret, secret_hash
 from headrace.resources.errors import BadField, KeyNotFound
 from headrace.resources.names import DEFAULT_LOCATION, Scope, new_id
@@ -28,11 +29,12 @@ def create_key(tx: Transaction, *, name: str, project: str, role: Role, now: flo
         The key as stored, and its secret, which is stored nowhere.
 
     Raises:
-        BadField: It has no name.
+        BadField: It has no name, or one that is too long or not printable.
         BadName: The project's name is not well formed.
     """
     if not name.strip():
         raise BadField("A key needs a name.", fix="Name who or what will use it.")
+    check_text("The key's name", name)
     if project != EVERY_PROJECT:
         Scope(project, DEFAULT_LOCATION)  # raises where the name is not one
     secret = new_secret()
