@@ -98,7 +98,7 @@ def test_too_little_memory_for_the_weights_is_out_of_memory(model_folder: Path) 
     """With room for the libraries and not for the weights, loading ends as out of memory."""
     program = Path(__file__).parent / "import_size.py"
     libraries_bytes = run_in_engine_environment(program)
-    with start_engine(model_folder, memory_limit_bytes=libraries_bytes + 150 * MIB) as engine:
+    with start_engine(model_folder, memory_limit_bytes=libraries_bytes + 250 * MIB) as engine:
         assert engine.fatal()["code"] == "ENGINE_OUT_OF_MEMORY"
 
 

@@ -6,7 +6,6 @@ demonstration model as `fetch_demo_model` leaves it. The GGUF comes out of the s
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -42,22 +41,20 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gguf_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that lends our gguf package (pure Python) to the engine's environment, which has no use for it."""
+def lent_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What transformers needs to read a GGUF, lent to the engine's environment, which has no use for it."""
     lent = tmp_path_factory.mktemp("lent")
-    [metadata] = [path for path in importlib.metadata.files("gguf") or [] if path.name == "METADATA"]
-    installed = Path(str(metadata.locate())).parent
-    for folder in (installed, installed.parent / "gguf"):
-        (lent / folder.name).symlink_to(folder)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(lent)]
+    subprocess.run([*command, "gguf", "accelerate", "psutil"], check=True)
     return lent
 
 
 @pytest.fixture(scope="module")
-def compared(model: Path, gguf_file: Path, gguf_package: Path) -> dict[str, Any]:
+def compared(model: Path, gguf_file: Path, lent_packages: Path) -> dict[str, Any]:
     """What the reference script says, in the engine's environment."""
     python = os.environ["HEADRACE_TEST_ENGINE_PYTHON"]
     command = [python, str(REFERENCE), str(gguf_file), str(model)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(gguf_package)}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(lent_packages)}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-2000:]
     result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])

@@ -97,7 +97,7 @@ def test_an_engine_without_memory_is_classified(server: ServerProcess, demo_mode
     program = Path(__file__).parent.parent / "engine" / "import_size.py"
     asked = subprocess.run([os.environ["HEADRACE_TEST_ENGINE_PYTHON"], program], check=True, capture_output=True)
     [node] = server.pids("headrace.server.node")
-    limit_bytes = int(asked.stdout) + 150 * 2**20
+    limit_bytes = int(asked.stdout) + 250 * 2**20
     resource.prlimit(node, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     operation = server.await_operation(server.deploy(demo_model))
     detail = operation["error"]["details"][0]

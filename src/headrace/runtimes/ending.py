@@ -20,7 +20,14 @@ FIXES = {
     "ENGINE_DIED": "Read its log (`headrace logs`); if it names nothing you can change, report it.",
 }
 
-_OUT_OF_MEMORY_WORDS = ("memoryerror", "allocate memory", "std::bad_alloc", "out of memory", "not enough memory")
+_OUT_OF_MEMORY_WORDS = (
+    "memoryerror",
+    "allocate memory",
+    "memory allocation of",  # Rust's last words (the tokenizers library), before it aborts
+    "std::bad_alloc",
+    "out of memory",
+    "not enough memory",
+)
 _NEAR_LIMIT = 0.9
 _EVIDENCE_LINES = 5
 
