@@ -34,17 +34,21 @@ class ServerProcess:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self.login_path.unlink(missing_ok=True)
+        before = self._login_written()
         command = [sys.executable, "-m", "headrace.cli", "serve", "--data-dir", str(self.data_dir), "--port", "0"]
         output = (self.data_dir.parent / f"{self.data_dir.name}.serve.log").open("ab")
         process = subprocess.Popen([*command, *self._arguments], stdout=output, stderr=output)
         output.close()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not (self.login_path.exists() and self._ready()):
+        while self._login_written() == before or not self._ready():
             assert process.poll() is None, f"serve ended: {self.output}"
             assert time.monotonic() < deadline, f"serve did not become ready: {self.output}"
             time.sleep(0.05)  # another process's file and port: nothing to await
         return process
+
+    def _login_written(self) -> int:
+        """When it was, in nanoseconds: each start writes it anew, with its address."""
+        return self.login_path.stat().st_mtime_ns if self.login_path.is_file() else 0
 
     def _ready(self) -> bool:
         try:
