@@ -16,10 +16,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headrace_engines.serving.completions import chat_completions, check_model, completions
+from headrace_engines.serving.chat import chat_completions
+from headrace_engines.serving.completions import completions
+from headrace_engines.serving.embeddings import embeddings
 from headrace_engines.serving.engine import Engine
-from headrace_engines.serving.errors import ApiError, BadRequest, BadToken, UnknownPath, error_response
-from headrace_engines.serving.parameters import TokenizeParameters, chat_messages, convert, read_json
+from headrace_engines.serving.errors import ApiError, BadToken, UnknownPath, error_response
+from headrace_engines.serving.tokenization import detokenize, tokenize
 
 PUBLIC_ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/health"): "The shim probes it before anybody could know the token; it says only loading or ready.",
@@ -56,15 +58,18 @@ async def health(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    """``GET /v1/models``."""
+    """``GET /v1/models``: the one model, and whether it generates or embeds."""
     engine = _engine(request)
     card = {
         "id": engine.model_name,
         "object": "model",
         "created": request.app.state.started_at_s,
         "owned_by": "headrace",
-        "max_model_len": engine.served.generator.limits.max_model_len,
+        "max_model_len": engine.max_model_len,
+        "task": engine.task,
     }
+    if engine.task == "embed":
+        card["dimensions"] = engine.embedder.limits.dimensions
     return _json({"object": "list", "data": [card]})
 
 
@@ -78,32 +83,16 @@ async def version(request: Request) -> Response:
     return _json(_engine(request).versions)
 
 
-async def tokenize(request: Request) -> Response:
-    """``POST /tokenize``, in vLLM's shape: a prompt, or the messages of a chat."""
-    engine = _engine(request)
-    parameters = convert(read_json(await request.body()), TokenizeParameters)
-    if parameters.model is not None:
-        check_model(engine, parameters.model)
-    if (parameters.prompt is None) == (parameters.messages is None):
-        raise BadRequest("Give either `prompt` or `messages`.", param="prompt", code="invalid_value")
-    if parameters.prompt is not None:
-        token_ids = await engine.encode(parameters.prompt, add_special_tokens=parameters.add_special_tokens)
-    else:
-        token_ids = await engine.encode_chat(
-            chat_messages(parameters.messages or []), add_generation_prompt=parameters.add_generation_prompt
-        )
-    max_model_len = engine.served.generator.limits.max_model_len
-    return _json({"count": len(token_ids), "max_model_len": max_model_len, "tokens": token_ids})
-
-
 ROUTES = [
     Route("/health", health, methods=["GET"]),
     Route("/version", version, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),
     Route("/tokenize", tokenize, methods=["POST"]),
+    Route("/detokenize", detokenize, methods=["POST"]),
     Route("/v1/models", models, methods=["GET"]),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/embeddings", embeddings, methods=["POST"]),
 ]
 """Every route there is."""
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 Decode = Callable[[Sequence[int]], str]
 """Token ids to text; U+FFFD where bytes are not valid UTF-8."""
 
 REPLACEMENT = "\ufffd"
+
+_REMEMBERED_TOKENS = 2**15
+"""Some 5 MB of strings; a text's tokens come back sooner."""
+
+
+def remembering(decode: Decode) -> Decode:
+    """`decode`, which does not do single tokens twice: half of what `IncrementalDetokeniser` asks for."""
+    single = lru_cache(_REMEMBERED_TOKENS)(lambda token_id: decode((token_id,)))
+    return lambda token_ids: single(token_ids[0]) if len(token_ids) == 1 else decode(token_ids)
+
 
 # A UTF-8 character has at most four bytes and a token carries at least one, so an incomplete character spans at most
 # three tokens. Whatever is still undecodable after this many is not going to become a character.
@@ -32,6 +43,11 @@ class IncrementalDetokeniser:
         self._context_chars = len(decode(self._window)) if self._window else 0
         self._shown_chars = self._context_chars
         self._undecided_tokens = 0
+
+    @property
+    def holding(self) -> bool:
+        """Whether the last token may be a part of a character whose rest is to come."""
+        return 0 < self._undecided_tokens < _INCOMPLETE_MAX_TOKENS
 
     def push(self, token_id: int) -> str:
         """The text that became certain with this token; often empty for a part of a character."""
@@ -76,21 +92,26 @@ class StopScanner:
 
     Args:
         stops: Stop strings, none of them empty.
+        include_stop: End the text after the stop string instead.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, include_stop: bool = False) -> None:
         self._stops = tuple(stops)
+        self._include_stop = include_stop
         self._held = ""
         self.hit = False
 
     def push(self, piece: str) -> str:
         """The part of the text that can be shown now; `hit` tells whether a stop string ended it."""
+        if not self._stops:
+            return piece
         text = self._held + piece
         match = min(self._matches(text), default=None)
         if match is not None:
             self.hit = True
             self._held = ""
-            return text[: match[1]]
+            end, start = match
+            return text[: end if self._include_stop else start]
         held_chars = self._possible_start_chars(text)
         self._held = text[len(text) - held_chars :]
         return text[: len(text) - held_chars]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
+from headrace_engines.serving.chat_prompt import ChatPrompt, render_chat
 from headrace_engines.serving.codec import ChatMessage, ChatRefused
-from headrace_engines.serving.errors import BadRequest, Unavailable
+from headrace_engines.serving.detokenise import remembering
+from headrace_engines.serving.embedder import Embedder
+from headrace_engines.serving.errors import BadRequest, Unavailable, UnknownModel
 from headrace_engines.serving.fatal import FatalError, fatal_from
-from headrace_engines.serving.generator import GenerationRequest, Load, LoadModel, Sampling, ServedModel
+from headrace_engines.serving.generator import GenerationRequest, Generator, Load, LoadModel, Sampling, ServedModel
+from headrace_engines.serving.logprobs import token_texts
 from headrace_engines.serving.metrics import Metrics
+from headrace_engines.serving.template_process import TemplateProcess
 
 T = TypeVar("T")
 
@@ -28,13 +33,25 @@ class Engine:
 
     Args:
         model_name: The name clients call the model by.
-        versions: What ``GET /version`` answers.
+        versions: What ``GET /version`` answers; ``engine`` is its name in `serving.capabilities`.
         on_death: Called once on the loop's thread, when the engine cannot serve (any more).
+        tool_parser: How the model writes tool calls, a name of `serving.tools.formats`; None to see it in its template.
+        templates: Renders chat templates; None for a process of its own.
     """
 
-    def __init__(self, model_name: str, versions: dict[str, str], on_death: Callable[[FatalError], None]) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        versions: Mapping[str, str],
+        on_death: Callable[[FatalError], None],
+        *,
+        tool_parser: str | None = None,
+        templates: TemplateProcess | None = None,
+    ) -> None:
         self.model_name = model_name
         self.versions = versions
+        self.name = versions["engine"]
+        self.tool_parser = tool_parser
         self.state: EngineState = "loading"
         self.metrics = Metrics(model_name, self._load)
         self._on_death = on_death
@@ -43,6 +60,7 @@ class Engine:
         self._codec_thread = ThreadPoolExecutor(1, thread_name_prefix="codec")
         # Another: a chat template is the folder's own program, and while one hangs, completions go on.
         self._template_thread = ThreadPoolExecutor(1, thread_name_prefix="template")
+        self._templates = templates or TemplateProcess()
 
     @property
     def served(self) -> ServedModel:
@@ -54,6 +72,66 @@ class Engine:
         if self._served is None or self.state != "ready":
             raise Unavailable(f"The engine is {self.state}.", code=f"engine_{self.state}", retry_after_s=1)
         return self._served
+
+    @property
+    def generator(self) -> Generator:
+        """What computes tokens.
+
+        Raises:
+            Unavailable: It is still loading, or dead.
+            BadRequest: This model only embeds.
+        """
+        generator = self.served.generator
+        if generator is None:
+            raise BadRequest(
+                f"{self.model_name!r} is an embedding model: it answers /v1/embeddings and generates no text.",
+                param="model",
+                code="unsupported_task",
+            )
+        return generator
+
+    @property
+    def embedder(self) -> Embedder:
+        """What computes embeddings.
+
+        Raises:
+            Unavailable: It is still loading, or dead.
+            BadRequest: This model generates.
+        """
+        embedder = self.served.embedder
+        if embedder is None:
+            raise BadRequest(
+                f"{self.model_name!r} generates text and was not made for embeddings: deploy an embedding model.",
+                param="model",
+                code="unsupported_task",
+            )
+        return embedder
+
+    @property
+    def task(self) -> Literal["generate", "embed"]:
+        """What the model does."""
+        return "embed" if self.served.generator is None else "generate"
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of context, or of one input of an embedding model."""
+        return self.embedder.limits.max_input_tokens if self.task == "embed" else self.generator.limits.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below this."""
+        return self.embedder.limits.vocab_size if self.task == "embed" else self.generator.limits.vocab_size
+
+    def check_model(self, name: str) -> None:
+        """Refuse the name of another model.
+
+        Raises:
+            UnknownModel: It is not the one served here.
+        """
+        if name != self.model_name:
+            raise UnknownModel(
+                f"The model {name!r} is not served here; {self.model_name!r} is.", param="model", code="model_not_found"
+            )
 
     async def start(self, load_model: LoadModel) -> None:
         """Load the weights, generate one token, and only then be ready. Every failure ends in `on_death`."""
@@ -77,6 +155,8 @@ class Engine:
             self.die(fatal_from(error))
             return
         self._served = served
+        self.decode = remembering(served.codec.decode)
+        self.token_text = token_texts(served.codec)
         self.state = "ready"
 
     def die(self, fatal: FatalError) -> None:
@@ -90,35 +170,46 @@ class Engine:
         codec = self.served.codec
         return await _in_thread(self._codec_thread, lambda: codec.encode(text, add_special_tokens=add_special_tokens))
 
-    async def encode_chat(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation.
+    async def encode_chat(self, prompt: ChatPrompt, *, add_special_tokens: bool = False) -> list[int]:
+        """Token ids of a conversation; the template writes special tokens itself.
 
         Raises:
             BadRequest: The model has no chat template, or its template refuses these messages.
         """
         codec = self.served.codec
         try:
-            prompt = await _in_thread(
-                self._template_thread, lambda: codec.render_chat(messages, add_generation_prompt=add_generation_prompt)
-            )
+            text = await _in_thread(self._template_thread, lambda: render_chat(codec, self._templates, prompt))
         except ChatRefused as error:
             raise BadRequest(str(error), param="messages", code="chat_template_error") from error
-        return await self.encode(prompt, add_special_tokens=False)  # the template wrote them
+        return await self.encode(text, add_special_tokens=add_special_tokens)
 
     async def _warm(self, served: ServedModel) -> None:
+        """Compute something real, so that ready means ready."""
         prompt_ids = served.codec.encode("Hello", add_special_tokens=True)
+        if served.embedder is not None:
+            await _warm_embedder(served.embedder, prompt_ids)
+        if served.generator is None:
+            return
         request = GenerationRequest(prompt_ids=prompt_ids, max_tokens=1, sampling=Sampling(temperature=0))
         tokens = [token_id async for event in served.generator.submit(request) for token_id in event.token_ids]
         if len(tokens) != 1:
             raise FatalError("ENGINE_DIED", "The engine generated no token.", evidence=f"tokens: {tokens}")
-        greeting = ChatMessage(role="user", content="Hello")
+        greeting = ChatPrompt(messages=[ChatMessage(role="user", content="Hello")])
         try:
-            await _in_thread(self._template_thread, lambda: served.codec.render_chat([greeting]))
+            await _in_thread(self._template_thread, lambda: render_chat(served.codec, self._templates, greeting))
         except ChatRefused as error:  # completions work all the same
             _log.warning("A chat of one word: %s", error)
 
     def _load(self) -> Load:
-        return Load(0, 0) if self._served is None else self._served.generator.load()
+        generator = None if self._served is None else self._served.generator
+        return Load(0, 0) if generator is None else generator.load()
+
+
+async def _warm_embedder(embedder: Embedder, prompt_ids: list[int]) -> None:
+    vectors = await embedder.embed([prompt_ids])
+    lengths = [len(vector) for vector in vectors]
+    if lengths != [embedder.limits.dimensions]:
+        raise FatalError("ENGINE_DIED", "The engine computed no embedding.", evidence=f"lengths: {lengths}")
 
 
 async def _in_thread(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:

@@ -2,7 +2,8 @@
 
 ApiError
 ├── BadRequest        400  names the parameter
-├── ContextOverflow   400  says by how many tokens
+│   ├── ContextOverflow    says by how many tokens
+│   └── NotHonoured        names the engines that honour it (`serving.capabilities`)
 ├── BadToken          401  no bearer token, or not ours
 ├── UnknownModel      404  not the model served here
 ├── TooManyRequests   429  the waiting room is full; with Retry-After
@@ -17,7 +18,7 @@ from typing import Any, ClassVar
 import msgspec
 from starlette.responses import Response
 
-from headrace_engines.serving.generator import GenerationFailed, QueueFull, SamplingImpossible
+from headrace_engines.serving.generator import GenerationFailed, GrammarInvalid, QueueFull, SamplingImpossible
 
 
 class ApiError(Exception):
@@ -100,10 +101,17 @@ class Unavailable(ApiError):
     status = 503
 
 
-def api_error_from(error: QueueFull | GenerationFailed) -> ApiError:
-    """What a refusal or failure at the generator's seam is on the wire."""
+def api_error_from(error: QueueFull | GenerationFailed, *, grammar_param: str | None = None) -> ApiError:
+    """What a refusal or failure at an engine's seam is on the wire.
+
+    Args:
+        error: What the engine said.
+        grammar_param: The parameter that the request's grammar was made of, if it had one.
+    """
     if isinstance(error, QueueFull):
         return TooManyRequests(f"The engine is full: {error} Try again later.", code="queue_full", retry_after_s=1)
+    if isinstance(error, GrammarInvalid):
+        return BadRequest(error.message, param=grammar_param or "response_format", code="grammar_invalid")
     if isinstance(error, SamplingImpossible):
         return BadRequest(error.message, code="sampling_impossible")
     return Unavailable(error.message, code=error.code)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from headrace_engines.serving.codec import TextCodec
+from headrace_engines.serving.embedder import Embedder
 from headrace_engines.serving.fatal import FatalCode, FatalError
 
 FinishReason = Literal["stop", "length"]
@@ -33,6 +35,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         repetition_penalty: Divides (multiplies, when negative) the logit of every token seen, prompt included.
         presence_penalty: Subtracted once from the logit of each token generated before.
         frequency_penalty: Subtracted as many times as the token was generated before.
+        logit_bias: Added to the logits of these tokens, by token id.
     """
 
     temperature: float = 1.0
@@ -43,6 +46,19 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+
+
+class Grammar(msgspec.Struct, frozen=True, kw_only=True):
+    """What the generated text has to match, from its first character to its end.
+
+    Attributes:
+        kind: ``json_schema`` (`text` is a JSON Schema, as JSON) or ``regex`` (Python's syntax, without lookaround).
+        text: The schema or the pattern.
+    """
+
+    kind: Literal["json_schema", "regex"]
+    text: str
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +70,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         min_tokens: No end-of-sequence token is picked before this many.
         ignore_eos: Go on after an end-of-sequence token until `max_tokens`.
         sampling: How each token is picked.
+        stop_token_ids: More tokens that end the sequence, as an end-of-sequence token does; `ignore_eos` does not
+            concern them, `min_tokens` does.
+        top_logprobs: Report log probabilities: of the picked token (0), and of this many likeliest ones; None reports
+            none.
+        grammar: Only tokens that keep the text on its way to match may be picked; the end only once it does.
     """
 
     prompt_ids: list[int]
@@ -61,6 +82,22 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     sampling: Sampling = Sampling()
+    stop_token_ids: frozenset[int] = frozenset()
+    top_logprobs: int | None = None
+    grammar: Grammar | None = None
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """How likely one picked token was.
+
+    Attributes:
+        logprob: Natural logarithm of its probability under the model's own distribution (after no penalty, temperature
+            or filter), as vLLM's default ``raw_logprobs``.
+        top: The likeliest tokens and theirs, best first; as many as were asked for.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class TokenEvent(msgspec.Struct, frozen=True):
@@ -69,10 +106,12 @@ class TokenEvent(msgspec.Struct, frozen=True):
     Attributes:
         token_ids: One or more new tokens. With `finish_reason` ``stop`` the last one is the end-of-sequence token.
         finish_reason: Set on the last event of a sequence.
+        logprobs: One per token when the request asked for them, else empty.
     """
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +131,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(NamedTuple):
-    """How many sequences are being computed and how many wait."""
+    """How many sequences are being computed and how many wait, and the share of the KV cache in use (0 to 1)."""
 
     running: int
     waiting: int
+    kv_cache_used: float = 0.0
 
 
 class QueueFull(Exception):
@@ -118,7 +158,7 @@ class GenerationFailed(Exception):
         message: One sentence for the client.
     """
 
-    def __init__(self, code: FatalCode | Literal["SAMPLING_IMPOSSIBLE"], message: str) -> None:
+    def __init__(self, code: FatalCode | Literal["SAMPLING_IMPOSSIBLE", "GRAMMAR_INVALID"], message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -131,8 +171,17 @@ class SamplingImpossible(GenerationFailed):
         super().__init__("SAMPLING_IMPOSSIBLE", "With these sampling parameters the tokens' scores are not finite.")
 
 
+class GrammarInvalid(GenerationFailed):
+    """The engine cannot follow the request's grammar: the request is at fault. Delivered before any token."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("GRAMMAR_INVALID", f"The response format cannot be followed: {why}")
+
+
 class Generation:
     """One sequence on its way: an asynchronous iterator of `TokenEvent`, ended by its last event or by `cancel`.
+
+    A reader of many sequences asks to be told (`when_delivered`) and takes what is there (`take`), without a task each.
 
     Args:
         on_cancel: Called at most once, on the loop's thread, when the reader gives up before the end.
@@ -140,36 +189,71 @@ class Generation:
 
     def __init__(self, on_cancel: Callable[[], None]) -> None:
         self._on_cancel = on_cancel
-        self._events: asyncio.Queue[TokenEvent | GenerationFailed | None] = asyncio.Queue()
+        self._events: deque[TokenEvent] = deque()
+        self._failure: GenerationFailed | None = None
         self._ended = False
+        self._wake: Callable[[], None] = _nobody_waits
 
     def deliver(self, event: TokenEvent | GenerationFailed) -> None:
         """Engine's side: hand over what was made. Whatever arrives after the end is dropped."""
         if self._ended:
             return
-        self._ended = isinstance(event, GenerationFailed) or event.finish_reason is not None
-        self._events.put_nowait(event)
-        if self._ended:
-            self._events.put_nowait(None)
+        if isinstance(event, GenerationFailed):
+            self._failure = event
+            self._ended = True
+        else:
+            self._events.append(event)
+            self._ended = event.finish_reason is not None
+        self._wake()
 
     def cancel(self) -> None:
         """Reader's side: give up. The engine stops at its next step; harmless when the sequence already ended."""
         if self._ended:
             return
         self._ended = True
-        self._events.put_nowait(None)
+        self._wake()
         self._on_cancel()
+
+    def when_delivered(self, wake: Callable[[], None]) -> None:
+        """Reader's side: `wake` is called at every delivery and at the end, on the loop's thread."""
+        self._wake = wake
+        if self._events or self._ended:
+            wake()
+
+    def take(self) -> list[TokenEvent]:
+        """Reader's side: what was delivered since the last call, in order, without waiting.
+
+        Raises:
+            GenerationFailed: The sequence failed, and everything before was taken.
+        """
+        if not self._events and self._failure is not None:
+            raise self._failure
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be delivered. Something delivered before may still be there to take."""
+        return self._ended
 
     def __aiter__(self) -> Generation:
         return self
 
     async def __anext__(self) -> TokenEvent:
-        event = await self._events.get()
-        if event is None:
-            raise StopAsyncIteration
-        if isinstance(event, GenerationFailed):
-            raise event
-        return event
+        if not self._events and not self._ended:
+            delivered = asyncio.Event()
+            self.when_delivered(delivered.set)
+            await delivered.wait()
+        if self._events:
+            return self._events.popleft()
+        if self._failure is not None:
+            raise self._failure
+        raise StopAsyncIteration
+
+
+def _nobody_waits() -> None:
+    """What a delivery calls before anybody reads."""
 
 
 class Generator(ABC):
@@ -192,17 +276,19 @@ class Generator(ABC):
 
 
 class ServedModel(NamedTuple):
-    """What the shell serves: token computation and text, two halves of one model.
+    """What the shell serves: computation and text, two halves of one model. It generates or it embeds.
 
     Attributes:
-        generator: Computes tokens.
+        generator: Computes tokens; None for a model that only embeds.
         codec: Turns text into tokens and back.
         sampling: How tokens are picked where a request does not say.
+        embedder: Computes embeddings; None for a model that generates.
     """
 
-    generator: Generator
+    generator: Generator | None
     codec: TextCodec
     sampling: Sampling = Sampling()
+    embedder: Embedder | None = None
 
 
 OnDeath = Callable[[FatalError], None]

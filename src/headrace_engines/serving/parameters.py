@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from headrace_engines.serving.codec import ChatMessage
+from headrace_engines.serving.capabilities import CAPABILITIES, require
 from headrace_engines.serving.errors import BadRequest
-from headrace_engines.serving.generator import Sampling
+from headrace_engines.serving.generator import Grammar, Sampling
+from headrace_engines.serving.response_format import (
+    StructuredOutputs,
+    response_format_grammar,
+    structured_outputs_grammar,
+)
 
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (True,),
     "audio": (),
     "best_of": (1,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "include_stop_str_in_output": (False,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
-    "n": (1,),
     "prediction": (),
-    "prompt_logprobs": (),
     "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
-    "skip_special_tokens": (True,),
-    "stop_token_ids": ([],),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
     "use_beam_search": (False,),
     "verbosity": (),
     "web_search_options": (),
 }
-"""Parameters that this engine does not have, and the values of each (null always) that ask for nothing."""
+"""Parameters that this shell does not have, and the values of each (null always) that ask for nothing."""
 
 HARMLESS = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",
         "priority",
         "prompt_cache_key",
         "request_id",
@@ -58,6 +49,30 @@ HARMLESS = frozenset(
 )
 """Parameters that cannot change the answer; whatever they say is ignored."""
 
+ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "ignore_eos": (False,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_tokens": (0,),
+    "n": (1,),
+    "presence_penalty": (0,),
+    "response_format": ({"type": "text"},),
+    "stop": ([],),
+    "stop_token_ids": ([],),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
+"""Of parameters in `CAPABILITIES`: the values (null always) that any engine honours."""
+
+MAX_SEQUENCES = 128
+"""OpenAI's bound of `n`."""
+
+MAX_LOGPROBS = 20
+"""OpenAI's bound of `top_logprobs`, and vLLM's default of ``--max-logprobs``."""
+
 StopString = Annotated[str, Meta(min_length=1)]
 TokenCount = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -67,6 +82,8 @@ TopK = Annotated[int, Meta(ge=-1)]
 MinP = Annotated[float, Meta(ge=0, le=1)]
 RepetitionPenalty = Annotated[float, Meta(ge=0.01, le=100)]
 """Beyond these a float32 score may no longer be a number; what anyone uses lies between 0.8 and 2."""
+TokenId = Annotated[int, Meta(ge=0)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
 
 
 def sampling_with(said: dict[str, Any], defaults: Sampling) -> Sampling:
@@ -86,6 +103,7 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     """What completions and chat completions have in common; null means the default everywhere."""
 
     model: str
+    n: Annotated[int, Meta(ge=1, le=MAX_SEQUENCES)] | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None
@@ -94,10 +112,20 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    logit_bias: dict[int, Bias] | None = None
     max_tokens: TokenCount | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     stop: StopString | list[StopString] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -114,15 +142,68 @@ class SharedParameters(msgspec.Struct, kw_only=True):
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
     @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
     def max_tokens_param(self) -> str:
         """The name under which the token budget came."""
         return "max_tokens"
+
+    def grammar(self) -> tuple[Grammar, str] | None:
+        """What the answer has to match, and the parameter that says so; None for no such thing.
+
+        Raises:
+            BadRequest: It is malformed, or said twice.
+        """
+        found = []
+        if form := response_format_grammar(self.response_format):
+            found.append((form, "response_format"))
+        if self.structured_outputs is not None:
+            found.append(
+                (structured_outputs_grammar(self.structured_outputs, "structured_outputs"), "structured_outputs")
+            )
+        for name in ("json", "regex", "choice"):
+            if (value := getattr(self, f"guided_{name}")) is not None:
+                outputs = convert({name: value}, StructuredOutputs)
+                found.append((structured_outputs_grammar(outputs, f"guided_{name}"), f"guided_{name}"))
+        if len(found) > 1:
+            params = " and ".join(f"`{param}`" for _, param in found)
+            raise BadRequest(f"{params} each say what the answer has to match; give one.", param=found[1][1])
+        return found[0] if found else None
+
+    def demands(self) -> Iterator[tuple[str, str]]:
+        """The rows of `CAPABILITIES` that this request needs, each with the parameter that needs it."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in CAPABILITIES and value is not None and value not in ASKS_NOTHING.get(name, ()):
+                yield name, name
+        for name in ("structured_outputs", "guided_json", "guided_regex", "guided_choice"):
+            if getattr(self, name) is not None:
+                yield "response_format", name
 
 
 class CompletionParameters(SharedParameters, kw_only=True):
     """``POST /v1/completions``."""
 
     prompt: str | list[Any]
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    add_special_tokens: bool | None = None
+
+    @property
+    def top_logprobs(self) -> int | None:
+        """How many likeliest tokens are reported beside each; None for no log probabilities at all."""
+        return self.logprobs
+
+    def demands(self) -> Iterator[tuple[str, str]]:
+        """The rows of `CAPABILITIES` that this request needs."""
+        yield from super().demands()
+        if self.logprobs:
+            yield "top_logprobs", "logprobs"
+        if self.echo and self.logprobs is not None:
+            yield "prompt_logprobs", "echo"
 
 
 class ChatParameters(SharedParameters, kw_only=True):
@@ -130,10 +211,25 @@ class ChatParameters(SharedParameters, kw_only=True):
 
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     max_completion_tokens: TokenCount | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    add_special_tokens: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.max_completion_tokens is not None:  # the newer name wins, as in OpenAI's reference
             self.max_tokens = self.max_completion_tokens
+        if self.logprobs:
+            self.top_logprobs = self.top_logprobs or 0
+        elif self.top_logprobs:
+            raise ValueError("`top_logprobs` needs `logprobs` to be true - at `$.top_logprobs`")
+        else:
+            self.top_logprobs = None
 
     @property
     def max_tokens_param(self) -> str:
@@ -147,11 +243,23 @@ class TokenizeParameters(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
-    add_special_tokens: bool = True
-    add_generation_prompt: bool = True
+    tools: list[Any] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    return_token_strs: bool | None = None
+
+
+class DetokenizeParameters(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """``POST /detokenize``."""
+
+    tokens: list[TokenId]
+    model: str | None = None
 
 
 Body = TypeVar("Body", bound=msgspec.Struct)
+Parameters = TypeVar("Parameters", bound=SharedParameters)
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -176,13 +284,13 @@ def convert(fields: dict[str, Any], shape: type[Body]) -> Body:
         BadRequest: One is wrong; it names the parameter.
     """
     try:
-        return msgspec.convert(fields, shape)
+        return msgspec.convert(fields, shape, str_keys=True)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{error}.", param=_param_of(error), code="invalid_value") from error
 
 
-def read_parameters(body: bytes, shape: type[Body]) -> Body:
-    """Check a generation request's body: known parameters, their types and ranges.
+def read_parameters(body: bytes, shape: type[Parameters], engine: str) -> Parameters:
+    """Check a generation request's body: known parameters, their types and ranges, and that the engine honours them.
 
     Raises:
         BadRequest: Something is wrong; it names the parameter.
@@ -191,49 +299,11 @@ def read_parameters(body: bytes, shape: type[Body]) -> Body:
     for name in fields.keys() - set(shape.__struct_fields__):
         _check_unsupported(name, fields[name])
     parameters = convert(fields, shape)
-    if isinstance(parameters, SharedParameters) and parameters.stream_options is not None and not parameters.stream:
+    if parameters.stream_options is not None and not parameters.stream:
         raise BadRequest("`stream_options` needs `stream` to be true.", param="stream_options", code="invalid_value")
+    for row, param in parameters.demands():
+        require(row, param=param, engine=engine)
     return parameters
-
-
-def chat_messages(messages: list[dict[str, Any]]) -> list[ChatMessage]:
-    """The messages as a chat template takes them: plain text, ``developer`` under its older name ``system``.
-
-    Raises:
-        BadRequest: A role or a content part that this engine does not have; it names the place.
-    """
-    return [_chat_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
-
-
-def _chat_message(message: dict[str, Any], place: str) -> ChatMessage:
-    role = message.get("role")
-    if role not in ("system", "developer", "user", "assistant"):
-        raise BadRequest(
-            f"{place}.role is {role!r}; system, developer, user and assistant are supported.",
-            param=f"{place}.role",
-            code="invalid_value",
-        )
-    for name in ("tool_calls", "function_call"):
-        if message.get(name):
-            raise BadRequest(f"{place}.{name}: tool calls are not supported by this engine.", param=f"{place}.{name}")
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "\n".join(_text_part(part, f"{place}.content[{index}]") for index, part in enumerate(content))
-    if not isinstance(content, str):
-        raise BadRequest(f"{place}.content must be text.", param=f"{place}.content", code="invalid_value")
-    return {"role": "system" if role == "developer" else str(role), "content": content}
-
-
-def _text_part(part: object, place: str) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    text = part.get("text") if isinstance(part, dict) else None
-    if kind == "text" and isinstance(text, str):
-        return text
-    raise BadRequest(
-        f"{place}: content parts of type {kind!r} are not supported by this engine, only text.",
-        param=place,
-        code="unsupported_content",
-    )
 
 
 def _check_unsupported(name: str, value: object) -> None:
@@ -243,7 +313,7 @@ def _check_unsupported(name: str, value: object) -> None:
         raise BadRequest(f"Unknown parameter: {name!r}.", param=name, code="unknown_parameter")
     if not any(type(value) is type(neutral) and value == neutral for neutral in NEUTRAL_VALUES[name]):
         raise BadRequest(
-            f"`{name}` is not supported by this engine, except as null{_listed(NEUTRAL_VALUES[name])}.",
+            f"`{name}` is not supported, except as null{_listed(NEUTRAL_VALUES[name])}.",
             param=name,
             code="unsupported_parameter",
         )
@@ -256,8 +326,8 @@ def _listed(values: tuple[Any, ...]) -> str:
 def _param_of(error: msgspec.ValidationError) -> str | None:
     """The parameter that msgspec's message names: ``... - at `$.temperature` `` or ``... field `model` ``."""
     message = str(error)
-    path = re.search(r"at `\$\.?([^`]*)`", message)
+    path = re.search(r"(?:at|in) `\$\.?([^`]*)`", message)
     if path and path.group(1):
-        return path.group(1)
+        return path.group(1).removesuffix("[...]")
     field = re.search(r"field `([^`]+)`", message)
     return field.group(1) if field else None

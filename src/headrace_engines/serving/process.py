@@ -20,6 +20,7 @@ from headrace_engines.serving.app import build_app
 from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.fatal import EXIT_STATUS, FatalError, fatal_from, write_last_line
 from headrace_engines.serving.generator import LoadModel
+from headrace_engines.serving.tools.formats import FORMATS
 
 TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
 DRAIN_TIMEOUT_S = 30
@@ -36,6 +37,11 @@ def shared_arguments(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the weights")
     parser.add_argument("--served-model-name", required=True, metavar="NAME", help="the name that clients use")
+    parser.add_argument(
+        "--tool-parser",
+        choices=sorted(FORMATS),
+        help="how the model writes tool calls (default: as its template shows)",
+    )
     parser.add_argument("--uds", type=Path, metavar="PATH", help="unix socket to create and listen on")
     parser.add_argument("--host", default="127.0.0.1", help="with --port: address to listen on")
     parser.add_argument("--port", type=int, help="TCP port to listen on, besides or instead of --uds")
@@ -76,7 +82,7 @@ class _Process:
     def __init__(self, arguments: argparse.Namespace, versions: dict[str, str]) -> None:
         self._arguments = arguments
         self._fatal: FatalError | None = None
-        self._engine = Engine(arguments.served_model_name, versions, self._on_death)
+        self._engine = Engine(arguments.served_model_name, versions, self._on_death, tool_parser=arguments.tool_parser)
         config = uvicorn.Config(
             build_app(self._engine, os.environ.get(TOKEN_VARIABLE)),
             loop="uvloop",

@@ -7,14 +7,14 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
-from headrace_engines.serving.codec import ChatMessage, ChatRefused
+from headrace_engines.serving.codec import ChatRefused
 
 TIMEOUT_S = 5
 """Rendering takes about a millisecond."""
@@ -37,27 +37,13 @@ class TemplateProcess:
     def __init__(self) -> None:
         self._worker: subprocess.Popen[bytes] | None = None
 
-    def render(
-        self,
-        template: str,
-        messages: Sequence[ChatMessage],
-        *,
-        add_generation_prompt: bool,
-        special_tokens: Mapping[str, str],
-    ) -> str:
-        """The prompt that ``apply_chat_template`` of transformers would make.
+    def render(self, template: str, variables: Mapping[str, Any]) -> str:
+        """The text that `template` makes of `variables`.
 
         Raises:
             ChatRefused: The template refuses, is none, or takes more time, memory or bytes than it may.
             RuntimeError: The worker does not start.
         """
-        variables = {
-            "messages": messages,
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": add_generation_prompt,
-            **special_tokens,
-        }
         request = msgspec.json.encode({"template": template, "variables": variables})
         worker = self._running()
         try:

@@ -18,11 +18,11 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError, nodes  # type: ignore[import-not-found]  # in the engines' environment only
-from jinja2.exceptions import SecurityError  # type: ignore[import-not-found]
-from jinja2.ext import Extension, loopcontrols  # type: ignore[import-not-found]
-from jinja2.sandbox import ImmutableSandboxedEnvironment  # type: ignore[import-not-found]
-from jinja2.utils import Namespace  # type: ignore[import-not-found]
+from jinja2 import Template, TemplateError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 _MESSAGE_MAX_CHARS = 2000
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from headrace_engines.serving.codec import TextCodec
-from headrace_engines.serving.detokenise import IncrementalDetokeniser, StopScanner
-from headrace_engines.serving.generator import FinishReason, Generation, GenerationFailed, TokenEvent
-from headrace_engines.serving.metrics import EndReason, RequestMeter
+from headrace_engines.serving.detokenise import Decode, IncrementalDetokeniser, StopScanner
+from headrace_engines.serving.generator import FinishReason, TokenEvent
+from headrace_engines.serving.logprobs import LoggedToken, TokenLog
 
 # vLLM's INITIAL_INCREMENTAL_DETOKENIZATION_OFFSET: enough of the prompt to know whether a space comes first.
 _CONTEXT_TOKENS = 5
@@ -21,85 +20,89 @@ class TextDelta(msgspec.Struct, frozen=True):
     Attributes:
         text: May be empty, while a character or a stop string is undecided.
         finish_reason: Set on the last piece.
+        tokens: The tokens that are a part of the text up to here, and were not in an earlier piece; only when log
+            probabilities are wanted.
     """
 
     text: str
     finish_reason: FinishReason | None = None
+    tokens: tuple[LoggedToken, ...] = ()
 
 
-class TextStream:
-    """The text of one generation, to be iterated once. It ends without a finish reason only when it was cancelled.
+class StopRule(msgspec.Struct, frozen=True, kw_only=True):
+    """When text ends an answer.
 
-    Args:
-        generation: Where tokens come from; cancelled when a stop string ends the text early.
-        codec: Decodes them.
-        prompt_ids: The prompt: its last tokens are the context of the first piece.
-        stops: Stop strings.
+    Attributes:
+        strings: Stop strings.
+        include: Show the stop string, and the text of a token that ended the sequence.
         min_tokens: Stop strings count only in what comes after this many tokens.
-        meter: Counts and times.
     """
 
-    def __init__(
-        self,
-        generation: Generation,
-        codec: TextCodec,
-        *,
-        prompt_ids: Sequence[int],
-        stops: Sequence[str],
-        min_tokens: int,
-        meter: RequestMeter,
-    ) -> None:
-        self.prompt_tokens = len(prompt_ids)
+    strings: Sequence[str] = ()
+    include: bool = False
+    min_tokens: int = 0
+
+
+class TextReader:
+    """Reads one sequence.
+
+    Args:
+        decode: Token ids to text.
+        prompt_ids: The prompt: its last tokens are the context of the first piece.
+        stop: When text ends it.
+        log: Keeps log probabilities; None without.
+    """
+
+    def __init__(self, decode: Decode, *, prompt_ids: Sequence[int], stop: StopRule, log: TokenLog | None) -> None:
         self.completion_tokens = 0
-        self._generation = generation
-        self._detokeniser = IncrementalDetokeniser(codec.decode, prompt_ids[-_CONTEXT_TOKENS:])
-        self._scanner = StopScanner(stops)
-        self._min_tokens = min_tokens
-        self._meter = meter
-        self._metered = False
+        self._detokeniser = IncrementalDetokeniser(decode, prompt_ids[-_CONTEXT_TOKENS:])
+        self._scanner = StopScanner(stop.strings, include_stop=stop.include)
+        self._stop = stop
+        self._log = log
+        self._text_chars = 0
+        self._shown_chars = 0
 
-    async def __aiter__(self) -> AsyncIterator[TextDelta]:
-        try:
-            async for event in self._generation:
-                before = self.completion_tokens
-                delta = self._delta(event)
-                self._meter.tokens(self.completion_tokens - before)
-                if delta.finish_reason is not None:
-                    self._generation.cancel()
-                    self._end(delta.finish_reason)
-                yield delta
-                if delta.finish_reason is not None:
-                    return
-        except GenerationFailed:
-            self._end("error")
-            raise
+    def read(self, events: Sequence[TokenEvent]) -> TextDelta:
+        """The text of what was made, which may end sooner than the tokens do: then `finish_reason` says so."""
+        pieces: list[str] = []
+        finish_reason: FinishReason | None = None
+        for event in events:
+            finish_reason = self._read_event(event, pieces)
+            if finish_reason is not None:
+                break
+        text = "".join(pieces)
+        self._shown_chars += len(text)
+        return TextDelta(text, finish_reason, self._tokens(ended=finish_reason is not None))
 
-    def cancel(self) -> None:
-        """Give the sequence up, unless it has ended."""
-        self._generation.cancel()
-        self._end("abort")
-
-    def _end(self, reason: EndReason) -> None:
-        if not self._metered:
-            self._metered = True
-            self._meter.ended(reason)
-
-    def _delta(self, event: TokenEvent) -> TextDelta:
-        pieces = []
+    def _read_event(self, event: TokenEvent, pieces: list[str]) -> FinishReason | None:
         last = len(event.token_ids) - 1
         for index, token_id in enumerate(event.token_ids):
             self.completion_tokens += 1
-            if event.finish_reason == "stop" and index == last:
+            if event.finish_reason == "stop" and index == last and not self._stop.include:
                 break  # the end-of-sequence token is counted and not shown
-            pieces.append(self._scan(self._detokeniser.push(token_id)))
+            piece = self._detokeniser.push(token_id)
+            if self._log is not None:
+                start, end = self._text_chars, self._text_chars + len(piece)
+                undecided = self._detokeniser.holding
+                self._log.add(token_id, event.logprobs[index], start=start, end=end, undecided=undecided)
+                self._text_chars = end
+            pieces.append(self._scan(piece))
             if self._scanner.hit:
-                return TextDelta("".join(pieces), "stop")
+                return "stop"
         if event.finish_reason is not None:
             pieces.append(self._scan(self._detokeniser.flush()))
             if self._scanner.hit:
-                return TextDelta("".join(pieces), "stop")
+                return "stop"
             pieces.append(self._scanner.flush())
-        return TextDelta("".join(pieces), event.finish_reason)
+        return event.finish_reason
 
     def _scan(self, piece: str) -> str:
-        return piece if self.completion_tokens <= self._min_tokens else self._scanner.push(piece)
+        return piece if self.completion_tokens <= self._stop.min_tokens else self._scanner.push(piece)
+
+    def _tokens(self, *, ended: bool) -> tuple[LoggedToken, ...]:
+        if self._log is None:
+            return ()
+        shown = self._log.shown(self._shown_chars)
+        if ended:
+            shown += self._log.ended(self._shown_chars if self._scanner.hit else None)
+        return tuple(shown)

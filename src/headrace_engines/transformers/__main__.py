@@ -20,8 +20,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["auto", "bfloat16", "float16", "float32"], default="auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    parser.add_argument("--max-running", type=int, default=8, metavar="N", help="sequences computed at once")
+    parser.add_argument("--max-running", type=int, default=64, metavar="N", help="sequences computed at once")
     parser.add_argument("--max-waiting", type=int, default=256, metavar="N", help="sequences accepted beyond those")
+    parser.add_argument("--kv-cache-bytes", type=int, default=0, metavar="B", help="key-value cache (0: own choice)")
     arguments = parser.parse_args()
     # Weights come from a folder; nothing is ever asked of a hub, and a log file wants no progress bars.
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -38,6 +39,7 @@ def main() -> None:
             max_model_len=arguments.max_model_len,
             max_running=arguments.max_running,
             max_waiting=arguments.max_waiting,
+            kv_cache_bytes=arguments.kv_cache_bytes,
         )
         return load(options, loop, on_death)
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import torch
-from transformers import DynamicCache
 
 from headrace_engines.serving.fatal import is_out_of_memory
 from headrace_engines.serving.generator import GenerationFailed, TokenEvent
+from headrace_engines.transformers.cache_cost import CacheCost
+from headrace_engines.transformers.forward import Forward
+from headrace_engines.transformers.group import Group
+from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS
+from headrace_engines.transformers.prompts import PromptQueue
+from headrace_engines.transformers.sampler import pick_tokens
 from headrace_engines.transformers.sequence import Sequence
 
 _log = logging.getLogger(__name__)
+
+_PADDING_ALLOWED = 128
+"""Columns of padding a row that cost less than a pass more: a group's short rows are always put together."""
 
 
 class Outcome(NamedTuple):
@@ -31,91 +38,194 @@ class Batch(ABC):
         """How many sequences are running."""
 
     @abstractmethod
-    def has_room(self) -> bool:
-        """Whether another sequence may be added."""
+    def has_room(self, sequence: Sequence) -> bool:
+        """Whether this sequence may be added now; one may always be added to an empty batch."""
 
     @abstractmethod
-    def add(self, sequence: Sequence) -> None:
-        """Take a sequence on; its prompt is computed in the next step."""
-
-    @abstractmethod
-    def step(self) -> list[Outcome]:
-        """Compute at least one token of some sequences. Those that end, fail or were cancelled leave the batch."""
-
-
-class InterleavedBatch(Batch):
-    """Every sequence on its own, one token each per step, with its own key-value cache.
-
-    Each token is computed exactly as ``generate`` alone would, so greedy answers do not depend on what else runs; the
-    price is that no work is shared.
-
-    Args:
-        model: A causal language model of transformers.
-        max_running: Sequences at once.
-    """
-
-    def __init__(self, model: Any, max_running: int) -> None:
-        self._model = model
-        self._max_running = max_running
-        self._running: list[Sequence] = []
-        # As `generate` does: logits of the last position only, where the architecture can.
-        self._keep_last = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
-
-    def __len__(self) -> int:
-        return len(self._running)
-
-    def has_room(self) -> bool:
-        """Whether another sequence may be added."""
-        return len(self._running) < self._max_running
-
     def add(self, sequence: Sequence) -> None:
         """Take a sequence on."""
-        self._running.append(sequence)
+
+    @abstractmethod
+    def step(self) -> list[Outcome]:
+        """Compute something. Sequences that end, fail or were cancelled leave the batch."""
+
+    @property
+    @abstractmethod
+    def cache_used(self) -> float:
+        """The share of the cache's memory that is in use."""
+
+
+class DynamicBatch(Batch):
+    """One token of every sequence in each step, sequences of like length in one pass; prompts apart, in bounded pieces.
+
+    Memory is not set aside for what a sequence may become, only for what it is. When the budget is used up, the
+    youngest sequence gives its cache back and is computed anew later; the oldest always goes on.
+
+    Args:
+        forward: Runs the model.
+        max_running: Sequences at once.
+        budget_bytes: For all caches together.
+        cost: What a token takes of that.
+    """
+
+    def __init__(self, forward: Forward, *, max_running: int, budget_bytes: int, cost: CacheCost) -> None:
+        self._max_running = max_running
+        self._budget_bytes = budget_bytes
+        self._cost = cost
+        self._forward = forward
+        self._prompts = PromptQueue(forward, cost)
+        self._groups: list[Group] = []
+        self._displaced: list[Sequence] = []  # oldest first
+        self._arrivals: dict[Sequence, None] = {}  # in the order of arrival
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    @property
+    def cache_used(self) -> float:
+        """The share of the budget that the caches take, room to grow included."""
+        return self._used_bytes() / self._budget_bytes
+
+    def has_room(self, sequence: Sequence) -> bool:
+        """Whether it may be one more, and its prompt fits what is left of the budget."""
+        if not self._arrivals:
+            return True
+        return len(self) < self._max_running and not self._displaced and self._fits(sequence)
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence on; its prompt is next."""
+        self._arrivals[sequence] = None
+        self._prompts.add(sequence)
 
     def step(self) -> list[Outcome]:
-        """One token of each sequence."""
+        """A piece of the prompts that wait, then one token of every sequence that is past its prompt."""
+        self._drop_cancelled()
+        self._make_room()
         outcomes = []
-        still_running = []
-        for sequence in self._running:
-            if sequence.cancelled:
-                sequence.cache = None
-                continue
-            event = self._next(sequence)
-            outcomes.append(Outcome(sequence, event))
-            if isinstance(event, TokenEvent) and event.finish_reason is None:
-                still_running.append(sequence)
-            else:
-                sequence.cache = None
-        self._running = still_running
+        decoding = list(self._groups)
+        if self._prompts:
+            outcomes += self._read_prompts(sum(group.rows for group in decoding))
+        for group in decoding:
+            outcomes += self._decode(group)
         return outcomes
 
-    def _next(self, sequence: Sequence) -> TokenEvent | GenerationFailed:
+    def _decode(self, group: Group) -> list[Outcome]:
+        outcomes = self._outcomes(group.sequences, group.step)
+        self._keep_going(group, outcomes)
+        return outcomes
+
+    def _read_prompts(self, decoding: int) -> list[Outcome]:
+        piece = self._prompts.next_piece(decoding, self._budget_bytes - self._used_bytes())
         try:
-            token_id = sequence.sampler.pick(self._logits(sequence), sequence.token_ids)
-        except GenerationFailed as error:
-            return error
+            group, logits = piece.read()
+        except Exception as error:
+            _log.exception("A prompt failed.")
+            self._prompts.remove(piece.sequences)
+            return self._ended([Outcome(sequence, failed(error)) for sequence in piece.sequences])
+        if group is None:
+            return []
+        self._prompts.remove(piece.sequences)
+        outcomes = self._outcomes(group.sequences, lambda: logits)
+        self._groups.append(group)
+        self._keep_going(group, outcomes)
+        if group in self._groups:
+            self._find_company(group)
+        return outcomes
+
+    def _outcomes(self, sequences: list[Sequence], compute: Callable[[], Any]) -> list[Outcome]:
+        try:
+            events = pick_tokens([(one.sampler, one.token_ids) for one in sequences], compute())
         except Exception as error:
             _log.exception("A step failed.")
-            return _failed(error)
-        sequence.token_ids.append(token_id)
-        return TokenEvent((token_id,), sequence.finish_reason)
+            events = [failed(error)] * len(sequences)
+        outcomes = []
+        for sequence, event in zip(sequences, events, strict=True):
+            if isinstance(event, GenerationFailed):
+                outcomes.append(Outcome(sequence, event))
+                continue
+            sequence.token_ids.append(event.token_id)
+            logprobs = () if event.logprob is None else (event.logprob,)
+            outcomes.append(Outcome(sequence, TokenEvent((event.token_id,), sequence.finish_reason, logprobs)))
+        return self._ended(outcomes)
 
-    def _logits(self, sequence: Sequence) -> Any:
-        if sequence.cache is None:
-            sequence.cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
-            new_ids = sequence.token_ids
-        else:
-            new_ids = sequence.token_ids[-1:]
-        output = self._model(
-            input_ids=torch.tensor([new_ids], device=self._model.device),
-            past_key_values=sequence.cache,
-            use_cache=True,
-            **self._keep_last,
-        )
-        return output.logits[:, -1, :].to(torch.float32, copy=True)
+    def _ended(self, outcomes: list[Outcome]) -> list[Outcome]:
+        for sequence, event in outcomes:
+            if _is_last(event):
+                del self._arrivals[sequence]
+        return outcomes
+
+    def _keep_going(self, group: Group, outcomes: list[Outcome]) -> None:
+        self._keep(group, [row for row, outcome in enumerate(outcomes) if not _is_last(outcome.event)])
+
+    def _keep(self, group: Group, rows: list[int]) -> None:
+        if len(rows) < group.rows:
+            group.regroup(rows)
+        if not rows:
+            self._groups.remove(group)
+
+    def _find_company(self, newcomer: Group) -> None:
+        """Let a group that is past its prompts join the one where it makes the least padding, if that is little."""
+        if not self._forward.abilities.shares:
+            return
+        others = [group for group in self._groups if group is not newcomer and self._may_join(newcomer, group)]
+        if others:
+            host = min(others, key=lambda group: abs(group.columns - newcomer.columns))
+            self._groups.remove(newcomer)
+            host.regroup(range(host.rows), newcomer)
+
+    def _may_join(self, newcomer: Group, host: Group) -> bool:
+        rows, columns = newcomer.rows + host.rows, max(newcomer.columns, host.columns)
+        if rows * columns > 2 * (newcomer.tokens + host.tokens) + rows * _PADDING_ALLOWED:
+            return False
+        apart_bytes = newcomer.bytes_after_step(self._cost) + host.bytes_after_step(self._cost)
+        together_bytes = self._cost.block_bytes(rows, columns + GROWTH_COLUMNS)
+        return self._used_bytes() - apart_bytes + together_bytes <= self._budget_bytes
+
+    def _drop_cancelled(self) -> None:
+        cancelled = {sequence for sequence in self._arrivals if sequence.cancelled}
+        if not cancelled:
+            return
+        self._prompts.remove(cancelled)
+        self._displaced = [sequence for sequence in self._displaced if sequence not in cancelled]
+        for group in list(self._groups):
+            self._keep(group, [row for row, sequence in enumerate(group.sequences) if sequence not in cancelled])
+        for sequence in cancelled:
+            del self._arrivals[sequence]
+
+    def _make_room(self) -> None:
+        """Displace the youngest until the next step fits; take the displaced on again when there is room."""
+        while self._used_bytes() > self._budget_bytes:
+            computed = [sequence for sequence in self._arrivals if sequence not in self._displaced]
+            if len(computed) == 1:
+                break  # the budget holds any one sequence
+            self._displace(computed[-1])
+        while self._displaced and self._fits(self._displaced[0]):
+            self._prompts.add(self._displaced.pop(0))
+
+    def _displace(self, sequence: Sequence) -> None:
+        self._prompts.remove([sequence])
+        for group in self._groups:
+            if sequence in group.sequences:
+                self._keep(group, [row for row, other in enumerate(group.sequences) if other is not sequence])
+                break
+        self._displaced.insert(0, sequence)
+
+    def _fits(self, sequence: Sequence) -> bool:
+        return self._used_bytes() + self._prompts.bytes_of(sequence) <= self._budget_bytes
+
+    def _used_bytes(self) -> int:
+        """What everything takes once the next step is done."""
+        return self._prompts.held_bytes + sum(group.bytes_after_step(self._cost) for group in self._groups)
 
 
-def _failed(error: Exception) -> GenerationFailed:
+def _is_last(event: TokenEvent | GenerationFailed) -> bool:
+    return isinstance(event, GenerationFailed) or event.finish_reason is not None
+
+
+def failed(error: Exception) -> GenerationFailed:
+    """What an exception means for the requests that it met."""
+    if isinstance(error, GenerationFailed):
+        return error
     if is_out_of_memory(error):
         return GenerationFailed("ENGINE_OUT_OF_MEMORY", "The engine ran out of memory while computing this request.")
     return GenerationFailed("ENGINE_DIED", f"The engine failed while computing this request: {type(error).__name__}.")

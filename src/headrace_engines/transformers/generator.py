@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,13 +18,15 @@ from headrace_engines.serving.generator import (
     GenerationFailed,
     GenerationRequest,
     Generator,
+    Grammar,
+    GrammarInvalid,
     Limits,
     Load,
     OnDeath,
     QueueFull,
 )
 from headrace_engines.transformers.batch import Batch, Outcome
-from headrace_engines.transformers.sampler import Sampler
+from headrace_engines.transformers.grammar import GrammarCompiler
 from headrace_engines.transformers.sequence import Sequence
 
 _log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class SteppingGenerator(Generator):
         batch: Decides what is computed together; used by the model's thread only.
         limits: What is accepted.
         end_ids: End-of-sequence tokens.
+        grammars: Makes what follows a request's grammar.
         device: Where the model is.
         threads: CPU threads of a step; torch keeps this number per calling thread.
         alive: Computes something tiny with the model, to tell a failed request from a dead engine.
@@ -49,6 +53,7 @@ class SteppingGenerator(Generator):
         batch: Batch,
         limits: Limits,
         end_ids: frozenset[int],
+        grammars: GrammarCompiler,
         device: str,
         threads: int | None,
         alive: Callable[[], Any],
@@ -68,6 +73,10 @@ class SteppingGenerator(Generator):
         self._changed = threading.Condition()
         self._waiting: deque[Sequence] = deque()  # under _changed
         self._running = 0
+        self._cache_used = 0.0
+        self._grammars = grammars
+        # Apart from the model's thread: a grammar that takes seconds to compile holds up no other sequence.
+        self._grammar_thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
         threading.Thread(target=self._run, name="model", daemon=True).start()
 
     def submit(self, request: GenerationRequest) -> Generation:
@@ -77,16 +86,36 @@ class SteppingGenerator(Generator):
         if len(self._open) >= self.limits.max_running + self.limits.max_waiting:
             raise QueueFull(self.limits)
         generation = Generation(lambda: self._cancel(sequence))
-        sequence = Sequence(request, generation, Sampler(request, self._end_ids, self._device), self._end_ids)
+        sequence = Sequence(request, generation, self._end_ids, self._device)
         self._open.add(sequence)
-        with self._changed:
-            self._waiting.append(sequence)
-            self._changed.notify()
+        if request.grammar is None:
+            self._enqueue(sequence)
+        else:
+            self._grammar_thread.submit(self._enqueue_with_grammar, sequence, request.grammar)
         return generation
 
     def load(self) -> Load:
         """What runs and waits now."""
-        return Load(self._running, len(self._waiting))
+        return Load(self._running, len(self._waiting), self._cache_used)
+
+    def _enqueue(self, sequence: Sequence) -> None:
+        with self._changed:
+            self._waiting.append(sequence)
+            self._changed.notify()
+
+    def _enqueue_with_grammar(self, sequence: Sequence, grammar: Grammar) -> None:
+        if sequence.cancelled:
+            return
+        try:
+            sequence.sampler.follower = self._grammars.compile(grammar)
+        except GenerationFailed as error:
+            self._loop.call_soon_threadsafe(self._deliver, [Outcome(sequence, error)])
+        except Exception as error:
+            _log.exception("A grammar failed.")
+            failure = GrammarInvalid(f"{type(error).__name__}.")
+            self._loop.call_soon_threadsafe(self._deliver, [Outcome(sequence, failure)])
+        else:
+            self._enqueue(sequence)
 
     def _cancel(self, sequence: Sequence) -> None:
         sequence.cancelled = True
@@ -109,7 +138,7 @@ class SteppingGenerator(Generator):
     def _step(self) -> None:
         self._admit()
         outcomes = self._batch.step()
-        self._running = len(self._batch)
+        self._running, self._cache_used = len(self._batch), self._batch.cache_used
         self._loop.call_soon_threadsafe(self._deliver, outcomes)
         if any(isinstance(outcome.event, GenerationFailed) for outcome in outcomes):
             self._alive()
@@ -118,7 +147,7 @@ class SteppingGenerator(Generator):
         """Fill the batch from the queue; with nothing to do, wait for a sequence."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or len(self._batch))
-            while self._waiting and self._batch.has_room():
+            while self._waiting and self._batch.has_room(self._waiting[0]):
                 self._batch.add(self._waiting.popleft())
             self._running = len(self._batch)
 

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from headrace_engines.serving.generator import FinishReason, Generation, GenerationRequest
 from headrace_engines.transformers.sampler import Sampler
 
 
 class Sequence:
-    """Tokens so far, and what computing the next one needs.
+    """Tokens so far, and how the next one is picked.
 
     Attributes:
         generation: Where its events go.
         token_ids: Prompt and what was generated.
-        cache: Keys and values of every token but the last; None before the first step.
+        prompt_len: Tokens of the prompt.
+        sampler: Picks its tokens.
         cancelled: Set from the event loop's thread; read before each step.
     """
 
     def __init__(
-        self, request: GenerationRequest, generation: Generation, sampler: Sampler, end_ids: frozenset[int]
+        self, request: GenerationRequest, generation: Generation, end_ids: frozenset[int], device: str
     ) -> None:
         self.generation = generation
         self.token_ids = list(request.prompt_ids)
-        self.sampler = sampler
-        self.cache: Any = None
+        self.prompt_len = len(request.prompt_ids)
+        self.sampler = Sampler(request, end_ids, device)
         self.cancelled = False
-        self._prompt_len = len(request.prompt_ids)
         self._max_tokens = request.max_tokens
-        self._end_ids = frozenset() if request.ignore_eos else end_ids
+        self._end_ids = request.stop_token_ids if request.ignore_eos else end_ids | request.stop_token_ids
 
     @property
     def generated(self) -> int:
         """Tokens generated so far."""
-        return len(self.token_ids) - self._prompt_len
+        return len(self.token_ids) - self.prompt_len
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -1,0 +1,71 @@
+"""Which engine honours which parameter: one table, so that a refusal can name the engines that would not refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from headrace_engines.serving.errors import BadRequest
+
+EngineName = Literal["openvino", "vllm", "transformers"]
+
+_ALL: frozenset[EngineName] = frozenset({"openvino", "vllm", "transformers"})
+_FULL: frozenset[EngineName] = frozenset({"vllm", "transformers"})
+
+CAPABILITIES: Mapping[str, frozenset[EngineName]] = {
+    "temperature": _ALL,
+    "top_p": _ALL,
+    "top_k": _ALL,
+    "min_p": _ALL,
+    "seed": _ALL,
+    "repetition_penalty": _ALL,
+    # OpenVINO GenAI 2026.4 adds these two to logits below zero instead of subtracting them (``logit_transformers.hpp``;
+    # measured: with all logits lowered by 100, a penalty of 2 does what one of -2 does without).
+    "presence_penalty": _FULL,
+    "frequency_penalty": _FULL,
+    "min_tokens": _ALL,
+    "ignore_eos": _ALL,
+    "stop": _ALL,
+    "stop_token_ids": _ALL,
+    "n": _ALL,
+    "echo": _ALL,
+    "logprobs": _ALL,
+    "top_logprobs": _FULL,
+    "logit_bias": _FULL,
+    "response_format": _ALL,
+    "tools": _ALL,
+    "tool_choice": _ALL,
+    "prompt_logprobs": frozenset({"vllm"}),
+    "images": frozenset({"vllm"}),
+}
+"""By parameter: the engines that do what it says. ``images`` stands for image parts in chat messages."""
+
+
+def engines_that_honour(parameter: str) -> tuple[EngineName, ...]:
+    """The engines that honour a parameter, in alphabetical order; none for one that nobody knows."""
+    return tuple(sorted(CAPABILITIES.get(parameter, frozenset())))
+
+
+class NotHonoured(BadRequest):
+    """The engine cannot do what a parameter says; the message names the engines that can."""
+
+    def __init__(self, row: str, *, param: str, engine: str) -> None:
+        others = engines_that_honour(row)
+        which = f"{' and '.join(others)} {'do' if len(others) > 1 else 'does'}" if others else "no engine does"
+        subject = f"`{param}`" if row == param else f"`{param}` ({row})"
+        super().__init__(f"{subject} is not honoured by {engine}; {which}.", param=param, code="unsupported_parameter")
+
+
+def require(row: str, *, param: str, engine: str) -> None:
+    """Refuse a parameter that `engine` does not honour.
+
+    Args:
+        row: The row of `CAPABILITIES` that it stands in.
+        param: Its name in the request.
+        engine: The engine's name.
+
+    Raises:
+        NotHonoured: The row does not have the engine.
+    """
+    if engine not in CAPABILITIES[row]:
+        raise NotHonoured(row, param=param, engine=engine)

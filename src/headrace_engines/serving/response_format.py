@@ -1,0 +1,97 @@
+"""What a request says about the form of its answer, as a `Grammar`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+
+from headrace_engines.serving.errors import BadRequest
+from headrace_engines.serving.generator import Grammar
+
+ANY_OBJECT = '{"type":"object"}'
+"""The schema of ``json_object``."""
+
+
+class _Text(msgspec.Struct, tag_field="type", tag="text"):
+    pass
+
+
+class _JsonObject(msgspec.Struct, tag_field="type", tag="json_object"):
+    pass
+
+
+class _NamedSchema(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_\-]{1,64}$")]
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None  # the grammar is always followed
+
+
+class _JsonSchema(msgspec.Struct, tag_field="type", tag="json_schema"):
+    json_schema: _NamedSchema
+
+
+class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
+    """vLLM's ``structured_outputs``; exactly one field is set.
+
+    Attributes:
+        json: A JSON Schema, as an object or as JSON text.
+        regex: A pattern for the whole answer.
+        choice: The answers there are.
+        json_object: Any JSON object.
+    """
+
+    json: dict[str, Any] | str | None = None
+    regex: str | None = None
+    choice: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+    json_object: bool | None = None
+
+
+def response_format_grammar(value: dict[str, Any] | None) -> Grammar | None:
+    """The grammar of OpenAI's ``response_format``; None for text.
+
+    Raises:
+        BadRequest: It is not of OpenAI's shape.
+    """
+    if value is None:
+        return None
+    try:
+        form = msgspec.convert(value, _Text | _JsonObject | _JsonSchema)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"`response_format`: {error}.", param="response_format", code="invalid_value") from error
+    if isinstance(form, _JsonSchema):
+        return _schema(form.json_schema.schema)
+    return Grammar(kind="json_schema", text=ANY_OBJECT) if isinstance(form, _JsonObject) else None
+
+
+def structured_outputs_grammar(value: StructuredOutputs, param: str) -> Grammar:
+    """The grammar of vLLM's ``structured_outputs``, however it was said.
+
+    Raises:
+        BadRequest: Not exactly one of its fields is set, or the schema is no JSON object.
+    """
+    said = [name for name in value.__struct_fields__ if getattr(value, name) not in (None, False)]
+    if len(said) != 1:
+        raise BadRequest(
+            f"`{param}` takes exactly one of json, regex, choice and json_object.", param=param, code="invalid_value"
+        )
+    if value.regex is not None:
+        return Grammar(kind="regex", text=value.regex)
+    if value.choice is not None:
+        return Grammar(kind="regex", text="|".join(map(re.escape, value.choice)))
+    if value.json_object:
+        return Grammar(kind="json_schema", text=ANY_OBJECT)
+    schema = value.json
+    if isinstance(schema, str):
+        try:
+            schema = msgspec.json.decode(schema, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise BadRequest(f"`{param}`: the schema is no JSON object: {error}.", param=param) from error
+    assert schema is not None  # the one field that is left
+    return _schema(schema)
+
+
+def _schema(schema: dict[str, Any]) -> Grammar:
+    return Grammar(kind="json_schema", text=msgspec.json.encode(schema).decode())

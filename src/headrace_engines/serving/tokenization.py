@@ -1,0 +1,61 @@
+"""``POST /tokenize`` and ``POST /detokenize``, in vLLM's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from headrace_engines.serving.chat import chat_prompt
+from headrace_engines.serving.engine import Engine
+from headrace_engines.serving.errors import BadRequest
+from headrace_engines.serving.parameters import DetokenizeParameters, TokenizeParameters, convert, read_json
+from headrace_engines.serving.tools.request import read_tool_choice
+
+
+async def tokenize(request: Request) -> Response:
+    """The token ids of a prompt, or of the messages of a chat, exactly as a request would have them."""
+    engine: Engine = request.app.state.engine
+    parameters = convert(read_json(await request.body()), TokenizeParameters)
+    if parameters.model is not None:
+        engine.check_model(parameters.model)
+    if (parameters.prompt is None) == (parameters.messages is None):
+        raise BadRequest("Give either `prompt` or `messages`.", param="prompt", code="invalid_value")
+    if parameters.prompt is not None:
+        token_ids = await engine.encode(
+            parameters.prompt, add_special_tokens=parameters.add_special_tokens is not False
+        )
+    else:
+        choice = read_tool_choice(parameters.tools, None, parallel=None)
+        prompt = chat_prompt(
+            engine,
+            parameters.messages or [],
+            tools=None if choice is None else choice.tools,
+            add_generation_prompt=parameters.add_generation_prompt,
+            continue_final_message=parameters.continue_final_message,
+            variables=parameters.chat_template_kwargs,
+        )
+        token_ids = await engine.encode_chat(prompt, add_special_tokens=bool(parameters.add_special_tokens))
+    answer: dict[str, Any] = {"count": len(token_ids), "max_model_len": engine.max_model_len, "tokens": token_ids}
+    if parameters.return_token_strs:
+        answer["token_strs"] = [engine.served.codec.piece(token_id) for token_id in token_ids]
+    return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+async def detokenize(request: Request) -> Response:
+    """The text of token ids, special tokens included."""
+    engine: Engine = request.app.state.engine
+    parameters = convert(read_json(await request.body()), DetokenizeParameters)
+    if parameters.model is not None:
+        engine.check_model(parameters.model)
+    for index, token_id in enumerate(parameters.tokens):
+        if token_id >= engine.vocab_size:
+            raise BadRequest(
+                f"`tokens` holds {token_id}; this model has tokens 0 to {engine.vocab_size - 1}.",
+                param=f"tokens[{index}]",
+                code="invalid_value",
+            )
+    text = engine.served.codec.decode(parameters.tokens, skip_special_tokens=False)
+    return Response(msgspec.json.encode({"prompt": text}), media_type="application/json")

@@ -1,0 +1,67 @@
+"""A folder with an encoder becomes a served embedding model, or a reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from headrace_engines.serving.embedder import EmbedderLimits
+from headrace_engines.serving.generator import OnDeath
+from headrace_engines.transformers.checkpoint import load_weights
+from headrace_engines.transformers.embedder import EncoderEmbedder
+from headrace_engines.transformers.pooling import Pooling, read_pooling
+
+MAX_BATCH_INPUTS = 256
+
+_POSITIONS_AFTER_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
+"""Their first position comes after the padding token's id: a table of 514 holds 512 tokens."""
+
+
+def load_embedder(
+    folder: Path,
+    config: Any,
+    *,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    max_model_len: int | None,
+    loop: asyncio.AbstractEventLoop,
+    on_death: OnDeath,
+) -> EncoderEmbedder:
+    """Read weights and pooling, and start the model's thread.
+
+    Raises:
+        FatalError: They cannot be served; it says why.
+    """
+    pooling = read_pooling(folder)
+    model = load_weights(folder, config, transformers.AutoModel, dtype, unused="pooler.").to(device).eval()
+    own = [pooling.max_tokens, max_model_len, _positions(config)]
+    limits = EmbedderLimits(
+        max_input_tokens=min(tokens for tokens in own if tokens),
+        dimensions=config.hidden_size * len(pooling.modes),
+        max_batch_inputs=MAX_BATCH_INPUTS,
+        vocab_size=config.vocab_size,
+    )
+    return EncoderEmbedder(
+        lambda token_ids, mask: encode(model, pooling, token_ids, mask),
+        pad_id=config.pad_token_id or 0,
+        limits=limits,
+        device=device,
+        threads=threads,
+        loop=loop,
+        on_death=on_death,
+    )
+
+
+def encode(model: Any, pooling: Pooling, token_ids: Any, mask: Any) -> Any:
+    """Vectors of a batch."""
+    states = model(input_ids=token_ids, attention_mask=mask).last_hidden_state
+    return pooling(states, mask)
+
+
+def _positions(config: Any) -> int:
+    positions = int(config.max_position_embeddings)
+    return positions - config.pad_token_id - 1 if config.model_type in _POSITIONS_AFTER_PADDING else positions

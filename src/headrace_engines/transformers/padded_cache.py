@@ -1,0 +1,199 @@
+"""A key-value cache of several sequences in one block of memory, as transformers' models take it.
+
+Rows are aligned at their ends, as ``generate`` pads prompts: every sequence's newest token stands in the last column,
+and a shorter sequence begins with columns that the attention mask hides. So one forward pass computes the next token
+of all rows, whatever their lengths::
+
+    column      0   1   2   3   4   5
+    row 0       .   .   .   a   b   c
+    row 1       d   e   f   g   h   i
+    row 2       .   j   k   l   m   n
+
+What a sequence leaves is copied out of, not marked as free: after `merged`, no memory of a row that was left out
+remains.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    EncoderDecoderCache,
+    LinearAttentionCacheLayerMixin,
+    LinearAttentionLayer,
+)
+
+GROWTH_COLUMNS = 64
+"""Columns that are added when a block is full: it is copied once in so many tokens, and at most so many are empty."""
+
+
+class PaddedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
+    """One layer's keys and values, written in place.
+
+    Args:
+        key_block: Keys, of shape (rows, heads, capacity in columns, width).
+        value_block: The same for values; their width may be another.
+        filled: Columns of the blocks that hold something.
+        columns: Columns of the whole cache; a sliding window keeps fewer.
+        window: Tokens that a token attends to, itself included; None for all.
+    """
+
+    def __init__(self, key_block: Any, value_block: Any, *, filled: int, columns: int, window: int | None) -> None:
+        super().__init__()
+        self.is_sliding = window is not None
+        self.is_initialized = True
+        self.dtype, self.device = key_block.dtype, key_block.device
+        self.window = window
+        self._columns = columns
+        self._begin, self._end = 0, filled
+        self._key_block, self._value_block = key_block, value_block
+        self._show()
+
+    def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        """Add columns; what the new tokens attend to."""
+        added = key_states.shape[-2]
+        if self._end + added > self._key_block.shape[-2]:
+            self._key_block = _roomier(self.keys, added)
+            self._value_block = _roomier(self.values, added)
+            self._begin, self._end = 0, self._end - self._begin
+        self._key_block[:, :, self._end : self._end + added] = key_states
+        self._value_block[:, :, self._end : self._end + added] = value_states
+        self._end += added
+        self._columns += added
+        self._show()
+        seen = self.keys, self.values
+        if self.window is not None:
+            self._begin = max(self._begin, self._end - self.window + 1)
+            self._show()
+        return seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Columns that a query of this length attends over, and the number of the first."""
+        kept = self._end - self._begin
+        return kept + query_length, self._columns - kept
+
+    def get_seq_length(self) -> int:
+        """Columns so far, those that a window has left behind included."""
+        return self._columns
+
+    def _show(self) -> None:
+        self.keys = self._key_block[:, :, self._begin : self._end]
+        self.values = self._value_block[:, :, self._begin : self._end]
+
+
+class Part(NamedTuple):
+    """Some rows of a cache.
+
+    Attributes:
+        cache: A cache of transformers' own, or one that `merged` made.
+        rows: Which rows.
+        lengths: Tokens of each.
+    """
+
+    cache: Any
+    rows: list[int]
+    lengths: list[int]
+
+
+def can_be_merged(cache: Any) -> bool:
+    """Whether `merged` knows every layer of a cache. It knows a type, not its subclasses: those may keep more."""
+    return type(cache) is DynamicCache and all(type(layer) in _KNOWN_LAYERS for layer in cache.layers)
+
+
+def has_recurrent_state(cache: Any) -> bool:
+    """Whether a layer keeps a state that is not one of single tokens."""
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
+
+
+def merged(parts: Sequence[Part]) -> Any:
+    """One cache with the rows of all parts, in order. The parts' own caches are used up."""
+    columns = max(length for part in parts for length in part.lengths)
+    cache = copy.copy(parts[0].cache)
+    cache.layers = [_merged_layer(parts, number, columns) for number in range(len(cache.layers))]
+    return cache
+
+
+def cache_bytes(cache: Any) -> int:
+    """Memory that a cache holds, room to grow included."""
+    if isinstance(cache, EncoderDecoderCache):
+        return cache_bytes(cache.self_attention_cache) + cache_bytes(cache.cross_attention_cache)
+    return sum(tensor.untyped_storage().nbytes() for layer in cache.layers for tensor in _tensors(layer))
+
+
+def _tensors(layer: Any) -> Iterable[Any]:
+    for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+        if tensor is not None:
+            yield tensor
+    if isinstance(layer, LinearAttentionCacheLayerMixin):
+        for states in (layer.conv_states, layer.recurrent_states):
+            yield from (state for state in states.values() if state is not None)
+
+
+def _merged_layer(parts: Sequence[Part], number: int, columns: int) -> Any:
+    """One layer of all parts. Theirs are dropped as soon as they are copied: the peak is one layer more."""
+    layers = [part.cache.layers[number] for part in parts]
+    rows = [part.rows for part in parts]
+    first = layers[0]
+    if isinstance(first, LinearAttentionLayer):
+        layer = _merged_states(layers, rows)
+    elif isinstance(first, DynamicLayer):
+        window = first.window if isinstance(first, PaddedLayer) else getattr(first, "sliding_window", None)
+        filled = columns if window is None else min(columns, window - 1)
+        layer = PaddedLayer(
+            _aligned([each.keys for each in layers], rows, filled),
+            _aligned([each.values for each in layers], rows, filled),
+            filled=filled,
+            columns=columns,
+            window=window,
+        )
+    else:
+        layer = first  # keeps nothing
+    for part in parts:
+        part.cache.layers[number] = layer
+    return layer
+
+
+def _merged_states(layers: list[Any], rows: list[list[int]]) -> Any:
+    merged_layer = copy.copy(layers[0])
+    for name in ("conv_states", "recurrent_states"):
+        states = {
+            index: None
+            if state is None
+            else torch.cat([getattr(layer, name)[index][chosen] for layer, chosen in zip(layers, rows, strict=True)])
+            for index, state in getattr(layers[0], name).items()
+        }
+        setattr(merged_layer, name, states)
+    return merged_layer
+
+
+def _aligned(blocks: list[Any], rows: list[list[int]], filled: int) -> Any:
+    """A block of these rows' last columns, with room to grow.
+
+    What a row does not have is zero, never left as found: a masked column counts nothing times what stands in it, and
+    nothing times NaN is NaN.
+    """
+    _, heads, _, width = blocks[0].shape
+    target = blocks[0].new_zeros((sum(len(chosen) for chosen in rows), heads, filled + GROWTH_COLUMNS, width))
+    row = 0
+    for block, chosen in zip(blocks, rows, strict=True):
+        taken = min(filled, block.shape[-2])
+        target[row : row + len(chosen), :, filled - taken : filled] = block[chosen, :, block.shape[-2] - taken :]
+        row += len(chosen)
+    return target
+
+
+def _roomier(shown: Any, added: int) -> Any:
+    rows, heads, columns, width = shown.shape
+    block = shown.new_zeros((rows, heads, columns + added + GROWTH_COLUMNS - 1, width))
+    block[:, :, :columns] = shown
+    return block
+
+
+_KNOWN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer, DummyLayer, PaddedLayer)

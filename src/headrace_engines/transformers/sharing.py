@@ -1,0 +1,72 @@
+"""Which architectures' sequences may share a pass: a table of what was shown, not of what was hoped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SHARING_TYPES = frozenset(
+    [
+        "bloom",
+        "codegen",
+        "cohere",
+        "cohere2",
+        "deepseek_v2",
+        "deepseek_v3",
+        "exaone4",
+        "falcon",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "glm",
+        "glm4",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gpt_oss",
+        "gptj",
+        "granite",
+        "granitemoe",
+        "granitemoehybrid",
+        "jais2",
+        "llama",
+        "llama4_text",
+        "ministral3",
+        "mistral",
+        "mixtral",
+        "mpt",
+        "nemotron",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "opt",
+        "persimmon",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "qwen3_next",
+        "smollm3",
+        "stablelm",
+        "starcoder2",
+    ]
+)
+"""``model_type`` of the text configurations for which ``tests/engine/test_transformers_architectures.py`` holds batched
+answers, with sequences that join and leave, against ``generate``. Every other one computes a sequence at a time."""
+
+_ROPE_BY_BATCH = frozenset({"dynamic", "longrope"})
+"""Rotary embeddings that transformers scales by the longest sequence of a batch: company would change an answer."""
+
+
+def may_share(text_config: Any) -> bool:
+    """Whether sequences of this model may be computed in one pass."""
+    return text_config.model_type in SHARING_TYPES and not _ROPE_BY_BATCH & _rope_types(text_config)
+
+
+def _rope_types(text_config: Any) -> set[str]:
+    """What the configuration names, for all layers or for each kind of layer."""
+    parameters = getattr(text_config, "rope_parameters", None) or {}
+    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    return {str(one["rope_type"]) for one in each if "rope_type" in one}

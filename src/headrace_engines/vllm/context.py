@@ -1,0 +1,126 @@
+"""Whether prompt and completion fit the context together, asked before vLLM is.
+
+vLLM refuses a prompt that is too long by itself, counting no further than its limit, and shortens a completion that
+does not fit without a word. Our other engines refuse both and say by how many tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Scope
+
+from headrace_engines.serving.errors import ContextOverflow
+from headrace_engines.serving.parameters import ChatParameters, CompletionParameters, SharedParameters
+from headrace_engines.vllm.parameters import CheckedRequest
+
+_OF_TOKENIZE = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+"""What vLLM's ``/tokenize`` takes of a chat request."""
+
+
+class _Counted(msgspec.Struct):
+    count: int
+    max_model_len: int
+
+
+class ContextRoom:
+    """Counts tokens with vLLM's own ``/tokenize``, and only where a request could be too long.
+
+    A prompt has no more tokens than bytes, its chat template's own aside; those are counted once. So a request that is
+    short next to the context costs nothing here.
+
+    Args:
+        app: vLLM's server.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._shortest: _Counted | None = None
+
+    async def require(self, scope: Scope, request: CheckedRequest, *, size_bytes: int) -> None:
+        """Refuse what does not fit.
+
+        Args:
+            scope: The request's.
+            request: What is asked.
+            size_bytes: Length of its body.
+
+        Raises:
+            ContextOverflow: It says by how many tokens.
+        """
+        parameters = request.parameters
+        if request.for_vllm.get("truncate_prompt_tokens") is not None:
+            return  # vLLM will cut it to size
+        shortest = self._shortest or await self._measure(scope, parameters)
+        if shortest is None:
+            return  # vLLM refuses the request itself, and says why
+        max_tokens = parameters.max_tokens or 1  # unsaid: what is left is what there is
+        if size_bytes + shortest.count + max_tokens <= shortest.max_model_len:
+            return
+        prompt_tokens = await self._prompt_tokens(scope, request)
+        if prompt_tokens is not None and prompt_tokens + max_tokens > shortest.max_model_len:
+            prompt_param = "messages" if isinstance(parameters, ChatParameters) else "prompt"
+            raise ContextOverflow(
+                prompt_tokens=prompt_tokens,
+                max_tokens=max_tokens,
+                max_model_len=shortest.max_model_len,
+                param=prompt_param if parameters.max_tokens is None else parameters.max_tokens_param,
+            )
+
+    async def _measure(self, scope: Scope, parameters: SharedParameters) -> _Counted | None:
+        """Tokens of the shortest chat, or of nothing where the model has no chat template."""
+        greeting = [{"role": "user", "content": "."}]
+        measured = await self._count(scope, {"model": parameters.model, "messages": greeting})
+        measured = measured or await self._count(scope, {"model": parameters.model, "prompt": ""})
+        self._shortest = measured
+        return measured
+
+    async def _prompt_tokens(self, scope: Scope, request: CheckedRequest) -> int | None:
+        """Tokens of the longest prompt; None where vLLM cannot count them and so will refuse the request."""
+        parameters = request.parameters
+        if not isinstance(parameters, CompletionParameters):
+            asked = {name: request.for_vllm[name] for name in _OF_TOKENIZE if name in request.for_vllm}
+            counted = await self._count(scope, {"model": parameters.model} | asked)
+            return None if counted is None else counted.count
+        prompts = parameters.prompt if isinstance(parameters.prompt, list) else [parameters.prompt]
+        if _are_token_ids(prompts):
+            return len(prompts)
+        special = {"add_special_tokens": request.for_vllm.get("add_special_tokens", True)}
+        lengths = []
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                counted = await self._count(scope, {"model": parameters.model, "prompt": prompt} | special)
+                lengths.append(counted.count if counted else 0)
+            elif _are_token_ids(prompt):
+                lengths.append(len(prompt))
+        return max(lengths, default=None)
+
+    async def _count(self, scope: Scope, question: dict[str, Any]) -> _Counted | None:
+        """What ``POST /tokenize`` says; None where it refuses."""
+        body = msgspec.json.encode(question)
+        answer: list[Message] = []
+        asked = False
+
+        async def receive() -> Message:
+            nonlocal asked
+            if asked:
+                await asyncio.Event().wait()  # nobody hangs up on this one
+            asked = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            answer.append(message)
+
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        where = {"method": "POST", "path": "/tokenize", "raw_path": b"/tokenize", "query_string": b""}
+        await self._app({**scope, **where, "headers": headers}, receive, send)
+        if not answer or answer[0]["status"] != 200:
+            return None
+        return msgspec.json.decode(b"".join(message.get("body", b"") for message in answer[1:]), type=_Counted)
+
+
+def _are_token_ids(prompt: object) -> bool:
+    return isinstance(prompt, Sequence) and all(isinstance(token, int) for token in prompt)

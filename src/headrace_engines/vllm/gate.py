@@ -1,0 +1,186 @@
+"""What stands before every route of vLLM's server; loaded with ``--middleware headrace_engines.vllm.gate.Gate``.
+
+Pure ASGI: what vLLM sends is passed on as it comes, event by event. Only an error's body is read whole, to be told in
+the shape of our other engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headrace_engines.serving.app import TokenRequired
+from headrace_engines.serving.errors import ApiError, TooManyRequests, UnknownPath, error_response
+from headrace_engines.serving.parameters import (
+    ChatParameters,
+    CompletionParameters,
+    SharedParameters,
+    read_json,
+)
+from headrace_engines.vllm.context import ContextRoom
+from headrace_engines.vllm.parameters import check, check_tokenize
+from headrace_engines.vllm.refusals import TranslatedErrors
+
+TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
+
+GENERATION: dict[str, type[SharedParameters]] = {
+    "/v1/completions": CompletionParameters,
+    "/v1/chat/completions": ChatParameters,
+}
+"""The routes that generate, and the parameters of each."""
+
+ROUTES = {
+    ("GET", "/health"),
+    ("GET", "/metrics"),
+    ("GET", "/version"),
+    ("GET", "/v1/models"),
+    ("POST", "/tokenize"),
+    *(("POST", path) for path in GENERATION),
+}
+"""All that is let through. vLLM has many more (pausing, weights, scaling, raw generation); none is for tenants."""
+
+MAX_OPEN = 512
+"""Requests that may run or wait in vLLM, whose own waiting room has no end; 128 run at once on a CPU, 1,024 on a
+large GPU."""
+
+
+class Gate:
+    """ASGI middleware: a token, the allowed routes, honest parameters.
+
+    Raises:
+        KeyError: The token is not in the environment; without one nothing is served.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._checked = TokenRequired(Checks(app, reads_tool_calls="--tool-call-parser" in sys.argv), _token())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._checked(scope, receive, send)
+
+
+class Checks:
+    """ASGI middleware: what is asked, once it is known who asks.
+
+    Args:
+        app: vLLM's server.
+        reads_tool_calls: Whether it was started with a parser of this model's tool calls.
+    """
+
+    def __init__(self, app: ASGIApp, *, reads_tool_calls: bool) -> None:
+        self._app = app
+        self._room = ContextRoom(app)
+        self._reads_tool_calls = reads_tool_calls
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            _require_route(scope)
+            if scope["method"] == "POST":
+                body = await _read(receive)
+                if body is None:
+                    return  # hung up before the body was whole
+                body = await self._check(scope, body)
+                scope, receive = _with_body(scope, body), _replay(body, receive)
+        except ApiError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        if scope["path"] not in GENERATION:
+            await self._app(scope, receive, TranslatedErrors(scope, receive, send))
+            return
+        try:
+            with self._place():
+                await self._app(scope, receive, TranslatedErrors(scope, receive, send))
+        except TooManyRequests as error:
+            await error_response(error)(scope, receive, send)
+
+    async def _check(self, scope: Scope, body: bytes) -> bytes:
+        """The body that vLLM gets.
+
+        Raises:
+            ApiError: The request is refused.
+        """
+        fields = read_json(body)
+        shape = GENERATION.get(scope["path"])
+        if shape is None:
+            check_tokenize(fields)
+            return body
+        request = check(fields, shape, reads_tool_calls=self._reads_tool_calls)
+        await self._room.require(scope, request, size_bytes=len(body))
+        return msgspec.json.encode(request.for_vllm)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._open >= MAX_OPEN:
+            raise TooManyRequests(
+                f"The engine is full: {self._open} requests are running or waiting. Try again later.",
+                code="queue_full",
+                retry_after_s=1,
+            )
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+
+def _token() -> str:
+    token = os.environ[TOKEN_VARIABLE]
+    if not token:
+        raise KeyError(TOKEN_VARIABLE)
+    return token
+
+
+def _require_route(scope: Scope) -> None:
+    method, path = scope["method"], scope["path"]
+    if (method, path) in ROUTES:
+        return
+    known = any(path == other for _, other in ROUTES)
+    detail = "Method Not Allowed" if known else "Not Found"
+    raise UnknownPath(f"{method} {path}: {detail}.", status=405 if known else 404)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body, or None when the client hung up before."""
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _with_body(scope: Scope, body: bytes) -> Scope:
+    """The request's head as it fits another body; it is JSON, whatever the client called it."""
+    replaced = {b"content-length", b"content-type", b"transfer-encoding"}
+    headers = [(name, value) for name, value in scope["headers"] if name not in replaced]
+    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    return {**scope, "headers": headers}
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body once more, then what really comes: that the client hangs up."""
+    told = asyncio.Event()
+
+    async def replayed() -> Message:
+        if told.is_set():
+            return await receive()
+        told.set()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
