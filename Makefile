@@ -19,8 +19,8 @@ lint: ## ruff and mypy --strict
 format: ## ruff's formatter
 	$(RUN) --dev -- ruff format src tests bench tools
 
-bench-%: ## a benchmark by name, e.g. make bench-gateway: table, goals, bench/results/NAME.json
-	$(RUN) --dev -- python tools/run_bench.py $*
+bench-%: ## a benchmark by name, e.g. make bench-gateway: table, goals, bench/results/NAME.json; ARGUMENTS="--help"
+	$(RUN) --dev -- python tools/run_bench.py $* $(ARGUMENTS)
 
 clean-cache: ## forget environments and weights
 	rm -rf "$${HEADRACE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/headrace}"

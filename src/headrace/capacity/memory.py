@@ -23,6 +23,10 @@ alone took 236. It grows with the batch's activations, so it is a floor for larg
 """
 
 
+PLANNED_SEQUENCES = 8
+"""Sequences of full length for which a replica's memory is planned; many more run at once when they are shorter."""
+
+
 class MemoryNeed(msgspec.Struct, frozen=True):
     """The parts of what a replica needs, and for which load.
 

@@ -128,8 +128,10 @@ def _models(layout: Layout, uses: Uses) -> Iterator[Item]:
     if uses.fingerprints is None:
         return
     for path in _folders(layout.models_dir):
-        if path.name not in uses.fingerprints and not path.name.startswith("."):
-            yield _item("model", path, "a staged copy that no deployment uses; copied again when needed")
+        fingerprint, _, converted = path.name.partition(".")  # FINGERPRINT, or FINGERPRINT.KEY of a converted copy
+        if fingerprint and fingerprint not in uses.fingerprints:
+            again = "converted" if converted else "copied"
+            yield _item("model", path, f"a staged copy that no deployment uses; {again} again when needed")
 
 
 def _replicas(layout: Layout, uses: Uses) -> Iterator[Item]:
@@ -139,10 +141,10 @@ def _replicas(layout: Layout, uses: Uses) -> Iterator[Item]:
 
 
 def _runtimes(layout: Layout, uses: Uses, *, everything: bool) -> Iterator[Item]:
-    from headrace.runtimes import RUNTIMES, Environments  # noqa: PLC0415  # brings the table of runtimes
+    from headrace.runtimes import CONVERTERS, RUNTIMES, Environments  # noqa: PLC0415  # brings the table of runtimes
 
     environments = Environments(layout.runtimes_dir)
-    current = {environments.inspect(runtime).path: name for name, runtime in RUNTIMES.items()}
+    current = {environments.inspect(each).path: each.name for each in (*RUNTIMES.values(), *CONVERTERS)}
     for path in _folders(layout.runtimes_dir):
         name = current.get(str(path))
         if not _ENVIRONMENT.fullmatch(path.name) or name in uses.runtimes or _anyone_at(path):

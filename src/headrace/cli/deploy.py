@@ -22,6 +22,7 @@ from headrace.cli.endpoints import (
     unique_name,
 )
 from headrace.cli.exits import WorkFailed
+from headrace.cli.external import EXTERNAL_PANEL, Outward
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.progress import Steps
@@ -44,7 +45,9 @@ def register(app: typer.Typer) -> None:
 def deploy(
     invocation: Invocation,
     *,
-    artifacts: Annotated[str, typer.Argument(metavar="DIR|URI", help="A model folder, or gs://… s3://… file://…")],
+    artifacts: Annotated[
+        str, typer.Argument(metavar="[DIR|URI]", help="A model folder, or gs://… s3://… file://…", show_default=False)
+    ] = "",
     name: Annotated[
         str, typer.Option(help="Name of model and endpoint, else the folder's; an endpoint that has it gets the model.")
     ] = "",
@@ -60,17 +63,31 @@ def deploy(
         str, typer.Option(help="GPU's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
     ] = "",
     accelerator_count: Annotated[int, typer.Option(min=0, help="GPUs of a machine.", rich_help_panel=_MACHINE)] = 0,
+    external: Annotated[
+        str, typer.Option(metavar="URL", help="Base URL, such as https://host/v1.", rich_help_panel=EXTERNAL_PANEL)
+    ] = "",
+    external_model: Annotated[
+        str, typer.Option(metavar="NAME", help="The server's own name for it.", rich_help_panel=EXTERNAL_PANEL)
+    ] = "",
+    external_key_env: Annotated[
+        str, typer.Option(metavar="VAR", help="Variable that has its key.", rich_help_panel=EXTERNAL_PANEL)
+    ] = "",
+    external_key_file: Annotated[
+        Path | None, typer.Option(help="File that has it; else it is asked for.", rich_help_panel=EXTERNAL_PANEL)
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the phases until it is READY.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds to wait at most; else without limit.")] = None,
 ) -> None:
-    """Import a model, check it, and serve it at an endpoint."""
-    uri = artifact_uri(artifacts)
+    """Import a model, check it, and serve it at an endpoint; or put a server that has one behind an endpoint."""
+    outward = Outward(url=external, model=external_model, key_variable=external_key_env, key_file=external_key_file)
+    outward.check(artifacts)
+    uri = external or artifact_uri(artifacts)
     if runtime:
         from headrace.runtimes import find  # noqa: PLC0415  # brings the table of runtimes
 
         find(runtime)
     body: dict[str, Any] = {
-        "artifact_uri": uri,
+        "artifact_uri": "" if external else uri,
         "model_display_name": name,
         "endpoint_display_name": name,
         "endpoint_id": endpoint,
@@ -85,6 +102,8 @@ def deploy(
             "accelerator_count": accelerator_count,
         },
     }
+    if external:
+        body["external"] = outward.body(ask=not invocation.as_json)
     with invocation.client() as client:
         known = _existing(client, name) if name and not endpoint else None
         if known is not None:

@@ -67,17 +67,30 @@ def get_deployment(
             ("model", f"{found['model_id']}@{found['model_version']}  {found['display_name']}"),
             ("state", found["state"]),
             ("runtime", found["runtime"]),
-            ("context", f"{found['max_model_len']} tokens"),
-            ("memory", f"{size(found['memory_bytes'])} a replica"),
+            *_served_with(found),
         ],
         empty="",
     )
     show_timeline(invocation, found.get("timeline") or [])
-    rows = [(each["id"], each["state"], size(each["resident_bytes"])) for each in found.get("replicas") or []]
+    rows = [(each["id"], each["state"], _resident(each)) for each in found.get("replicas") or []]
     invocation.output.line()
     invocation.output.table(("REPLICA", "STATE", "RESIDENT"), rows, empty="No replicas.")
     if found.get("failure"):
         invocation.output.line(f"\n{text_of(failure_in(found['failure']))}")
+
+
+def _served_with(deployment: dict[str, Any]) -> list[tuple[str, str]]:
+    """What it takes: memory, or somebody else's server."""
+    length = deployment["max_model_len"]
+    context = ("context", f"{length} tokens" if length else "not told")
+    external = deployment.get("external")
+    if external:
+        return [context, ("server", external["base_url"]), ("its model", external["model"])]
+    return [context, ("memory", f"{size(deployment['memory_bytes'])} a replica")]
+
+
+def _resident(replica: dict[str, Any]) -> str:
+    return "external" if replica.get("node_id") == "" else size(replica["resident_bytes"])
 
 
 def show_timeline(invocation: Invocation, timeline: list[dict[str, Any]]) -> None:

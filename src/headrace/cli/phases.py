@@ -18,8 +18,13 @@ _POLL_S = 10.0
 
 _LOOK_EVERY_S = 0.25
 
-_PROGRESS = re.compile(r"(?:Copying|Installing)(?:: .*?(?:[\d.]+ [A-Za-z]+ of (?P<total>[\d.]+ [A-Za-z]+))?)?\.?")
+_PROGRESS = re.compile(
+    r"(?:Copying|Converting|Installing)(?:: .*?(?:[\d.]+ [A-Za-z]+ of (?P<total>[\d.]+ [A-Za-z]+))?)?\.?"
+)
 """How far staging is, as the control plane tells it."""
+
+_CONVERTED = "Converted "
+"""How the sentence begins that says what a conversion made and cost; it is told beside what is known already."""
 
 _ENDS = frozenset({"READY", "FAILED", "GONE"})
 
@@ -51,7 +56,9 @@ class Phases:
                 self._finish(move["at"])
                 self._state, self._since, self._detail, self._fact = move["state"], move["at"], "", ""
             self._detail = move.get("detail") or self._detail
-            if not _PROGRESS.fullmatch(self._detail):
+            if self._detail.startswith(_CONVERTED):
+                self._fact = f"{self._fact} {self._detail}".lstrip()
+            elif not _PROGRESS.fullmatch(self._detail):
                 self._fact = self._detail
             if self._state in _ENDS:
                 self._say(f"{self._state:<9}         {self._detail}".rstrip())

@@ -9,6 +9,7 @@ import typer
 
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
+from headrace.resources.egress import Egress, read_network
 from headrace.resources.layout import default_data_dir
 
 DataDirOption = Annotated[
@@ -34,6 +35,19 @@ def serve(
     drain_timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds that running requests may go on once it is told to stop.")
     ] = 30.0,
+    external_network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR",
+            help="A private network in which everyone who may deploy may name external servers. Can be repeated.",
+        ),
+    ] = None,
+    external_ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, resolve_path=True, help="Authorities (PEM) to trust for external servers, too."
+        ),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
     from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
@@ -45,6 +59,10 @@ def serve(
         port=port,
         port_search=port_search,
         drain_timeout_s=drain_timeout,
+        egress=Egress(
+            networks=tuple(read_network(each) for each in external_network or ()),
+            ca_file=str(external_ca_file or ""),
+        ),
     )
 
     def say(sentence: str) -> None:

@@ -15,6 +15,7 @@ from headrace.cli.invocation import Invocation, command
 from headrace.cli.output import age, size
 from headrace.cli.paths import segment
 from headrace.resources.errors import EndpointNotFound, NotReady, ReplicaNotFound
+from headrace.resources.external import EXTERNAL
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -64,9 +65,10 @@ def _pool(binding: dict[str, Any]) -> tuple[object, ...]:
     traffic = f"{binding['traffic']}%"
     if pool is None:
         return "GONE", traffic, "", "", ""
-    ready = sum(replica["state"] == "READY" for replica in pool["replicas"])
+    ready = sum(replica["state"] == "READY" and not replica.get("failure") for replica in pool["replicas"])
     reserved = size(pool["memory_bytes"]) if pool["memory_bytes"] else ""
-    return pool["state"], traffic, f"{ready}/{pool['min_replicas']}", size(pool["resident_bytes"]), reserved
+    resident = "external" if pool.get("runtime") == EXTERNAL else size(pool["resident_bytes"])
+    return pool["state"], traffic, f"{ready}/{pool['min_replicas']}", resident, reserved
 
 
 def logs(

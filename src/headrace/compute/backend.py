@@ -17,6 +17,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
         argv: The command.
         env: Its whole environment; nothing is inherited.
         memory_limit_bytes: Limit of its address space, or None.
+        cores: The processors that it may run on; empty: all.
         stop_grace_s: How long it may take from SIGTERM to its end before it is killed.
         unclaimed_timeout_s: How long it runs when nobody watches it.
     """
@@ -27,6 +28,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     argv: Sequence[str]
     env: Mapping[str, str]
     memory_limit_bytes: int | None = None
+    cores: Sequence[int] = ()
     stop_grace_s: float = 30.0
     unclaimed_timeout_s: float = 600.0
     log_max_bytes: int = 50_000_000
@@ -95,6 +97,12 @@ class EngineProcess(Protocol):
 
     def log_tail(self, lines: int) -> tuple[str, ...]:
         """The last lines of its output."""
+
+    def cores(self) -> tuple[int, ...]:
+        """The processors that it may run on now; empty when it has ended."""
+
+    def pin(self, cores: Sequence[int]) -> None:
+        """Have the engine, all that it started and all that it will start run on these processors only."""
 
     def resident_bytes(self) -> int:
         """Memory of the engine and all that it started, shared pages counted once; 0 when it has ended."""

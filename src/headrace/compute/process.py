@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _TAIL_BYTES = 64 * 1024
 _ANSWER_TIMEOUT_S = 10.0
 _CLAIM_TIMEOUT_S = 15.0
 _CLAIM_RETRY_S = 1.0
+_PIN_PASSES = 5
 
 _log = logging.getLogger(__name__)
 
@@ -107,17 +108,40 @@ class LocalProcess:
         text = _tail(log.with_name(f"{log.name}.1")) + _tail(log)
         return tuple(text[-2 * _TAIL_BYTES :].decode(errors="replace").splitlines()[-lines:])
 
+    def cores(self) -> tuple[int, ...]:
+        """What the kernel says of its main thread."""
+        if self._end.done() or not self.pid:
+            return ()
+        try:
+            return tuple(sorted(os.sched_getaffinity(self.pid)))
+        except OSError:
+            return ()
+
+    def pin(self, cores: Sequence[int]) -> None:
+        """Thread by thread, until a look at all of them finds none that runs elsewhere: new ones inherit."""
+        for _ in range(_PIN_PASSES):
+            threads = [thread for process in self._tree() for thread in _threads(process.pid)]
+            if not sum(_move(thread, set(cores)) for thread in threads):
+                return
+        _log.warning("Threads of replica %s run on other cores than %s.", self.id, list(cores))
+
     def resident_bytes(self) -> int:
         """Proportional set size of the engine and its descendants."""
-        if self._end.done() or not self.pid:
-            return 0
         total = 0
-        with contextlib.suppress(psutil.Error):
-            engine = psutil.Process(self.pid)
-            for process in [engine, *engine.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    total += process.memory_full_info().pss
+        for process in self._tree():
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_full_info().pss
         return total
+
+    def _tree(self) -> list[psutil.Process]:
+        """The engine and its descendants; empty when it has ended."""
+        if self._end.done() or not self.pid:
+            return []
+        try:
+            engine = psutil.Process(self.pid)
+            return [engine, *engine.children(recursive=True)]
+        except psutil.Error:
+            return []
 
     async def _claim(self) -> asyncio.StreamReader | None:
         """Watch the replica; None when its life is over.
@@ -191,6 +215,24 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
         return await reader.readline()
     except OSError:  # reset by a shim that was killed
         return b""
+
+
+def _threads(pid: int) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except FileNotFoundError:
+        return []
+
+
+def _move(thread: int, cores: set[int]) -> bool:
+    """Whether it had to be moved."""
+    try:
+        if os.sched_getaffinity(thread) == cores:
+            return False
+        os.sched_setaffinity(thread, cores)
+    except OSError:  # it has just ended; or none of the cores is there any more, and it is better off as it is
+        return False
+    return True
 
 
 def _tail(path: Path) -> bytes:

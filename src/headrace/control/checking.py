@@ -15,6 +15,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         fingerprint: Identity of the files.
+        runtime_reason: The sentence that says why this runtime.
         memory_bytes: What one replica is to reserve.
         model_bytes: Size of the files.
         warnings: Sentences about what will not work.
@@ -22,6 +23,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     fingerprint: str
     runtime: str
+    runtime_reason: str = ""
     max_model_len: int
     memory_bytes: int
     model_bytes: int

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from headrace.capacity import check_fit, estimate
+from headrace.capacity import PLANNED_SEQUENCES, check_fit, estimate
 from headrace.control.checking import Checked
 from headrace.resources.errors import ArtifactsChanged, BadField
 from headrace.resources.models import ModelVersion
 from headrace.resources.nodes import Node
-from headrace.runtimes import choose
+from headrace.runtimes import choose, facts_of, machine_of
 from headrace.storage import fingerprint, open_artifacts
-from headrace.weights import check, inspect
+from headrace.weights import check, inspect, task_of
 from headrace.weights.config import ModelConfig
 from headrace.weights.findings import raise_first_error
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """The context length of a version that asks for none, unless its model was made for less. Memory for the cache is set
 aside for it, and models are made for up to 10 million tokens: the maximum would make small models fit nowhere."""
-
-PLANNED_SEQUENCES = 8
-"""Sequences of full length for which a replica's memory is planned; many more run at once when they are shorter."""
 
 
 class FolderChecker:
@@ -37,13 +34,21 @@ class FolderChecker:
         findings = check(artifacts)
         raise_first_error(findings)
         folder = inspect(artifacts)
-        runtime = choose(model_type=folder.config.model_type, wanted=version.spec.runtime)
+        facts = facts_of(
+            folder.config.model_type,
+            folder.bytes_by_dtype,
+            task=task_of(folder),
+            wanted=version.spec.dtype,
+            quantisation=folder.config.quantisation,
+        )
+        choice = choose(facts, machine_of(node), version.spec.runtime)
         context = _context_tokens(folder.config, version.spec.max_model_len)
         need = estimate(folder, context, PLANNED_SEQUENCES, version.spec.dtype)
         check_fit(need, node.memory_bytes)
         return Checked(
             fingerprint=identity,
-            runtime=runtime,
+            runtime=choice.runtime,
+            runtime_reason=choice.sentence,
             max_model_len=context,
             memory_bytes=need.total_bytes,
             model_bytes=artifacts.total_bytes,

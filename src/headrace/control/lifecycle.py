@@ -11,6 +11,8 @@ import msgspec
 from headrace.control.checking import Checked
 from headrace.control.deadlines import overdue
 from headrace.control.draining import drain, stop_replicas
+from headrace.control.external.life import LOOKED_AT
+from headrace.control.external.life import advance as advance_external
 from headrace.control.operations import settle_operations
 from headrace.control.placement import gib, home
 from headrace.control.pool import tend
@@ -19,6 +21,7 @@ from headrace.control.timeline import note
 from headrace.resources.assignments import StageReport
 from headrace.resources.deployments import Deployment
 from headrace.resources.errors import Failure, InternalError
+from headrace.resources.external import EXTERNAL
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope
 from headrace.resources.nodes import Node
@@ -31,11 +34,11 @@ PROGRESS_EVERY_S = 5.0
 
 def advance(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
     """Do what this deployment's state asks for; returns when to look again even if nothing is heard until then."""
+    if deployment.runtime == EXTERNAL and deployment.state in LOOKED_AT:
+        return advance_external(tx, deployment, sight)
     match deployment.state:
-        case DeploymentState.ACCEPTED:
+        case DeploymentState.ACCEPTED | DeploymentState.CHECKING:
             return _await_check(tx, tx.move(deployment, DeploymentState.CHECKING), sight)
-        case DeploymentState.CHECKING:
-            return _await_check(tx, deployment, sight)
         case DeploymentState.STAGING:
             return _stage(tx, deployment, sight)
         case DeploymentState.PLACING | DeploymentState.STARTING | DeploymentState.WARMING | DeploymentState.READY:
@@ -50,7 +53,7 @@ def advance(tx: Transaction, deployment: Deployment, sight: Sight) -> float | No
 def checkable(tx: Transaction, deployment: Deployment) -> tuple[ModelVersion, Node] | None:
     """What a check of this deployment looks at; None unless it is to be checked and there is a node to check it for."""
     node = home(tx)
-    if deployment.state is not DeploymentState.CHECKING or node is None:
+    if deployment.state is not DeploymentState.CHECKING or deployment.runtime == EXTERNAL or node is None:
         return None
     return version_of(tx, deployment), node
 
@@ -72,13 +75,13 @@ def _accept(tx: Transaction, deployment: Deployment, outcome: Checked) -> None:
     if version.fingerprint != outcome.fingerprint:
         tx.update(msgspec.structs.replace(version, fingerprint=outcome.fingerprint))
     chosen = (
-        f"{gib(outcome.model_bytes)} of files; runtime {outcome.runtime}, a context of {outcome.max_model_len:,} "
-        f"tokens, {gib(outcome.memory_bytes)} of memory a replica."
+        f"{gib(outcome.model_bytes)} of files; a context of {outcome.max_model_len:,} tokens, "
+        f"{gib(outcome.memory_bytes)} of memory a replica."
     )
     tx.move(
         deployment,
         DeploymentState.STAGING,
-        detail=" ".join((chosen, *outcome.warnings)),
+        detail=" ".join(part for part in (chosen, outcome.runtime_reason, *outcome.warnings) if part),
         runtime=outcome.runtime,
         max_model_len=outcome.max_model_len,
         memory_bytes=outcome.memory_bytes,
@@ -107,9 +110,12 @@ def _await_check(tx: Transaction, deployment: Deployment, sight: Sight) -> float
 def _stage(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
     node = home(tx)
     assert node is not None, "CHECKING found one, and nodes are not forgotten"
-    report = sight.stages.get((node.id, version_of(tx, deployment).fingerprint, deployment.runtime))
+    version = version_of(tx, deployment)
+    report = sight.stages.get((node.id, version.fingerprint, deployment.runtime, version.spec.dtype))
     if report is not None and report.phase == "done":
-        tx.move(deployment, DeploymentState.PLACING, detail=report.detail)
+        if report.detail:  # said of the phase that ends, so that its line shows what it cost
+            note(tx, deployment, report.detail)
+        tx.move(deployment, DeploymentState.PLACING)
         return sight.now
     if report is not None and report.phase == "failed":
         failure = report.failure or InternalError("The node could not stage the model.").failure

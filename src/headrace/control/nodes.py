@@ -36,7 +36,7 @@ class NodeMemory:
         """These are the newest orders; whoever waits for them gets them."""
         named = [
             *(one.id for one in orders.replicas),
-            *(_stage_name(one.fingerprint, one.runtime) for one in orders.stages),
+            *(_stage_name(one.fingerprint, one.runtime, one.dtype) for one in orders.stages),
         ]
         self._named_in = {name: self._named_in.get(name, orders.generation) for name in named}
         self.orders = orders
@@ -80,12 +80,12 @@ class NodeMemory:
         """What this report would name if the node had it: it knew of the orders for it."""
         return frozenset(name for name, generation in self._named_in.items() if generation <= report.orders_generation)
 
-    def stages(self) -> Mapping[tuple[str, str], StageReport]:
+    def stages(self) -> Mapping[tuple[str, str, str], StageReport]:
         """What the node says of the stage orders that it knows of; not what it said of earlier ones for the same."""
         if self.report is None:
             return {}
         known = self.takes_account_of(self.report)
-        reports = {(one.fingerprint, one.runtime): one for one in self.report.stages}
+        reports = {(one.fingerprint, one.runtime, one.dtype): one for one in self.report.stages}
         return {key: report for key, report in reports.items() if _stage_name(*key) in known}
 
 
@@ -119,8 +119,8 @@ class Nodes:
         }
 
 
-def _stage_name(fingerprint: str, runtime: str) -> str:
-    return f"{fingerprint}/{runtime}"
+def _stage_name(fingerprint: str, runtime: str, dtype: str) -> str:
+    return f"{fingerprint}/{runtime}/{dtype}"
 
 
 def _steady(report: NodeReport) -> NodeReport:

@@ -20,14 +20,19 @@ def build_orders(tx: Transaction, node_id: str, generation: int) -> NodeOrders:
     replicas = tx.list(Replica, node_id=node_id, state=(*LIVE, ReplicaState.DRAINING))
     return NodeOrders(
         generation=generation,
-        stages=tuple(sorted(stages, key=lambda stage: (stage.fingerprint, stage.runtime, stage.artifact_uri))),
+        stages=tuple(sorted(stages, key=lambda one: (one.fingerprint, one.runtime, one.dtype, one.artifact_uri))),
         replicas=tuple(_replica(tx, replica) for replica in replicas),
     )
 
 
 def _stage(tx: Transaction, deployment: Deployment) -> StageOrder:
     version = _version(tx, deployment)
-    return StageOrder(artifact_uri=version.artifact_uri, fingerprint=version.fingerprint, runtime=deployment.runtime)
+    return StageOrder(
+        artifact_uri=version.artifact_uri,
+        fingerprint=version.fingerprint,
+        runtime=deployment.runtime,
+        dtype=version.spec.dtype,
+    )
 
 
 def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:

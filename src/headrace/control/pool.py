@@ -71,7 +71,10 @@ def _measured(live: Sequence[Replica]) -> str:
     warmups = [replica.warmup for replica in live if replica.warmup is not None]
     if not warmups:
         return ""
-    return f"First token after {warmups[0].time_to_first_token_s:.2f} s, {warmups[0].tokens_per_s:.1f} tokens/s."
+    first = warmups[0]
+    if not first.output_tokens:
+        return f"First embedding after {first.time_to_first_token_s:.2f} s."
+    return f"First token after {first.time_to_first_token_s:.2f} s, {first.tokens_per_s:.1f} tokens/s."
 
 
 def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], sight: Sight) -> float | None:

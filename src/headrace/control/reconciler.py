@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from headrace.control.checking import Checked, Checker
+from headrace.control.external import Looks, Pace, Wanted
+from headrace.control.external.life import wanted_looks
 from headrace.control.folder_check import FolderChecker
 from headrace.control.gateway_client import GatewayClient
 from headrace.control.gateway_link import GatewayLink
@@ -28,6 +30,7 @@ from headrace.control.routing import build_snapshot
 from headrace.control.sight import Sight
 from headrace.resources.assignments import NodeOrders, NodeReport
 from headrace.resources.deployments import Deployment
+from headrace.resources.egress import Egress
 from headrace.resources.errors import Failure, HeadraceError, InternalError
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope
@@ -56,6 +59,8 @@ class Reconciler:
         store: The rows.
         gateway: The gateway that routes by the snapshots.
         checker: Looks at artifacts; by default at what really lies at their addresses.
+        egress: Where external servers may be.
+        pace: How often external servers are looked at.
         clock: Gives Unix seconds; the store's should be the same.
     """
 
@@ -65,6 +70,8 @@ class Reconciler:
         gateway: GatewayClient,
         *,
         checker: Checker | None = None,
+        egress: Egress | None = None,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -72,6 +79,8 @@ class Reconciler:
         self._checker: Checker = checker or FolderChecker()
         self._link = GatewayLink(gateway, self.wake)
         self._nodes = Nodes()
+        self._egress = egress or Egress()
+        self._looks = Looks(self.wake, pace)
         self._snapshot: RoutingSnapshot | None = None
         self._checks: dict[Key, asyncio.Task[None]] = {}
         self._defects: dict[Key, tuple[int, float]] = {}
@@ -96,6 +105,7 @@ class Reconciler:
         finally:
             self._loop = None
             self._nodes.release()
+            self._looks.close()
             for check in self._checks.values():
                 check.cancel()
 
@@ -161,6 +171,7 @@ class Reconciler:
             stages=self._nodes.stages(),
             routed=self._link.routed,
             outstanding=self._link.outstanding,
+            external=self._looks.newest,
         )
 
     async def _advance(self, key: Key) -> float | None:
@@ -203,16 +214,17 @@ class Reconciler:
 
     async def _publish(self) -> None:
         """Make a new generation of whatever differs from what was published last, and hand it out."""
-        snapshot, orders = await self._store.run(self._build)
+        snapshot, orders, looks = await self._store.run(self._build)
+        self._looks.follow(looks)
         if snapshot is not None:
             self._snapshot = snapshot
             self._link.offer(snapshot)
         for node_id, newest in orders.items():
             self._nodes[node_id].order(newest)
 
-    def _build(self, tx: Transaction) -> tuple[RoutingSnapshot | None, dict[str, NodeOrders]]:
+    def _build(self, tx: Transaction) -> tuple[RoutingSnapshot | None, dict[str, NodeOrders], dict[str, Wanted]]:
         before, ahead = self._snapshot, self._link.generation
-        snapshot = build_snapshot(tx, before.generation if before else 0)
+        snapshot = build_snapshot(tx, before.generation if before else 0, self._egress)
         # A gateway that is ahead of us knows a store that was set back; it would refuse anything smaller.
         fresh = None
         if snapshot != before or ahead > snapshot.generation:
@@ -223,7 +235,7 @@ class Reconciler:
             orders = build_orders(tx, node_id, known.generation if known else 0)
             if orders != known:
                 changed[node_id] = msgspec.structs.replace(orders, generation=tx.next_generation("orders"))
-        return fresh, changed
+        return fresh, changed, wanted_looks(tx, self._egress)
 
 
 def _advance_far(tx: Transaction, key: Key, sight: Sight) -> tuple[float | None, tuple[ModelVersion, Node] | None]:

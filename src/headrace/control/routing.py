@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from headrace.control.external.probe import external_host
 from headrace.resources.deployments import Deployment, Replica
+from headrace.resources.egress import Egress
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import Failure
+from headrace.resources.external import EXTERNAL, ExternalServer, read_base_url
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.operations import ApiKey
-from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
+from headrace.resources.snapshot import (
+    DeployedRoute,
+    EndpointRoute,
+    ExternalRoute,
+    KeyRoute,
+    ReplicaRoute,
+    RoutingSnapshot,
+)
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
 
@@ -26,14 +36,21 @@ _WHY_NOT_READY = {
 }
 """DRAINING and GONE are not routed to at all."""
 
+_WHY_AWAY = {
+    DeploymentState.ACCEPTED: "It was only just asked for.",
+    DeploymentState.CHECKING: "Its external server is being asked for the model.",
+    DeploymentState.WARMING: "Its external server is making its first tokens.",
+    DeploymentState.FAILED: "It failed.",
+}
 
-def build_snapshot(tx: Transaction, generation: int) -> RoutingSnapshot:
+
+def build_snapshot(tx: Transaction, generation: int, egress: Egress) -> RoutingSnapshot:
     """Everything there is to route by. What is being taken off or deleted is left out already."""
     by_endpoint: dict[tuple[object, str], list[DeployedRoute]] = defaultdict(list)
     for deployed in tx.list(DeployedModel):
         deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
         if deployment is not None and deployment.state in _WHY_NOT_READY:
-            by_endpoint[deployed.scope, deployed.endpoint_id].append(_route(tx, deployed, deployment))
+            by_endpoint[deployed.scope, deployed.endpoint_id].append(_route(tx, deployed, deployment, egress))
     endpoints = tuple(
         EndpointRoute(
             scope=endpoint.scope,
@@ -61,15 +78,18 @@ def served_name(deployment: Deployment) -> str:
     return deployment.display_name or deployment.model_id
 
 
-def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> DeployedRoute:
+def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egress: Egress) -> DeployedRoute:
     scope = deployed.scope
     model = tx.get(Model, scope=scope, id=deployment.model_id)
     version = tx.get(ModelVersion, scope=scope, model_id=deployment.model_id, version=deployment.model_version)
     assert model is not None, "a model in use is not deleted"
     assert version is not None, "nor is its version"
     ready = _ready(tx, deployment)
+    server = version.spec.external
     replicas = tuple(
-        ReplicaRoute(id=replica.id, epoch=replica.epoch, address=replica.address, nonce=replica.nonce)
+        _external_route(replica, server, egress)
+        if server is not None
+        else ReplicaRoute(id=replica.id, epoch=replica.epoch, address=replica.address, nonce=replica.nonce)
         for replica in ready
         if replica.address and replica.failure is None  # one that lives and does not answer has a failure
     )
@@ -81,12 +101,21 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> 
         model_version=version.version,
         model_display_name=model.display_name,
         model_user_id=version.user_id,
-        served_name=served_name(deployment),
+        served_name=server.model if server is not None else served_name(deployment),
         max_model_len=deployment.max_model_len,
         created_at=deployed.created_at,
         why_not_ready="" if replicas else _why_not_ready(deployment, [one.failure for one in ready if one.failure]),
+        external_host=external_host(server) if server is not None else "",
         replicas=replicas,
     )
+
+
+def _external_route(replica: Replica, server: ExternalServer, egress: Egress) -> ReplicaRoute:
+    url = read_base_url(server.base_url)
+    external = ExternalRoute(
+        base_path=url.path, networks=egress.networks_for(anywhere=server.anywhere), ca_file=egress.ca_file
+    )
+    return ReplicaRoute(id=replica.id, epoch=replica.epoch, address=url.origin, nonce=replica.nonce, external=external)
 
 
 def _ready(tx: Transaction, deployment: Deployment) -> list[Replica]:
@@ -96,6 +125,9 @@ def _ready(tx: Transaction, deployment: Deployment) -> list[Replica]:
 
 
 def _why_not_ready(deployment: Deployment, of_replicas: Sequence[Failure]) -> str:
-    sentence = "Its engine lives and does not answer." if of_replicas else _WHY_NOT_READY[deployment.state]
+    if deployment.runtime == EXTERNAL:
+        sentence = _WHY_AWAY.get(deployment.state, "Its external server is away.")
+    else:
+        sentence = "Its engine lives and does not answer." if of_replicas else _WHY_NOT_READY[deployment.state]
     failure = of_replicas[0] if of_replicas else deployment.failure
     return sentence if failure is None else f"{sentence} {failure.code}: {failure.message}"

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from headrace.control.external.looks import Look
 from headrace.resources.assignments import StageReport
 
 NODE_SILENCE_S = 15.0
 """A node not heard of for as long gets nothing new to run. Nothing that runs there is stopped for it."""
 
-StageKey = tuple[str, str, str]
-"""Node, fingerprint, runtime."""
+StageKey = tuple[str, str, str, str]
+"""Node, fingerprint, runtime, number format."""
 
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         stages: What nodes say of the stage orders that they have.
         routed: Replicas that the gateway may still send to; None while it is not known.
         outstanding: Requests that the gateway has under way, by replica.
+        external: What the newest looks at external servers found, by deployment.
     """
 
     now: float
@@ -30,6 +32,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     stages: Mapping[StageKey, StageReport] = {}
     routed: frozenset[str] | None = None
     outstanding: Mapping[str, int] = {}
+    external: Mapping[str, Look] = {}
 
     def hears(self, node_id: str) -> bool:
         """Whether the node reported lately."""

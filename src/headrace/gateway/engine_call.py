@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from headrace.gateway import external
 from headrace.gateway.exchange import Headers, RequestHead
 from headrace.gateway.fleet import Pool, Replica
 from headrace.gateway.limits import Limits
@@ -57,6 +58,7 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
         QueueTimeout: The turn did not come.
         EngineUnreachable: No answer was to be had.
         EngineTimeout: None began in time.
+        HeadraceError: An external server is not there, or not to be trusted.
     """
     if not call.pool.replicas:
         raise _not_ready(call)
@@ -90,9 +92,12 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[R
 
 
 async def _send(call: Call, replica: Replica, path: str, body: bytes, *, stream: bool) -> UpstreamAnswer:
-    nonce = (b"authorization", b"Bearer " + replica.route.nonce.encode("ascii"))
     request = UpstreamRequest(
-        method="POST", target=path.encode("ascii"), headers=[*call.forwarded, nonce], body=body, repeatable=True
+        method="POST",
+        target=replica.target(path),
+        headers=[*call.forwarded, *replica.headers],
+        body=body,
+        repeatable=True,
     )
     timeout_s = call.limits.first_byte_timeout_s if stream else call.limits.answer_timeout_s
     return await replica.upstream.send(request, timeout_s=timeout_s)
@@ -108,6 +113,8 @@ def _not_ready(call: Call) -> NotReady:
 
 
 def _translated(call: Call, error: UpstreamError) -> HeadraceError:
+    if call.deployed.external_host:
+        return external.silence_of(call.deployed.external_host, error)
     if isinstance(error, TimedOut):
         return EngineTimeout(
             f"The engine of {call.pool.name} did not begin its answer in time.",

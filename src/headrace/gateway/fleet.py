@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from headrace.gateway.upstream import Upstream, read_address
+from headrace.gateway import external
+from headrace.gateway.exchange import Headers
+from headrace.gateway.upstream import Outside, Upstream, read_address
 from headrace.gateway.waiting_room import WaitingRoom, no_longer_deployed
 from headrace.resources.snapshot import DeployedRoute, ReplicaRoute, RoutingSnapshot
 
@@ -15,12 +17,25 @@ class Replica:
 
     Attributes:
         outstanding: Requests sent to it that are not over.
+        headers: What every request to it carries: its key.
     """
 
     def __init__(self, route: ReplicaRoute, *, connect_timeout_s: float) -> None:
         self.route = route
-        self.upstream = Upstream(read_address(route.address), connect_timeout_s=connect_timeout_s)
+        outside = route.external and Outside(route.external.networks, route.external.ca_file)
+        self.upstream = Upstream(
+            read_address(route.address), connect_timeout_s=connect_timeout_s, outside=outside or None
+        )
         self.outstanding = 0
+        self.headers: Headers = [(b"authorization", b"Bearer " + route.nonce.encode("ascii"))]
+        if route.external is not None:
+            self.headers = external.headers(route.nonce)
+
+    def target(self, path: str) -> bytes:
+        """Where it has what engines of ours have at `path`."""
+        if self.route.external is not None:
+            path = external.target(self.route.external.base_path, path)
+        return path.encode("ascii")
 
 
 class Pool:

@@ -19,7 +19,13 @@ from headrace.gateway.routing_table import RoutingTable
 from headrace.resources.access import Permission, Principal
 from headrace.resources.snapshot import EndpointRoute
 
-_ENGINE_PATHS = {Action.CHAT: CHAT_PATH, Action.COMPLETIONS: COMPLETIONS_PATH}
+_ENGINE_PATHS = {
+    Action.CHAT: CHAT_PATH,
+    Action.COMPLETIONS: COMPLETIONS_PATH,
+    Action.EMBEDDINGS: "/v1/embeddings",
+    Action.TOKENIZE: "/tokenize",
+    Action.DETOKENIZE: "/detokenize",
+}
 
 
 async def serve_inference(

@@ -102,8 +102,8 @@ async def _prediction(call: Call, instance: Instance) -> Any:
     body = instance.engine_body(call.deployed.served_name, stream=False)
     async with engine_answer(call, instance.path, body, stream=False) as answer:
         whole = await read_whole(call, answer)
-    if answer.status >= 400:
-        raise engine_error(answer, whole)
+    if answer.status >= 300:
+        raise engine_error(call, answer, whole)
     finder = UsageFinder()
     finder.feed(whole)
     call.record.count(finder.usage())
@@ -130,7 +130,7 @@ async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance
             raise _not_openai(error) from error
 
     async with engine_answer(call, instance.path, body, stream=True) as answer:
-        if answer.status >= 400:
+        if answer.status >= 300:
             await relay_refusal(exchange, call, answer)
         else:
             await relay_events(exchange, call, answer, LINES, rewrite=lines, broken=_broken_line)

@@ -6,17 +6,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.contracts.openai.errors import message_of, openai_error
+from headrace.contracts.openai.errors import REFUSALS, message_of, openai_error
 from headrace.contracts.openai.events import WholeEvents, event
 from headrace.contracts.openai.usage import UsageFinder
+from headrace.gateway import external
 from headrace.gateway.engine_call import Call
 from headrace.gateway.exchange import Exchange, LastWords
 from headrace.gateway.upstream import BrokeOff, UpstreamAnswer
 from headrace.resources.errors import EngineBrokeOff, EngineFailed, EngineRefused, HeadraceError, QueueFull
 
 MAX_ERROR_BYTES = 64 * 1024
-REFUSALS = frozenset({400, 413, 422})
-"""Statuses by which an engine says that the request is at fault. 401, 403 and 404 would be the gateway's fault."""
 
 
 async def relay(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
@@ -25,7 +24,7 @@ async def relay(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
     Raises:
         HeadraceError: It is an error, or one that broke off before the client saw any of it.
     """
-    if answer.status >= 400:
+    if answer.status >= 300:
         await relay_refusal(exchange, call, answer)
     elif answer.header(b"content-type").startswith(b"text/event-stream"):
         await relay_events(exchange, call, answer, answer.header(b"content-type"))
@@ -86,14 +85,16 @@ async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) 
     """
     body = await read_whole(call, answer, limit_bytes=MAX_ERROR_BYTES)
     if call.google or answer.status not in REFUSALS:
-        raise engine_error(answer, body)
+        raise engine_error(call, answer, body)
     call.record.status = answer.status
     call.record.code = EngineRefused.code
     await exchange.answer(answer.status, [_content_type(answer), *call.headers], body)
 
 
-def engine_error(answer: UpstreamAnswer, body: bytes) -> HeadraceError:
-    """What an engine's error means for the one who asked."""
+def engine_error(call: Call, answer: UpstreamAnswer, body: bytes) -> HeadraceError:
+    """What an engine's error means for the one who asked. A redirect is one too: it is not followed."""
+    if call.deployed.external_host:
+        return external.error_of(call.deployed.external_host, answer, body)
     message = message_of(body) or f"HTTP {answer.status} without a reason."
     if answer.status in REFUSALS:
         return EngineRefused(message)
@@ -126,6 +127,12 @@ async def read_whole(call: Call, answer: UpstreamAnswer, *, limit_bytes: int | N
 
 def broke_off(call: Call, error: BrokeOff) -> EngineBrokeOff:
     """What the client is told when an answer breaks off."""
+    if call.deployed.external_host:
+        return EngineBrokeOff(
+            f"The external server {call.deployed.external_host} ended in the middle of its answer.",
+            evidence=str(error),
+            fix="Send the request again.",
+        )
     return EngineBrokeOff(
         f"The engine of {call.pool.name} ended in the middle of its answer.",
         evidence=str(error),

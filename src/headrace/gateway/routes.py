@@ -22,6 +22,9 @@ class Action(StrEnum):
     STREAM_RAW_PREDICT = "streamRawPredict"
     CHAT = "chat"
     COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
     MODELS = "models"
     MODEL = "model"
     PRIVATE = "private"  # our own processes' routes, which no client may reach
@@ -55,6 +58,7 @@ ENDPOINT_ACTIONS: Mapping[tuple[str, str], Action] = {
     ("POST", ":streamRawPredict"): Action.STREAM_RAW_PREDICT,
     ("POST", "/chat/completions"): Action.CHAT,
     ("POST", "/completions"): Action.COMPLETIONS,
+    ("POST", "/embeddings"): Action.EMBEDDINGS,
     ("GET", "/models"): Action.MODELS,
 }
 """By method and what follows an endpoint in the path, ``/invoke`` taken off."""
@@ -62,8 +66,12 @@ ENDPOINT_ACTIONS: Mapping[tuple[str, str], Action] = {
 OPENAI_ACTIONS: Mapping[tuple[str, str], Action] = {
     ("POST", "/v1/chat/completions"): Action.CHAT,
     ("POST", "/v1/completions"): Action.COMPLETIONS,
+    ("POST", "/v1/embeddings"): Action.EMBEDDINGS,
+    ("POST", "/tokenize"): Action.TOKENIZE,
+    ("POST", "/detokenize"): Action.DETOKENIZE,
     ("GET", "/v1/models"): Action.MODELS,
 }
+"""OpenAI's own paths, and vLLM's two for tokens, which have no ``/v1``."""
 
 PROBES: Mapping[tuple[str, str], Action] = {
     (method, path): action

@@ -13,11 +13,12 @@ import msgspec
 
 from headrace.compute.backend import ComputeBackend, EngineProcess
 from headrace.compute.local import LocalBackend
-from headrace.hardware import MachineShape, look
+from headrace.hardware import MachineShape, find_cores, look
 from headrace.node import journal
 from headrace.node.link import ControlLink
 from headrace.node.probe import Patience
 from headrace.node.replica import ReplicaRun, Surroundings
+from headrace.node.sharing import CoreSharing, Share
 from headrace.node.stager import Installer, Stager
 from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaOrder, RuntimeReport
 from headrace.resources.errors import ControlPlaneDown
@@ -79,6 +80,7 @@ class Agent:
         self._stopping = False
         self._runs: dict[str, ReplicaRun] = {}
         self._machine: MachineShape = look(layout.data_dir)
+        self._sharing = CoreSharing(find_cores(), self._machine.cores)
         self._runtime_reports: tuple[RuntimeReport, ...] = ()
         self._stager = Stager(layout.models_dir, runtimes, self._installer, self._on_change)
         self._around = Surroundings(
@@ -86,7 +88,7 @@ class Agent:
             backend=self._backend,
             stager=self._stager,
             runtimes=runtimes,
-            threads=self._threads,
+            share=self._share,
             memory_bytes=lambda: self._machine.memory_total_bytes,
             changed=self._on_change,
             unclaimed_timeout_s=unclaimed_timeout_s,
@@ -146,6 +148,7 @@ class Agent:
             elif self._worth_keeping(process, entry):
                 run = ReplicaRun(entry.order, self._around, process, entry.report)
                 self._runs[process.id] = run
+                self._sharing.adopt(process.id, process.cores())
                 run.begin()
         self._backend.sweep()
 
@@ -247,10 +250,17 @@ class Agent:
     def _cores(self) -> int:
         return max(1, int(self._machine.cores))
 
-    def _threads(self) -> int:
-        """An even share of the cores: every engine computes at the same time when all are busy."""
-        running = sum(order.wanted == "run" for order in self._orders.replicas) if self._orders else 1
-        return max(1, self._cores // max(1, running))
+    def _share(self, replica_id: str) -> Share:
+        """What the engine of a replica that starts now computes with; the others make room for it."""
+        self._share_cores(joining=replica_id)
+        expected = sum(order.wanted == "run" for order in self._orders.replicas) if self._orders else 1
+        return self._sharing.share(replica_id, expected)
+
+    def _share_cores(self, joining: str = "") -> None:
+        computing = [replica_id for replica_id, run in self._runs.items() if run.computes or replica_id == joining]
+        for replica_id, cores in self._sharing.follow(computing).items():
+            self._runs[replica_id].pin(cores)
 
     def _on_change(self) -> None:
+        self._share_cores()
         self._changed.set()

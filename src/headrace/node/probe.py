@@ -1,4 +1,4 @@
-"""What a node asks of an engine: is it healthy, and can it really generate."""
+"""What a node asks of an engine: is it healthy, and can it really do what it is for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,25 @@ from headrace.resources.errors import EngineWarmupFailed
 WARMUP_TOKENS = 16
 
 _HEALTH_POLL_S = 0.2
+_CARD_TIMEOUT_S = 10.0
 _PROMPT = "The river runs"
+
+
+class _Card(msgspec.Struct):
+    task: str = "generate"
+
+
+class _Cards(msgspec.Struct):
+    data: list[_Card] = []
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+
+
+class _Embeddings(msgspec.Struct):
+    data: list[_Vector]
+    usage: dict[str, int] = {}
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -73,11 +91,44 @@ class EngineProbe:
     async def warm_up(self, max_model_len: int) -> Warmup:
         """One real streamed generation of `WARMUP_TOKENS`, or of half the context where that is less.
 
-        The caller sets the deadline.
+        An engine that makes embeddings makes one instead. The caller sets the deadline.
 
         Raises:
-            EngineWarmupFailed: It did not come to an end with at least one token.
+            EngineWarmupFailed: It did not come to an end with at least one token, or with a vector.
         """
+        try:
+            return await (self._embed() if await self._embeds() else self._generate(max_model_len))
+        except ConnectionError as error:
+            raise EngineBroken("The engine broke off its first answer.", evidence=str(error)) from error
+        except (msgspec.MsgspecError, TypeError, AttributeError) as error:
+            raise _failed(f"Its answer cannot be read: {type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.close()
+
+    async def _embeds(self) -> bool:
+        """What it says of its model. Other makers' engines say nothing of a task, and generate."""
+        answer = await self._client.request("GET", "/v1/models", timeout_s=_CARD_TIMEOUT_S)
+        cards = msgspec.json.decode(answer.body, type=_Cards) if answer.ok else _Cards()
+        return any(card.task == "embed" for card in cards.data)
+
+    async def _embed(self) -> Warmup:
+        """One vector. Its rate is that of the prompt's tokens; no token is put out."""
+        request = msgspec.json.encode({"model": self._served_name, "input": _PROMPT})
+        began = time.monotonic()
+        async with self._client.stream("POST", "/v1/embeddings", body=request) as response:
+            said = await response.aread()
+            if response.status != 200:
+                raise _failed(f"Status {response.status}: {said[:500].decode(errors='replace')}")
+        took_s = time.monotonic() - began
+        answer = msgspec.json.decode(said, type=_Embeddings)
+        if not answer.data or not answer.data[0].embedding:
+            raise _failed("It answered without a vector.")
+        rate = answer.usage.get("prompt_tokens", 0) / took_s
+        return Warmup(time_to_first_token_s=took_s, tokens_per_s=rate, output_tokens=0)
+
+    async def _generate(self, max_model_len: int) -> Warmup:
         request = {
             "model": self._served_name,
             "prompt": _PROMPT,
@@ -88,20 +139,11 @@ class EngineProbe:
             "stream_options": {"include_usage": True},
         }
         began = time.monotonic()
-        try:
-            async with self._client.stream("POST", "/v1/completions", body=msgspec.json.encode(request)) as response:
-                if response.status != 200:
-                    said = (await response.aread())[:500].decode(errors="replace")
-                    raise _failed(f"Status {response.status}: {said}")
-                return await _measure(response.aiter_stream(), began)
-        except ConnectionError as error:
-            raise EngineBroken("The engine broke off its first generation.", evidence=str(error)) from error
-        except (msgspec.MsgspecError, TypeError, AttributeError) as error:
-            raise _failed(f"Its stream cannot be read: {type(error).__name__}: {error}") from error
-
-    async def close(self) -> None:
-        """Hang up."""
-        await self._client.close()
+        async with self._client.stream("POST", "/v1/completions", body=msgspec.json.encode(request)) as response:
+            if response.status != 200:
+                said = (await response.aread())[:500].decode(errors="replace")
+                raise _failed(f"Status {response.status}: {said}")
+            return await _measure(response.aiter_stream(), began)
 
 
 async def _measure(chunks: AsyncIterable[bytes], began: float) -> Warmup:
@@ -134,7 +176,7 @@ async def _events(chunks: AsyncIterable[bytes]) -> AsyncIterator[dict[str, Any]]
 
 def _failed(evidence: str) -> EngineWarmupFailed:
     return EngineWarmupFailed(
-        "The engine says that it is healthy and yet could not generate.",
+        "The engine says that it is healthy and yet its first answer failed.",
         evidence=evidence,
         fix="Read its log (`headrace logs`).",
     )

@@ -10,9 +10,12 @@ from typing import Any
 
 import msgspec
 
+from headrace.capacity import PLANNED_SEQUENCES, estimate
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess, EngineSpec
 from headrace.node import journal
+from headrace.node.cores import Cores
 from headrace.node.probe import EngineBroken, EngineProbe, Patience
+from headrace.node.sharing import Share
 from headrace.node.stager import Staged, Stager
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
 from headrace.resources.errors import (
@@ -27,8 +30,12 @@ from headrace.resources.errors import (
 from headrace.resources.layout import Layout
 from headrace.resources.states import ReplicaState, check_move
 from headrace.runtimes import EngineEnd, Launch, Runtime
+from headrace.storage import open_artifacts
+from headrace.weights import inspect
 
 LOG_TAIL_LINES = 20
+
+_COMPUTING = (ReplicaState.STARTING, ReplicaState.WARMING, ReplicaState.READY, ReplicaState.DRAINING)
 
 _DYING_S = 5.0
 """How long a broken engine is given to turn out dead: its connections break before its process ends."""
@@ -42,7 +49,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What replicas have in common.
 
     Attributes:
-        threads: CPU threads that the next engine should use.
+        share: What the engine of a replica that starts now is to compute with.
         memory_bytes: Memory of the machine.
         changed: Called when a report is worth sending at once.
         unclaimed_timeout_s: How long an engine runs without a node.
@@ -53,7 +60,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     backend: ComputeBackend
     stager: Stager
     runtimes: Mapping[str, Runtime]
-    threads: Callable[[], int]
+    share: Callable[[str], Share]
     memory_bytes: Callable[[], int]
     changed: Callable[[], None]
     unclaimed_timeout_s: float
@@ -80,6 +87,7 @@ class ReplicaRun:
         self.order = order
         self._around = around
         self._process = process
+        self._cores: Cores = ()
         self._stop_wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.report = report or ReplicaReport(
@@ -97,10 +105,24 @@ class ReplicaRun:
         return self.state in (ReplicaState.FAILED, ReplicaState.GONE)
 
     @property
+    def computes(self) -> bool:
+        """Whether its engine runs, or is about to."""
+        return self.state in _COMPUTING
+
+    def pin(self, cores: Cores) -> None:
+        """Have its engine compute on these cores from now on; on those that it has, without any."""
+        self._cores = cores
+        if self._process is not None and cores:
+            self._process.pin(cores)
+
+    @property
     def stage_order(self) -> StageOrder:
         """What has to be here before it can start."""
         return StageOrder(
-            artifact_uri=self.order.artifact_uri, fingerprint=self.order.fingerprint, runtime=self.order.runtime
+            artifact_uri=self.order.artifact_uri,
+            fingerprint=self.order.fingerprint,
+            runtime=self.order.runtime,
+            dtype=self.order.dtype,
         )
 
     def begin(self) -> None:
@@ -156,6 +178,7 @@ class ReplicaRun:
                 self._move(ReplicaState.GONE)
                 return
             self._process = await self._start(staged)
+            self.pin(self._cores)  # others may have come while it was being started
         process = self._process
         serving = asyncio.create_task(self._serve(process))
         ending = asyncio.create_task(process.wait())
@@ -188,6 +211,9 @@ class ReplicaRun:
 
     async def _start(self, staged: Staged) -> EngineProcess:
         order = self.order
+        kv_cache_bytes = await asyncio.to_thread(self._kv_cache_bytes)
+        share = self._around.share(order.id)  # nothing is awaited from here until its state shows that it computes
+        self._cores = share.cores
         launch = Launch(
             model_dir=staged.model_dir,
             served_name=order.served_name,
@@ -195,7 +221,9 @@ class ReplicaRun:
             socket=self._around.layout.engine_socket(order.id),
             max_model_len=order.max_model_len,
             dtype=order.dtype,
-            threads=self._around.threads(),
+            threads=share.threads,
+            cores=share.cores,
+            kv_cache_bytes=kv_cache_bytes,
         )
         command = self._around.runtimes[order.runtime].command(launch, staged.environment)
         self._move(ReplicaState.STARTING)  # on record before there is anything to find
@@ -207,12 +235,23 @@ class ReplicaRun:
                 argv=command.argv,
                 env=command.env,
                 memory_limit_bytes=order.memory_limit_bytes,
+                cores=share.cores,
                 stop_grace_s=order.drain_timeout_s,
                 unclaimed_timeout_s=self._around.unclaimed_timeout_s,
             )
         )
         self._note(pid=process.pid)
         return process
+
+    def _kv_cache_bytes(self) -> int:
+        """What the plan set aside for keys and values; it is made of the model's own folder, as control made it."""
+        folder = self._around.layout.models_dir / self.order.fingerprint
+        try:
+            model = inspect(open_artifacts(str(folder)))
+            return estimate(model, self.order.max_model_len, PLANNED_SEQUENCES, self.order.dtype).kv_bytes
+        except HeadraceError as error:
+            _log.warning("Replica %s: its engine chooses the size of its cache: %s", self.order.id, error)
+            return 0
 
     async def _serve(self, process: EngineProcess) -> None:
         order = self.order

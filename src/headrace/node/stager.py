@@ -1,15 +1,20 @@
-"""Brings to this machine what replicas need: the runtime's environment and the model's files. One task per order."""
+"""Brings to this machine what replicas need: the runtime's environment, and the model in the form that it loads.
+
+One task per order: install, copy, convert.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from headrace.node.conversion import convert
 from headrace.resources.assignments import RuntimeReport, StageOrder, StageReport
 from headrace.resources.errors import (
     ArtifactsChanged,
@@ -20,11 +25,12 @@ from headrace.resources.errors import (
     RuntimeUnknown,
     error_from,
 )
-from headrace.runtimes import Environment, Runtime
+from headrace.resources.models import Dtype
+from headrace.runtimes import Environment, Installable, Runtime
 from headrace.storage import fingerprint, open_artifacts, stage
 
-Key = tuple[str, str]
-"""Fingerprint and runtime: what a `StageReport` is known by."""
+Key = tuple[str, str, Dtype]
+"""Fingerprint, runtime and number format: what a `StageReport` is known by."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,15 +38,21 @@ _log = logging.getLogger(__name__)
 class Installer(Protocol):
     """What `headrace.runtimes.Environments` does for a node."""
 
-    def install(self, runtime: Runtime, progress: Callable[[str], None], cancelled: Callable[[], bool]) -> Environment:
+    def install(
+        self, runtime: Installable, progress: Callable[[str], None], cancelled: Callable[[], bool]
+    ) -> Environment:
         """Make the environment, or find it made."""
 
-    def inspect(self, runtime: Runtime) -> RuntimeReport:
+    def inspect(self, runtime: Installable) -> RuntimeReport:
         """What is there."""
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """What a replica is started from."""
+    """What a replica is started from.
+
+    Attributes:
+        model_dir: The model's folder; where the runtime asks for a conversion, what that made of it.
+    """
 
     environment: Environment
     model_dir: Path
@@ -49,7 +61,9 @@ class Staged(msgspec.Struct, frozen=True):
 class _Stage:
     def __init__(self, order: StageOrder) -> None:
         self.order = order
-        self.report = StageReport(fingerprint=order.fingerprint, runtime=order.runtime, phase="installing")
+        self.report = StageReport(
+            fingerprint=order.fingerprint, runtime=order.runtime, dtype=order.dtype, phase="installing"
+        )
         self.dropped = False
         self.task: asyncio.Task[Staged]
 
@@ -89,7 +103,7 @@ class Stager:
 
     def want(self, orders: Iterable[StageOrder]) -> None:
         """Stage these and nothing else; what failed stays failed until its order went away once."""
-        wanted = {(order.fingerprint, order.runtime): order for order in orders}
+        wanted = {_key(order): order for order in orders}
         for key in self._stages.keys() - wanted.keys():
             self._stages.pop(key).dropped = True
         for key, order in wanted.items():
@@ -102,7 +116,7 @@ class Stager:
         Raises:
             HeadraceError: It failed, or was dropped meanwhile.
         """
-        key = (order.fingerprint, order.runtime)
+        key = _key(order)
         if key not in self._stages:
             self._begin(key, order)
         return await asyncio.shield(self._stages[key].task)
@@ -126,12 +140,13 @@ class Stager:
             this.now(phase="copying", detail="")
             self._changed()
             model_dir = await asyncio.to_thread(self._fetch, this)
+            model_dir, detail = await asyncio.to_thread(self._convert, this, model_dir)
         except Exception as error:
             failure = _failure(error)
             this.now(phase="failed", failure=failure)
             raise error_from(failure) from error
         else:
-            this.now(phase="done", detail="")
+            this.now(phase="done", detail=detail)
             return Staged(environment, model_dir)
         finally:
             self._changed()
@@ -174,6 +189,31 @@ class Stager:
             lambda done, total: this.now(done_bytes=done, total_bytes=total),
             lambda: this.dropped,
         )
+
+    def _convert(self, this: _Stage, source: Path) -> tuple[Path, str]:
+        """The folder that the runtime loads, and what making it took, in a sentence; nothing where it loads any."""
+        conversion = self._runtimes[this.order.runtime].conversion(source, this.order.dtype)
+        if conversion is None:
+            return source, ""
+        this.now(phase="converting", detail=f"{conversion.reason}.", done_bytes=0, total_bytes=0)
+        self._changed()
+
+        def cancelled() -> bool:
+            return this.dropped
+
+        def install(converter: Installable) -> Environment:
+            return self._installer.install(converter, lambda step: this.now(detail=f"{step}."), cancelled)
+
+        def tell(detail: str, done_bytes: int, total_bytes: int) -> None:
+            this.now(detail=detail, done_bytes=done_bytes, total_bytes=total_bytes)
+
+        began_at = time.monotonic()
+        converted, made = convert(conversion, source, install, tell, cancelled)
+        return converted, f"Converted to {made}, in {time.monotonic() - began_at:.1f} s." if made else ""
+
+
+def _key(order: StageOrder) -> Key:
+    return order.fingerprint, order.runtime, order.dtype
 
 
 def _failure(error: Exception) -> Failure:

@@ -17,11 +17,16 @@ from headrace.resources.states import ReplicaState
 
 
 class StageOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Bring these artifacts and this runtime to the node."""
+    """Bring these artifacts and this runtime to the node, in the form that the runtime loads.
+
+    Attributes:
+        dtype: Number format that the weights are served in; a conversion may depend on it.
+    """
 
     artifact_uri: str
     fingerprint: str
     runtime: str
+    dtype: Dtype = "auto"
 
 
 class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,12 +68,13 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     """How far a `StageOrder` is.
 
     Attributes:
-        detail: A sentence for the timeline, e.g. what the runtime's installation is doing.
+        detail: A sentence for the timeline: what an installation is doing; once done, what was converted.
     """
 
     fingerprint: str
     runtime: str
-    phase: Literal["installing", "copying", "done", "failed"]
+    dtype: Dtype = "auto"
+    phase: Literal["installing", "copying", "converting", "done", "failed"]
     done_bytes: int = 0
     total_bytes: int = 0
     detail: str = ""

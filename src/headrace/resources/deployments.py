@@ -21,7 +21,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A pool of replicas of one model version on one machine shape at one scale.
 
     Attributes:
-        runtime: The runtime chosen for it; empty until CHECKING chose.
+        runtime: The runtime chosen for it; empty until CHECKING chose. ``external``: none, somebody else's server.
         max_model_len: The context length it serves, in tokens; 0 until CHECKING has chosen.
         memory_bytes: What one replica reserves on its node; 0 until CHECKING has estimated it.
         model_bytes: Size of the artifacts; 0 until CHECKING has read them.
@@ -57,7 +57,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Warmup(msgspec.Struct, frozen=True, kw_only=True):
-    """What the one real generation of WARMING measured."""
+    """What the one real generation of WARMING measured.
+
+    Of an engine that makes embeddings: the seconds until its first vector, the tokens that it read per second, and no
+    output tokens.
+    """
 
     time_to_first_token_s: float
     tokens_per_s: float
@@ -69,8 +73,10 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         epoch: Grows with every replacement in its deployment; a lower one is fenced off.
-        nonce: The key that its engine wants; known to gateway and node only.
-        address: Where its engine listens, e.g. ``unix:/…/engine.sock``; empty until it does.
+        node_id: The machine that it runs on; empty for an external server, which runs on none of ours.
+        nonce: The key that its engine wants; known to gateway and node only. Of an external server, its key.
+        address: Where its engine listens, e.g. ``unix:/…/engine.sock``; empty until it does. Of an external server, its
+            base URL.
         failure: Why it failed; on a live one, that its engine does not answer its health check just now.
         log_tail: Last lines of the engine's output, kept when it died.
         exit_status: The engine's exit status (negative: the signal), None while it runs or when unknown.

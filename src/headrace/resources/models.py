@@ -6,9 +6,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.resources.external import ExternalServer
 from headrace.resources.names import Scope
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+Task = Literal["generate", "embed"]
+"""What a model is for: making text, or vectors of texts."""
 
 
 class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -19,12 +23,14 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         max_model_len: Longest context in tokens (prompt and answer), or None: what the model's configuration says.
         dtype: Number format of the weights in memory; ``auto`` is the checkpoint's own.
         container: A vendor's container specification, kept whole for those who read it back; None without one.
+        external: The server that has the model, where that is not ours; None for artifacts.
     """
 
     runtime: str = ""
     max_model_len: int | None = None
     dtype: Dtype = "auto"
     container: dict[str, Any] | None = None
+    external: ExternalServer | None = None
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +58,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         version: ``"1"``, ``"2"``, … within the model.
-        artifact_uri: Where the files are: ``file:///…``, ``gs://…``.
+        artifact_uri: Where the files are: ``file:///…``, ``gs://…``; of an external model, its server's base URL.
         fingerprint: Identity of the files as they were when checked; empty until then.
         user_id: The name that the importer gave the model (Vertex AI's ``model_user_id``); may be empty.
     """

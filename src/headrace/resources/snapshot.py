@@ -12,18 +12,34 @@ from headrace.resources.access import Principal
 from headrace.resources.names import Scope
 
 
+class ExternalRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """What is different about a server that is not ours.
+
+    Attributes:
+        base_path: What takes the place of ``/v1`` in the paths of requests.
+        networks: Where it may be besides the public internet (`headrace.resources.egress`).
+        ca_file: Certificate authorities that are trusted besides the system's; empty for none.
+    """
+
+    base_path: str = ""
+    networks: tuple[str, ...] = ()
+    ca_file: str = ""
+
+
 class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
     """One engine that takes requests.
 
     Attributes:
-        address: ``unix:/path`` or ``http://host:port``.
-        nonce: What goes into ``Authorization: Bearer`` towards the engine.
+        address: ``unix:/path``, ``http://host:port`` or ``https://host:port``.
+        nonce: What goes into ``Authorization: Bearer`` towards the engine; an external server's key, empty without one.
+        external: None for engines of ours.
     """
 
     id: str
     epoch: int
     address: str
     nonce: str
+    external: ExternalRoute | None = None
 
 
 class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +50,12 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
         model: Full resource name of the model.
         model_user_id: The importer's name for the model; may be empty.
         served_name: The model name that its engines answer to.
-        max_running: Requests that one replica works on at a time; more wait in the gateway.
+        max_running: Requests that one replica gets at a time; more wait in the gateway. Every engine takes this many:
+            256 is how many sequences vLLM and OpenVINO GenAI compute at once, and how many ours let wait.
         max_waiting: Requests that may wait for this deployment in this gateway.
         max_wait_s: The longest that one of them waits.
         why_not_ready: A sentence for callers when `replicas` is empty.
+        external_host: Who answers, for messages, where that is not an engine of ours; else empty.
     """
 
     id: str
@@ -50,10 +68,11 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     served_name: str
     max_model_len: int
     created_at: float
-    max_running: int = 64
+    max_running: int = 256
     max_waiting: int = 256
     max_wait_s: float = 60.0
     why_not_ready: str = ""
+    external_host: str = ""
     replicas: tuple[ReplicaRoute, ...] = ()
 
 

@@ -6,6 +6,8 @@ A deployment's life::
         └─────────┴──────────┴─────────┴──────────┴─────────┴────────┴──→ FAILED → DRAINING → GONE
 
 A deployment that was READY and lost its replicas goes back to PLACING: the level-triggered reconciler makes new ones.
+An external one has nothing to stage or place: CHECKING → WARMING → READY, and from READY back to CHECKING while its
+server is away.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ class DeploymentState(StrEnum):
     """Where a pool of replicas stands."""
 
     ACCEPTED = "ACCEPTED"  # the wish is stored
-    CHECKING = "CHECKING"  # weights, fit and quota
+    CHECKING = "CHECKING"  # weights, fit and quota; or whether an external server is there and has the model
     STAGING = "STAGING"  # bytes and runtime on their way to the node
     PLACING = "PLACING"  # looking for a node with room
     STARTING = "STARTING"  # the engine loads
@@ -61,12 +63,12 @@ DEPLOYMENT_MOVES: Mapping[StrEnum, frozenset[StrEnum]] = _table(
     DeploymentState,
     {
         "ACCEPTED": "CHECKING FAILED DRAINING",
-        "CHECKING": "STAGING FAILED DRAINING",
+        "CHECKING": "STAGING WARMING FAILED DRAINING",
         "STAGING": "PLACING FAILED DRAINING",
         "PLACING": "STARTING FAILED DRAINING",
         "STARTING": "WARMING PLACING FAILED DRAINING",
         "WARMING": "READY PLACING FAILED DRAINING",
-        "READY": "PLACING FAILED DRAINING",
+        "READY": "PLACING CHECKING FAILED DRAINING",
         "DRAINING": "GONE",
         "FAILED": "DRAINING GONE",
         "GONE": "",

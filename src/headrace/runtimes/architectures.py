@@ -196,3 +196,9 @@ CAUSAL_LM_TYPES = frozenset(
     ]
 )
 """Keys of ``MODEL_FOR_CAUSAL_LM_MAPPING_NAMES`` in transformers 5.23.0 (``models/auto/modeling_auto.py``)."""
+
+ENCODER_DECODER_TYPES = frozenset({"bart", "marian", "mbart", "mt5", "pegasus", "t5", "umt5"})
+"""Encoder-decoders that our transformers engine serves: the prompt is what the encoder reads."""
+
+VISION_LANGUAGE_TYPES = frozenset({"mistral3"})
+"""Folders with a part that reads images, without a causal language model of transformers' own; their text is served."""

@@ -18,9 +18,9 @@ import headrace
 PACKAGE = "headrace_engines"
 
 
-def read_requirements(engine: str) -> str:
+def read_requirements(engine: str, file: str = "requirements.txt") -> str:
     """The pinned packages of one engine, in pip's format."""
-    return (_source() / engine / "requirements.txt").read_text(encoding="utf-8")
+    return (_source() / engine / file).read_text(encoding="utf-8")
 
 
 def stamp() -> str:

@@ -28,7 +28,7 @@ from headrace.resources.assignments import RuntimeReport
 from headrace.resources.errors import Cancelled, DiskFull
 from headrace.runtimes import engines
 from headrace.runtimes.pip import Progress, make_environment
-from headrace.runtimes.runtime import Environment, Runtime
+from headrace.runtimes.runtime import Environment, Installable
 
 MANIFEST = "manifest.json"
 
@@ -56,13 +56,13 @@ class Environments:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def find(self, runtime: Runtime) -> Environment | None:
+    def find(self, runtime: Installable) -> Environment | None:
         """The environment that this version of Headrace needs, or None when it is not (wholly) there."""
         path = self._path(runtime)
         return Environment(path, engines.place(path)) if (path / MANIFEST).exists() else None
 
     def install(
-        self, runtime: Runtime, progress: Progress = lambda _: None, cancelled: Callable[[], bool] = lambda: False
+        self, runtime: Installable, progress: Progress = lambda _: None, cancelled: Callable[[], bool] = lambda: False
     ) -> Environment:
         """Make the environment, or wait for another process that makes it; no work where it is there already.
 
@@ -84,7 +84,7 @@ class Environments:
                     self._build(runtime, path, lock, progress, cancelled)
         return Environment(path, engines.place(path))
 
-    def inspect(self, runtime: Runtime) -> RuntimeReport:
+    def inspect(self, runtime: Installable) -> RuntimeReport:
         """What is there, and how it differs from what this version of Headrace pins. Starts no interpreter."""
         path = self._path(runtime)
         if not (path / MANIFEST).exists():
@@ -101,7 +101,7 @@ class Environments:
             mismatch=_mismatch(versions, runtime.requirements, stamps),
         )
 
-    def remove(self, runtime: Runtime) -> int:
+    def remove(self, runtime: Installable) -> int:
         """Remove every environment of a runtime, old ones too; returns the bytes freed.
 
         Engines that run from it break: stop them first.
@@ -114,16 +114,16 @@ class Environments:
                 shutil.rmtree(path, ignore_errors=True)
         return freed_bytes
 
-    def _path(self, runtime: Runtime) -> Path:
+    def _path(self, runtime: Installable) -> Path:
         what = f"{sys.implementation.cache_tag}\0{runtime.requirements}"
         return self._root / f"{runtime.name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
-    def _all(self, runtime: Runtime) -> list[Path]:
+    def _all(self, runtime: Installable) -> list[Path]:
         name = re.compile(re.escape(runtime.name) + "-[0-9a-f]{12}")
         return sorted(path for path in self._root.glob("*") if name.fullmatch(path.name))
 
     def _build(
-        self, runtime: Runtime, path: Path, lock: int, progress: Progress, cancelled: Callable[[], bool]
+        self, runtime: Installable, path: Path, lock: int, progress: Progress, cancelled: Callable[[], bool]
     ) -> None:
         shutil.rmtree(path, ignore_errors=True)
         try:
@@ -161,7 +161,7 @@ class Environments:
         finally:
             os.close(descriptor)
 
-    def _require_room(self, runtime: Runtime) -> None:
+    def _require_room(self, runtime: Installable) -> None:
         free_bytes = shutil.disk_usage(self._root).free
         if free_bytes < runtime.disk_bytes:
             raise DiskFull(
@@ -170,7 +170,7 @@ class Environments:
                 fix="`headrace clean` shows what can go; or set HEADRACE_RUNTIMES_DIR to a folder on a larger disk.",
             )
 
-    def _why_missing(self, runtime: Runtime, path: Path) -> str:
+    def _why_missing(self, runtime: Installable, path: Path) -> str:
         if path.exists():
             return "An installation was begun and is not complete."
         others = ", ".join(other.name for other in self._all(runtime))

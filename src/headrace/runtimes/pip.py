@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import select
-import signal
-import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from headrace.resources.errors import Cancelled, DiskFull, RuntimeInstallFailed
-from headrace.runtimes.runtime import Runtime
+from headrace.runtimes.child import run_to_end
+from headrace.runtimes.runtime import Installable
 
 TORCH_INDEX_VARIABLE = "HEADRACE_TORCH_INDEX"
 """Setting: address of a package index that is asked besides pip's own, such as PyTorch's for CPU builds."""
@@ -21,8 +19,6 @@ TORCH_INDEX_VARIABLE = "HEADRACE_TORCH_INDEX"
 Progress = Callable[[str], None]
 """Called with a sentence for a person."""
 
-_POLL_S = 0.5
-_STOP_GRACE_S = 10.0
 _EVIDENCE_LINES = 8
 _KEPT_LINES = 60
 
@@ -46,7 +42,7 @@ _FIXES = (
 
 
 def make_environment(
-    path: Path, runtime: Runtime, lock: int, progress: Progress, cancelled: Callable[[], bool]
+    path: Path, runtime: Installable, lock: int, progress: Progress, cancelled: Callable[[], bool]
 ) -> None:
     """Make a virtual environment at `path` and install the runtime's requirements.
 
@@ -70,7 +66,7 @@ def make_environment(
     index = os.environ.get(TORCH_INDEX_VARIABLE)
     extra = ["--extra-index-url", index] if index else []
     # Python compiles what is imported, when it is: pip would compile all of torch and transformers, for 20 s.
-    options = ["--progress-bar", "off", "--no-compile", *extra]
+    options = ["--progress-bar", "off", "--no-compile", *(["--no-deps"] if runtime.complete else []), *extra]
     _run(runtime.name, [*command, *options, "-r", str(requirements)], lock, progress, cancelled)
 
 
@@ -86,57 +82,20 @@ def step(line: str) -> str:
 
 def _run(name: str, command: list[str], lock: int, progress: Progress, cancelled: Callable[[], bool]) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment | {"PYTHONUNBUFFERED": "1"},
-        pass_fds=(lock,),
-        start_new_session=True,
-    )
     last: deque[str] = deque(maxlen=_KEPT_LINES)
-    try:
-        for line in _lines(process):
-            if line is None:
-                if cancelled():
-                    raise Cancelled(f"The installation of the runtime {name} was cancelled.")
-                continue
-            last.append(line)
-            if sentence := step(line):
-                progress(sentence)
-        if process.wait() != 0:
-            raise _failure(name, command, process.returncode, list(last))
-    finally:
-        _end(process)
 
+    def hear(line: str | None) -> None:
+        if line is None:
+            return
+        last.append(line)
+        if sentence := step(line):
+            progress(sentence)
 
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
-    """Lines as they come, and None at least twice a second."""
-    assert process.stdout is not None
-    rest = b""
-    while True:
-        yield None
-        if select.select([process.stdout], [], [], _POLL_S)[0]:
-            chunk = os.read(process.stdout.fileno(), 65536)
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from (line.decode(errors="replace") for line in lines)
-            if not chunk:
-                yield from [rest.decode(errors="replace")] if rest else []
-                return
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing of it running."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(_STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    status = run_to_end(command, environment | {"PYTHONUNBUFFERED": "1"}, lock, hear, cancelled)
+    if status is None:
+        raise Cancelled(f"The installation of the runtime {name} was cancelled.")
+    if status != 0:
+        raise _failure(name, command, status, list(last))
 
 
 def _failure(name: str, command: list[str], return_code: int, lines: list[str]) -> DiskFull | RuntimeInstallFailed:

@@ -35,8 +35,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         nonce: The bearer token that it demands of its callers.
         socket: The unix socket that it creates.
+        model_dir: The folder as it was converted, where the runtime asks for a conversion; else the model's own.
         max_model_len: Context length in tokens.
         threads: CPU threads.
+        cores: The cores that are this replica's, by number; empty: any.
+        kv_cache_bytes: Memory for the key-value cache, as the plan set it aside; 0: the engine's own choice.
     """
 
     model_dir: Path
@@ -46,6 +49,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int
     dtype: Dtype
     threads: int
+    cores: tuple[int, ...] = ()
+    kv_cache_bytes: int = 0
 
 
 class EngineCommand(msgspec.Struct, frozen=True):
@@ -75,8 +80,8 @@ class EngineEnd(msgspec.Struct, frozen=True, kw_only=True):
     oom_kills: int = 0
 
 
-class Runtime(Protocol):
-    """One kind of engine."""
+class Installable(Protocol):
+    """What an environment is made for: a runtime, or a converter."""
 
     @property
     def name(self) -> str:
@@ -87,12 +92,52 @@ class Runtime(Protocol):
         """The pinned packages of its environment, in pip's format."""
 
     @property
+    def complete(self) -> bool:
+        """Whether the requirements name every package there will be, so that pip resolves nothing (``--no-deps``)."""
+
+    @property
     def disk_bytes(self) -> int:
         """About what its environment takes, downloads and unpacking included."""
+
+
+class Conversion(Protocol):
+    """A program that turns a model's folder into one that a runtime can load, once for each content and key."""
+
+    @property
+    def key(self) -> str:
+        """Names the result's form within a model's fingerprint, e.g. ``openvino-f16-2``; fit for a folder's name.
+
+        It changes whenever the same files would be converted into something else.
+        """
+
+    @property
+    def converter(self) -> Installable:
+        """Whose environment the program runs in."""
+
+    @property
+    def reason(self) -> str:
+        """For the timeline, as a part of a sentence: what is made, and from what."""
+
+    @property
+    def otherwise(self) -> Conversion | None:
+        """The next to try when this one's program refuses the model with ``CONVERSION_FAILED``."""
+
+    def command(self, source: Path, target: Path, environment: Environment) -> EngineCommand:
+        """How to run it. `target` is an empty folder; the program ends with status 0 when that is whole."""
+
+
+class Runtime(Installable, Protocol):
+    """One kind of engine."""
 
     @property
     def model_types(self) -> frozenset[str]:
         """The architectures that it serves, by ``model_type`` of ``config.json``."""
+
+    def conversion(self, model_dir: Path, dtype: Dtype) -> Conversion | None:
+        """What has to be made of the model's folder before an engine can load it; None: it loads the folder itself.
+
+        Reads ``config.json`` only.
+        """
 
     def command(self, launch: Launch, environment: Environment) -> EngineCommand:
         """How to start an engine."""

@@ -1,47 +1,27 @@
-"""Which runtimes there are, and which one serves a model."""
+"""Which runtimes there are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headrace.resources.errors import ArchitectureUnsupported, RuntimeUnknown
+from headrace.resources.errors import RuntimeUnknown
+from headrace.runtimes.openvino import OpenVinoRuntime
 from headrace.runtimes.runtime import Runtime
 from headrace.runtimes.transformers import TransformersRuntime
+from headrace.runtimes.vllm import VllmRuntime
 
-RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (TransformersRuntime(),)}
-"""Every runtime by name, the preferred one for a model first."""
+_ALL: tuple[Runtime, ...] = (OpenVinoRuntime(), TransformersRuntime(), VllmRuntime())
+
+RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in _ALL}
+"""Every runtime by name. Which one serves a model is `headrace.runtimes.choice`'s table to say."""
 
 
-def find(name: str) -> Runtime:
+def find(name: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> Runtime:
     """The runtime of this name.
 
     Raises:
         RuntimeUnknown: There is none.
     """
-    if name not in RUNTIMES:
-        raise RuntimeUnknown(f"There is no runtime {name!r}.", fix=f"Runtimes are: {', '.join(RUNTIMES)}.")
-    return RUNTIMES[name]
-
-
-def choose(model_type: str, wanted: str = "") -> str:
-    """The name of the runtime that will serve a model.
-
-    Args:
-        model_type: ``model_type`` of the model's ``config.json``.
-        wanted: The runtime that the user asked for, or empty for the first that can.
-
-    Raises:
-        ArchitectureUnsupported: None can, or the one asked for cannot.
-        RuntimeUnknown: The one asked for does not exist.
-    """
-    candidates = [find(wanted)] if wanted else list(RUNTIMES.values())
-    for runtime in candidates:
-        if model_type in runtime.model_types:
-            return runtime.name
-    others = [runtime.name for runtime in RUNTIMES.values() if model_type in runtime.model_types]
-    asked = f"The runtime {wanted}" if wanted else "No runtime"
-    raise ArchitectureUnsupported(
-        f"{asked} {'does not serve' if wanted else 'serves'} models of type {model_type!r}.",
-        evidence=f'config.json says "model_type": "{model_type}".',
-        fix=f"Choose the runtime {others[0]}." if others else "Convert the model to an architecture that is supported.",
-    )
+    if name not in runtimes:
+        raise RuntimeUnknown(f"There is no runtime {name!r}.", fix=f"Runtimes are: {', '.join(runtimes)}.")
+    return runtimes[name]

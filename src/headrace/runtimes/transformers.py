@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 from headrace.resources.errors import Failure
+from headrace.resources.models import Dtype
 from headrace.runtimes import ending
-from headrace.runtimes.architectures import CAUSAL_LM_TYPES
+from headrace.runtimes.architectures import CAUSAL_LM_TYPES, ENCODER_DECODER_TYPES, VISION_LANGUAGE_TYPES
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
+from headrace.weights.task import ENCODER_TYPES
 
 TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
 
@@ -18,9 +21,10 @@ _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES
 
 
 class TransformersRuntime:
-    """Text generation with every causal language model that transformers knows."""
+    """Text generation with every language model that transformers knows, and embeddings with its encoders."""
 
     name = "transformers"
+    complete = False
     disk_bytes = 2_500_000_000  # 1.2 GB installed, the rest pip's downloads and unpacking (measured)
 
     @property
@@ -30,8 +34,11 @@ class TransformersRuntime:
 
     @property
     def model_types(self) -> frozenset[str]:
-        """Those of transformers 5.23 (`CAUSAL_LM_TYPES`)."""
-        return CAUSAL_LM_TYPES
+        """Those of transformers 5.23, for text and for embeddings."""
+        return CAUSAL_LM_TYPES | ENCODER_DECODER_TYPES | VISION_LANGUAGE_TYPES | ENCODER_TYPES
+
+    def conversion(self, model_dir: Path, dtype: Dtype) -> None:
+        """None: transformers loads the folder itself."""
 
     def command(self, launch: Launch, environment: Environment) -> EngineCommand:
         """How to start an engine."""
@@ -42,6 +49,7 @@ class TransformersRuntime:
             "--max-model-len": str(launch.max_model_len),
             "--dtype": launch.dtype,
             "--threads": str(launch.threads),
+            "--kv-cache-bytes": str(launch.kv_cache_bytes),
         }
         flat = [part for pair in arguments.items() for part in pair]
         return EngineCommand(

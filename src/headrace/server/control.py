@@ -9,6 +9,7 @@ import uvloop
 
 from headrace.api import create_app
 from headrace.control import HttpGatewayClient, Reconciler
+from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
 from headrace.server import process
 from headrace.server.asgi import server, unix_socket
@@ -24,7 +25,8 @@ async def _run(layout: Layout, options: process.Options) -> None:
     url = f"sqlite:///{layout.database}"
     migrate(url)
     store = Store(url)
-    reconciler = Reconciler(store, HttpGatewayClient(layout.gateway_socket, token))
+    egress = Egress(networks=tuple(options.external_network), ca_file=options.external_ca_file)
+    reconciler = Reconciler(store, HttpGatewayClient(layout.gateway_socket, token), egress=egress)
     api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())
@@ -39,7 +41,10 @@ async def _run(layout: Layout, options: process.Options) -> None:
 
 def main() -> None:
     """Entry of the process."""
-    options = process.parse(process.arguments(__doc__))
+    parser = process.arguments(__doc__)
+    parser.add_argument("--external-network", action="append", default=[], help="where external servers may be")
+    parser.add_argument("--external-ca-file", default="", help="authorities trusted for external servers")
+    options = process.parse(parser)
     layout = process.begin("control", options)
     uvloop.run(_run(layout, options))
 

@@ -9,6 +9,7 @@ import logging.handlers
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,8 @@ class Options(argparse.Namespace):
     notify_fd: int
     listen_fd: int = -1
     drain_timeout_s: float = 0.0
+    external_network: Sequence[str] = ()
+    external_ca_file: str = ""
 
 
 def parse(parser: argparse.ArgumentParser) -> Options:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.resources.egress import Egress
 from headrace.resources.errors import DataDirInUse, DataDirUnusable, Failure, InternalError, PortTaken, error_from
 from headrace.resources.layout import Layout
 from headrace.server.children import Child
@@ -36,6 +37,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         port: Port to listen on; 0 takes a free one.
         port_search: Whether a taken port means the next free one.
         drain_timeout_s: How long running requests may go on after SIGTERM.
+        egress: Where external servers may be, and whom to believe that they are it.
     """
 
     data_dir: Path
@@ -43,6 +45,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     port_search: bool = False
     drain_timeout_s: float = 30.0
+    egress: Egress = Egress()
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -130,6 +133,11 @@ async def _all_ready(children: Iterable[Child]) -> None:
         await child.ready.wait()
 
 
+def _egress_arguments(egress: Egress) -> tuple[str, ...]:
+    networks = tuple(f"--external-network={network}" for network in egress.networks)
+    return (*networks, f"--external-ca-file={egress.ca_file}") if egress.ca_file else networks
+
+
 class _Supervisor:
     def __init__(
         self, settings: ServeSettings, layout: Layout, listener: socket.socket, url: str, say: Callable[[str], None]
@@ -140,7 +148,7 @@ class _Supervisor:
         self._say = say
         fd = listener.fileno()
         gateway_arguments = ("--listen-fd", str(fd), "--drain-timeout-s", str(settings.drain_timeout_s))
-        self._control = Child("control", layout)
+        self._control = Child("control", layout, arguments=_egress_arguments(settings.egress))
         self._node = Child("node", layout)
         self._gateway = Child("gateway", layout, arguments=gateway_arguments, pass_fds=(fd,))
 

@@ -8,6 +8,7 @@ from headrace.weights.findings import Finding, check, raise_first_error
 from headrace.weights.folder import ModelFolder, inspect
 from headrace.weights.header import SafetensorsHeader, TensorEntry, read_header
 from headrace.weights.reader import FolderReader
+from headrace.weights.task import task_of
 
 __all__ = [
     "Finding",
@@ -21,4 +22,5 @@ __all__ = [
     "raise_first_error",
     "read_config",
     "read_header",
+    "task_of",
 ]

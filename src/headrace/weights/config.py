@@ -12,10 +12,10 @@ from headrace.weights.reader import FolderReader, read_json_object
 
 CONFIG_FILE = "config.json"
 
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_LAYERS = ("num_decoder_layers", "decoder_layers", "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("decoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
-_HIDDEN = ("hidden_size", "n_embd", "d_model")
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 _HEAD_DIM = ("head_dim", "d_kv")
 _VOCAB = ("vocab_size",)
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -24,6 +24,9 @@ _NESTED = ("text_config", "llm_config", "language_config")
 
 class ModelConfig(msgspec.Struct, frozen=True):
     """A model's shape. What its configuration does not say is None; a multimodal model's is that of its text part.
+
+    An encoder-decoder's is that of its decoder, which keeps keys and values: for each token that it writes its own, and
+    for each that the encoder read those of the cross-attention, of the same size.
 
     Attributes:
         architectures: Class names, such as ``LlamaForCausalLM``; empty where the file names none.

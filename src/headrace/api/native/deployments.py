@@ -15,11 +15,12 @@ from headrace.api.native.nouns import noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
 from headrace.api.requests import answer, context_of, flag, number, principal_of
 from headrace.control import commands
-from headrace.resources.access import Permission
+from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.deployments import Deployment, MachineSpec, Replica, Transition
 from headrace.resources.endpoints import DeployedModel
-from headrace.resources.errors import DeploymentNotFound, ReplicaNotFound
-from headrace.resources.models import Dtype, ServingSpec
+from headrace.resources.errors import BadField, DeploymentNotFound, NotSupported, ReplicaNotFound
+from headrace.resources.external import EXTERNAL, ExternalServer, read_base_url
+from headrace.resources.models import Dtype, ModelVersion, ServingSpec
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
 from headrace.resources.operations import Operation
 from headrace.store import Transaction
@@ -29,14 +30,33 @@ _TAIL_BYTES = 1 << 20
 """The most that is read from the end of a log."""
 
 
+class ExternalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server to put behind the endpoint, instead of artifacts.
+
+    Attributes:
+        base_url: As OpenAI's clients take it, such as ``https://api.example.com/v1``.
+        model: The name that the server knows the model by.
+        key: What it wants as ``Authorization: Bearer``; empty for none. Never given back by any answer.
+    """
+
+    base_url: str
+    model: str
+    key: str = ""
+
+    def __repr__(self) -> str:
+        return f"ExternalBody({self.base_url!r}, {self.model!r})"  # never the key
+
+
 class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to serve, and how.
 
     Attributes:
+        artifact_uri: Where the model's files are; empty with `external`.
         timeout_s: How long it may take until it is READY; None for the platform's own limit.
     """
 
-    artifact_uri: str
+    artifact_uri: str = ""
+    external: ExternalBody | None = None
     project: str = DEFAULT_PROJECT
     location: str = DEFAULT_LOCATION
     model_id: str = ""
@@ -58,14 +78,18 @@ async def create_deployment(request: Request) -> Response:
     """Deploy; the answer is the operation."""
     context = context_of(request)
     body = await read_body(request, DeployBody)
-    principal_of(request).require(Permission.DEPLOY, body.project)
+    principal = principal_of(request)
+    principal.require(Permission.DEPLOY, body.project)
     order = _order(body)
+    if body.external is not None:
+        # Whoever administers every project may also name servers in private networks: they are theirs.
+        order = _outward(order, body, body.external, anywhere=principal.may(Permission.ADMINISTER, EVERY_PROJECT))
     operation = await context.write(lambda tx: commands.deploy(tx, order, now=context.clock()))
     return answer(noun_json(operation))
 
 
 def _order(body: DeployBody) -> commands.DeployRequest:
-    limits = {} if body.timeout_s is None else {"timeout_s": body.timeout_s}
+    limits: dict[str, Any] = {} if body.timeout_s is None else {"timeout_s": body.timeout_s}
     return commands.DeployRequest(
         scope=Scope(body.project, body.location),
         contract=CONTRACT,
@@ -82,6 +106,32 @@ def _order(body: DeployBody) -> commands.DeployRequest:
         spec=ServingSpec(runtime=body.runtime, max_model_len=body.max_model_len, dtype=body.dtype),
         dedicated=body.dedicated,
         **limits,
+    )
+
+
+def _outward(
+    order: commands.DeployRequest, body: DeployBody, external: ExternalBody, *, anywhere: bool
+) -> commands.DeployRequest:
+    given = {
+        "artifact_uri": body.artifact_uri,
+        "runtime": body.runtime,
+        "max_model_len": body.max_model_len,
+        "dtype": body.dtype if body.dtype != "auto" else "",
+        "machine": body.machine if body.machine != MachineSpec() else None,
+    }
+    if wrong := [name for name, value in given.items() if value]:
+        raise BadField(
+            "An external server has its model already.",
+            evidence=f"The request also has {', '.join(wrong)}.",
+            fix="Leave that out, or leave out `external`.",
+        )
+    base_url = str(read_base_url(external.base_url))
+    server = ExternalServer(base_url=base_url, model=external.model, anywhere=anywhere)
+    return msgspec.structs.replace(
+        order,
+        artifact_uri=base_url,
+        spec=ServingSpec(runtime=EXTERNAL, external=server),
+        external_key=external.key,
     )
 
 
@@ -102,6 +152,7 @@ async def get_deployment(request: Request) -> Response:
         replicas = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id)
         return {
             **noun_json(deployment),
+            "external": _external_json(tx, deployment),
             "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
             "replicas": [
                 {**noun_json(one), "timeline": timeline_json(tx.timeline("replica", one.id))} for one in replicas
@@ -109,6 +160,15 @@ async def get_deployment(request: Request) -> Response:
         }
 
     return answer(await context_of(request).read(read))
+
+
+def _external_json(tx: Transaction, deployment: Deployment) -> dict[str, str] | None:
+    """The server behind it, if it is not ours; gone with its model."""
+    where = {"scope": deployment.scope, "model_id": deployment.model_id, "version": deployment.model_version}
+    version = tx.get(ModelVersion, **where)
+    if version is None or version.spec.external is None:
+        return None
+    return {"base_url": version.spec.external.base_url, "model": version.spec.external.model}
 
 
 async def delete_deployment(request: Request) -> Response:
@@ -135,6 +195,10 @@ async def replica_logs(request: Request) -> Response:
         replica = tx.get(Replica, id=request.path_params["replica"])
         if replica is None or not principal_of(request).reaches(replica.scope.project):
             raise ReplicaNotFound(f"There is no replica {request.path_params['replica']!r}.")
+        if not replica.node_id:
+            raise NotSupported(
+                "An external server keeps its own log.", evidence=f"This replica is the server at {replica.address}."
+            )
         return replica
 
     replica = await context.read(read)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from headrace.cli.output import size
 from headrace.cli.progress import Steps
+from headrace.hardware import find_gpus
 from headrace.resources.errors import Cancelled
 from headrace.resources.layout import Layout
-from headrace.runtimes import Environments, find
+from headrace.runtimes import Environments, MachineFacts, ModelFacts, Runtime, choose, find
 from headrace.weights.demo import ORIGIN_FILE, fetch_demo_model
 
-RUNTIME = "transformers"
 DEMO_MODEL = "SmolLM2-135M-Instruct"
+_DEMO_FACTS = ModelFacts(model_type="llama", stored="bfloat16")
 
 
 def demo_model_dir() -> Path:
@@ -26,9 +27,14 @@ def demo_model_dir() -> Path:
     return (Path(configured).expanduser().absolute() if configured else xdg / "headrace") / "demo" / DEMO_MODEL
 
 
+def best_runtime() -> Runtime:
+    """The runtime that this machine's node will choose for the demonstration model."""
+    return find(choose(_DEMO_FACTS, MachineFacts(device="cuda" if find_gpus() else "cpu")).runtime)
+
+
 def is_prepared(layout: Layout) -> bool:
     """Whether there is nothing left to prepare."""
-    environment = Environments(layout.runtimes_dir).find(find(RUNTIME))
+    environment = Environments(layout.runtimes_dir).find(best_runtime())
     return environment is not None and (demo_model_dir() / ORIGIN_FILE).is_file()
 
 
@@ -77,10 +83,10 @@ def _model(steps: Steps, stopping: threading.Event) -> None:
 
 
 def _runtime(layout: Layout, steps: Steps, stopping: threading.Event) -> None:
-    environments, runtime = Environments(layout.runtimes_dir), find(RUNTIME)
+    environments, runtime = Environments(layout.runtimes_dir), best_runtime()
     found = environments.find(runtime)
     if found is not None:
-        steps.say(f"Runtime {RUNTIME}: already there ({found.path})")
+        steps.say(f"Runtime {runtime.name}: already there ({found.path})")
         return
-    with steps.step(f"Runtime {RUNTIME}") as step:
+    with steps.step(f"Runtime {runtime.name}") as step:
         step.result = str(environments.install(runtime, step.progress, stopping.is_set).path)

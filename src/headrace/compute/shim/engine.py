@@ -154,6 +154,9 @@ def _become_engine(spec: dict[str, Any], replica_dir: str, log: int, gate: int) 
         limit = spec["memory_limit_bytes"]
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if cores := spec.get("cores"):
+            with contextlib.suppress(OSError):  # a core that is gone is no reason not to start
+                os.sched_setaffinity(0, cores)
         with contextlib.suppress(OSError):
             score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
             os.write(score, str(_KILL_ME_FIRST).encode())

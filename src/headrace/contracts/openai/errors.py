@@ -8,6 +8,9 @@ import msgspec
 
 from headrace.resources.errors import HeadraceError, ModelNotFound
 
+REFUSALS = frozenset({400, 413, 422})
+"""Statuses by which a model server says that the request is at fault. 401, 403 and 404 are the gateway's fault."""
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 

@@ -29,7 +29,7 @@ def deployed_card(deployed: DeployedRoute, model_id: str) -> dict[str, Any]:
         "created": int(deployed.created_at),
         "owned_by": "headrace",
         "root": deployed.model,
-        "max_model_len": deployed.max_model_len,
+        "max_model_len": deployed.max_model_len or None,  # an external server may not tell
     }
 
 

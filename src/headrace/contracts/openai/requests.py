@@ -1,4 +1,4 @@
-"""Bodies of OpenAI's generation requests, read no deeper than routing needs.
+"""Bodies of OpenAI's inference requests, read no deeper than routing needs.
 
 Values stay the bytes that came, so that nothing a client said is rounded or reordered on its way to the engine.
 """

@@ -7,9 +7,11 @@ from pathlib import PurePosixPath
 import msgspec
 
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
-from headrace.resources.deployments import Deployment, MachineSpec
+from headrace.resources.deployments import Deployment, MachineSpec, Replica
+from headrace.resources.egress import EVERYWHERE, literal, permitted
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, EndpointNotFound, MachineSpecIncomplete
+from headrace.resources.external import EXTERNAL, MAX_MODEL_CHARACTERS, ExternalServer, check_key, read_base_url
 from headrace.resources.models import Model, ModelVersion, ServingSpec
 from headrace.resources.names import Scope, check_id, new_id
 from headrace.resources.operations import Operation
@@ -25,6 +27,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         model_user_id: The importer's own name for the model.
         endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
         labels: Of the model and of the endpoint, where they are made.
+        external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
         timeout_s: How long it may take until it is READY.
     """
 
@@ -41,15 +44,18 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     min_replicas: int = 1
     max_replicas: int = 1
     spec: ServingSpec = ServingSpec()
+    external_key: str = ""
     dedicated: bool = True
     timeout_s: float = 3600.0
 
     @property
     def title(self) -> str:
         """What to call the model where nobody said."""
-        return (
-            self.model_display_name or self.model_user_id or as_text(PurePosixPath(self.artifact_uri).name) or "model"
-        )
+        source = self.spec.external.model if self.spec.external else self.artifact_uri
+        return self.model_display_name or self.model_user_id or as_text(PurePosixPath(source).name) or "model"
+
+    def __repr__(self) -> str:
+        return f"DeployRequest({self.scope}, {self.artifact_uri!r})"  # never the key
 
 
 def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
@@ -60,7 +66,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
 
     Raises:
         BadField: The request has no artifacts, a text of it is too long or not printable, or its numbers of replicas
-            make no sense.
+            make no sense; or its external server has no base URL, model or key that can be one.
+        ExternalAddressForbidden: No external server may be at that address, whoever asks.
         BadName: An identifier is not well formed.
         MachineSpecIncomplete: The machine is named in part.
         EndpointNotFound: The endpoint is being deleted.
@@ -77,6 +84,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
         machine=request.machine,
         min_replicas=request.min_replicas,
         max_replicas=request.max_replicas,
+        runtime=EXTERNAL if request.spec.external else "",
         deadline_at=now + request.timeout_s,
         created_at=now,
         updated_at=now,
@@ -109,11 +117,30 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
     )
     for row in (deployment, deployed, operation):
         tx.insert(row)
+    if request.spec.external is not None:
+        tx.insert(_external_replica(request, request.spec.external, deployment))
     return operation
+
+
+def _external_replica(request: DeployRequest, server: ExternalServer, deployment: Deployment) -> Replica:
+    """An external server is its deployment's one replica from the beginning."""
+    return Replica(
+        scope=request.scope,
+        id=new_id(),
+        deployment_id=deployment.id,
+        node_id="",
+        epoch=1,
+        nonce=request.external_key,
+        address=server.base_url,
+        created_at=deployment.created_at,
+        updated_at=deployment.updated_at,
+    )
 
 
 def _check(request: DeployRequest) -> None:
     check_address(request.artifact_uri)
+    if request.spec.external is not None:
+        _check_external(request, request.spec.external)
     check_labels(request.labels)
     machine = request.machine
     for what, text in {
@@ -138,6 +165,26 @@ def _check(request: DeployRequest) -> None:
             "Machine type, accelerator type and accelerator count go together: all three or none.",
             evidence=f"Given: {machine.machine_type!r}, {machine.accelerator_type!r}, {machine.accelerator_count}.",
             fix="Leave all three out, and the platform picks.",
+        )
+
+
+def _check_external(request: DeployRequest, server: ExternalServer) -> None:
+    """What can be known without a call: where a name leads is seen at every connection."""
+    url = read_base_url(server.base_url)
+    check_key(request.external_key)
+    if address := literal(url.host):
+        permitted([address], EVERYWHERE, host=url.host)
+    if not server.model.strip() or len(server.model) > MAX_MODEL_CHARACTERS or not server.model.isprintable():
+        raise BadField(
+            "The external server's model needs a name.",
+            evidence=f"It is {server.model[:60]!r}.",
+            fix="Give the name under which the server's /models lists it.",
+        )
+    if request.max_replicas != 1:
+        raise BadField(
+            "An external server is one replica.",
+            evidence=f"max_replicas is {request.max_replicas}.",
+            fix="Deploy further servers to the same endpoint, each as a deployment of its own.",
         )
 
 

@@ -1,17 +1,20 @@
-"""The client side of the gateway: HTTP/1.1 to engines and to the control plane."""
+"""The client side of the gateway: HTTP/1.1 to engines, to the control plane and to external servers."""
 
 from __future__ import annotations
 
 from headrace.gateway.upstream.address import Address, read_address
 from headrace.gateway.upstream.client import Upstream, UpstreamAnswer, UpstreamRequest
-from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, TimedOut, Unreachable, UpstreamError
+from headrace.gateway.upstream.dial import Outside
+from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, TimedOut, Unreachable, Untrusted, UpstreamError
 
 __all__ = [
     "Address",
     "BrokeOff",
     "NoAnswer",
+    "Outside",
     "TimedOut",
     "Unreachable",
+    "Untrusted",
     "Upstream",
     "UpstreamAnswer",
     "UpstreamError",

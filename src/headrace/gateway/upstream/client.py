@@ -11,6 +11,7 @@ import msgspec
 from headrace.gateway.exchange import Headers
 from headrace.gateway.upstream.address import Address
 from headrace.gateway.upstream.connection import Connection
+from headrace.gateway.upstream.dial import Outside, dial
 from headrace.gateway.upstream.errors import NoAnswer, Unreachable
 
 MAX_KEPT_CONNECTIONS = 256
@@ -91,10 +92,17 @@ class UpstreamAnswer:
 
 
 class Upstream:
-    """One server and the connections that are kept to it."""
+    """One server and the connections that are kept to it.
 
-    def __init__(self, address: Address, *, connect_timeout_s: float) -> None:
+    Args:
+        address: Where it listens.
+        connect_timeout_s: How long a new connection may take, with its TLS handshake.
+        outside: What holds for a server that is not ours; None for engines and control.
+    """
+
+    def __init__(self, address: Address, *, connect_timeout_s: float, outside: Outside | None = None) -> None:
         self.address = address
+        self._outside = outside
         self._connect_timeout_s = connect_timeout_s
         self._kept: list[Connection] = []
         self._closed = False
@@ -107,6 +115,7 @@ class Upstream:
 
         Raises:
             Unreachable: There is no connection to be had.
+            ExternalAddressForbidden: A server that is not ours is where none may be.
             NoAnswer: The connection ended before the answer began.
             TimedOut: The answer did not begin within `timeout_s`.
         """
@@ -137,21 +146,12 @@ class Upstream:
         return UpstreamAnswer(self, connection, pump)
 
     async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        address = self.address
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                if address.path:
-                    _, connection = await loop.create_unix_connection(lambda: Connection(self._forget), address.path)
-                else:
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(self._forget), address.host, address.port
-                    )
+                return await dial(self.address, lambda: Connection(self._forget), self._outside)
         except TimeoutError as error:
-            raise Unreachable(f"No connection within {self._connect_timeout_s:g} s.") from error
-        except OSError as error:
-            raise Unreachable(f"{type(error).__name__}: {error.strerror or error}.") from error
-        return connection
+            kind = "TLS connection" if self.address.tls else "connection"
+            raise Unreachable(f"No {kind} within {self._connect_timeout_s:g} s.") from error
 
     def give_back(self, connection: Connection, *, usable: bool) -> None:
         """Keep a connection for the next request if it can carry one; else close it."""

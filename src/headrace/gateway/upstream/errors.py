@@ -2,6 +2,7 @@
 
 UpstreamError
 ├── Unreachable  no connection
+│   └── Untrusted  because of TLS: a certificate that does not hold, or none
 ├── NoAnswer     the connection ended before the answer began
 ├── TimedOut     the answer did not begin in time
 └── BrokeOff     the answer began and did not come to its end
@@ -16,6 +17,10 @@ class UpstreamError(Exception):
 
 class Unreachable(UpstreamError):
     """No connection could be made; the request was not sent."""
+
+
+class Untrusted(Unreachable):
+    """TLS did not come about: nobody knows who is there."""
 
 
 class NoAnswer(UpstreamError):

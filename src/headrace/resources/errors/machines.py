@@ -1,0 +1,67 @@
+"""What a machine lacks."""
+
+from __future__ import annotations
+
+from headrace.resources.errors.tree import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+
+
+class DoesNotFit(ResourceExhausted):
+    """The model needs more memory than the machine has."""
+
+    code = "DOES_NOT_FIT"
+    http_status = 400
+
+
+class NoCapacity(ResourceExhausted):
+    """The model would fit the machine, were the memory not taken by others."""
+
+    code = "NO_CAPACITY"
+
+
+class NoNode(Unavailable):
+    """No serving node reports to the control plane."""
+
+    code = "NO_NODE"
+
+
+class DiskFull(ResourceExhausted):
+    """There is not enough disk."""
+
+    code = "DISK_FULL"
+    http_status = 507
+
+
+class MachineSpecIncomplete(InvalidArgument):
+    """Machine type, accelerator type and accelerator count go together: all three or none."""
+
+    code = "MACHINE_SPEC_INCOMPLETE"
+
+
+class MachineGaps(FailedPrecondition):
+    """This machine lacks something that Headrace needs."""
+
+    code = "MACHINE_GAPS"
+
+
+class PortTaken(FailedPrecondition):
+    """Another program listens on the port."""
+
+    code = "PORT_TAKEN"
+
+
+class DataDirInUse(FailedPrecondition):
+    """Another `headrace serve` runs on the same data directory."""
+
+    code = "DATA_DIR_IN_USE"
+
+
+class DataDirUnusable(FailedPrecondition):
+    """The data directory cannot be made, read or written, or holds a folder where a file should be."""
+
+    code = "DATA_DIR_UNUSABLE"
+
+
+class DatabaseCorrupt(FailedPrecondition):
+    """The database file is damaged, or is no database."""
+
+    code = "DATABASE_CORRUPT"

@@ -1,0 +1,161 @@
+"""What is wrong with a request, with who sends it, or with the resources that it names."""
+
+from __future__ import annotations
+
+from headrace.resources.errors.tree import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    TooLarge,
+    Unauthenticated,
+)
+
+
+class BadJson(InvalidArgument):
+    """The body is not the JSON that this method takes."""
+
+    code = "BAD_JSON"
+
+
+class MalformedRequest(InvalidArgument):
+    """What came is not an HTTP request, or one that two readers could take differently."""
+
+    code = "MALFORMED_REQUEST"
+
+
+class BadField(InvalidArgument):
+    """A field is missing, unknown, or of the wrong type or value."""
+
+    code = "BAD_FIELD"
+
+
+class BadName(InvalidArgument):
+    """A resource name or identifier is not well formed."""
+
+    code = "BAD_NAME"
+
+
+class UnknownPath(NotFound):
+    """No route has this path."""
+
+    code = "UNKNOWN_PATH"
+
+
+class UnknownErrorCode(NotFound):
+    """`headrace explain` was asked for a code that does not exist."""
+
+    code = "UNKNOWN_ERROR_CODE"
+
+
+class MethodNotAllowed(InvalidArgument):
+    """The path exists, with another HTTP method."""
+
+    code = "METHOD_NOT_ALLOWED"
+    http_status = 405
+
+
+class BodyTooLarge(TooLarge):
+    """The request body is over the limit of this route."""
+
+    code = "BODY_TOO_LARGE"
+
+
+class HeadersTooLarge(TooLarge):
+    """The request's headers are over the limit."""
+
+    code = "HEADERS_TOO_LARGE"
+    http_status = 431
+
+
+class NoKey(Unauthenticated):
+    """The request carries no key."""
+
+    code = "NO_KEY"
+
+
+class UnknownKey(Unauthenticated):
+    """The key is unknown or was revoked."""
+
+    code = "UNKNOWN_KEY"
+
+
+class RoleMissing(PermissionDenied):
+    """The key's role does not allow this, or not in this project."""
+
+    code = "ROLE_MISSING"
+
+
+class ModelNotFound(NotFound):
+    """No such model, or no such version of it."""
+
+    code = "MODEL_NOT_FOUND"
+
+
+class EndpointNotFound(NotFound):
+    """No such endpoint."""
+
+    code = "ENDPOINT_NOT_FOUND"
+
+
+class DeploymentNotFound(NotFound):
+    """No such deployment."""
+
+    code = "DEPLOYMENT_NOT_FOUND"
+
+
+class OperationNotFound(NotFound):
+    """No such operation, or it is so old that it was forgotten."""
+
+    code = "OPERATION_NOT_FOUND"
+
+
+class KeyNotFound(NotFound):
+    """No key has this id."""
+
+    code = "KEY_NOT_FOUND"
+
+
+class ReplicaNotFound(NotFound):
+    """No such replica."""
+
+    code = "REPLICA_NOT_FOUND"
+
+
+class NameTaken(AlreadyExists):
+    """The identifier asked for is in use."""
+
+    code = "NAME_TAKEN"
+
+
+class StaleWrite(Aborted):
+    """The resource changed between the read and the write (its ``resource_version`` moved on)."""
+
+    code = "STALE_WRITE"
+
+
+class IllegalMove(FailedPrecondition):
+    """The resource's state has no move to the state asked for."""
+
+    code = "ILLEGAL_MOVE"
+
+
+class StillInUse(FailedPrecondition):
+    """It cannot be deleted while something uses it."""
+
+    code = "STILL_IN_USE"
+
+
+class DeployTimeout(DeadlineExceeded):
+    """The deployment did not become ready before its deadline."""
+
+    code = "DEPLOY_TIMEOUT"
+
+
+class Cancelled(FailedPrecondition):
+    """The work was cancelled by a user before it was done."""
+
+    code = "CANCELLED"

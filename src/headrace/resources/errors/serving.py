@@ -1,0 +1,86 @@
+"""Why there is no answer now, and what commands run into."""
+
+from __future__ import annotations
+
+from headrace.resources.errors.tree import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+
+
+class NotReady(Unavailable):
+    """The endpoint has nothing deployed that is ready."""
+
+    code = "NOT_READY"
+
+
+class QueueFull(ResourceExhausted):
+    """More requests wait for this deployment than its waiting room holds."""
+
+    code = "QUEUE_FULL"
+
+
+class QueueTimeout(ResourceExhausted):
+    """The request waited for its turn longer than allowed."""
+
+    code = "QUEUE_TIMEOUT"
+    http_status = 503
+
+
+class Draining(Unavailable):
+    """The server is going down and takes no new requests."""
+
+    code = "DRAINING"
+
+
+class ControlPlaneDown(Unavailable):
+    """The gateway cannot reach the control plane; inference goes on."""
+
+    code = "CONTROL_PLANE_DOWN"
+
+
+class NotSupported(FailedPrecondition):
+    """The method exists in the vendor's API and not (yet) here."""
+
+    code = "NOT_SUPPORTED"
+    status, grpc_code, http_status = "UNIMPLEMENTED", 12, 501
+
+
+class ServerUnreachable(Unavailable):
+    """A command could not talk to the server at its address."""
+
+    code = "SERVER_UNREACHABLE"
+
+
+class NotLoggedIn(Unauthenticated):
+    """A command does not know which server to talk to, or has no key for it."""
+
+    code = "NOT_LOGGED_IN"
+
+
+class ServerStartFailed(Internal):
+    """The server that `headrace quickstart` started ended, or did not become ready in time."""
+
+    code = "SERVER_START_FAILED"
+
+
+class AnswerNotStreamed(Internal):
+    """`headrace quickstart` got an answer that did not come in pieces."""
+
+    code = "ANSWER_NOT_STREAMED"
+
+
+class WaitTimeout(DeadlineExceeded):
+    """A command stopped waiting; the work goes on in the server."""
+
+    code = "WAIT_TIMEOUT"
+
+
+class InternalError(Internal):
+    """A defect in Headrace."""
+
+    code = "INTERNAL"

