@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ class Seen:
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
+_BACKLOG = 2048
+"""What our engines have: connections that may wait to be taken."""
+
+_SHORT_ANSWERS: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}],
+        "model": "served",
+        "usage": {"prompt_tokens": 4, "total_tokens": 4},
+    },
+    "/tokenize": {"count": 2, "max_model_len": 512, "tokens": [5, 6]},
+    "/detokenize": {"prompt": "hi"},
+}
+
+
 class Cut(Exception):
     """The script says to die here."""
 
@@ -61,8 +77,16 @@ class Cut(Exception):
 class StandIn:
     """The engine. Listens on a unix socket (or on a loopback port) inside ``async with``."""
 
-    def __init__(self, uds: Path | None = None, *, port: int = 0, token: str = "", name: str = "served") -> None:
-        self.uds, self.port, self.token, self.name = uds, port, token, name
+    def __init__(
+        self,
+        uds: Path | None = None,
+        *,
+        port: int = 0,
+        token: str = "",
+        name: str = "served",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.uds, self.port, self.token, self.name, self._tls = uds, port, token, name, tls
         self.script = Script()
         self.seen = Seen()
         self.gate = asyncio.Semaphore(0)
@@ -72,9 +96,11 @@ class StandIn:
 
     async def __aenter__(self) -> StandIn:
         if self.uds is not None:
-            self._server = await asyncio.start_unix_server(self._connected, str(self.uds))
+            self._server = await asyncio.start_unix_server(self._connected, str(self.uds), backlog=_BACKLOG)
         else:
-            self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(
+                self._connected, "127.0.0.1", self.port, backlog=_BACKLOG, ssl=self._tls
+            )
             self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -134,6 +160,10 @@ class StandIn:
             _send(writer, 200, {"object": "list", "data": [{"id": self.name, "object": "model"}]})
         elif method == "POST" and path in ("/v1/chat/completions", "/v1/completions"):
             return await self._generate(reader, writer, headers, json.loads(body), chat="chat" in path)
+        elif method == "POST" and path in _SHORT_ANSWERS:
+            self.seen.bodies.append(json.loads(body))
+            _send(writer, 200, _SHORT_ANSWERS[path])
+            await self._count(began=1, answered=1)
         else:
             _send(writer, 404, _error(f"{method} {path}: Not Found", "not_found"))
         await writer.drain()

@@ -1,29 +1,112 @@
-"""What tests and benchmarks run on: the text runtime and the demo model, made once and kept in the cache folder."""
+"""What tests and benchmarks run on: the runtimes' environments, the demo model, and the form of it that engines load.
+
+Everything is made once, by the product's own installer and converters, and kept in the cache folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import shutil
+import subprocess
 import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from environment import cache_dir, say
+from environment import ROOT, cache_dir, say
 
-from headrace.runtimes import Environments, find
+from headrace.runtimes import Conversion, Environment, Environments, Installable, find
+from headrace.runtimes.conversions import Converter
 from headrace.weights.demo import fetch_demo_model
 
 DEMO_MODEL = "SmolLM2-135M-Instruct"
+PYTHONS = {
+    "openvino": "HEADRACE_TEST_OPENVINO_PYTHON",
+    "transformers": "HEADRACE_TEST_ENGINE_PYTHON",
+    "vllm": "HEADRACE_TEST_VLLM_PYTHON",
+}
+"""The engines, and the variables that tell the tests their interpreters."""
+
+DEFAULT_ENGINES = ("openvino", "transformers")
+"""What a server chooses on a CPU; vLLM's 3.5 GB are only installed where every engine runs."""
+
+CONVERTERS = ROOT / "src" / "headrace_engines" / "convert"
 
 
-def prepare() -> dict[str, str]:
-    """Make what is missing; returns the process environment that tests and benchmarks read."""
+def prepare(engines: Iterable[str] = PYTHONS) -> dict[str, str]:
+    """Make what is missing; returns the process environment that tests and benchmarks read.
+
+    Args:
+        engines: The engines that will be run.
+    """
     cache = cache_dir()
-    say("text runtime and demo model")
-    started = time.monotonic()
-    runtime = Environments(cache / "runtimes").install(find("transformers"), progress=say)
-    model = fetch_demo_model(cache / "demo" / DEMO_MODEL)
-    say(f"there after {time.monotonic() - started:.0f} s")
-    return os.environ | {
+    with _timed("demo model"):
+        model = fetch_demo_model(cache / "demo" / DEMO_MODEL)
+    variables = {
         "HEADRACE_CACHE_DIR": str(cache),
         "HEADRACE_RUNTIMES_DIR": str(cache / "runtimes"),
-        "HEADRACE_TEST_ENGINE_PYTHON": str(runtime.python),
         "HEADRACE_TEST_MODEL": str(model),
     }
+    if "vllm" in engines:  # every engine, so also the converter that a server needs for few architectures
+        variables["HEADRACE_TEST_CONVERTER_PYTHON"] = str(install(Converter()).python)
+    for engine in engines:
+        runtime = find(engine)
+        variables[PYTHONS[engine]] = str(install(runtime).python)
+        if conversion := runtime.conversion(model, "auto"):
+            converter = install(conversion.converter)
+            folder = converted(model, conversion, converter, cache / "converted")
+            variables[f"HEADRACE_TEST_{engine.upper()}_MODEL"] = str(folder)
+    return os.environ | variables
+
+
+def converted(model: Path, conversion: Conversion, environment: Environment, root: Path) -> Path:
+    """What a conversion makes of a folder; made once for each content of the folder and of the converters' code."""
+    digest = hashlib.sha256(conversion.key.encode())
+    for folder in (model, CONVERTERS):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    target = root / f"{model.name}-{conversion.key}-{digest.hexdigest()[:12]}"
+    if target.is_dir():
+        return target
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        command = conversion.command(model, unfinished, environment)
+        with _timed(f"{conversion.key} form of {model.name}"):
+            done = subprocess.run(command.argv, env=command.env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"error: the conversion ended with {done.returncode}:\n{done.stderr[-4000:]}")
+        with contextlib.suppress(OSError):  # another process made the same first
+            unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+class ServingExtras:
+    """``transformers serve``, for comparison: the engine's own pins and what that server needs besides."""
+
+    name = "transformers-serve"
+    complete = False
+    disk_bytes = 2_700_000_000
+
+    @property
+    def requirements(self) -> str:
+        """The versions of the engine, with the extra of that server."""
+        pins = find("transformers").requirements.replace("transformers==", "transformers[serving]==").splitlines()
+        return "".join(f"{pin}\n" for pin in pins if pin.startswith(("torch==", "transformers[serving]==")))
+
+
+def install(what: Installable) -> Environment:
+    """An environment in the cache folder."""
+    with _timed(f"environment of {what.name}"):
+        return Environments(cache_dir() / "runtimes").install(what, progress=say)
+
+
+@contextlib.contextmanager
+def _timed(what: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    say(f"{what}: there after {time.monotonic() - started:.0f} s")

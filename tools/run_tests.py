@@ -1,7 +1,8 @@
 """``make test``: lint, types, and the test suite folder by folder, doing its own set-up.
 
-What is heavy (the text runtime's environment, the demo model's weights) is made once in the cache folder and shared by
-every clone. Exit status 0 only if everything ran and passed; under ``CI=true`` also a test that could not run fails.
+What is heavy (the runtimes' environments, the demo model's weights and their converted form) is made once in the cache
+folder and shared by every clone. Exit status 0 only if everything ran and passed; under ``CI=true`` also a test that
+could not run fails.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from assets import prepare
+from assets import DEFAULT_ENGINES, PYTHONS, prepare
 from environment import ROOT, say
 
 BIN = Path(sys.executable).parent
@@ -59,7 +60,9 @@ def main() -> int:
         tallies += [_step("mypy", ["mypy"])]
     if folders := [folder for folder in asked if folder != "lint"]:
         missing = _packages()
-        environment = prepare()
+        started = time.monotonic()
+        environment = prepare(PYTHONS if "engine" in folders else DEFAULT_ENGINES)
+        tallies += [Tally("runtimes and model", (time.monotonic() - started) / 60, ok=True)]
         tallies += [_pytest(folder, environment, missing, extra) for folder in folders]
     return _summary(tallies, missing)
 

@@ -1,12 +1,40 @@
-"""The engine and model that the tests of this folder share."""
+"""The engines and model that the tests of this folder share."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_process import THREADS, EngineProcess, required, run_in_engine_environment, start_engine
+from engine_launch import ENGINES, THREADS, folder_for, required
+from engine_process import EngineProcess, run_in_engine_environment, start_engine
+from model_folders import TOOL_TEMPLATE, with_template
 from reference_cases import GREEDY_TOKENS, PROMPTS, SAMPLED_PROMPT, SAMPLING
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of this folder."""
+    config.addinivalue_line("markers", "engines(*names): the engines that a promise is for, where it is not for all")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `engine` runs on every engine, or on those that its marker names."""
+    if "engine" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("engines")
+        metafunc.parametrize("engine", marker.args if marker else ENGINES, indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One engine's tests together, so that each starts once and the last is gone before the next comes.
+
+    pytest's own grouping goes by a parameter's index, which differs between a test for all and one for some.
+    """
+    items.sort(key=_engine_of)
+
+
+def _engine_of(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)  # only parametrised tests have one
+    return "" if callspec is None else str(callspec.params.get("engine", ""))
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +44,11 @@ def model_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(model_folder: Path) -> Iterator[EngineProcess]:
-    """An engine that is ready, shared by all tests that leave it as it was."""
-    with start_engine(model_folder) as engine:
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An engine that is ready, shared by all tests that leave it as it was. Its chat template knows tools."""
+    name: str = request.param
+    folder = with_template(folder_for(name), tmp_path_factory.mktemp(name) / "model", TOOL_TEMPLATE)
+    with start_engine(folder, engine=name) as engine:
         engine.wait_ready()
         yield engine
 
@@ -28,5 +58,5 @@ def reference(model_folder: Path) -> dict[str, Any]:
     """What transformers' own ``generate`` says to `PROMPTS`, and its probabilities of one first token."""
     program = Path(__file__).parent / "generate_reference.py"
     given = {"prompts": PROMPTS, "max_new_tokens": GREEDY_TOKENS, "sampled_prompt": SAMPLED_PROMPT} | SAMPLING
-    answer: dict[str, Any] = run_in_engine_environment(program, str(model_folder), THREADS, given=given)
+    answer: dict[str, Any] = run_in_engine_environment(program, str(model_folder), str(THREADS), given=given)
     return answer

@@ -21,17 +21,28 @@ class Letters(TextCodec):
         """One token per character."""
         return [ord(letter) for letter in text]
 
-    def render_chat(self, messages, *, add_generation_prompt=True):
-        """The last message."""
-        return messages[-1]["content"]
-
-    def decode(self, token_ids):
+    def decode(self, token_ids, *, skip_special_tokens=True):
         """The characters."""
         return "".join(map(chr, token_ids))
+
+    def piece(self, token_id):
+        """The character."""
+        return chr(token_id)
+
+    def chat_template(self, *, tools=False):
+        """The messages' words."""
+        return "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+    @property
+    def special_tokens(self):
+        """None."""
+        return {}
 
 
 class DyingBatch(Batch):
     """Gives every sequence the letter a, a few times; then memory is gone."""
+
+    cache_used = 0.0
 
     def __init__(self):
         self.running = []
@@ -40,7 +51,7 @@ class DyingBatch(Batch):
     def __len__(self):
         return len(self.running)
 
-    def has_room(self):
+    def has_room(self, sequence):
         """One at a time."""
         return not self.running
 
@@ -67,6 +78,7 @@ def load(loop: asyncio.AbstractEventLoop, on_death: OnDeath) -> ServedModel:
         batch=DyingBatch(),
         limits=limits,
         end_ids=frozenset(),
+        grammars=None,  # no request has one
         device="cpu",
         threads=None,
         alive=lambda: None,
@@ -76,4 +88,4 @@ def load(loop: asyncio.AbstractEventLoop, on_death: OnDeath) -> ServedModel:
     return ServedModel(generator, Letters())
 
 
-serve(shared_arguments("dying").parse_args(), load, {"engine": "dying"})
+serve(shared_arguments("dying").parse_args(), load, {"engine": "transformers"})

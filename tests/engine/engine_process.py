@@ -1,60 +1,52 @@
-"""Starts the real engine as its own process, in its own environment, and talks to it over its unix socket."""
+"""A real engine as its own process, in its own environment, and the ways to talk to it over its unix socket."""
 
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import pytest
+from engine_launch import MODEL_NAME, TOKEN, engine_command, environment_of
 
-MODEL_NAME = "smol"
-THREADS = "2"
-START_TIMEOUT_S = 120
-
-
-def required(variable: str) -> Path:
-    """A path that the set-up of the tests provides."""
-    value = os.environ.get(variable)
-    if not value:
-        pytest.fail(f"{variable} is not set. `make test` prepares the engine's environment and model, and sets it.")
-    return Path(value)
-
-
-def source_root() -> Path:
-    """The folder that holds headrace_engines, for the engine's environment to import from."""
-    spec = find_spec("headrace_engines")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parents[1]
+START_TIMEOUT_S = 240
+"""vLLM compiles for more than a minute on a machine with nothing else to do."""
 
 
 class EngineProcess:
-    """One engine and the ways to ask it."""
+    """One engine and the ways to ask it.
 
-    def __init__(self, process: subprocess.Popen[bytes], uds: Path, log: Path, token: str | None) -> None:
+    Attributes:
+        name: Which engine it is.
+        model: The folder that it serves.
+    """
+
+    def __init__(
+        self, name: str, model: Path, process: subprocess.Popen[bytes], uds: Path, log: Path, token: str
+    ) -> None:
+        self.name = name
+        self.model = model
         self.process = process
         self.log = log
         self.uds = uds
-        self._token = token
+        self.token = token
         self.client = self.new_client()
 
     def new_client(self, timeout_s: float = 120, token: str | None = None) -> httpx.Client:
         """A client with connections of its own."""
-        token = token or self._token
         return httpx.Client(
             transport=httpx.HTTPTransport(uds=str(self.uds)),
             base_url="http://engine",
             timeout=timeout_s,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers={"Authorization": f"Bearer {token or self.token}"},
         )
 
     def health(self) -> tuple[int, str] | None:
@@ -73,9 +65,19 @@ class EngineProcess:
                 pytest.fail(f"Not so: {what}. Exit status {self.process.poll()}.\n{self.log.read_text()[-3000:]}")
             time.sleep(0.02)
 
+    def _answers_200(self) -> bool:
+        with suppress(httpx.TransportError):
+            return self.client.get("/health").status_code == 200
+        return False
+
     def wait_ready(self) -> None:
         """Wait for ``GET /health`` to answer 200."""
-        self.wait_until(lambda: self.health() == (200, "ready"), "the engine is ready")
+        self.wait_until(self._answers_200, "the engine is ready")
+
+    def wait_idle(self, timeout_s: float = 30) -> None:
+        """Wait until nothing runs and nothing waits."""
+        names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+        self.wait_until(lambda: sum(map(self.metric, names)) == 0, "every place is free", timeout_s)
 
     def metric(self, name: str, **labels: str) -> float:
         """One value of ``GET /metrics``."""
@@ -85,22 +87,41 @@ class EngineProcess:
                 return float(value)
         raise AssertionError(f"There is no metric {name} {labels}.")
 
-    def chat(self, content: str, **parameters: Any) -> dict[str, Any]:
-        """The answer to one user message."""
-        response = self.client.post("/v1/chat/completions", json=chat_body(content, **parameters))
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request that is taken."""
+        response = self.client.post(path, json=body)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
         return answer
+
+    def chat(self, content: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to one user message."""
+        return self.post("/v1/chat/completions", chat_body(content, **parameters))
+
+    def complete(self, prompt: str | list[int], **parameters: Any) -> dict[str, Any]:
+        """The continuation of a prompt; greedy unless told otherwise."""
+        return self.post("/v1/completions", completion_body(prompt, **parameters))
+
+    def text(self, content: str, **parameters: Any) -> str:
+        """The text of the answer to one user message."""
+        text: str = self.chat(content, **parameters)["choices"][0]["message"]["content"]
+        return text
+
+    def tokens(self, text: str) -> list[int]:
+        """The token ids of a text, without special tokens."""
+        body = {"model": MODEL_NAME, "prompt": text, "add_special_tokens": False}
+        tokens: list[int] = self.post("/tokenize", body)["tokens"]
+        return tokens
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of a stream, which must end as OpenAI's do."""
         with self.client.stream("POST", path, json=body | {"stream": True}) as response:
             assert response.status_code == 200, response.read()
-            assert response.headers["content-type"] == "text/event-stream"
+            assert response.headers["content-type"].partition(";")[0] == "text/event-stream"
             yield from read_events(response)
 
     def fatal(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, str]:
-        """How the engine said that it cannot go on, after it has ended."""
+        """How an engine of ours said that it cannot go on, after it has ended."""
         assert self.process.wait(timeout_s) == 3, self.log.read_text()[-3000:]
         last_line = self.log.read_text().splitlines()[-1]
         assert last_line.startswith("HEADRACE_FATAL ")
@@ -112,6 +133,11 @@ class EngineProcess:
 def chat_body(content: str, **parameters: Any) -> dict[str, Any]:
     """A chat request with one user message; greedy unless told otherwise."""
     return {"model": MODEL_NAME, "messages": [{"role": "user", "content": content}], "temperature": 0} | parameters
+
+
+def completion_body(prompt: str | list[int], **parameters: Any) -> dict[str, Any]:
+    """A completions request; greedy unless told otherwise."""
+    return {"model": MODEL_NAME, "prompt": prompt, "temperature": 0} | parameters
 
 
 def read_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
@@ -131,45 +157,57 @@ def read_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
 def start_engine(
     model: Path,
     *arguments: str,
-    token: str | None = None,
+    engine: str = "transformers",
+    token: str = TOKEN,
     memory_limit_bytes: int | None = None,
-    program: tuple[str, ...] = ("-m", "headrace_engines.transformers", "--threads", THREADS),
+    program: tuple[str, ...] = (),
 ) -> Iterator[EngineProcess]:
-    """A starting engine, in a place where an earlier one left its socket behind; it is ended with the block."""
-    # As the runtime starts it (headrace.runtimes.transformers): threads that wait do not spin.
-    environment = os.environ | {"PYTHONPATH": str(source_root()), "OMP_WAIT_POLICY": "PASSIVE"}
-    if token:
-        environment["HEADRACE_ENGINE_TOKEN"] = token
-    python = required("HEADRACE_TEST_ENGINE_PYTHON")
+    """A starting engine, in a place where an earlier one left its socket behind; it is ended with the block.
+
+    Args:
+        model: The folder, in the form that the engine loads.
+        arguments: Added to what the runtime's adapter says; a repeated option overrides its first.
+        engine: Which one.
+        token: What it demands of its callers.
+        memory_limit_bytes: Its address space.
+        program: Run instead of the engine's own module, with the arguments that every engine of ours takes.
+    """
     with TemporaryDirectory(prefix="headrace-engine-") as folder:
         uds, log = Path(folder) / "engine.sock", Path(folder) / "engine.log"
-        command = [str(python), *program, "--model", str(model)]
-        command += ["--served-model-name", MODEL_NAME, "--uds", str(uds), *arguments]
+        command = engine_command(engine, model, uds, token=token)
+        argv = command.argv
+        if program:
+            shared = ("--model", str(model), "--served-model-name", MODEL_NAME, "--uds", str(uds))
+            argv = (argv[0], *program, *shared)
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(str(uds))
         with log.open("wb") as stream:
-            process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, cwd=folder)
+            process = subprocess.Popen(
+                [*argv, *arguments], stdout=stream, stderr=stream, env=command.env, cwd=folder, start_new_session=True
+            )
         if memory_limit_bytes is not None:
             resource.prlimit(process.pid, resource.RLIMIT_AS, (memory_limit_bytes, resource.RLIM_INFINITY))
-        engine = EngineProcess(process, uds, log, token)
+        running = EngineProcess(engine, model, process, uds, log, token)
         try:
-            yield engine
+            yield running
         finally:
-            engine.client.close()
-            process.kill()
+            running.client.close()
+            with suppress(ProcessLookupError):  # vLLM computes in a child; the whole group goes
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def run_in_engine_environment(program: Path, *arguments: str, given: object = None) -> Any:
-    """What a program prints as JSON when run by the engine's own Python."""
-    python = required("HEADRACE_TEST_ENGINE_PYTHON")
+    """What a program prints as JSON when run by the Python of the transformers engine."""
+    environment = environment_of("transformers")
     done = subprocess.run(
-        [str(python), str(program), *arguments],
+        [str(environment.python), str(program), *arguments],
         input=json.dumps(given),
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(source_root())},
+        # passive: threads that spin while they wait would starve an engine that runs beside
+        env=os.environ | {"PYTHONPATH": str(environment.engines_path), "OMP_WAIT_POLICY": "PASSIVE"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

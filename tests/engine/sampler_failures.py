@@ -16,7 +16,7 @@ for logits, sampling in json.load(sys.stdin):
     request = GenerationRequest(prompt_ids=[0], max_tokens=1, sampling=Sampling(**sampling))
     scores = torch.tensor([[torch.nan if logit is None else logit for logit in logits]])
     try:
-        answers.append(Sampler(request, frozenset(), "cpu").pick(scores, [0]))
+        answers.append(Sampler(request, frozenset(), "cpu").pick(scores, [0]).token_id)
     except GenerationFailed as error:
         answers.append(type(error).__name__)
 print(json.dumps(answers))

@@ -9,11 +9,14 @@ import sys
 
 import transformers
 
+from headrace_engines.serving.chat_prompt import ChatPrompt, render_chat
 from headrace_engines.serving.codec import ChatRefused
+from headrace_engines.serving.template_process import TemplateProcess
 from headrace_engines.transformers.tokenizer import HuggingFaceCodec
 
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1], local_files_only=True)
 codec = HuggingFaceCodec(tokenizer)
+templates = TemplateProcess()
 own_template = tokenizer.chat_template
 
 
@@ -28,7 +31,8 @@ def reference(messages, add_generation_prompt):
 def ours(messages, add_generation_prompt):
     """The prompt of the engine."""
     try:
-        return codec.render_chat(messages, add_generation_prompt=add_generation_prompt)
+        prompt = ChatPrompt(messages=messages, add_generation_prompt=add_generation_prompt)
+        return render_chat(codec, templates, prompt)
     except ChatRefused:
         return None
 

@@ -1,7 +1,5 @@
 """Chat templates: the same text as transformers', and no template can hold up more than its own request."""
 
-import json
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +8,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from engine_process import MODEL_NAME, EngineProcess, chat_body, run_in_engine_environment, start_engine
+from engine_launch import MODEL_NAME
+from engine_process import EngineProcess, chat_body, run_in_engine_environment, start_engine
+from model_folders import with_template
 
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 HOSTILE = """
@@ -78,10 +78,8 @@ def test_every_template_gives_the_text_that_transformers_gives(model_folder: Pat
 @pytest.fixture(scope="module")
 def hostile(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """An engine whose template does what the first message says."""
-    folder = Path(shutil.copytree(model_folder, tmp_path_factory.mktemp("hostile") / "model"))
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": HOSTILE + PLAIN}))
-    with start_engine(folder, token="secret") as engine:
+    folder = with_template(model_folder, tmp_path_factory.mktemp("hostile") / "model", HOSTILE + PLAIN)
+    with start_engine(folder) as engine:
         engine.wait_ready()
         yield engine
 
@@ -112,11 +110,8 @@ def test_a_template_that_asks_too_much_costs_its_own_request_only(hostile: Engin
 
 def test_a_template_that_always_loops_leaves_completions(model_folder: Path, tmp_path: Path) -> None:
     """The engine becomes ready, and its log says that chats will not work."""
-    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
-    config = json.loads((folder / "tokenizer_config.json").read_text())
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": loop}))
-    with start_engine(folder) as engine:
+    with start_engine(with_template(model_folder, tmp_path / "model", loop)) as engine:
         engine.wait_ready()
         assert "longer than 5 s" in engine.log.read_text()
         assert complete(engine.client)["usage"]["completion_tokens"] == 2
@@ -124,7 +119,7 @@ def test_a_template_that_always_loops_leaves_completions(model_folder: Path, tmp
 
 def test_the_worker_knows_no_secret_and_ends_with_its_engine(model_folder: Path) -> None:
     """A template's process has not the engine's token, and none is left when the engine is killed."""
-    with start_engine(model_folder, token="secret") as engine:
+    with start_engine(model_folder) as engine:
         engine.wait_ready()
         (worker,) = psutil.Process(engine.process.pid).children()
         assert "HEADRACE_ENGINE_TOKEN" not in worker.environ()

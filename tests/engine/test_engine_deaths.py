@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from engine_process import MODEL_NAME, EngineProcess, run_in_engine_environment, start_engine
+from engine_launch import MODEL_NAME
+from engine_process import EngineProcess, run_in_engine_environment, start_engine
 
 MIB = 2**20
 LOST_TENSOR = b"model.layers.3.mlp.up_proj.weight"

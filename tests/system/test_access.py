@@ -24,9 +24,11 @@ ENGINE_ROUTES = [
     ("GET", "/metrics"),
     ("GET", "/v1/models"),
     ("GET", "/version"),
+    ("POST", "/detokenize"),
     ("POST", "/tokenize"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
 ]
 """As `headrace_engines.serving.app.ROUTES` has them, which `tests/engine` walks; it cannot be imported here."""
 

@@ -16,6 +16,7 @@ import uvicorn
 from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaReport, RuntimeReport
 from headrace.resources.errors import Failure
 from headrace.resources.layout import Layout
+from headrace.resources.models import Dtype
 from headrace.runtimes import EngineCommand, EngineEnd, Environment, Launch, Runtime, ending
 
 TOKEN = "internal"
@@ -25,6 +26,9 @@ import json, os, socketserver, sys, time
 from http.server import BaseHTTPRequestHandler
 socket, name, token = sys.argv[1:]
 print("engine", name, flush=True)
+if name.startswith("pinned"):
+    import threading
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 if name == "crash":
     print('HEADRACE_FATAL {"code": "ENGINE_BAD_TENSOR", "message": "bad", "evidence": "lm_head"}', flush=True)
     sys.exit(3)
@@ -32,13 +36,25 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def address_string(self): return ""
     def log_message(self, *_): pass
-    def do_GET(self):
-        self.send_response(503 if name == "never-healthy" else 200)
-        self.send_header("Content-Length", "0")
+    def answer(self, status, value):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        task = {"task": "embed"} if name.startswith("embed") else {}
+        cards = {"data": [{"id": name, **task}]} if self.path == "/v1/models" else {}
+        self.answer(503 if name == "never-healthy" else 200, cards)
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert self.headers["Authorization"] == "Bearer " + token and asked["model"] == name and asked["stream"]
+        assert self.headers["Authorization"] == "Bearer " + token and asked["model"] == name
+        if name.startswith("embed"):
+            assert self.path == "/v1/embeddings" and asked["input"]
+            vector = [] if name == "embeds-nothing" else [0.6, 0.8]
+            self.answer(200, {"data": [{"embedding": vector}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+            return
+        assert self.path == "/v1/completions" and asked["stream"]
         if name == "dies-warming": os._exit(4)
         count = 0 if name == "mute" else asked["max_tokens"]
         events = [{"choices": [{"text": "x"}]}] * count + [{"choices": [], "usage": {"completion_tokens": count}}]
@@ -63,8 +79,15 @@ class ScriptedRuntime:
     disk_bytes = 0
     model_types = frozenset({"scripted"})
 
+    def __init__(self) -> None:
+        self.launches: list[Launch] = []
+
+    def conversion(self, model_dir: Path, dtype: Dtype) -> None:
+        """None: there is nothing to load."""
+
     def command(self, launch: Launch, environment: Environment) -> EngineCommand:
         """The engine above."""
+        self.launches.append(launch)
         argv = (sys.executable, "-c", ENGINE, str(launch.socket), launch.served_name, launch.nonce)
         return EngineCommand(argv, {"PATH": os.defpath})
 

@@ -399,8 +399,8 @@ def test_head_answers_have_no_body(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("text", ["", "unix:", "unix:relative", "/path", "https://h:1", "http://", "ftp://h"])
+@pytest.mark.parametrize("text", ["", "unix:", "unix:relative", "/path", "https://", "http://", "ftp://h"])
 def test_addresses_that_are_none(text: str) -> None:
-    """Only unix:/path and http://host:port are addresses."""
+    """Only unix:/path, http://host:port and https://host:port are addresses."""
     with pytest.raises(ValueError, match="neither"):
         read_address(text)

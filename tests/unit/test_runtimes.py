@@ -1,4 +1,4 @@
-"""The promises of the table of runtimes, of their commands, and of what an engine's end means."""
+"""The promises of runtimes' commands, and of what an engine's end means."""
 
 from __future__ import annotations
 
@@ -9,24 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.resources.errors import CODES, ArchitectureUnsupported, RuntimeUnknown
-from headrace.runtimes import RUNTIMES, EngineEnd, Environment, Launch, choose
+from headrace.resources.errors import CODES
+from headrace.runtimes import RUNTIMES, EngineEnd, Environment, Launch
 from headrace.runtimes.ending import FIXES, classify
-
-
-def test_a_runtime_is_chosen_by_the_models_type() -> None:
-    """Every architecture that the documents name and transformers has is served."""
-    for model_type in ("llama", "gemma2", "gpt_bigcode", "mpt", "phi3", "qwen3_moe", "deepseek_v3", "granitemoe"):
-        assert choose(model_type) == "transformers"
-        assert choose(model_type, "transformers") == "transformers"
-
-
-def test_an_unknown_type_and_an_unknown_runtime_have_their_own_errors() -> None:
-    """What the user asked for decides which of the two is told."""
-    with pytest.raises(ArchitectureUnsupported, match="jais1"):
-        choose("jais1")
-    with pytest.raises(RuntimeUnknown):
-        choose("llama", "vllm-9000")
 
 
 def test_an_engines_command_holds_what_it_needs_and_no_secret_of_ours(

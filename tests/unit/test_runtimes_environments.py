@@ -24,8 +24,9 @@ class Pinned:
     disk_bytes = 1
     model_types: frozenset[str] = frozenset()
 
-    def __init__(self, requirements: str) -> None:
+    def __init__(self, requirements: str, *, complete: bool = False) -> None:
         self.requirements = requirements
+        self.complete = complete
 
     def command(self, launch: Launch, environment: Environment) -> EngineCommand:
         """Not asked for here."""
@@ -48,12 +49,13 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def add_wheel(folder: Path, version: str) -> None:
+def add_wheel(folder: Path, version: str, needs: str = "") -> None:
     """The smallest wheel there can be."""
     info = f"tinypackage-{version}.dist-info"
     with zipfile.ZipFile(folder / f"tinypackage-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tinypackage.py", f"VERSION = {version!r}\n")
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tinypackage\nVersion: {version}\n")
+        needed = f"Requires-Dist: {needs}\n" if needs else ""
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tinypackage\nVersion: {version}\n{needed}")
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -118,6 +120,16 @@ def test_a_failed_installation_says_what_pip_said_and_leaves_nothing(tmp_path: P
     assert "tinypackage==7.7" in raised.value.evidence
     assert TORCH_INDEX_VARIABLE in raised.value.fix
     assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == []
+
+
+def test_where_the_requirements_are_complete_nothing_else_is_looked_for(wheels: Path, tmp_path: Path) -> None:
+    """A package whose own needs cannot be met, or must not be, is installed all the same."""
+    add_wheel(wheels, "3.0", needs="no-such-package")
+    pins = "tinypackage==3.0\n"
+    with pytest.raises(RuntimeInstallFailed):
+        Environments(tmp_path / "runtimes").install(Pinned(pins))
+    Environments(tmp_path / "runtimes").install(Pinned(pins, complete=True))
+    assert Environments(tmp_path / "runtimes").inspect(Pinned(pins)).versions == {"tinypackage": "3.0"}
 
 
 def test_what_a_dead_attempt_left_is_replaced(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_a_full_disk_is_found_before_the_first_byte(tmp_path: Path) -> None:
     with pytest.raises(DiskFull) as caught:
         stage(open_artifacts(str(source)), tmp_path / "cache", ignore)
     assert "8,796,093,022,208 bytes" in caught.value.evidence
-    assert "Nothing was copied" in caught.value.evidence
+    assert "Nothing was written" in caught.value.evidence
     assert left_behind(tmp_path / "cache") == []
 
 

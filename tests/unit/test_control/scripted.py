@@ -46,7 +46,12 @@ class ScriptedChecker:
 
     def __init__(self) -> None:
         self.says: Checked | Exception = Checked(
-            fingerprint="f" * 64, runtime="transformers", max_model_len=4096, memory_bytes=4 * GIB, model_bytes=GIB
+            runtime_reason="Runtime transformers: the only one.",
+            fingerprint="f" * 64,
+            runtime="transformers",
+            max_model_len=4096,
+            memory_bytes=4 * GIB,
+            model_bytes=GIB,
         )
         self.asked = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,10 @@ from headrace.resources.errors import (
 from headrace.resources.models import ModelVersion, ServingSpec
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.resources.nodes import Node
+from headrace.runtimes import RUNTIMES
+from headrace.storage import open_artifacts
+from headrace.weights import inspect, task_of
+from headrace.weights.task import ENCODER_TYPES
 
 GIB = 1 << 30
 NODE = Node(id="local", boot_id="b", memory_bytes=4 * GIB, cores=2, last_seen_at=0.0)
@@ -66,7 +72,7 @@ def _version(folder: Path, fingerprint: str = "", **spec: Any) -> ModelVersion:
 def test_what_is_left_open_is_chosen(folder: Path) -> None:
     """Runtime, context and memory come from the folder; what will not work is warned of."""
     checked = FolderChecker().check(_version(folder), NODE)
-    assert (checked.runtime, checked.max_model_len) == ("transformers", DEFAULT_CONTEXT_TOKENS)
+    assert (checked.runtime in RUNTIMES, checked.max_model_len) == (True, DEFAULT_CONTEXT_TOKENS)
     assert checked.model_bytes == sum(path.stat().st_size for path in folder.iterdir())
     assert checked.memory_bytes > checked.model_bytes
     assert any("chat template" in warning for warning in checked.warnings)
@@ -119,3 +125,63 @@ def test_other_reasons_to_refuse(folder: Path) -> None:
         FolderChecker().check(_version(folder), msgspec.structs.replace(NODE, memory_bytes=GIB // 4))
     with pytest.raises(ArtifactsChanged):
         FolderChecker().check(_version(folder, "0" * 64), NODE)
+
+
+def test_the_runtime_comes_with_its_reason(folder: Path) -> None:
+    """What was chosen, why, and why not the others; what was asked for is taken, or refused with the reason."""
+    checked = FolderChecker().check(_version(folder), NODE)
+    assert checked.runtime_reason.startswith(f"Runtime {checked.runtime}: ")
+    assert "llama in float16" in checked.runtime_reason
+    assert all(f"; not {name}: " in checked.runtime_reason for name in RUNTIMES if name != checked.runtime)
+    asked = FolderChecker().check(_version(folder, runtime="transformers", dtype="float32"), NODE)
+    assert asked.runtime == "transformers"
+    assert "as asked for" in asked.runtime_reason
+
+
+def test_weights_in_float32_are_not_halved_unasked(folder: Path) -> None:
+    """Their own precision is kept, by the runtime that keeps it; asked for 16 bits, the fastest runtime is chosen."""
+    save_file({"model.embed_tokens.weight": np.zeros((10, 8), np.float32)}, folder / "model.safetensors")
+    kept = FolderChecker().check(_version(folder), NODE)
+    assert (kept.runtime, "llama in float32" in kept.runtime_reason) == ("transformers", True)
+    halved = FolderChecker().check(_version(folder, dtype="bfloat16"), NODE)
+    assert halved.runtime == next(name for name in ("openvino", "transformers") if name in RUNTIMES)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "files", "task"),
+    [
+        ("llama", "LlamaForCausalLM", (), "generate"),
+        ("t5", "T5ForConditionalGeneration", (), "generate"),
+        ("gpt2", "GPT2LMHeadModel", (), "generate"),
+        ("bert", "BertModel", (), "embed"),
+        ("bert", "BertLMHeadModel", (), "generate"),
+        ("xlm-roberta", "XLMRobertaForMaskedLM", (), "embed"),
+        ("qwen3", "Qwen3ForCausalLM", ("modules.json",), "embed"),
+    ],
+)
+def test_the_folder_tells_what_its_model_is_for(
+    folder: Path, model_type: str, architecture: str, files: tuple[str, ...], task: str
+) -> None:
+    """By its family and its class, and by the file that sentence-transformers leaves."""
+    (folder / "config.json").write_text(
+        json.dumps(CONFIG | {"model_type": model_type, "architectures": [architecture]})
+    )
+    for name in files:
+        (folder / name).write_text("[]")
+    assert task_of(inspect(open_artifacts(str(folder)))) == task
+
+
+def test_control_and_the_engine_agree_on_what_embeds() -> None:
+    """Neither may import the other, so their lists of encoders are held against each other here."""
+    spec = importlib.util.find_spec("headrace_engines")
+    assert spec is not None
+    [root] = spec.submodule_search_locations or []
+    tree = ast.parse((Path(root) / "transformers" / "kinds.py").read_text())
+    values = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert {name.value for name in ast.walk(values["ENCODER_TYPES"]) if isinstance(name, ast.Constant)} == ENCODER_TYPES

@@ -55,7 +55,7 @@ def test_the_timeline_tells_what_was_chosen_and_measured(world: World) -> None:
     world.deploy()
     asyncio.run(world.until_state("READY"))
     told = {move.state: move.detail for move in world.timeline(world.deployment.id)}
-    assert "runtime transformers" in told["STAGING"] or "Copying" in told["STAGING"]
+    assert "Runtime transformers: the only one." in told["STAGING"] or "Copying" in told["STAGING"]
     assert "4.00 GiB" in told["STARTING"] or "4.00 GiB" in told["PLACING"] or "Replica" in told["STARTING"]
     assert told["READY"] == "First token after 0.10 s, 50.0 tokens/s."
 

@@ -1,0 +1,166 @@
+"""Run by the OpenVINO engine's Python: sequences come, go and are cancelled within one process; what is left behind?
+
+Usage: ``python openvino_lifetimes.py FOLDER SEED``; prints JSON.
+"""
+
+import asyncio
+import gc
+import json
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from headrace_engines.openvino.generator import PipelineGenerator
+from headrace_engines.openvino.loading import load
+from headrace_engines.openvino.messages import Load
+from headrace_engines.openvino.starting import start
+from headrace_engines.serving.fatal import FatalError
+from headrace_engines.serving.generator import (
+    Generation,
+    GenerationFailed,
+    GenerationRequest,
+    Grammar,
+    QueueFull,
+    Sampling,
+)
+
+SEQUENCES = 200
+CONTEXT = 128
+CACHE_BYTES = 6 * 437_760
+"""Six blocks of 32 tokens of SmolLM2 with 8-bit keys and values: one context, and half of a second one."""
+
+GRAMMARS = [Grammar(kind="regex", text="[ab]{2,9}"), Grammar(kind="regex", text="(")]
+
+
+def random_request(dice: random.Random) -> GenerationRequest:
+    """Short or long, greedy or sampled, now and then with a grammar; never more than the context."""
+    prompt = [dice.randrange(100, 40_000) for _ in range(dice.choice([1, 5, 31, 32, 33, 100]))]
+    grammar = dice.choice(GRAMMARS) if dice.random() < 0.1 else None
+    return GenerationRequest(
+        prompt_ids=prompt,
+        max_tokens=dice.choice([1, 3, CONTEXT - len(prompt)]) if dice.random() < 0.3 else dice.randint(1, 6),
+        ignore_eos=grammar is None,
+        sampling=Sampling(temperature=dice.choice([0.0, 1.0]), top_k=dice.choice([0, 5])),
+        grammar=grammar,
+        top_logprobs=dice.choice([None, None, 0]),
+    )
+
+
+async def follow(request: GenerationRequest, generation: Any, patience: int | None, ends: Counter[str]) -> None:
+    """Read until the end, which has to be the right one, or give up after so many tokens."""
+    read = 0
+    try:
+        if patience == 0:
+            generation.cancel()
+        async for event in generation:
+            read += len(event.token_ids)
+            assert len(event.logprobs) == (0 if request.top_logprobs is None else len(event.token_ids))
+            if event.finish_reason is not None:
+                assert request.grammar is not None or read == request.max_tokens
+                ends[event.finish_reason] += 1
+                return
+            if patience is not None and read >= patience:
+                generation.cancel()
+        ends["cancelled"] += 1
+    except GenerationFailed as error:
+        ends[error.code] += 1
+
+
+async def crowd(generator: PipelineGenerator, dice: random.Random) -> Counter[str]:
+    """Everybody, a few at a time; returns how they ended."""
+    ends: Counter[str] = Counter()
+    following: set[asyncio.Task[None]] = set()
+    for _ in range(SEQUENCES):
+        request = random_request(dice)
+        try:
+            generation = generator.submit(request)
+        except QueueFull:
+            ends["refused"] += 1
+            if following:
+                await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+            following = {task for task in following if not task.done()}
+            continue
+        patience = dice.choice([None, None, None, 0, 1, 4])
+        following.add(asyncio.create_task(follow(request, generation, patience, ends)))
+        if dice.random() < 0.5:
+            await asyncio.sleep(0)
+    await asyncio.gather(*following)
+    return ends
+
+
+NOTHING = {"load": [0, 0, 0.0], "open": 0, "tasks": 0, "sequences": 0}
+
+
+def left_behind(generator: PipelineGenerator) -> dict[str, Any]:
+    """What is still there, looked for among all objects of the process."""
+    gc.collect()
+    types = Counter(type(thing) for thing in gc.get_objects())
+    return {
+        "load": list(generator.load()),
+        "open": len(generator._open),
+        "tasks": len(asyncio.all_tasks()) - 1,
+        "sequences": types[Generation],
+    }
+
+
+async def settled(generator: PipelineGenerator) -> dict[str, Any]:
+    """What stays: the two threads need a moment to let go of what was cancelled last."""
+    deadline_s = time.monotonic() + 30
+    while (left := left_behind(generator)) != NOTHING and time.monotonic() < deadline_s:  # noqa: ASYNC110 - nothing tells it
+        await asyncio.sleep(0.01)
+    return left
+
+
+async def last_words(generator: PipelineGenerator, deaths: list[FatalError]) -> dict[str, Any]:
+    """What everybody is told when a step throws: a grammar that nobody looked at does that."""
+    bystander = generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=100, ignore_eos=True))
+    await anext(bystander)
+    generator._grammars.check = lambda grammar: None
+    culprit = generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=1, grammar=GRAMMARS[1]))
+    codes = []
+    for generation in (bystander, culprit):
+        try:
+            async for _ in generation:
+                pass
+        except GenerationFailed as error:
+            codes.append(error.code)
+    try:
+        generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=1))
+    except GenerationFailed as error:
+        codes.append(error.code)
+    return {"codes": codes, "deaths": [death.code for death in deaths], "load": list(generator.load())}
+
+
+async def live(folder: Path, seed: int) -> dict[str, Any]:
+    """All of it."""
+    order = Load(
+        folder=str(folder),
+        dtype="auto",
+        threads=1,
+        max_model_len=CONTEXT,
+        kv_cache_bytes=CACHE_BYTES,
+        max_running=8,
+    )
+    deaths: list[FatalError] = []
+    loop = asyncio.get_running_loop()
+    served = await asyncio.to_thread(start, order, max_waiting=8, loop=loop, on_death=deaths.append)
+    generator = served.generator
+    assert isinstance(generator, PipelineGenerator)
+    ends = await crowd(generator, random.Random(seed))
+    answer: dict[str, Any] = {"ends": ends, "left": await settled(generator)}
+    answer["last words"] = await last_words(generator, deaths)
+    return answer | {"cache_bytes": cache_bytes(order)}
+
+
+def cache_bytes(order: Load) -> list[int]:
+    """What the cache takes, and what its blocks were reckoned to take."""
+    running, _ = load(order)
+    running.add(0, GenerationRequest(prompt_ids=[1], max_tokens=1))
+    running.step()
+    return [running._pipeline.get_metrics().kv_cache_size_in_bytes, CACHE_BYTES]
+
+
+print(json.dumps(asyncio.run(live(Path(sys.argv[1]), int(sys.argv[2])))), flush=True)

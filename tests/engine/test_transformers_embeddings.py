@@ -1,0 +1,39 @@
+"""Encoders, and what sentence-transformers writes, are served as embedding models."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_process import run_in_engine_environment
+
+PROGRAM = Path(__file__).parent / "embedding_answers.py"
+
+ENCODERS = ["bert", "distilbert", "modernbert", "mpnet", "roberta", "xlm-roberta"]
+SENTENCE_FOLDERS = ["bert-cls", "bert-lasttoken", "bert-mean", "qwen3-lasttoken"]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All of them, from one process."""
+    answers: dict[str, Any] = run_in_engine_environment(PROGRAM, str(tmp_path_factory.mktemp("tiny")))
+    return answers
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *SENTENCE_FOLDERS])
+def test_vectors_are_those_of_a_plain_computation(answers: dict[str, Any], name: str) -> None:
+    """Each input alone through transformers, pooled as the folder says: the same, however requests are put together."""
+    answer = answers[name]
+    assert (answer["generates"], answer["dimensions"], answer["left"]) == (False, 32, 0)
+    assert max(answer["together"], answer["apart"]) < 1e-4
+
+
+def test_the_longest_input_is_what_the_folder_says(answers: dict[str, Any]) -> None:
+    """RoBERTa's table of positions begins after the padding token; sentence-transformers states a length."""
+    stated = [answers[name]["max_input_tokens"] for name in ("bert", "roberta", "bert-cls")]
+    assert stated == [256, 254, 64]
+
+
+def test_a_module_that_is_not_known_is_refused_by_name(answers: dict[str, Any]) -> None:
+    """A vector that lacks a step would be wrong without a sign of it."""
+    assert answers["dense"]["code"] == "ENGINE_UNSUPPORTED_ARCHITECTURE"
+    assert "Dense" in answers["dense"]["message"]

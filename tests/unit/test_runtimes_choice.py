@@ -1,0 +1,183 @@
+"""The promises of the choice of a runtime: the whole table, and what holds for every model and machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.resources.assignments import RuntimeReport
+from headrace.resources.errors import ArchitectureUnsupported, HeadraceError, RuntimeUnknown, RuntimeUnsuitable
+from headrace.resources.models import Dtype, Task
+from headrace.resources.nodes import Node
+from headrace.runtimes import RUNTIMES, MachineFacts, ModelFacts, Runtime, choose, facts_of, machine_of
+from headrace.runtimes.choice import TABLE, Device
+
+
+class Known:
+    """What the table asks of a runtime."""
+
+    def __init__(self, name: str, *model_types: str, disk_bytes: int = 0) -> None:
+        self.name = name
+        self.model_types = frozenset(model_types)
+        self.disk_bytes = disk_bytes
+
+
+THREE: Mapping[str, Runtime] = {
+    "openvino": Known("openvino", "llama", "gemma", disk_bytes=300_000_000),  # type: ignore[dict-item]
+    "vllm": Known("vllm", "llama", "exaone", disk_bytes=6_000_000_000),  # type: ignore[dict-item]
+    "transformers": Known("transformers", "llama", "gemma", "mpt", "bert", disk_bytes=2_500_000_000),  # type: ignore[dict-item]
+}
+ALL = frozenset(THREE)
+
+
+@pytest.mark.parametrize(
+    ("device", "model_type", "task", "wanted", "stored", "chosen"),
+    [
+        ("cpu", "llama", "generate", "auto", "bfloat16", "openvino"),
+        ("cpu", "llama", "generate", "auto", "float16", "openvino"),
+        ("cpu", "llama", "generate", "bfloat16", "float32", "openvino"),
+        ("cpu", "llama", "generate", "float16", "", "openvino"),
+        ("cpu", "llama", "generate", "auto", "float32", "transformers"),
+        ("cpu", "llama", "generate", "auto", "", "transformers"),
+        ("cpu", "llama", "generate", "float32", "bfloat16", "transformers"),
+        ("cpu", "gemma", "generate", "auto", "bfloat16", "openvino"),
+        ("cpu", "mpt", "generate", "auto", "bfloat16", "transformers"),
+        ("cpu", "exaone", "generate", "auto", "bfloat16", "vllm"),
+        ("cpu", "bert", "embed", "auto", "float32", "transformers"),
+        ("cpu", "llama", "embed", "auto", "bfloat16", "transformers"),
+        ("cuda", "llama", "generate", "auto", "bfloat16", "vllm"),
+        ("cuda", "llama", "generate", "float32", "bfloat16", "vllm"),
+        ("cuda", "llama", "generate", "auto", "float32", "transformers"),
+        ("cuda", "gemma", "generate", "auto", "bfloat16", "transformers"),
+        ("cuda", "bert", "embed", "auto", "float32", "transformers"),
+    ],
+)
+def test_the_table(device: Device, model_type: str, task: Task, wanted: Dtype, stored: str, chosen: str) -> None:
+    """Architecture, task, precision and device decide; what is installed does not."""
+    model = ModelFacts(model_type=model_type, task=task, wanted=wanted, stored=stored)
+    for installed in (frozenset[str](), ALL, frozenset({"transformers"})):
+        assert choose(model, MachineFacts(device=device, installed=installed), runtimes=THREE).runtime == chosen
+
+
+def test_the_reason_is_a_sentence_for_a_person() -> None:
+    """It names the runtime, why it, why not the others, and what is still to be installed."""
+    model = ModelFacts(model_type="llama", stored="bfloat16")
+    ready = choose(model, MachineFacts(installed=ALL), runtimes=THREE)
+    assert ready.sentence == (
+        "Runtime openvino: the fastest on a CPU for llama in bfloat16; "
+        "not transformers: slower, at 32 requests at once less than half as fast; "
+        "not vllm: on a CPU it is slower, and takes half a minute or more to start."
+    )
+    fresh = choose(model, MachineFacts(), runtimes=THREE)
+    assert "in bfloat16 (to be installed, with 0.3 GB of disk); not" in fresh.sentence
+    full = choose(ModelFacts(model_type="llama", stored="float32"), MachineFacts(installed=ALL), runtimes=THREE)
+    assert "not openvino: it would turn the float32 weights into 16-bit ones (ask for that with" in full.sentence
+
+
+def test_what_the_user_asks_for_goes_before_the_table() -> None:
+    """vLLM on a CPU, OpenVINO beside a GPU: chosen when asked for, and the reason says what the table had said."""
+    model = ModelFacts(model_type="llama", stored="bfloat16")
+    asked = choose(model, MachineFacts(installed=ALL), "vllm", THREE)
+    assert (asked.runtime, asked.rejected) == ("vllm", ())
+    assert asked.reason.startswith("as asked for, not openvino, the fastest on a CPU")
+    assert choose(model, MachineFacts(device="cuda", installed=ALL), "openvino", THREE).runtime == "openvino"
+    assert choose(model, MachineFacts(installed=ALL), "openvino", THREE).reason == (
+        "as asked for; the fastest on a CPU for llama in bfloat16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "model", "error", "evidence"),
+    [
+        ("openvino", ModelFacts(model_type="mpt"), ArchitectureUnsupported, "architecture mpt"),
+        ("openvino", ModelFacts(model_type="llama", wanted="float32"), RuntimeUnsuitable, "compute in float32"),
+        ("openvino", ModelFacts(model_type="llama", stored="float32"), RuntimeUnsuitable, "16-bit dtype"),
+        ("vllm", ModelFacts(model_type="llama", task="embed"), RuntimeUnsuitable, "no embeddings"),
+        ("transformers", ModelFacts(model_type="llama", quantisation="gptq"), RuntimeUnsuitable, "gptq"),
+        ("abacus", ModelFacts(model_type="llama"), RuntimeUnknown, ""),
+        ("", ModelFacts(model_type="jais1"), ArchitectureUnsupported, "architecture jais1"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_reason(
+    asked_for: str, model: ModelFacts, error: type[HeadraceError], evidence: str
+) -> None:
+    """The error tells an unknown name, an unknown architecture and everything else apart."""
+    with pytest.raises(error) as raised:
+        choose(model, MachineFacts(), asked_for, THREE)
+    assert evidence in raised.value.evidence
+    assert raised.value.fix
+
+
+@given(
+    st.builds(
+        ModelFacts,
+        model_type=st.sampled_from(["llama", "gemma", "mpt", "exaone", "bert", "unheard_of"]),
+        task=st.sampled_from(get_args(Task)),
+        wanted=st.sampled_from(get_args(Dtype)),
+        stored=st.sampled_from(["", "bfloat16", "float16", "float32", "float64", "f8_e4m3"]),
+        quantisation=st.sampled_from([None, "gptq"]),
+    ),
+    st.builds(MachineFacts, device=st.sampled_from(get_args(Device)), installed=st.frozensets(st.sampled_from([*ALL]))),
+    st.sampled_from(["", *ALL]),
+    st.sets(st.sampled_from([*ALL]), min_size=1),
+)
+def test_a_choice_can_serve_and_every_other_one_has_its_reason(
+    model: ModelFacts, machine: MachineFacts, asked_for: str, there: set[str]
+) -> None:
+    """Whatever the facts: never a runtime that cannot, every runtime accounted for, and a refusal with evidence."""
+    runtimes = {name: runtime for name, runtime in THREE.items() if name in there | {asked_for} - {""}}
+    able = []
+    for name in runtimes:
+        with contextlib.suppress(ArchitectureUnsupported, RuntimeUnsuitable):
+            able.append(choose(model, machine, name, runtimes).runtime)
+    if not (able if not asked_for else asked_for in able):
+        with pytest.raises((ArchitectureUnsupported, RuntimeUnsuitable)) as raised:
+            choose(model, machine, asked_for, runtimes)
+        assert raised.value.evidence
+        return
+    choice = choose(model, machine, asked_for, runtimes)
+    assert choice.runtime in able
+    [line] = [one for one in TABLE if (one.runtime, one.device) == (choice.runtime, machine.device)]
+    assert model.model_type in runtimes[choice.runtime].model_types
+    assert model.task in line.tasks
+    assert line.precisions is None or model.precision in line.precisions
+    assert not line.halves or model.wanted != "auto" or model.stored in {"bfloat16", "float16"}
+    assert model.quantisation is None
+    assert choice.reason
+    if asked_for:
+        assert choice.runtime == asked_for
+    else:
+        assert {choice.runtime, *(name for name, _ in choice.rejected)} == set(runtimes)
+        assert all(why for _, why in choice.rejected)
+
+
+def test_the_table_has_every_runtime_on_every_device() -> None:
+    """No runtime that is registered is left without a line, and all but a device's first say what is against them."""
+    for device in get_args(Device):
+        lines = [line for line in TABLE if line.device == device]
+        assert set(RUNTIMES) <= {line.runtime for line in lines}
+        assert [bool(line.but) for line in lines] == [False, *[True] * (len(lines) - 1)]
+
+
+def test_every_architecture_that_the_documents_name_is_served() -> None:
+    """By some runtime, on a CPU."""
+    for model_type in ("llama", "gemma2", "gpt_bigcode", "mpt", "phi3", "qwen3_moe", "deepseek_v3", "granitemoe"):
+        assert choose(ModelFacts(model_type=model_type, stored="bfloat16"), MachineFacts()).runtime in RUNTIMES
+
+
+def test_facts_are_read_from_headers_and_reports() -> None:
+    """Most of the bytes decide the precision; a GPU in the report makes the machine one with CUDA."""
+    facts = facts_of("llama", {"F32": 10, "BF16": 1000})
+    assert (facts.stored, facts.precision) == ("bfloat16", "bfloat16")
+    assert facts_of("llama", {"F32": 10}, wanted="float16").precision == "float16"
+    assert facts_of("llama", {}).stored == ""
+    runtimes = (RuntimeReport(name="vllm", installed=False), RuntimeReport(name="openvino", installed=True))
+    node = Node(id="n", boot_id="b", memory_bytes=1, cores=1, runtimes=runtimes, last_seen_at=0.0)
+    assert machine_of(node) == MachineFacts(device="cpu", installed=frozenset({"openvino"}))
+    gpu = Node(id="n", boot_id="b", memory_bytes=1, cores=1, hardware={"gpus": [{"name": "L4"}]}, last_seen_at=0.0)
+    assert machine_of(gpu).device == "cuda"

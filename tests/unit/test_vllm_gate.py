@@ -1,0 +1,325 @@
+"""The promises of the gate before vLLM's server, kept with a stand-in for that server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from headrace_engines.vllm import gate
+from headrace_engines.vllm.gate import Gate
+
+MAX_MODEL_LEN = 100
+TEMPLATE_TOKENS = 7
+
+
+class Server:
+    """Answers on vLLM's routes as vLLM does; a token is a word."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.questions = 0
+        self.arrived = asyncio.Event()
+        self.going_on = asyncio.Event()
+        self.app = Starlette(
+            routes=[
+                Route("/health", lambda _: Response(status_code=200)),
+                Route("/collective_rpc", lambda _: Response("done"), methods=["POST"]),
+                Route("/tokenize", self.tokenize, methods=["POST"]),
+                Route("/v1/completions", self.generate, methods=["POST"]),
+                Route("/v1/chat/completions", self.generate, methods=["POST"]),
+            ]
+        )
+
+    async def tokenize(self, request: Request) -> Response:
+        """Count words, and the template's own tokens."""
+        self.questions += 1
+        asked = await request.json()
+        chat = sum(len(str(message["content"]).split()) for message in asked.get("messages", []))
+        count = len(asked["prompt"].split()) if "prompt" in asked else chat + TEMPLATE_TOKENS
+        return JSONResponse({"count": count, "max_model_len": MAX_MODEL_LEN, "tokens": [0] * count})
+
+    async def generate(self, request: Request) -> Response:
+        """What was asked, back; as a stream, as a failure, or late, where the prompt says so."""
+        asked = await request.json()
+        self.seen.append(asked)
+        if asked.get("prompt") == "late":
+            self.arrived.set()
+            await self.going_on.wait()
+        if asked.get("prompt") == "wrong":
+            said = {"message": "Too hot.", "type": "BadRequestError", "param": "body.temperature", "code": 400}
+            return JSONResponse({"error": said}, 400)
+        if asked.get("prompt") == "broken":
+            return Response("Internal Server Error", 500)
+        if asked.get("stream"):
+            return StreamingResponse(_events(), media_type="text/event-stream")
+        return JSONResponse(asked)
+
+
+async def _events() -> AsyncIterator[bytes]:
+    for number in range(3):
+        yield f"data: {number}\n\n".encode()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A stand-in of vLLM's server; the gate's token is `tok`."""
+    monkeypatch.setenv(gate.TOKEN_VARIABLE, "tok")
+    return Server()
+
+
+def ask(server: Server, method: str, path: str, body: Any = None, *, token: str | None = "tok") -> httpx.Response:
+    """One request through a new gate."""
+
+    async def asked() -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(Gate(server.app)), base_url="http://engine", headers=headers
+        ) as client:
+            return await client.request(method, path, json=body)
+
+    return asyncio.run(asked())
+
+
+def complete(server: Server, prompt: Any = "one two", **parameters: Any) -> httpx.Response:
+    """One completion."""
+    return ask(server, "POST", "/v1/completions", {"model": "m", "prompt": prompt} | parameters)
+
+
+def chat(server: Server, messages: Any, **parameters: Any) -> httpx.Response:
+    """One chat."""
+    return ask(server, "POST", "/v1/chat/completions", {"model": "m", "messages": messages} | parameters)
+
+
+def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
+    """An error in OpenAI's shape."""
+    assert response.status_code == status, response.text
+    said = response.json()["error"]
+    assert said.keys() == {"message", "type", "param", "code"}
+    return said
+
+
+def test_without_the_token_only_health_answers(server: Server) -> None:
+    """Also paths that do not exist ask for it, so that nobody can map them."""
+    assert ask(server, "GET", "/health", token=None).status_code == 200
+    for path in ("/v1/completions", "/collective_rpc", "/nope"):
+        for token in (None, "wrong", "tok "):
+            assert error(ask(server, "POST", path, {}, token=token), 401)["code"] == "invalid_api_key"
+    assert server.seen == []
+
+
+def test_without_a_token_of_its_own_nothing_is_served(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty token is none."""
+    monkeypatch.setenv(gate.TOKEN_VARIABLE, "")
+    with pytest.raises(KeyError):
+        Gate(server.app)
+
+
+def test_only_the_allowed_routes_are_let_through(server: Server) -> None:
+    """What vLLM has for its operators is not there for anybody."""
+    error(ask(server, "POST", "/collective_rpc", {}), 404)
+    error(ask(server, "GET", "/v1/completions"), 405)
+
+    async def websocket() -> list[dict[str, Any]]:
+        sent = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await Gate(server.app)({"type": "websocket", "path": "/v1/realtime", "headers": []}, None, send)  # type: ignore[arg-type]
+        return sent
+
+    assert asyncio.run(websocket()) == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "param", "code"),
+    [
+        ({"frobnicate": 1}, "frobnicate", "unknown_parameter"),
+        ({"watermarking": True}, "watermarking", "unknown_parameter"),
+        ({"vllm_xargs": {"a": 1}}, "vllm_xargs", "unknown_parameter"),
+        ({"kv_transfer_params": {}}, "kv_transfer_params", "unknown_parameter"),
+        ({"best_of": 2}, "best_of", "unsupported_parameter"),
+        ({"use_beam_search": True}, "use_beam_search", "unsupported_parameter"),
+        ({"temperature": -1}, "temperature", "invalid_value"),
+        ({"max_tokens": "x"}, "max_tokens", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+    ],
+)
+def test_what_vllm_would_ignore_is_refused_by_name(
+    server: Server, parameters: dict[str, Any], param: str, code: str
+) -> None:
+    """With 400 and the parameter's name; vLLM is not asked."""
+    said = error(complete(server, **parameters))
+    assert (said["param"], said["code"]) == (param, code)
+    assert server.seen == []
+
+
+def test_what_vllm_honours_reaches_it_and_what_makes_no_difference_does_not(server: Server) -> None:
+    """Its own parameters too; identities of requests are not the client's to give."""
+    honoured = {"n": 2, "logit_bias": {"5": 1.0}, "min_tokens": 1, "allowed_token_ids": [5], "ignore_eos": True}
+    assert complete(server, **honoured, user="u", request_id="mine", priority=3, best_of=1, seed=None).json() == {
+        "model": "m",
+        "prompt": "one two",
+        **honoured,
+    }
+    assert complete(server, guided_choice=["yes", "no"]).json()["structured_outputs"] == {"choice": ["yes", "no"]}
+
+
+def test_tools_need_a_model_whose_calls_can_be_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a parser they are refused in words for a client, not in vLLM's, which name options of its command."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    messages = [{"role": "user", "content": "hi"}]
+    assert error(chat(server, messages, tools=tools))["param"] == "tools"
+    assert chat(server, messages, tools=tools, tool_choice="none").status_code == 200
+    monkeypatch.setattr("sys.argv", ["server", "--tool-call-parser", "hermes"])
+    assert chat(server, messages, tools=tools).json()["tools"] == tools
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([{"role": "alien", "content": "x"}], "messages[0].role"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/x"}}]}], None),
+        ([{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "file:///etc/passwd"}}]}], None),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": "http://10.0.0.1/x"}]}], None),
+    ],
+)
+def test_messages_that_vllm_would_take_and_should_not_are_refused(
+    server: Server, messages: list[Any], param: str | None
+) -> None:
+    """A role that no template knows; media that it would fetch from inside our network."""
+    assert error(chat(server, messages))["param"] == (param or "messages[0].content[0]")
+    assert server.seen == []
+
+
+def test_media_inside_the_request_are_vllms_to_judge(server: Server) -> None:
+    """Whether the model takes images, it knows."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    content = [{"type": "text", "text": "what"}, image]
+    assert (
+        chat(server, [{"role": "user", "content": content}], max_tokens=1).json()["messages"][0]["content"] == content
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "excess"),
+    [
+        ("word " * 50, 50, 0),
+        ("word " * 50, 51, 1),
+        ("word " * 101, None, 2),
+        ([1] * 60, 50, 10),
+        (["word", "word " * 99], 5, 4),
+        ([[1], [1] * 70], 40, 10),
+    ],
+)
+def test_what_does_not_fit_the_context_is_refused_with_the_excess(
+    server: Server, prompt: Any, max_tokens: int | None, excess: int
+) -> None:
+    """vLLM would shorten the completion without a word; the longest prompt counts."""
+    said = complete(server, prompt, **({"max_tokens": max_tokens} if max_tokens else {}))
+    if not excess:
+        assert said.status_code == 200
+        return
+    assert error(said)["code"] == "context_length_exceeded"
+    assert f": {excess} too many." in said.json()["error"]["message"]
+    assert said.json()["error"]["param"] == ("max_tokens" if max_tokens else "prompt")
+
+
+def test_a_chats_template_counts_too(server: Server) -> None:
+    """Its tokens are measured once; a short request is not counted at all."""
+    fits = [{"role": "user", "content": "word " * 43}]
+    assert chat(server, fits, max_completion_tokens=50).status_code == 200
+    said = error(chat(server, fits, max_completion_tokens=51))
+    assert said["param"] == "max_completion_tokens"
+    assert ": 1 too many." in said["message"]
+    before = server.questions
+    assert complete(server, "x", max_tokens=1).status_code == 200
+    assert server.questions == before + 1  # a new gate's one measurement
+
+
+def test_vllms_own_refusals_are_told_in_our_shape(server: Server) -> None:
+    """Type, parameter and code are as with our other engines; a body that is no error of its own is its message."""
+    said = error(complete(server, "wrong"))
+    assert said == {
+        "message": "Too hot.",
+        "type": "invalid_request_error",
+        "param": "temperature",
+        "code": "invalid_value",
+    }
+    assert error(complete(server, "broken"), 500)["message"] == "Internal Server Error"
+    assert error(ask(server, "POST", "/tokenize", {"prompt": "x", "y": 1}))["param"] == "y"
+
+
+def test_a_stream_is_passed_on_event_by_event(server: Server) -> None:
+    """Nothing is gathered, and the end of the connection still reaches vLLM."""
+
+    async def asked() -> tuple[list[Any], list[str]]:
+        body = json.dumps({"model": "m", "prompt": "x", "stream": True, "max_tokens": 1}).encode()
+        inbox = [
+            {"type": "http.request", "body": body[:10], "more_body": True},
+            {"type": "http.request", "body": body[10:], "more_body": False},
+        ]
+        sent: list[Any] = []
+        asked_for: list[str] = []
+
+        async def receive() -> Any:
+            asked_for.append("event")
+            return inbox.pop(0) if inbox else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"authorization", b"Bearer tok"), (b"transfer-encoding", b"chunked")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+        await Gate(_Echo())(scope, receive, send)
+        return sent, asked_for
+
+    class _Echo:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] == "/tokenize":
+                await JSONResponse({"count": 1, "max_model_len": MAX_MODEL_LEN})(scope, receive, send)
+                return
+            assert not [name for name, _ in scope["headers"] if name == b"transfer-encoding"]
+            request = await receive()
+            assert json.loads(request["body"])["prompt"] == "x"
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+            await send({"type": "http.response.body", "body": b"data: 2\n\n", "more_body": True})
+            assert (await receive())["type"] == "http.disconnect"
+
+    sent, asked_for = asyncio.run(asked())
+    assert [message.get("body") for message in sent] == [None, b"data: 1\n\n", b"data: 2\n\n"]
+    assert len(asked_for) == 3
+
+
+def test_beyond_its_places_a_request_is_refused_with_a_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429, and the place is free again once its request has ended."""
+    monkeypatch.setattr(gate, "MAX_OPEN", 1)
+
+    async def asked() -> tuple[httpx.Response, httpx.Response, httpx.Response]:
+        server.arrived, server.going_on = asyncio.Event(), asyncio.Event()
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(Gate(server.app)),
+            base_url="http://engine",
+            headers={"Authorization": "Bearer tok"},
+        ) as client:
+            body = {"model": "m", "prompt": "late", "max_tokens": 1}
+            first = asyncio.create_task(client.post("/v1/completions", json=body))
+            await server.arrived.wait()
+            second = await client.post("/v1/completions", json=body)
+            server.going_on.set()
+            return await first, second, await client.post("/v1/completions", json=body)
+
+    first, second, third = asyncio.run(asked())
+    assert (first.status_code, third.status_code) == (200, 200)
+    assert error(second, 429)["code"] == "queue_full"
+    assert int(second.headers["retry-after"]) > 0
