@@ -51,8 +51,12 @@ class Report:
         """Add a goal's line."""
         self.goals.append(Goal(goal, measured, met))
 
-    def finish(self) -> None:
-        """Print everything and write ``bench/results/NAME.json``."""
+    def finish(self, *, keep: bool = True) -> None:
+        """Print everything and write ``bench/results/NAME.json``.
+
+        Args:
+            keep: False for a run of parts, which must not replace the whole.
+        """
         console = Console(width=140)
         table = Table(*self.columns, title=f"bench-{self.name}")
         for row in self.rows:
@@ -61,6 +65,8 @@ class Report:
         for goal in self.goals:
             met = {True: "met", False: "NOT met", None: "reported"}[goal.met]
             print(f"{goal.goal} | {goal.measured} | {met}")
+        if not keep:
+            return
         RESULTS.mkdir(exist_ok=True)
         content = {
             "name": self.name,

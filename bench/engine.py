@@ -1,0 +1,248 @@
+"""Which engine serves text fastest on two cores, what the gateway and the shell cost, and what bounds them.
+
+SmolLM2-135M in bfloat16, 64 tokens that cannot end early. Each of ours through the whole gateway and asked directly;
+beside them vLLM's own server, `transformers serve`, the OpenVINO pipeline and `model.generate` as libraries. All of
+them are up at once and take turns, so that a slow minute of the machine is everybody's; read the ratios.
+
+    make bench-engine                                   # everything: about an hour
+    make bench-engine ARGUMENTS="--quick"               # one round of the small loads
+    make bench-engine ARGUMENTS="--engines openvino,vllm --only short"
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import uvloop
+
+from engine_client import Measured, Prompts, disturbed, replay
+from engine_contenders import Contender, library, ours, transformers_serve, vllm_by_hand
+from report import Report, median
+
+DEFAULT_CPU_ENGINE = "openvino"
+TOKENS = 64
+SHORT, LONG = 30, 1500
+TRACE_REQUESTS, TRACE_STRETCH = 200, 3.0
+"""The trace's own minute asks 3.3 requests and 770 tokens of two cores each second: it is given three minutes."""
+QUIET_STREAMS, QUIET_TOKENS, ARRIVALS, ARRIVAL_EVERY_S = 4, 400, 8, 1.0
+GOAL_AGAINST_VLLM = {1: 1.5, 8: 1.2, 32: 0.95, 128: None}
+GOAL_GATEWAY, GOAL_SHELL, GOAL_READY_S, GOAL_DISTURBED = 0.95, 0.85, 10, 3.0
+
+
+class Scenario(NamedTuple):
+    """One load, given to everyone in turn.
+
+    Attributes:
+        prompt_tokens: Length of each prompt, about.
+        concurrency: Requests at a time.
+        requests: Requests in all, in each round.
+        rounds: How often everyone's turn comes.
+    """
+
+    prompt_tokens: int
+    concurrency: int
+    requests: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        """In the table."""
+        return f"{self.prompt_tokens} tokens, {self.concurrency} at once"
+
+
+SCENARIOS = {
+    "short": [
+        Scenario(SHORT, 1, 4, 5),
+        Scenario(SHORT, 8, 24, 3),
+        Scenario(SHORT, 32, 96, 3),
+        Scenario(SHORT, 128, 256, 2),
+    ],
+    "long": [Scenario(LONG, 1, 3, 3), Scenario(LONG, 8, 16, 2), Scenario(LONG, 32, 32, 1), Scenario(LONG, 128, 128, 1)],
+}
+QUICK = {"short": [Scenario(SHORT, 1, 2, 1), Scenario(SHORT, 8, 8, 1)], "long": [Scenario(LONG, 1, 1, 1)]}
+PARTS = ("short", "long", "disturbed", "trace")
+ENGINES = ("openvino", "transformers", "vllm")
+
+Speeds = dict[tuple[str, int, int], float]
+"""Tokens/s by contender, prompt length and concurrency."""
+
+
+class Bench:
+    """One run over everyone who takes part."""
+
+    def __init__(self, contenders: Sequence[Contender], *, quick: bool) -> None:
+        self._contenders = contenders
+        self._quick = quick
+        self._prompts = Prompts(seed=2026)
+        self.speeds: Speeds = {}
+        self.report = Report(
+            "engine", ("load", "who", "tokens/s", "first p50 ms", "p99 ms", "between p50 ms", "p99 ms")
+        )
+
+    async def warm(self) -> None:
+        """What is made on first use is there before anything is measured."""
+        for contender in self._contenders:
+            await contender.run(self._prompts.jobs(8, SHORT, 8), 8)
+
+    async def load(self, scenario: Scenario) -> None:
+        """One scenario, everyone in turn, round by round."""
+        measured: dict[str, list[Measured]] = {contender.name: [] for contender in self._contenders}
+        for _ in range(scenario.rounds):
+            for contender in self._contenders:
+                jobs = self._prompts.jobs(scenario.requests, scenario.prompt_tokens, TOKENS)
+                measured[contender.name].append(await contender.run(jobs, scenario.concurrency))
+        for name, rounds in measured.items():
+            speed = median([each.tokens_per_s for each in rounds])
+            self.speeds[name, scenario.prompt_tokens, scenario.concurrency] = speed
+            self._row(scenario.name, name, rounds, speed)
+
+    def _row(self, load: str, who: str, rounds: Sequence[Measured], speed: float) -> None:
+        together = Measured(1.0, [answer for each in rounds for answer in each.answers])
+        if together.answers:
+            times = [f"{value:.0f}" for share in (0.5, 0.99) for value in [together.first_ms(share)]]
+            times += [f"{value:.1f}" for share in (0.5, 0.99) for value in [together.gap_ms(share)]]
+        else:
+            times = [""] * 4
+        self.report.row(load, who, f"{speed:.0f}", *times)
+
+    async def disturb(self) -> None:
+        """What long prompts that arrive do to streams that are being read."""
+        for contender in self._contenders:
+            if contender.server is None:
+                continue
+            gaps = {}
+            for kind, arrivals in (("quiet", 0), ("while long prompts arrive", ARRIVALS)):
+                measured = await disturbed(
+                    contender.server,
+                    self._prompts.jobs(QUIET_STREAMS, SHORT, QUIET_TOKENS),
+                    self._prompts.jobs(arrivals, LONG, 1),
+                    ARRIVAL_EVERY_S,
+                )
+                gaps[kind] = measured.gap_ms(0.99)
+                self._row(f"{QUIET_STREAMS} streams, {kind}", contender.name, [measured], measured.tokens_per_s)
+            quiet, loud = gaps.values()
+            ours_by_default = contender.name == f"{DEFAULT_CPU_ENGINE}, direct"
+            self.report.goal(
+                f"{contender.name}: p99 between tokens while long prompts arrive <= {GOAL_DISTURBED:.0f} x quiet",
+                f"{loud:.0f} / {quiet:.0f} ms = {loud / quiet:.2f}",
+                loud / quiet <= GOAL_DISTURBED if ours_by_default else None,
+            )
+
+    async def trace(self) -> None:
+        """The beginning of a real day's traffic."""
+        jobs = self._prompts.trace(20 if self._quick else TRACE_REQUESTS, TRACE_STRETCH)
+        for contender in self._contenders:
+            if contender.server is not None and not contender.name.endswith("direct"):
+                measured = await replay(contender.server, jobs)
+                self._row(f"trace, {len(jobs)} requests", contender.name, [measured], measured.tokens_per_s)
+
+    def costs(self) -> None:
+        """Memory, readiness, disk."""
+        for contender in self._contenders:
+            self.report.row(
+                "what it costs",
+                contender.name,
+                "",
+                f"ready {contender.facts.ready_s:.1f} s",
+                f"{contender.resident_mb():.0f} MB PSS",
+                f"{contender.facts.install_bytes / 1e9:.2f} GB disk",
+                "",
+            )
+            if contender.name == f"{DEFAULT_CPU_ENGINE}, direct":
+                ready_s = contender.facts.ready_s
+                self.report.goal(f"ready in under {GOAL_READY_S} s", f"{ready_s:.1f} s", ready_s < GOAL_READY_S)
+
+    def compare(self) -> None:
+        """The ratios that the goals are about."""
+        default = f"{DEFAULT_CPU_ENGINE}, gateway"
+        for concurrency, wanted in GOAL_AGAINST_VLLM.items():
+            self._ratio(default, "vLLM's own server", concurrency, wanted)
+        for engine in ENGINES:
+            for concurrency in GOAL_AGAINST_VLLM:
+                self._ratio(f"{engine}, gateway", f"{engine}, direct", concurrency, GOAL_GATEWAY)
+        for concurrency in GOAL_AGAINST_VLLM:
+            self._ratio(f"{DEFAULT_CPU_ENGINE}, direct", "OpenVINO pipeline", concurrency, GOAL_SHELL)
+            self._ratio("transformers, direct", "model.generate", concurrency, None)
+            self._ratio("transformers, direct", "transformers serve", concurrency, None)
+
+    def _ratio(self, who: str, against: str, concurrency: int, wanted: float | None) -> None:
+        for prompt_tokens in (SHORT, LONG):
+            mine = self.speeds.get((who, prompt_tokens, concurrency))
+            theirs = self.speeds.get((against, prompt_tokens, concurrency))
+            if mine is None or theirs is None:
+                continue
+            goal = wanted if prompt_tokens == SHORT else None
+            self.report.goal(
+                f"{who} / {against}, {prompt_tokens} tokens, {concurrency} at once" + (f" >= {goal}" if goal else ""),
+                f"{mine:.0f} / {theirs:.0f} = {mine / theirs:.2f}",
+                None if goal is None else mine / theirs >= goal,
+            )
+
+
+def entrants(names: Sequence[str], scratch: Path) -> list[Callable[[], AbstractContextManager[list[Contender]]]]:
+    """Everyone who takes part when these engines do, each not yet started."""
+    model = Path(os.environ["HEADRACE_TEST_MODEL"])
+    bare: dict[str, list[Callable[[], AbstractContextManager[list[Contender]]]]] = {
+        "openvino": [
+            lambda: library(
+                "OpenVINO pipeline",
+                "offline_openvino.py",
+                "HEADRACE_TEST_OPENVINO_PYTHON",
+                Path(os.environ["HEADRACE_TEST_OPENVINO_MODEL"]),
+                scratch,
+            )
+        ],
+        "transformers": [
+            partial(transformers_serve, model, scratch),
+            partial(library, "model.generate", "offline_generate.py", "HEADRACE_TEST_ENGINE_PYTHON", model, scratch),
+        ],
+        "vllm": [partial(vllm_by_hand, model, scratch)],
+    }
+    return [start for name in names for start in (partial(ours, name, model, scratch), *bare[name])]
+
+
+async def measure(bench: Bench, parts: Sequence[str], *, quick: bool) -> None:
+    """Every part that was asked for."""
+    await bench.warm()
+    for part in parts:
+        for scenario in (QUICK if quick else SCENARIOS).get(part, ()):
+            await bench.load(scenario)
+    if "disturbed" in parts:
+        await bench.disturb()
+    if "trace" in parts:
+        await bench.trace()
+
+
+def main() -> None:
+    """Start everyone, measure, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", default=",".join(ENGINES), help="which, separated by commas")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"which of {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="one round of the small loads, to see that it works")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hr-bench-") as scratch, contextlib.ExitStack() as stack:
+        contenders = []
+        for start in entrants(arguments.engines.split(","), Path(scratch)):
+            contenders += stack.enter_context(start())
+        bench = Bench(contenders, quick=arguments.quick)
+        uvloop.run(measure(bench, arguments.only.split(","), quick=arguments.quick))
+        bench.costs()
+        bench.compare()
+    whole = (
+        not arguments.quick
+        and {*arguments.only.split(",")} == {*PARTS}
+        and {*arguments.engines.split(",")} == {*ENGINES}
+    )
+    bench.report.finish(keep=whole)
+
+
+if __name__ == "__main__":
+    main()
