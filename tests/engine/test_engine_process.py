@@ -37,20 +37,33 @@ def test_health_turns_200_only_after_a_token(name: str) -> None:
         assert engine.chat("Hi", max_tokens=1)["usage"]["completion_tokens"] == 1
 
 
-def test_a_stream_that_is_hung_up_frees_its_place(engine: EngineProcess) -> None:
-    """Work for nobody stops at the next step, thousands of tokens before its end."""
-    engine.wait_idle()
-    aborted = engine.metric("vllm:request_success_total", finished_reason="abort")
+def hang_up_on_a_long_stream(engine: EngineProcess) -> None:
+    """Leave once the engine works on it, thousands of tokens before its end."""
     with engine.new_client() as client:
         request = chat_body("Tell me a story.", stream=True, **LONG)
         with client.stream("POST", "/v1/chat/completions", json=request) as response:
             lines = response.iter_lines()  # httpx closes the response with the last reference to this
             next(lines)
             engine.wait_until(lambda: running(engine) == 1, "it runs", timeout_s=20)
+
+
+def test_a_stream_that_is_hung_up_frees_its_place(engine: EngineProcess) -> None:
+    """Work for nobody stops at the next step."""
     engine.wait_idle()
-    engine.wait_until(
-        lambda: engine.metric("vllm:request_success_total", finished_reason="abort") == aborted + 1, "counted", 20
-    )
+    hang_up_on_a_long_stream(engine)
+    engine.wait_idle()
+
+
+@pytest.mark.engines(*OURS)  # vLLM forgets an aborted request before its metrics would count it
+def test_who_hangs_up_is_counted_as_aborted(engine: EngineProcess) -> None:
+    """The metrics tell how many answers nobody waited for."""
+
+    def aborted() -> float:
+        return engine.metric("vllm:request_success_total", finished_reason="abort")
+
+    before = aborted()
+    hang_up_on_a_long_stream(engine)
+    engine.wait_until(lambda: aborted() == before + 1, "counted", timeout_s=20)
 
 
 def test_a_client_that_waits_for_the_whole_and_leaves_frees_its_place(engine: EngineProcess) -> None:

@@ -174,6 +174,15 @@ def test_what_vllm_honours_reaches_it_and_what_makes_no_difference_does_not(serv
     assert complete(server, guided_choice=["yes", "no"]).json()["structured_outputs"] == {"choice": ["yes", "no"]}
 
 
+def test_no_tools_are_nothing_to_refuse(server: Server) -> None:
+    """An empty list, which vLLM refuses, does not reach it, nor does the choice sent with it unless it wants a call."""
+    messages = [{"role": "user", "content": "hi"}]
+    for choice in ("auto", "none", None):
+        seen = chat(server, messages, tools=[], tool_choice=choice).json()
+        assert not seen.keys() & {"tools", "tool_choice"}
+    assert chat(server, messages, tools=[], tool_choice="required").json()["tool_choice"] == "required"
+
+
 def test_tools_need_a_model_whose_calls_can_be_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a parser they are refused in words for a client, not in vLLM's, which name options of its command."""
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]

@@ -93,4 +93,7 @@ async def _read_prompt(engine: Engine, prompt: str | list[Any], *, add_special_t
 
 
 def _text(engine: Engine, prompt: Prompt) -> str:
-    return engine.served.codec.decode(prompt.token_ids) if prompt.text is None else prompt.text
+    """The prompt as it is echoed: nothing of it left out, as vLLM and OpenAI do."""
+    if prompt.text is not None:
+        return prompt.text
+    return engine.served.codec.decode(prompt.token_ids, skip_special_tokens=False)

@@ -13,6 +13,7 @@ import msgspec
 from headrace_engines.serving.errors import BadRequest
 from headrace_engines.serving.messages import ROLES
 from headrace_engines.serving.parameters import (
+    ASKS_NOTHING,
     HARMLESS,
     NEUTRAL_VALUES,
     ChatParameters,
@@ -80,6 +81,10 @@ def check(fields: dict[str, Any], shape: type[SharedParameters], *, reads_tool_c
             _check_message(message, f"messages[{index}]")
     dropped = HARMLESS | NEUTRAL_VALUES.keys() - shape.__struct_fields__
     wanted = {name: value for name, value in fields.items() if name not in dropped and value is not None}
+    if not wanted.get("tools"):  # an empty list asks for nothing, but vLLM refuses one, and a choice without tools
+        wanted.pop("tools", None)
+        if wanted.get("tool_choice") in ASKS_NOTHING["tool_choice"]:
+            del wanted["tool_choice"]
     for name in wanted.keys() & _GUIDED.keys():
         wanted["structured_outputs"] = {_GUIDED[name]: wanted.pop(name)}
     return CheckedRequest(parameters, wanted)

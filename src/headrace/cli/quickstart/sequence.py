@@ -23,6 +23,7 @@ from headrace.resources.layout import Layout, default_data_dir
 
 if TYPE_CHECKING:
     from headrace.cli.contexts import Login
+    from headrace.cli.output import Output
     from headrace.cli.quickstart.server import ServerChild
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,8 +45,7 @@ def quickstart(
         with _server(layout, port, steps) as (login, child):
             _deploy_and_ask(invocation, layout, login, model_dir, steps)
             if child is not None and not once:
-                invocation.output.line("\nCtrl-C stops the server and everything that it runs.")
-                _stay(child)
+                _stay(child, invocation.output)
 
 
 def _prepared(layout: Layout, steps: Steps) -> Path:
@@ -114,13 +114,14 @@ def _how_to_call_us(layout: Layout) -> str:
     return f"HEADRACE_DATA_DIR={shlex.quote(str(layout.data_dir))} {name}"
 
 
-def _stay(child: ServerChild) -> None:
-    """Until Ctrl-C, which is how this is meant to end.
+def _stay(child: ServerChild, output: Output) -> None:
+    """Until Ctrl-C, which is how this is meant to end, however soon after it was offered.
 
     Raises:
         ServerStartFailed: The server ended by itself.
     """
     try:
+        output.line("\nCtrl-C stops the server and everything that it runs.")
         while child.lives():
             time.sleep(0.5)
     except KeyboardInterrupt:
