@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from engine_launch import ENGINES, THREADS, folder_for, required
-from engine_process import EngineProcess, run_in_engine_environment, start_engine
+from engine_process import EngineProcess, remembered, start_engine
 from model_folders import TOOL_TEMPLATE, with_template
 from reference_cases import GREEDY_TOKENS, PROMPTS, SAMPLED_PROMPT, SAMPLING
 
@@ -58,5 +58,5 @@ def reference(model_folder: Path) -> dict[str, Any]:
     """What transformers' own ``generate`` says to `PROMPTS`, and its probabilities of one first token."""
     program = Path(__file__).parent / "generate_reference.py"
     given = {"prompts": PROMPTS, "max_new_tokens": GREEDY_TOKENS, "sampled_prompt": SAMPLED_PROMPT} | SAMPLING
-    answer: dict[str, Any] = run_in_engine_environment(program, str(model_folder), str(THREADS), given=given)
+    answer: dict[str, Any] = remembered(program, str(model_folder), str(THREADS), given=given)
     return answer

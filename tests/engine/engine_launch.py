@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.node.conversion import convert
 from headrace.runtimes import EngineCommand, Environment, Launch, find
 
 ENGINES = ("openvino", "transformers", "vllm")
@@ -56,6 +57,14 @@ def environment_of(engine: str) -> Environment:
 def folder_for(engine: str) -> Path:
     """The demo model in the form that an engine loads."""
     return required(_MODELS.get(engine, "HEADRACE_TEST_MODEL"))
+
+
+def in_the_form_of(engine: str, folder: Path) -> Path:
+    """A checkpoint in the form that an engine loads, converted as a node converts it."""
+    conversion = find(engine).conversion(folder, "auto")
+    if conversion is None:
+        return folder
+    return convert(conversion, folder, lambda _: environment_of(engine), lambda *_: None, lambda: False)[0]
 
 
 def engine_command(engine: str, model: Path, socket: Path, *, token: str = TOKEN) -> EngineCommand:

@@ -1,5 +1,6 @@
 """A real engine as its own process, in its own environment, and the ways to talk to it over its unix socket."""
 
+import hashlib
 import json
 import os
 import resource
@@ -15,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from engine_launch import MODEL_NAME, TOKEN, engine_command, environment_of
+from engine_launch import MODEL_NAME, TOKEN, engine_command, environment_of, required
 
 START_TIMEOUT_S = 240
 """vLLM compiles for more than a minute on a machine with nothing else to do."""
@@ -211,3 +212,20 @@ def run_in_engine_environment(program: Path, *arguments: str, given: object = No
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def remembered(program: Path, *arguments: str, given: object = None) -> Any:
+    """The same, asked once per machine: for references that take minutes and depend on nothing of ours.
+
+    Kept in the tests' cache folder under all that the answer depends on: the program, what it is given, and the
+    environment, whose folder's name is made of its pins.
+    """
+    asked = json.dumps([program.read_text(), arguments, given, str(environment_of("transformers").python)])
+    name = f"{program.stem}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
+    path = required("HEADRACE_CACHE_DIR") / "references" / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(run_in_engine_environment(program, *arguments, given=given)))
+        unfinished.replace(path)
+    return json.loads(path.read_text())

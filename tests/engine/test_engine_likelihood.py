@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from engine_launch import THREADS
-from engine_process import EngineProcess, run_in_engine_environment
+from engine_process import EngineProcess, remembered
 
+PROGRAM = Path(__file__).parent / "likelihood_reference.py"
 PROMPTS = (Path(__file__).parent / "likelihood_prompts.txt").read_text().splitlines()
 MAX_TOKENS = 32
 AT_ONCE = 16
@@ -37,13 +38,9 @@ class Judge:
         self._model = model
         self._scores: dict[tuple[str, str, bool], tuple[float, int]] = {}  # what was judged before: half is equal
 
-    def _run(self, task: str, given: object) -> Any:
-        program = Path(__file__).parent / "likelihood_reference.py"
-        return run_in_engine_environment(program, task, str(self._model), str(THREADS), given=given)
-
     def greedy(self) -> list[dict[str, Any]]:
         """What ``generate`` says in bfloat16."""
-        answers: list[dict[str, Any]] = self._run("greedy", PROMPTS)
+        answers: list[dict[str, Any]] = remembered(PROGRAM, "greedy", str(self._model), str(THREADS), given=PROMPTS)
         return answers
 
     def judge(self, answers: list[dict[str, Any]]) -> Judged:
@@ -51,7 +48,7 @@ class Judge:
         cases = [(prompt, answer["text"], answer["ended"]) for prompt, answer in zip(PROMPTS, answers, strict=True)]
         new = [case for case in dict.fromkeys(cases) if case not in self._scores]
         given = [dict(zip(("prompt", "text", "ended"), case, strict=True)) for case in new]
-        self._scores |= zip(new, self._run("score", given), strict=True)
+        self._scores |= zip(new, remembered(PROGRAM, "score", str(self._model), str(THREADS), given=given), strict=True)
         scores = [self._scores[case] for case in cases]
         return Judged(answers, sum(nats for nats, _ in scores), sum(tokens for _, tokens in scores))
 

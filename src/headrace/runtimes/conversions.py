@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import msgspec
 from headrace.resources.models import Dtype
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import Conversion, EngineCommand, Environment, Installable
+from headrace.runtimes.surroundings import run_module, surroundings
 
 DIRECT_TYPES = frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"})
 """By ``model_type``: those that ``convert.direct`` builds (``convert.decoder.MODEL_TYPES``)."""
@@ -43,7 +43,6 @@ DIRECT_VERSION = 1
 GENERAL_VERSION = 1
 """The same of ``convert.general``."""
 
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 _SHORT = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 _DIRECT_PINS = ("openvino", "openvino-tokenizers", "numpy")
 _GENERAL_PINS = (*_DIRECT_PINS, "optimum", "optimum-intel", "torch", "transformers")
@@ -83,16 +82,11 @@ class ProgramConversion(msgspec.Struct, frozen=True, kw_only=True):
 
     def command(self, source: Path, target: Path, environment: Environment) -> EngineCommand:
         """How to run it, as a child of this process: it ends when this process does."""
-        module = f"headrace_engines.convert.{self.way}"
         arguments = (str(source), str(target), "--parent", str(os.getpid()), "--weights", self.stored)
         return EngineCommand(
-            argv=(str(environment.python), "-P", "-m", module, *arguments),
-            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+            argv=run_module(environment, f"convert.{self.way}", *arguments),
+            env=surroundings(environment)
             | {
-                "PATH": f"{environment.path / 'bin'}:{os.defpath}",
-                "TMPDIR": tempfile.gettempdir(),
-                "PYTHONPATH": str(environment.engines_path),
-                "PYTHONUNBUFFERED": "1",
                 "HF_HUB_OFFLINE": "1",
                 "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                 "CI": "true",  # or importing openvino tells Google Analytics of it (openvino_telemetry)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from headrace.resources.errors import Failure
@@ -12,12 +10,8 @@ from headrace.runtimes import ending
 from headrace.runtimes.architectures import CAUSAL_LM_TYPES, ENCODER_DECODER_TYPES, VISION_LANGUAGE_TYPES
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
+from headrace.runtimes.surroundings import OFFLINE, engine_command, surroundings
 from headrace.weights.task import ENCODER_TYPES
-
-TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
-
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND")
-"""What an engine needs to know of its surroundings; the node's secrets are not among it."""
 
 
 class TransformersRuntime:
@@ -42,34 +36,11 @@ class TransformersRuntime:
 
     def command(self, launch: Launch, environment: Environment) -> EngineCommand:
         """How to start an engine."""
-        arguments = {
-            "--model": str(launch.model_dir),
-            "--served-model-name": launch.served_name,
-            "--uds": str(launch.socket),
-            "--max-model-len": str(launch.max_model_len),
-            "--dtype": launch.dtype,
-            "--threads": str(launch.threads),
-            "--kv-cache-bytes": str(launch.kv_cache_bytes),
-        }
-        flat = [part for pair in arguments.items() for part in pair]
-        return EngineCommand(
-            # -P: the working directory is no place to import from
-            argv=(str(environment.python), "-P", "-m", "headrace_engines.transformers", *flat),
-            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-            | {
-                "PATH": f"{environment.path / 'bin'}:{os.defpath}",
-                "TMPDIR": tempfile.gettempdir(),
-                "PYTHONPATH": str(environment.engines_path),
-                "PYTHONUNBUFFERED": "1",
-                "HF_HUB_OFFLINE": "1",
-                "TRANSFORMERS_OFFLINE": "1",
-                "OMP_NUM_THREADS": str(launch.threads),
-                # Threads that spin while they wait for each other starve whoever holds the core they wait for: with
-                # two engines on two cores, spinning made both some ten times slower (bench/NOTES.md).
-                "OMP_WAIT_POLICY": "PASSIVE",
-                TOKEN_VARIABLE: launch.nonce,
-            },
-        )
+        # Threads that spin while they wait for each other starve whoever holds the core they wait for: with two engines
+        # on two cores, spinning made both some ten times slower (bench/NOTES.md).
+        threads = {"OMP_NUM_THREADS": str(launch.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        env = surroundings(environment, "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND") | OFFLINE | threads
+        return engine_command(self.name, launch, environment, env)
 
     def classify(self, end: EngineEnd) -> Failure:
         """What an engine's end means."""

@@ -8,8 +8,6 @@ was never run, no such machine was at hand.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,11 +17,10 @@ from headrace.resources.errors import Failure
 from headrace.resources.models import Dtype
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
+from headrace.runtimes.surroundings import OFFLINE, TOKEN_VARIABLE, run_module, surroundings
 from headrace.runtimes.vllm.ending import classify
 from headrace.runtimes.vllm.model_types import GENERATION_TYPES
 from headrace.runtimes.vllm.tool_calls import tool_call_parser
-
-TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
 
 Device = Literal["cpu", "cuda"]
 
@@ -37,14 +34,9 @@ KV_CACHE_BYTES_ON_CPU = 2**30
 DRAIN_TIMEOUT_S = 30
 """How long requests under way may go on after SIGTERM; the shim's own patience (`compute.backend.EngineSpec`)."""
 
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-"""What an engine needs to know of its surroundings; the node's secrets are not among it."""
-
-_SILENCED = {
+_SILENCED = OFFLINE | {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
     "VLLM_HOST_IP": "127.0.0.1",  # else it looks for the address of a network card
 }
 """No statistics to the vLLM project, nothing from a hub, no port but the loopback's."""
@@ -115,8 +107,7 @@ class VllmRuntime:
             flags.append("--enable-auto-tool-choice")
         flat = [part for pair in options.items() for part in pair]
         return EngineCommand(
-            # -P: the working directory is no place to import from
-            argv=(str(environment.python), "-P", "-m", "headrace_engines.vllm", *flat, *flags),
+            argv=run_module(environment, "vllm", *flat, *flags),
             env=self._surroundings(environment) | self._threads(launch) | {TOKEN_VARIABLE: launch.nonce},
         )
 
@@ -125,19 +116,11 @@ class VllmRuntime:
         return classify(end)
 
     def _surroundings(self, environment: Environment) -> dict[str, str]:
-        cache = environment.path / "cache"
+        cache = environment.path / "cache"  # compiled kernels go away with the environment whose vLLM made them
         return (
-            {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+            surroundings(environment, "CUDA_VISIBLE_DEVICES")
             | _SILENCED
-            | {
-                "PATH": f"{environment.path / 'bin'}:{os.defpath}",
-                "TMPDIR": tempfile.gettempdir(),
-                "PYTHONPATH": str(environment.engines_path),
-                "PYTHONUNBUFFERED": "1",
-                # Compiled kernels go away with the environment whose vLLM made them.
-                "VLLM_CACHE_ROOT": str(cache / "vllm"),
-                "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-            }
+            | {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
         )
 
     def _threads(self, launch: Launch) -> dict[str, str]:

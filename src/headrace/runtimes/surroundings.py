@@ -1,0 +1,58 @@
+"""How programs in an engine's environment are started: what they see of the node, and what servers of ours are told."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+
+from headrace.runtimes.runtime import EngineCommand, Environment, Launch
+
+TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
+
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Hugging Face's libraries stay with the files that they are given."""
+
+
+def surroundings(environment: Environment, *passed_on: str) -> dict[str, str]:
+    """The process environment of a program in `environment`; the node's secrets are not among it.
+
+    Args:
+        environment: Whose Python runs it.
+        passed_on: The node's variables that it needs besides those that every program does.
+    """
+    return {name: os.environ[name] for name in (*_PASSED_ON, *passed_on) if name in os.environ} | {
+        "PATH": f"{environment.path / 'bin'}:{os.defpath}",
+        "TMPDIR": tempfile.gettempdir(),
+        "PYTHONPATH": str(environment.engines_path),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def run_module(environment: Environment, module: str, *arguments: str) -> tuple[str, ...]:
+    """The command that runs a module of ours; ``-P``, as the working directory is no place to import from."""
+    return (str(environment.python), "-P", "-m", f"headrace_engines.{module}", *arguments)
+
+
+def engine_command(name: str, launch: Launch, environment: Environment, env: Mapping[str, str]) -> EngineCommand:
+    """How to start an engine behind our own shell.
+
+    Args:
+        name: Its package in ``headrace_engines``.
+        launch: What it serves and with what.
+        environment: Where it runs.
+        env: What else it finds in its environment (see `surroundings`).
+    """
+    options = {
+        "--model": str(launch.model_dir),
+        "--served-model-name": launch.served_name,
+        "--uds": str(launch.socket),
+        "--max-model-len": str(launch.max_model_len),
+        "--dtype": launch.dtype,
+        "--threads": str(launch.threads),
+        "--kv-cache-bytes": str(launch.kv_cache_bytes),
+    }
+    flat = [part for pair in options.items() for part in pair]
+    return EngineCommand(run_module(environment, name, *flat), {**env, TOKEN_VARIABLE: launch.nonce})
