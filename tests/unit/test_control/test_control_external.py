@@ -13,7 +13,7 @@ from scripted import World
 from external_servers import EXTERNAL_KEY, Scripted
 from headrace.control import Reconciler
 from headrace.control.commands import undeploy
-from headrace.control.external import Pace
+from headrace.control.external import Pace, probe
 from headrace.resources.deployments import Deployment
 from headrace.resources.egress import Egress
 from headrace.resources.errors import BadField, ExternalAddressForbidden
@@ -245,6 +245,26 @@ def test_a_server_that_has_the_model_and_cannot_use_it_fails(world: World) -> No
             assert failed.failure is not None
             assert failed.failure.code == "ENGINE_WARMUP_FAILED"
             assert "/v1/chat/completions: HTTP 404" in failed.failure.evidence
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("event", [b": still thinking\n\n", b"data: {}\n\n", b"data: " + b"[" * 5000 + b"\n\n", b"x"])
+def test_a_stream_that_never_says_anything_is_not_read_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch, event: bytes
+) -> None:
+    """A server that sends and sends, and no token, fails its warm-up after a bounded number of bytes."""
+    monkeypatch.setattr(probe, "MAX_ANSWER_BYTES", 100_000)
+
+    async def main() -> None:
+        server = Choosy(completions=event * (1_000_000 // len(event)))
+        server.headers["content-type"] = "text/event-stream"
+        async with server.serving() as url, Outward(world) as outward:
+            outward.deploy(f"{url}/v1")
+            failed = await outward.until_state("READY", "FAILED")
+            assert failed.failure is not None
+            assert failed.failure.code == "ENGINE_WARMUP_FAILED", failed.failure
+            assert "had no token" in failed.failure.message
 
     asyncio.run(main())
 

@@ -17,12 +17,13 @@ class WholeEvents:
 
     def feed(self, piece: bytes) -> bytes:
         """What can be passed on now; empty while an event is not whole."""
+        seen = max(0, len(self._held) - 3)  # no event ended before; the longest mark of an end has four bytes
         if self._held:
             piece = self._held + piece
             self._held = b""
         if piece.endswith((b"\n\n", b"\r\n\r\n")):
             return piece
-        line_feed, carriage = piece.rfind(b"\n\n"), piece.rfind(b"\r\n\r\n")
+        line_feed, carriage = piece.rfind(b"\n\n", seen), piece.rfind(b"\r\n\r\n", seen)
         cut = max(line_feed + 2 if line_feed >= 0 else 0, carriage + 4 if carriage >= 0 else 0)
         if len(piece) - cut > MAX_EVENT_BYTES:
             return piece

@@ -32,8 +32,8 @@ LIST_TIMEOUT_S = 20.0
 GENERATE_TIMEOUT_S = 120.0
 """As long as the gateway waits for the first byte of a stream."""
 
-MAX_LIST_BYTES = 8 << 20
-"""Of a list of models; a market place's with 400 of them has 0.5 MB."""
+MAX_ANSWER_BYTES = 8 << 20
+"""Of any answer that is looked at; a market place's list of 400 models has 0.5 MB."""
 
 WARMUP_PIECES = 16
 """So many pieces of a stream are read at most, then the server is hung up on."""
@@ -87,7 +87,7 @@ class ExternalProbe:
             HeadraceError: It does not; with the reason.
         """
         async with self._ask("GET", "/v1/models", timeout_s=LIST_TIMEOUT_S) as answer:
-            body = await _read(answer, MAX_LIST_BYTES)
+            body = await _read(answer, MAX_ANSWER_BYTES)
         if answer.status >= 500:
             raise ExternalUnreachable(
                 f"The external server {self._host} is there and not ready.",
@@ -120,7 +120,7 @@ class ExternalProbe:
             async with self._ask("POST", path, body, timeout_s=GENERATE_TIMEOUT_S) as answer:
                 if answer.status == 200:
                     return await self._measure(answer, began, path)
-                error = external.error_of(self._host, answer, await _read(answer, MAX_LIST_BYTES))
+                error = external.error_of(self._host, answer, await _read(answer, MAX_ANSWER_BYTES))
             if answer.status not in _SAYS_NO:
                 raise error
             said = said or f"{path}: HTTP {answer.status}: {error.evidence or error.message}"
@@ -157,13 +157,15 @@ class ExternalProbe:
         if not answer.header(b"content-type").startswith(b"text/event-stream"):
             return await self._measure_document(answer, began, "data" if path == _EMBEDDINGS else "choices")
         times: list[float] = []
-        events = WholeEvents()
-        while len(times) < WARMUP_PIECES and (piece := await answer.read()):
+        events, read_bytes = WholeEvents(), 0
+        while len(times) < WARMUP_PIECES and read_bytes < MAX_ANSWER_BYTES and (piece := await answer.read()):
+            read_bytes += len(piece)
             whole = event_data(events.feed(piece))
             times.extend(time.monotonic() for data in whole if data != b"[DONE]" and _has_choices(data))
         if not times:
             raise EngineWarmupFailed(
-                "The external server's stream ended without a token.", evidence=f"{self._url}: {path}"
+                "The external server's stream had no token.",
+                evidence=f"{self._url}: {path}: {read_bytes:,} bytes of it were read.",
             )
         took_s = times[-1] - times[0]
         rate = (len(times) - 1) / took_s if took_s > 0 else len(times) / (times[0] - began)
@@ -171,11 +173,8 @@ class ExternalProbe:
 
     async def _measure_document(self, answer: UpstreamAnswer, began: float, field: str) -> Warmup:
         """An answer in one piece: vectors, or a server that does not stream."""
-        body = await _read(answer, MAX_LIST_BYTES)
-        try:
-            told = msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            told = None
+        body = await _read(answer, MAX_ANSWER_BYTES)
+        told = _decoded(body)
         if not isinstance(told, dict) or not told.get(field):
             raise self._not_openai(answer, body)
         took_s = time.monotonic() - began
@@ -213,12 +212,17 @@ async def _read(answer: UpstreamAnswer, limit_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _cards(body: bytes) -> list[dict[str, Any]] | None:
-    """OpenAI's list of models; None if it is something else."""
+def _decoded(body: bytes) -> Any:
+    """What a stranger's JSON says; None for what is none."""
     try:
-        told = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _cards(body: bytes) -> list[dict[str, Any]] | None:
+    """OpenAI's list of models; None if it is something else."""
+    told = _decoded(body)
     data = told.get("data") if isinstance(told, dict) else None
     return [card for card in data if isinstance(card, dict)] if isinstance(data, list) else None
 
@@ -231,10 +235,7 @@ def _context_tokens(card: dict[str, Any]) -> int:
 
 
 def _has_choices(data: bytes) -> bool:
-    try:
-        told = msgspec.json.decode(data)
-    except msgspec.DecodeError:
-        return False
+    told = _decoded(data)
     if isinstance(told, dict) and told.get("error"):
         raise EngineWarmupFailed(
             "The external server broke its stream off.", evidence=message_of(data), fix="See the server's own log."
