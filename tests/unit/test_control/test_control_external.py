@@ -13,7 +13,8 @@ from scripted import World
 from external_servers import EXTERNAL_KEY, Scripted
 from headrace.control import Reconciler
 from headrace.control.commands import undeploy
-from headrace.control.external import Pace, probe
+from headrace.control.external import Looks, Pace, Wanted, probe
+from headrace.gateway.upstream import Outside
 from headrace.resources.deployments import Deployment
 from headrace.resources.egress import Egress
 from headrace.resources.errors import BadField, ExternalAddressForbidden
@@ -84,6 +85,23 @@ def test_a_server_is_checked_warmed_and_ready(world: World) -> None:
             assert (route.served_name, route.external_host) == ("theirs", f"127.0.0.1:{server.port}")
             assert world.checker.asked == 0
             assert world.node.started == []
+
+    asyncio.run(main())
+
+
+def test_looks_that_find_the_same_are_not_told() -> None:
+    """While nothing changes at a server, nobody goes through all rows because it was looked at."""
+
+    async def main() -> None:
+        told: list[int] = []
+        looks = Looks(lambda: told.append(1), PACE)
+        async with StandIn(name="theirs") as server:
+            theirs = ExternalServer(base_url=f"{server.address}/v1", model="theirs", anywhere=True)
+            outside = Outside(("127.0.0.0/8",))
+            looks.follow({"one": Wanted(server=theirs, key="", outside=outside, generate=False)})
+            await server.until(connections=6)
+            assert len(told) == 1
+            looks.close()
 
     asyncio.run(main())
 

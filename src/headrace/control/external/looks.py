@@ -73,7 +73,7 @@ class Looks:
     """One task for each external deployment that is to be looked at.
 
     Args:
-        changed: Is called after every look.
+        changed: Is called after every look that found something else than the one before.
         pace: How often.
     """
 
@@ -108,8 +108,9 @@ class Looks:
         while True:
             look = await _look(wanted, misses)
             misses = look.misses
-            self._newest[deployment_id] = look
-            self._changed()
+            if look != self._newest.get(deployment_id):  # what was found before has had its effect
+                self._newest[deployment_id] = look
+                self._changed()
             await asyncio.sleep(self._pace.pause_s(misses))
 
 
