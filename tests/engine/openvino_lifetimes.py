@@ -114,6 +114,21 @@ async def settled(generator: PipelineGenerator) -> dict[str, Any]:
     return left
 
 
+async def not_taken(generator: PipelineGenerator) -> dict[str, Any]:
+    """What becomes of requests that GenAI does not take or that cannot even be told, and of one beside them."""
+    bystander = generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=20, ignore_eos=True))
+    codes = []
+    for sampling in (Sampling(top_p=0.0), Sampling(top_k=10**20)):
+        try:
+            async for _ in generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=1, sampling=sampling)):
+                pass
+        except (GenerationFailed, OverflowError) as error:
+            codes.append(error.code if isinstance(error, GenerationFailed) else type(error).__name__)
+    read = sum([len(event.token_ids) async for event in bystander])
+    del bystander
+    return {"codes": codes, "bystander": read, "left": await settled(generator)}
+
+
 async def last_words(generator: PipelineGenerator, deaths: list[FatalError]) -> dict[str, Any]:
     """What everybody is told when a step throws: a grammar that nobody looked at does that."""
     bystander = generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=100, ignore_eos=True))
@@ -151,6 +166,7 @@ async def live(folder: Path, seed: int) -> dict[str, Any]:
     assert isinstance(generator, PipelineGenerator)
     ends = await crowd(generator, random.Random(seed))
     answer: dict[str, Any] = {"ends": ends, "left": await settled(generator)}
+    answer["not taken"] = await not_taken(generator)
     answer["last words"] = await last_words(generator, deaths)
     return answer | {"cache_bytes": cache_bytes(order)}
 

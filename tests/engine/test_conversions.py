@@ -9,15 +9,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from engine_launch import required, source_root
 
 from headrace.node.conversion import convert
-from headrace.resources.errors import ConversionFailed
+from headrace.resources.errors import ConversionFailed, EngineBadTensor
 from headrace.resources.models import Dtype
 from headrace.runtimes import Environment, Installable
-from headrace.runtimes.conversions import DIRECT_TYPES, ProgramConversion, openvino_conversion
+from headrace.runtimes.conversions import DIRECT_TYPES, openvino_conversion
 
 HERE = Path(__file__).parent
 PYTHONS = {
@@ -244,12 +243,21 @@ def test_a_tensor_without_a_place_is_refused(checkpoints: Checkpoints, tmp_path:
     config = json.loads((folder / "config.json").read_text()) | {"attention_bias": False}
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(config))
-    conversion = openvino_conversion(folder, "auto", Engine())
-    assert isinstance(conversion, ProgramConversion)
-    direct = msgspec.structs.replace(conversion, otherwise=None)
-    with pytest.raises(ConversionFailed) as caught:
-        convert(direct, folder, environment_of, lambda *_: None, lambda: False)
+    with pytest.raises(EngineBadTensor) as caught:
+        converted(folder)
     assert "self_attn" in caught.value.evidence
+
+
+def test_a_layer_that_is_not_there_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """A configuration with a layer more than the checkpoint is at fault itself: no other way of converting is tried."""
+    folder = checkpoints.copy("llama", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 3}
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EngineBadTensor) as caught:
+        converted(folder)
+    assert "model.layers.2" in caught.value.evidence
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["model"]
 
 
 def test_both_sides_name_the_same_families() -> None:

@@ -118,6 +118,31 @@ def test_a_text_comes_back_from_its_tokens(engine: EngineProcess) -> None:
         assert echoed.startswith(text), echoed
 
 
+def test_extreme_sampling_is_no_harm(engine: EngineProcess) -> None:
+    """Values at the edge of float32, or far beyond any integer, get an answer or a 400, and the engine goes on."""
+    edges: list[dict[str, Any]] = [
+        {"top_p": 1e-300},
+        {"top_p": 5e-46},
+        {"min_p": 1e-300},
+        {"temperature": 1e-300},
+        {"temperature": 1e300},
+        {"temperature": 100, "top_k": 1},
+        {"top_k": 2**31 - 1},
+        {"top_k": 10**20},
+        {"top_k": 10**20, "guided_regex": "[ab]+"},
+        {"max_tokens": 10**20},
+        {"min_tokens": 10**20},
+        {"stop_token_ids": [10**20]},
+        {"seed": 2**63 - 1},
+        {"seed": 10**20},
+    ]
+    for edge in edges:
+        body = chat_body("Hi", max_tokens=2) | {"temperature": 1.0} | edge
+        assert engine.client.post("/v1/chat/completions", json=body).status_code in {200, 400}, edge
+    engine.wait_idle()
+    assert engine.text("Hi", max_tokens=2)
+
+
 def test_without_a_seed_texts_differ(engine: EngineProcess) -> None:
     """Sampling is random unless asked to be reproducible."""
     texts = {engine.text("Tell me a story.", temperature=1.2, max_tokens=24) for _ in range(3)}

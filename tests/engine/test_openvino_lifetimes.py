@@ -37,6 +37,12 @@ def test_two_hundred_that_come_and_go_leave_nothing_behind(life: dict[str, Any])
     assert life["left"] == {"load": [0, 0, 0.0], "open": 0, "tasks": 0, "sequences": 0}
 
 
+def test_a_request_that_is_not_taken_fails_alone(life: dict[str, Any]) -> None:
+    """Settings that GenAI refuses, or that have no form on the wire, are that request's failure and take no place."""
+    left = {"load": [0, 0, 0.0], "open": 0, "tasks": 0, "sequences": 0}
+    assert life["not taken"] == {"codes": ["SAMPLING_IMPOSSIBLE", "OverflowError"], "bystander": 20, "left": left}
+
+
 def test_the_cache_takes_what_it_was_given(life: dict[str, Any]) -> None:
     """As many bytes as its blocks were reckoned to have: our arithmetic is the plugin's."""
     taken, reckoned = life["cache_bytes"]

@@ -75,21 +75,28 @@ class Weights:
             FatalError: There is one.
         """
         left = sorted(name for name in self._tensors.keys() - self._used if not name.endswith(_IGNORED))
-        if left:
+        contradicting = [name for name in left if name.startswith("model.layers.")]
+        if contradicting:
+            raise _contradiction(
+                f"{len(contradicting)} of its tensors have no place in it, {contradicting[0]} among them"
+            )
+        if left:  # a head for another task, say: transformers leaves it out
             raise _refusal(f"{len(left)} of its tensors have no place in a {self._decoder.model_type}", left[0])
 
     def _take(self, name: str) -> StoredTensor:
         if name not in self._tensors:
-            raise _refusal(f"a {self._decoder.model_type} has a tensor that it lacks", name)
+            raise _contradiction(f"{name} is missing")
         self._used.add(name)
         tensor, expected = self._tensors[name], self._decoder.shape(name)
         if expected is not None and tensor.values.shape != expected:
-            raise FatalError(
-                "ENGINE_BAD_TENSOR",
-                "The weights do not fit their configuration.",
-                evidence=f"{name} has the shape {list(tensor.values.shape)}; by config.json it is {list(expected)}.",
-            )
+            shape = list(tensor.values.shape)
+            raise _contradiction(f"{name} has the shape {shape}; by config.json it is {list(expected)}")
         return tensor
+
+
+def _contradiction(evidence: str) -> FatalError:
+    """No other way would make a better model of it."""
+    return FatalError("ENGINE_BAD_TENSOR", "The weights do not fit their configuration.", evidence=f"{evidence}.")
 
 
 def _widened(narrow: Node) -> Node:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import cast
 
 from headrace_engines.openvino.grammar_process import GrammarProcess
-from headrace_engines.openvino.messages import Cancel, Fatal, FromWorker, Inbox, Step, Submit, framed
+from headrace_engines.openvino.messages import Cancel, Failure, Fatal, FromWorker, Inbox, Step, Submit, framed
 from headrace_engines.openvino.pipeline_process import PipelineProcess
 from headrace_engines.openvino.requests import require_possible
 from headrace_engines.serving.fatal import FatalError
@@ -23,6 +23,7 @@ from headrace_engines.serving.generator import (
     Load,
     OnDeath,
     QueueFull,
+    SamplingImpossible,
 )
 
 _log = logging.getLogger(__name__)
@@ -80,13 +81,13 @@ class PipelineGenerator(Generator, asyncio.Protocol):
         if len(self._open) >= self.limits.max_running + self.limits.max_waiting:
             raise QueueFull(self.limits)
         number = next(self._numbers)
+        submit = framed(Submit(number, request))  # what cannot be told takes no place
         self._open[number] = generation = Generation(lambda: self._cancel(number))
-        submit = Submit(number, request)
         if request.grammar is None:
             self._send(submit)
         else:
             checked = self._loop.run_in_executor(self._grammar_thread, self._grammars.check, request.grammar)
-            checked.add_done_callback(lambda checked: self._grammar_checked(submit, checked.exception()))
+            checked.add_done_callback(lambda checked: self._grammar_checked(number, submit, checked.exception()))
         return generation
 
     def load(self) -> Load:
@@ -110,17 +111,17 @@ class PipelineGenerator(Generator, asyncio.Protocol):
         if self._fatal is None:
             self._die(self._process.end())
 
-    def _send(self, message: Submit | Cancel) -> None:
+    def _send(self, frame: bytes) -> None:
         assert self._wire is not None  # connected
-        self._wire.write(framed(message))
+        self._wire.write(frame)
 
     def _cancel(self, number: int) -> None:
         # One whose grammar is still being looked at is unknown to the other side, which does not mind.
         if self._open.pop(number, None) is not None:
-            self._send(Cancel(number))
+            self._send(framed(Cancel(number)))
 
-    def _grammar_checked(self, submit: Submit, error: BaseException | None) -> None:
-        if submit.number not in self._open:
+    def _grammar_checked(self, number: int, submit: bytes, error: BaseException | None) -> None:
+        if number not in self._open:
             return
         if error is None:
             self._send(submit)
@@ -128,7 +129,7 @@ class PipelineGenerator(Generator, asyncio.Protocol):
         if not isinstance(error, GrammarInvalid):
             _log.error("A grammar could not be checked.", exc_info=error)
             error = GrammarInvalid(f"it could not be checked ({type(error).__name__}).")
-        self._open.pop(submit.number).deliver(error)
+        self._open.pop(number).deliver(error)
 
     def _deliver(self, step: Step) -> None:
         self._running, self._cache_used = step.running, step.cache_used
@@ -140,7 +141,7 @@ class PipelineGenerator(Generator, asyncio.Protocol):
                 generation.deliver(event)
         for failure in step.failures:
             if failure.number in self._open:
-                self._open.pop(failure.number).deliver(GenerationFailed(failure.code, failure.message))
+                self._open.pop(failure.number).deliver(_failed(failure))
 
     def _die(self, fatal: FatalError) -> None:
         self._fatal = fatal
@@ -149,3 +150,9 @@ class PipelineGenerator(Generator, asyncio.Protocol):
         for generation in unfinished.values():
             generation.deliver(GenerationFailed(fatal.code, fatal.message))
         self._on_death(fatal)
+
+
+def _failed(failure: Failure) -> GenerationFailed:
+    if failure.code == "SAMPLING_IMPOSSIBLE":
+        return SamplingImpossible(failure.message)
+    return GenerationFailed(failure.code, failure.message)

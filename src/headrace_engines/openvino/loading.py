@@ -33,6 +33,7 @@ _NO_THREAD = "resource temporarily unavailable"
 # Names under which configurations state the context length.
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
+
 def load(order: Load) -> tuple[Running, Loaded]:
     """Read configuration and weights, and make the pipeline.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -63,10 +63,10 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A sequence that cannot go on."""
+    """A sequence that cannot go on, or cannot begin: ``SAMPLING_IMPOSSIBLE`` is the request's own fault."""
 
     number: int
-    code: FatalCode
+    code: FatalCode | Literal["SAMPLING_IMPOSSIBLE"]
     message: str
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,10 @@ from headrace_engines.openvino.kv_cache import blocks_of
 from headrace_engines.openvino.messages import Failure, Step
 from headrace_engines.openvino.sampling import generation_config
 from headrace_engines.serving.generator import FinishReason, GenerationRequest, TokenEvent, TokenLogprob
+
+_log = logging.getLogger(__name__)
+
+_SAID_MAX_CHARS = 300
 
 _GOING_ON = genai.GenerationStatus.RUNNING
 _FINISH_REASONS: dict[Any, FinishReason | None] = {
@@ -60,10 +65,11 @@ class Running:
         self._max_running = max_running
         self._end_ids = end_ids
         self._computed: dict[int, _Computed] = {}
+        self._refused: list[Failure] = []  # to be told with the next step
 
     def __len__(self) -> int:
-        """How many sequences the pipeline holds."""
-        return len(self._computed)
+        """How many sequences a step has something to say of."""
+        return len(self._computed) + len(self._refused)
 
     def has_room(self, request: GenerationRequest) -> bool:
         """Whether a sequence fits beside what runs, as far as it has come.
@@ -77,10 +83,20 @@ class Running:
         return self._blocks() + blocks_of(len(request.prompt_ids) + 1) <= self._cache_blocks
 
     def add(self, number: int, request: GenerationRequest) -> None:
-        """Take a sequence on; its prompt is computed from the next step on."""
-        prompt = ov.Tensor(np.array([request.prompt_ids], dtype=np.int64))
-        handle = self._pipeline.add_request(number, prompt, generation_config(request, self._end_ids))
-        self._computed[number] = _Computed(number, request, handle)
+        """Take a sequence on; its prompt is computed from the next step on.
+
+        What GenAI does not take (it checks a request's settings here) fails with the next step, alone.
+        """
+        try:
+            prompt = ov.Tensor(np.array([request.prompt_ids], dtype=np.int64))
+            handle = self._pipeline.add_request(number, prompt, generation_config(request, self._end_ids))
+        except Exception as error:
+            _log.warning("GenAI does not take a request.", exc_info=True)
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            message = f"OpenVINO does not take these sampling parameters: {said[0][:_SAID_MAX_CHARS]}"
+            self._refused.append(Failure(number, "SAMPLING_IMPOSSIBLE", message))
+        else:
+            self._computed[number] = _Computed(number, request, handle)
 
     def cancel(self, number: int) -> None:
         """Give a sequence up, if it runs."""
@@ -89,9 +105,10 @@ class Running:
 
     def step(self) -> Step:
         """Compute at most one token of each sequence. Those that end, fail or were cancelled leave the pipeline."""
-        self._pipeline.step()
+        if self._computed:
+            self._pipeline.step()
         events: list[tuple[int, TokenEvent]] = []
-        failures: list[Failure] = []
+        failures, self._refused = self._refused, []
         for computed in list(self._computed.values()):
             events += [(computed.number, event) for event in self._events(computed)]
             if not computed.ended and computed.handle.get_status() != _GOING_ON:

@@ -167,8 +167,8 @@ class GenerationFailed(Exception):
 class SamplingImpossible(GenerationFailed):
     """The request's own sampling leaves scores that are not numbers: the request is at fault, not the engine."""
 
-    def __init__(self) -> None:
-        super().__init__("SAMPLING_IMPOSSIBLE", "With these sampling parameters the tokens' scores are not finite.")
+    def __init__(self, why: str = "With these sampling parameters the tokens' scores are not finite.") -> None:
+        super().__init__("SAMPLING_IMPOSSIBLE", why)
 
 
 class GrammarInvalid(GenerationFailed):

@@ -74,22 +74,31 @@ MAX_LOGPROBS = 20
 """OpenAI's bound of `top_logprobs`, and vLLM's default of ``--max-logprobs``."""
 
 StopString = Annotated[str, Meta(min_length=1)]
-TokenCount = Annotated[int, Meta(ge=1)]
+_INT_MAX = 2**31 - 1
+"""Engines keep counts and ids in 32 bits."""
+TokenCount = Annotated[int, Meta(ge=1, le=_INT_MAX)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Temperature = Annotated[float, Meta(ge=0)]
+Temperature = Annotated[float, Meta(ge=0, le=100)]
+"""At 100 all tokens are as good as equally likely; what is far beyond is infinite in float32."""
 TopP = Annotated[float, Meta(gt=0, le=1)]
-TopK = Annotated[int, Meta(ge=-1)]
+TopK = Annotated[int, Meta(ge=-1, le=_INT_MAX)]
 MinP = Annotated[float, Meta(ge=0, le=1)]
 RepetitionPenalty = Annotated[float, Meta(ge=0.01, le=100)]
 """Beyond these a float32 score may no longer be a number; what anyone uses lies between 0.8 and 2."""
-TokenId = Annotated[int, Meta(ge=0)]
+TokenId = Annotated[int, Meta(ge=0, le=_INT_MAX)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
+
+
+_TOP_P_MIN = 1e-6
+"""No vocabulary has a million tokens, so the likeliest one alone reaches this; below 1e-45 it would be 0 in float32."""
 
 
 def sampling_with(said: dict[str, Any], defaults: Sampling) -> Sampling:
     """`defaults` with the fields that were said; -1 as `top_k` is vLLM's way to say all of them."""
     if said.get("top_k") == -1:
         said = said | {"top_k": 0}
+    if "top_p" in said:
+        said = said | {"top_p": max(_TOP_P_MIN, said["top_p"])}
     return msgspec.structs.replace(defaults, **said)
 
 
@@ -114,7 +123,7 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     logit_bias: dict[int, Bias] | None = None
     max_tokens: TokenCount | None = None
-    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=_INT_MAX)] | None = None
     stop: StopString | list[StopString] | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
@@ -125,7 +134,7 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
-    prompt_logprobs: Annotated[int, Meta(ge=0)] | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=_INT_MAX)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -67,9 +67,11 @@ def submit(engine: Engine, parameters: CompletionParameters | ChatParameters, wa
             generation = generator.submit(request)
             meter = RequestMeter(engine.metrics, arrived_s=wanted.arrived_s)
             running.append(RunningSequence(generation, reader_of(request), meter))
-    except (QueueFull, GenerationFailed) as error:
-        Sequences(running).cancel()
-        raise api_error_from(error, grammar_param=wanted.grammar_param) from error
+    except BaseException as error:
+        Sequences(running).cancel()  # whatever went wrong: nobody will read them
+        if isinstance(error, QueueFull | GenerationFailed):
+            raise api_error_from(error, grammar_param=wanted.grammar_param) from error
+        raise
     engine.metrics.prompt_tokens.inc(sum(map(len, wanted.prompts)))
     return Sequences(running)
 
