@@ -234,6 +234,35 @@ def test_chat_streams_and_measures(server, capsys):
     assert body["seed"] == 7
 
 
+def test_chat_asks_for_no_length_of_its_own(server, capsys):
+    """The server knows how much the context leaves; only who names a length gets one."""
+    server.answers["POST /v1/chat/completions"] = sse(chunk("Hello", "stop"))
+    assert run(["chat", "rivers", "-m", "hi"]) == 0
+    assert run(["chat", "rivers", "-m", "hi", "--max-tokens", "9"]) == 0
+    assert [body.get("max_tokens") for body in server.asked("POST /v1/chat/completions")] == [None, 9]
+
+
+def test_an_answer_does_not_steer_the_terminal(server, capsys):
+    """Escape sequences in an answer are shown, not obeyed; its line breaks and tabs are its own affair."""
+    server.answers["POST /v1/chat/completions"] = sse(chunk("\x1b[31mred\n\tto\u009b2J\x7f"), chunk("\x07", "stop"))
+    assert run(["chat", "rivers", "-m", "hi"]) == 0
+    assert capsys.readouterr().out == "\\x1b[31mred\n\tto\\x9b2J\\x7f\\x07\n"
+    assert run(["chat", "rivers", "-m", "hi", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[0])["content"] == "\x1b[31mred\n\tto\u009b2J\x7f"
+    assert not set(out) & {"\x1b", "\x7f", "\u009b"}
+
+
+def test_a_name_does_not_steer_the_terminal(capsys):
+    """Nor does a name in a table, where it makes no lines of its own either."""
+    output = Output(as_json=False)
+    output.table(("NAME", "STATE"), [("\x1b]0;mine\x07\nx", "READY")], empty="")
+    output.line("\x1b[2J")
+    out = capsys.readouterr().out
+    assert "\\x1b]0;mine\\x07\\x0ax  READY" in out
+    assert "\x1b" not in out
+
+
 def test_chat_as_json_lines(server, capsys):
     """--json prints a line per piece and a last one with the measurements."""
     server.answers["POST /v1/chat/completions"] = sse(chunk("Hel"), chunk("lo", "stop"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -124,6 +125,65 @@ def test_no_address_inside_slips_through(address: ipaddress.IPv4Address | ipaddr
     assert not address.is_private
     assert not address.is_loopback
     assert not address.is_link_local
+
+
+ISATAP_LOCAL, ISATAP_WORLD = 0x5EFE << 32, 0x02005EFE << 32
+HIDING: dict[str, Callable[[int], int]] = {
+    "mapped": lambda inner: 0xFFFF << 32 | inner,
+    "compatible": lambda inner: inner,
+    "translated": lambda inner: 0xFFFF << 48 | inner,
+    "NAT64": lambda inner: 0x64FF9B << 96 | inner,
+    "local NAT64 /96": lambda inner: 0x64FF9B0001 << 80 | inner,
+    "local NAT64 /64": lambda inner: 0x64FF9B0001 << 80 | inner << 24,
+    "local NAT64 /56": lambda inner: 0x64FF9B0001 << 80 | (inner >> 24) << 64 | (inner & 0xFFFFFF) << 32,
+    "local NAT64 /48": lambda inner: 0x64FF9B0001 << 80 | (inner >> 16) << 64 | (inner & 0xFFFF) << 40,
+    "6to4": lambda inner: 0x2002 << 112 | inner << 80 | 1,
+    "Teredo's server": lambda inner: 0x20010000 << 96 | inner << 64 | 0xF7F7F7F7,
+    "Teredo's client": lambda inner: 0x20010000 << 96 | 0x08080808 << 64 | inner ^ 0xFFFFFFFF,
+    "ISATAP": lambda inner: 0x2A00 << 112 | ISATAP_LOCAL | inner,
+    "ISATAP of the world": lambda inner: 0x2A00 << 112 | ISATAP_WORLD | inner,
+    "ISATAP in 6to4": lambda inner: 0x2002_08080808 << 80 | ISATAP_LOCAL | inner,
+}
+
+
+@pytest.mark.parametrize("way", HIDING)
+@given(inner=st.ip_addresses(v=4))
+def test_no_ipv4_address_hides_in_an_ipv6_one(way: str, inner: ipaddress.IPv4Address) -> None:
+    """What may not be called as an IPv4 address may not be in any of the forms that carry it over IPv6."""
+    address = str(ipaddress.IPv6Address(HIDING[way](int(inner))))
+    try:
+        permitted([str(inner)], (), host="h")
+    except ExternalAddressForbidden:
+        with pytest.raises(ExternalAddressForbidden):
+            permitted([address], (), host="h")
+
+
+@pytest.mark.parametrize("way", HIDING)
+@pytest.mark.parametrize("metadata", ["169.254.169.254", "100.100.100.200", "168.63.129.16"])
+def test_metadata_hides_from_nobody(way: str, metadata: str) -> None:
+    """An administrator too reaches no cloud's metadata by writing its address another way."""
+    address = str(ipaddress.IPv6Address(HIDING[way](int(ipaddress.IPv4Address(metadata)))))
+    with pytest.raises(ExternalAddressForbidden, match="Nobody can open"):
+        permitted([address], EVERYWHERE, host="h")
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2a00:1450::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+)
+def test_the_public_internet_is_open(address: str) -> None:
+    """Whoever may deploy reaches every address of the internet, through a network's NAT64 too."""
+    assert permitted([address], (), host="h") == [address]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["fec0::1", "64:ff9b:1::1.2.3.4", "::8.8.8.8", "5f00::1", "3fff::1", "100::1", "2001:db8::1", "192.0.0.8"],
+)
+def test_what_is_not_of_the_internet_has_to_be_opened(address: str) -> None:
+    """Networks that nobody routes in public are private ones, known to this Python as such or not."""
+    with pytest.raises(ExternalAddressForbidden, match="external-network"):
+        permitted([address], (), host="h")
+    assert permitted([address], EVERYWHERE, host="h") == [address]
 
 
 @pytest.mark.parametrize(

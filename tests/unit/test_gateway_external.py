@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,70 @@ def test_errors_of_theirs_in_our_words(
     assert seen_code in answer.text
     assert EXTERNAL_KEY not in answer.text
     assert len(app.asked) == 1
+
+
+ECHO = f'{{"error": {{"code": "model_not_found", "message": "You sent: authorization: Bearer {EXTERNAL_KEY}"}}}}'
+
+
+@pytest.mark.parametrize("status", [200, 201, 302, 400, 404, 413, 422, 429, 500, 503])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", f"{BASE}:rawPredict", f"{BASE}:predict"])
+def test_a_key_that_is_repeated_goes_no_further(tmp_path: Path, path: str, status: int) -> None:
+    """A server that shows a request's headers in its answer, of whatever status, shows our key to nobody."""
+    app = Scripted(status, ECHO.encode(), content_type=f"application/json; key={EXTERNAL_KEY}")
+    answer = answered(app, tmp_path, path, **(ASK if "predict" not in path else {"instances": [{"prompt": "a"}]}))
+    assert app.asked, answer.text
+    assert EXTERNAL_KEY not in answer.text
+    assert EXTERNAL_KEY not in str(answer.headers)
+
+
+def test_a_key_in_a_stream_goes_no_further(tmp_path: Path) -> None:
+    """Nor does the key in an event of a stream, and the rest of the stream is as it was."""
+    events = f"data: {ECHO}\n\ndata: {{}}\n\ndata: [DONE]\n\n"
+    app = Scripted(200, events.encode(), content_type="text/event-stream")
+    answer = answered(app, tmp_path, **ASK, stream=True)
+    assert answer.text == events.replace(EXTERNAL_KEY, "***")
+
+
+@pytest.mark.parametrize(
+    ("status", "seen_status", "seen_code"),
+    [
+        (200, 502, "EXTERNAL_NOT_OPENAI"),
+        (400, 502, "EXTERNAL_NOT_OPENAI"),
+        (401, 502, "EXTERNAL_REFUSED"),
+        (429, 429, "QUEUE_FULL"),
+        (503, 503, "ENGINE_FAILED"),
+    ],
+)
+def test_what_is_compressed_is_not_passed_on_as_json(
+    tmp_path: Path, status: int, seen_status: int, seen_code: str
+) -> None:
+    """A server that compresses although it was asked not to is a 502 that says so, unless its status says all."""
+    app = Scripted(status, gzip.compress(b'{"choices": []}'), content_encoding="gzip")
+    answer = answered(app, tmp_path)
+    assert (answer.status_code, code(answer)) == (seen_status, seen_code)
+    assert "gzip" in answer.text or seen_code != "EXTERNAL_NOT_OPENAI"
+
+
+def test_a_header_without_end_stops_nobody(tmp_path: Path) -> None:
+    """A server whose header never ends is given up at once."""
+
+    async def main() -> None:
+        async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nx-a: ")
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"a" * 65536)
+                    await writer.drain()
+
+        server = await asyncio.start_server(endless, "127.0.0.1", 0)
+        route = routed(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        async with asyncio.timeout(5), gateway_before(tmp_path, route) as served:
+            answer = await served.client.post("/v1/chat/completions", json=ASK)
+        assert (answer.status_code, code(answer)) == (503, "EXTERNAL_UNREACHABLE")
+        assert "no head that ends" in answer.text
+        server.close()
+
+    asyncio.run(main())
 
 
 def test_a_request_at_fault_is_told_in_their_words(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from headrace.gateway.upstream import (
     UpstreamRequest,
     read_address,
 )
-from headrace.gateway.upstream.connection import READ_AHEAD_BYTES, Connection
+from headrace.gateway.upstream.connection import ANSWER_HEAD_BYTES, READ_AHEAD_BYTES, Connection
 
 GET = UpstreamRequest(method="GET", target=b"/", headers=[])
 POST = UpstreamRequest(method="POST", target=b"/", headers=[], body=b"{}")
@@ -70,6 +70,12 @@ async def read_all(connection: Connection) -> bytes:
     while piece := await connection.read():
         pieces.append(piece)
     return b"".join(pieces)
+
+
+async def begun_and_read(connection: Connection) -> bytes:
+    """The answer's whole body, once it has begun."""
+    await connection.begun(1)
+    return await read_all(connection)
 
 
 def fed(pieces: list[bytes], *, then_lost: bool = False) -> tuple[int, list[tuple[bytes, bytes]], bytes, bool]:
@@ -163,6 +169,41 @@ def test_ambiguous_answers_are_refused(answer: bytes) -> None:
     """Answers whose framing two readers could take differently are no answers."""
     with pytest.raises(NoAnswer):
         fed([answer], then_lost=True)
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nx-a: ", b"a"),
+        (b"HTTP/1.1 200 OK\r\n", b"a"),
+        (b"HTTP/1.1 200 ", b"a"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;x=", b"a"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nz\r\n0\r\nx: ", b"a"),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    ],
+)
+def test_what_never_ends_is_not_read_for_ever(begun: bytes, more: bytes) -> None:
+    """A header, a chunk's extension, a trailer or heads without end: hung up after a bounded number of bytes."""
+
+    async def main() -> None:
+        wire = Wire()
+        wire.connection.start(b"", head_only=False)
+        wire.connection.data_received(begun)
+        for _ in range(ANSWER_HEAD_BYTES // 4096 + 2):
+            if not wire.aborted:
+                wire.connection.data_received(more * (4096 // len(more) + 1))
+        assert wire.aborted
+        with pytest.raises((NoAnswer, BrokeOff), match="no head that ends"):
+            await begun_and_read(wire.connection)
+
+    asyncio.run(main())
+
+
+def test_a_long_stream_of_small_chunks_is_whole() -> None:
+    """What frames a body may add up to anything, as long as there is a body in it."""
+    chunks = [b"1\r\nx\r\n"] * (2 * ANSWER_HEAD_BYTES // 6)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n"
+    assert fed([head, *chunks, b"0\r\n\r\n"])[2] == b"x" * len(chunks)
 
 
 def test_bytes_after_the_answer_taint_the_connection() -> None:

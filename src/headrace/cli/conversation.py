@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from headrace.cli.client import Client
@@ -42,11 +41,8 @@ class Conversation:
 
         def show(piece: str) -> None:
             pieces.append(piece)
-            if self._output.as_json:
-                self._output.event({"content": piece})
-            else:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+            self._output.event({"content": piece})
+            self._output.piece(piece)
 
         try:
             stream_chat(self._client, {**self._options, "messages": self.messages}, show, stats)

@@ -26,6 +26,7 @@ from headrace.cli.external import EXTERNAL_PANEL, Outward
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.progress import Steps
+from headrace.cli.what_next import Kind, kind_of, what_next
 from headrace.resources.errors import ArtifactsNotFound, HeadraceError, NameTaken
 from headrace.resources.models import Dtype
 
@@ -54,7 +55,7 @@ def deploy(
     endpoint: Annotated[str, typer.Option(help="Id of the endpoint to make or to add to; else made up.")] = "",
     max_model_len: Annotated[int | None, typer.Option(min=1, help="Longest context, in tokens.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the weights in memory.")] = "auto",
-    runtime: Annotated[str, typer.Option(help="Name of a runtime; else the platform picks.")] = "",
+    runtime: Annotated[str, typer.Option(help="openvino, transformers or vllm; else the platform picks.")] = "",
     replicas: Annotated[int, typer.Option(min=1, help="How many engines serve it.")] = 1,
     machine_type: Annotated[
         str, typer.Option(help="Machine's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
@@ -116,19 +117,28 @@ def deploy(
             invocation.output.line(f"Deploying {uri} to endpoint {target}: operation {operation['id']}.")
             invocation.output.line(f"Watch it: headrace operations get {operation['id']} --wait")
             return
-        from headrace.cli.phases import watch  # noqa: PLC0415  # brings the HTTP client
+        _wait(invocation, client, operation, f"Deploying {uri}", timeout, kind="chat" if external else kind_of(uri))
 
-        steps = Steps(invocation.output, silent=invocation.as_json)
-        try:
-            operation = watch(client, operation["id"], steps, what=f"Deploying {uri}", timeout_s=timeout)
-        except WorkFailed:
-            with contextlib.suppress(HeadraceError):  # that it failed is the news
-                invocation.output.line(_what_is_left(fetch_endpoints(client), target))
-            raise
-        invocation.output.document(operation)
-        scope = f"projects/{operation['project']}/locations/{operation['location']}"
-        address = f"{client.login.url}/v1/{scope}/endpoints/{target}"
-        invocation.output.line(_what_now(client.login.url, address, unique_name(fetch_endpoints(client), target)))
+
+def _wait(
+    invocation: Invocation, client: Client, operation: dict[str, Any], what: str, timeout_s: float | None, *, kind: Kind
+) -> None:
+    """Show the phases until it is READY, and then what to try."""
+    from headrace.cli.phases import watch  # noqa: PLC0415  # brings the HTTP client
+
+    target = operation["targets"]["endpoint"]
+    steps = Steps(invocation.output, silent=invocation.as_json)
+    try:
+        operation = watch(client, operation["id"], steps, what=what, timeout_s=timeout_s)
+    except WorkFailed:
+        with contextlib.suppress(HeadraceError):  # that it failed is the news
+            invocation.output.line(_what_is_left(fetch_endpoints(client), target))
+        raise
+    invocation.output.document(operation)
+    scope = f"projects/{operation['project']}/locations/{operation['location']}"
+    address = f"{client.login.url}/v1/{scope}/endpoints/{target}"
+    name = unique_name(fetch_endpoints(client), target)
+    invocation.output.line(what_next(client.login.url, address, name, kind))
 
 
 def _existing(client: Client, name: str) -> dict[str, Any] | None:
@@ -159,8 +169,8 @@ def _what_is_left(endpoints: list[dict[str, Any]], target: str) -> str:
     if any(is_ready(each) for each in endpoints if short_id(each["name"]) == target):
         return f"\nEndpoint {name} goes on with what was READY before; the model that failed stays listed there."
     return (
-        f"\nEndpoint {name} is left, with nothing that answers. Mend the model and deploy it again with "
-        f"`--name {name}`,\nor remove what is left: headrace undeploy {name} --yes"
+        f"\nEndpoint {name} is left, with nothing that answers. Once what failed is mended, deploy again with "
+        f"`--name {name}`\nand it takes its place; or remove what is left: headrace undeploy {name} --yes"
     )
 
 
@@ -243,13 +253,3 @@ def _undeploy_models(client: Client, endpoint: dict[str, Any]) -> list[dict[str,
         client.post(f"/v1beta1/{endpoint['name']}:undeployModel", {"deployedModelId": each["id"]})
         for each in endpoint.get("deployedModels") or []
     ]
-
-
-def _what_now(url: str, address: str, endpoint: str) -> str:
-    return f"""
-READY at {address}
-OpenAI-compatible at {url}/v1, model {endpoint!r}. Try:
-  headrace chat {endpoint}
-  headrace predict {endpoint} --prompt 'The river'
-  curl {url}/v1/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' \\
-    -d '{{"model": "{endpoint}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 60}}'"""

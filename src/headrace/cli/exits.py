@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.cli.output import visible
 from headrace.resources.errors import (
     CODES,
     ArtifactsNotFound,
@@ -87,7 +88,7 @@ def report(failure: Failure, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode({"error": msgspec.to_builtins(failure)}).decode(), file=sys.stderr)
         return
-    print(text_of(failure), file=sys.stderr)
+    print(visible(text_of(failure)), file=sys.stderr)
 
 
 def text_of(failure: Failure) -> str:

@@ -36,7 +36,9 @@ def chat(
         str, typer.Option("--message", "-m", help="Ask this and end; `-` reads it from stdin. Without: a conversation.")
     ] = "",
     system: Annotated[str, typer.Option(help="A system message to begin with.")] = "",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, in tokens. Without: as long as the context allows.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="0 always picks the likeliest token.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Show time to first token and tokens/s.")] = False,
@@ -44,7 +46,8 @@ def chat(
     """Talk to a model: answers are streamed. /exit leaves; Ctrl-C stops the answer, not the conversation."""
     from headrace.cli.conversation import Conversation  # noqa: PLC0415  # brings the HTTP client
 
-    options: dict[str, Any] = {"model": endpoint, "max_tokens": max_tokens}
+    options: dict[str, Any] = {"model": endpoint}
+    options |= {"max_tokens": max_tokens} if max_tokens is not None else {}
     options |= {"temperature": temperature} if temperature is not None else {}
     options |= {"seed": seed} if seed is not None else {}
     with invocation.client() as client:

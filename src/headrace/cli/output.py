@@ -5,6 +5,7 @@ Rich honours ``NO_COLOR``; where stdout is no terminal, lines are plain and neve
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,11 @@ _WIDE = 100
 
 _SHORTEST_PATH = 20
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
+_BREAKS = re.compile(r"[\t\r\n]")
+_CONTROLS_IN_JSON = re.compile(r"[\x7f-\x9f]")
+"""JSON escapes the others by itself."""
+
 
 class Output:
     """Writes the answer of one command.
@@ -39,17 +45,21 @@ class Output:
     def document(self, value: Any) -> None:
         """The command's one JSON document; nothing without ``--json``."""
         if self.as_json:
-            print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+            print(_json(msgspec.json.format(msgspec.json.encode(value), indent=2)))
 
     def event(self, value: Any) -> None:
         """One line of a stream of JSON documents; nothing without ``--json``."""
         if self.as_json:
-            print(msgspec.json.encode(value).decode(), flush=True)
+            print(_json(msgspec.json.encode(value)), flush=True)
 
     def line(self, text: str = "") -> None:
         """A line for a person; nothing with ``--json``."""
+        self.piece(f"{text}\n")
+
+    def piece(self, text: str) -> None:
+        """A piece of a text that comes bit by bit, shown at once; nothing with ``--json``."""
         if not self.as_json:
-            print(text, flush=True)
+            print(visible(text), end="", flush=True)
 
     def table(
         self,
@@ -79,7 +89,7 @@ class Output:
         from rich.table import Table  # noqa: PLC0415  # `headrace version` starts without Rich
 
         console = stdout_console(self._width)
-        cells = [tuple(map(str, row)) for row in rows]
+        cells = [tuple(_BREAKS.sub(_escaped, visible(str(cell))) for cell in row) for row in rows]
         if console.width < _WIDE:
             cells = [tuple(cell for name, cell in zip(columns, row, strict=True) if name not in spare) for row in cells]
             columns = [name for name in columns if name not in spare]
@@ -120,6 +130,25 @@ def _fitting(
         tuple(shortened(cell, room) if number in shown_as_paths else cell for number, cell in enumerate(row))
         for row in rows
     ]
+
+
+def visible(text: str) -> str:
+    r"""The text with its control characters shown instead of obeyed, but for line breaks and tabs.
+
+    Whoever named a model, or made it speak, is not to colour, clear or retitle the terminal of those who look.
+
+    >>> print(visible("a\x1b[31mb"))
+    a\x1b[31mb
+    """
+    return _CONTROLS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
+
+
+def _json(document: bytes) -> str:
+    return _CONTROLS_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document.decode())
 
 
 def shortened(path: str, width: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from headrace.cli.output import Output, stdout_console
+from headrace.cli.output import Output, stdout_console, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -55,7 +55,7 @@ class Steps:
             return
         with self._lock:
             if self._progress is not None:
-                self._progress.console.print(f"{elapsed_s:6.1f}s  {text}", highlight=False, markup=False)
+                self._progress.console.print(f"{elapsed_s:6.1f}s  {visible(text)}", highlight=False, markup=False)
                 return
             self._output.line(f"{elapsed_s:6.1f}s  {text}")
             self._output.event({"elapsed_s": round(elapsed_s, 3), "message": text})
@@ -84,7 +84,7 @@ class Steps:
                 self._progress = Progress(*columns, console=stdout_console(), transient=True)
                 self._progress.start()
             self._open += 1
-            return self._progress.add_task(what, total=None)
+            return self._progress.add_task(visible(what), total=None)
 
     def _hide(self, task: TaskID) -> None:
         with self._lock:
@@ -99,7 +99,7 @@ class Steps:
         """Change the live line of a step."""
         with self._lock:
             if self._progress is not None:
-                self._progress.update(task, description=text)
+                self._progress.update(task, description=visible(text))
 
 
 class Step:

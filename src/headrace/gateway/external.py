@@ -14,6 +14,7 @@ from headrace.resources.errors import (
     EngineRefused,
     EngineTimeout,
     ExternalModelMissing,
+    ExternalNotOpenAI,
     ExternalRefused,
     ExternalTlsInvalid,
     ExternalUnreachable,
@@ -51,7 +52,7 @@ def error_of(host: str, answer: UpstreamAnswer, body: bytes) -> HeadraceError:
 
     Its own words are passed on, but for those about our key, which may repeat a part of it.
     """
-    status, message = answer.status, message_of(body)
+    status, message = answer.status, answer.secret.hide_in(message_of(body))
     evidence = f"{host} answered HTTP {status}" + (f": {message}" if message else ".")
     if status in REFUSALS:
         return EngineRefused(message or f"HTTP {status} without a reason.")
@@ -74,6 +75,29 @@ def error_of(host: str, answer: UpstreamAnswer, body: bytes) -> HeadraceError:
         evidence=evidence,
         fix="Try again later; what ails it is in its own log.",
         retry_after_s=_wait_s(answer),
+    )
+
+
+def encoded(answer: UpstreamAnswer) -> bool:
+    """Whether its body is compressed, although it was asked not to be."""
+    return answer.header(b"content-encoding").strip().lower() not in (b"", b"identity")
+
+
+def require_plain(host: str, answer: UpstreamAnswer) -> None:
+    """Hold that an answer's body can be read; nothing here unpacks what others packed.
+
+    Raises:
+        HeadraceError: It cannot be: what the status alone means, if that is enough, else `ExternalNotOpenAI`.
+    """
+    if not encoded(answer):
+        return
+    if answer.status >= 300 and answer.status not in REFUSALS:
+        raise error_of(host, answer, b"")
+    told = answer.header(b"content-encoding")[:40].decode("latin-1")
+    raise ExternalNotOpenAI(
+        "The external server compresses its answers although it was asked not to.",
+        evidence=f"{host} answered HTTP {answer.status} with content-encoding {told!r} to accept-encoding 'identity'.",
+        fix="Turn compression off at that server, or at the proxy before it.",
     )
 
 

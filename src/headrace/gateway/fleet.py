@@ -24,7 +24,10 @@ class Replica:
         self.route = route
         outside = route.external and Outside(route.external.networks, route.external.ca_file)
         self.upstream = Upstream(
-            read_address(route.address), connect_timeout_s=connect_timeout_s, outside=outside or None
+            read_address(route.address),
+            connect_timeout_s=connect_timeout_s,
+            outside=outside or None,
+            key=route.nonce if outside else "",
         )
         self.outstanding = 0
         self.headers: Headers = [(b"authorization", b"Bearer " + route.nonce.encode("ascii"))]

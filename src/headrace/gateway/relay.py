@@ -13,7 +13,14 @@ from headrace.gateway import external
 from headrace.gateway.engine_call import Call
 from headrace.gateway.exchange import Exchange, LastWords
 from headrace.gateway.upstream import BrokeOff, UpstreamAnswer
-from headrace.resources.errors import EngineBrokeOff, EngineFailed, EngineRefused, HeadraceError, QueueFull
+from headrace.resources.errors import (
+    EngineBrokeOff,
+    EngineFailed,
+    EngineRefused,
+    HeadraceError,
+    NotSupported,
+    QueueFull,
+)
 
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -102,6 +109,8 @@ def engine_error(call: Call, answer: UpstreamAnswer, body: bytes) -> HeadraceErr
         told = answer.header(b"retry-after")
         retry_after_s = float(told) if told.isdigit() else 1.0
         return QueueFull("The engine takes no more requests now.", evidence=message, retry_after_s=retry_after_s)
+    if answer.status in (404, 405):
+        return NotSupported("The engine of this model does not offer this.", evidence=message)
     return EngineFailed(
         "The engine failed on this request.",
         evidence=f"HTTP {answer.status}: {message}",

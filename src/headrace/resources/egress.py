@@ -23,7 +23,25 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
+_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, section 2.5.5.1
+_TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")  # RFC 2765
+_ISATAP = 0x5EFE
+"""The middle of an address whose interface is an IPv4 one (RFC 5214), whatever its network."""
+
+_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+"""What IANA has given to the internet; Python counts all as global that is not known to be otherwise."""
+
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocol assignments
+        "2001::/23",  # protocol assignments, Teredo among them
+        "3fff::/20",  # documentation; Python 3.11 does not know it
+    )
+)
 _NEVER = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -122,22 +140,55 @@ def on_this_machine(host: str) -> bool:
 
 
 def _refusal(address: Address, opened: Sequence[Network]) -> str:
-    """Why an address may not be called; empty if it may. An IPv4 address inside an IPv6 one counts as itself."""
-    inner = _within(address)
-    if any(each.version == network.version and each in network for each in (address, inner) for network in _NEVER):
+    """Why an address may not be called; empty if it may. Every IPv4 address inside an IPv6 one is judged as itself."""
+    meant = _meant(address)
+    if any(_lies_in(each, _NEVER) for each in (address, *meant)):
         return _NO_SERVERS
-    if inner.is_global or any(inner.version == network.version and inner in network for network in opened):
+    closed = [each for each in meant if not (_is_public(each) or _lies_in(each, opened))]
+    if not closed:
         return ""
-    return "on this machine" if inner.is_loopback else "in a private network"
+    return "on this machine" if any(each.is_loopback for each in closed) else "in a private network"
 
 
-def _within(address: Address) -> Address:
+def _lies_in(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def _is_public(address: Address) -> bool:
+    if address.version == 6 and address not in _PUBLIC_IPV6:
+        return False
+    return address.is_global and not _lies_in(address, _NOT_PUBLIC)
+
+
+def _meant(address: Address) -> list[Address]:
+    """What has to be open for the address to be: itself, and what IPv4 addresses a router may take from within it.
+
+    An IPv4 address that was only written as an IPv6 one stands for it alone.
+    """
     if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+        return [address]
+    last = _ipv4(address, 96)
+    if address in _MAPPED or address in _NAT64:
+        return [last]
+    meant: list[Address] = [address if address.sixtofour is None else address.sixtofour]
+    if address in _LOCAL_NAT64:
+        meant += [each for each in _translated(address) if int(each) >> 24]  # 0.x.x.x: another length of prefix
+    if address.teredo is not None:
+        meant += address.teredo
+    isatap = (int(address) >> 32) & 0xFDFFFFFF == _ISATAP  # without the bit that says "of the whole world"
+    compatible = address in _COMPATIBLE and int(address) > 1  # :: and ::1 are themselves
+    if isatap or compatible or address in _TRANSLATED:
+        meant.append(last)
+    return meant
+
+
+def _translated(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 address behind a prefix of 48, 56, 64 or 96 bits; bits 64 to 71 are left out (RFC 6052, section 2.2)."""
+    bits = int(address)
+    without = ipaddress.IPv6Address((bits >> 64 << 64) | (bits << 8) & (2**64 - 1))
+    return [_ipv4(without, 48), _ipv4(without, 56), _ipv4(without, 64), _ipv4(address, 96)]
+
+
+def _ipv4(address: ipaddress.IPv6Address, at: int) -> ipaddress.IPv4Address:
+    """The 32 bits that begin at this one."""
+    return ipaddress.IPv4Address(int(address) >> (96 - at) & 0xFFFFFFFF)

@@ -213,10 +213,10 @@ def _as_asked(asked: Runtime, able: list[Line], obstacle: str, model: ModelFacts
 
 def _obstacle(line: Line, model: ModelFacts, runtimes: Mapping[str, Runtime]) -> str:
     """Why a runtime cannot serve a model; empty where it can."""
+    if model.task not in line.tasks:
+        return "it makes no embeddings here" if model.task == "embed" else "it generates no text"
     if model.model_type not in runtimes[line.runtime].model_types:
         return f"it does not know the architecture {model.model_type}"
-    if model.task not in line.tasks:
-        return "it makes no embeddings" if model.task == "embed" else "it generates no text"
     if model.quantisation:
         return f"it is not given weights quantised with {model.quantisation}"
     return _precision_obstacle(line, model)

@@ -26,11 +26,13 @@ from headrace.weights.folder import (
     find_tokenizer,
     find_weights,
     has_chat_template,
+    inspect,
     require_indexed_tensors,
     require_readable_tokenizer,
 )
 from headrace.weights.header import TensorEntry, read_header
 from headrace.weights.reader import FolderReader
+from headrace.weights.task import task_of
 
 T = TypeVar("T")
 
@@ -134,7 +136,7 @@ def _tokenizer_findings(reader: FolderReader) -> Iterator[Finding]:
     _try(partial(require_readable_tokenizer, reader), TOKENIZER_JSON, found)
     template = _try(partial(has_chat_template, reader), "tokenizer_config.json", found)
     yield from found
-    if template is False:
+    if template is False and task_of(inspect(reader)) != "embed":
         absent = ChatTemplateMissing(
             "The tokenizer has no chat template: completions work, chats do not.",
             evidence="Neither chat_template in tokenizer_config.json nor chat_template.jinja.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from scripted import World
 from external_servers import EXTERNAL_KEY, Scripted
 from headrace.control import Reconciler
 from headrace.control.commands import undeploy
-from headrace.control.external import Looks, Pace, Wanted, probe
+from headrace.control.external import Looks, Pace, Wanted, life, probe
 from headrace.gateway.upstream import Outside
 from headrace.resources.deployments import Deployment
 from headrace.resources.egress import Egress
@@ -209,6 +210,21 @@ def test_what_cannot_work_fails_with_its_reason(world: World, status: int, body:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("key", "fix"), [("", "--external-key-env"), (EXTERNAL_KEY, "a key that the server takes")])
+def test_who_deploys_is_told_what_to_change(world: World, key: str, fix: str) -> None:
+    """A key that is missing is told apart from one that is refused, in words for who named the server."""
+
+    async def main() -> None:
+        async with Scripted(401).serving() as url, Outward(world) as outward:
+            outward.deploy(f"{url}/v1", key=key)
+            failed = await outward.until_state("FAILED")
+            assert failed.failure is not None
+            assert failed.failure.code == "EXTERNAL_REFUSED"
+            assert fix in failed.failure.fix
+
+    asyncio.run(main())
+
+
 def test_a_server_that_never_answers_fails_at_its_deadline(world: World) -> None:
     """A deployment whose server takes requests and says nothing fails when its time is over."""
 
@@ -238,6 +254,21 @@ class Choosy(Scripted):
         body = self._bodies.get(scope.get("path", "").rpartition("/")[2])
         self.status, self.body = (404, b'{"detail": "Not Found"}') if body is None else (200, body)
         await super().__call__(scope, receive, send)
+
+
+class Listing(Scripted):
+    """It lists the model, and answers everything else as scripted."""
+
+    def __init__(self) -> None:
+        super().__init__(200)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """As ASGI has it."""
+        said = self.status, self.body
+        if scope.get("path") == "/v1/models":
+            self.status, self.body = 200, b'{"data": [{"id": "theirs"}]}'
+        await super().__call__(scope, receive, send)
+        self.status, self.body = said
 
 
 def test_an_embedding_model_is_warmed_with_an_embedding(world: World) -> None:
@@ -283,6 +314,100 @@ def test_a_stream_that_never_says_anything_is_not_read_for_ever(
             assert failed.failure is not None
             assert failed.failure.code == "ENGINE_WARMUP_FAILED", failed.failure
             assert "had no token" in failed.failure.message
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("card", "tokens"),
+    [
+        ({"max_model_len": 4096}, 4096),
+        ({"max_model_len": 2**31 - 1}, 2**31 - 1),
+        ({"max_model_len": 2**64}, 0),
+        ({"max_model_len": 10**30, "meta": {"n_ctx": 2048}}, 2048),
+        ({"max_model_len": True}, 0),
+        ({"max_model_len": 4096.0}, 0),
+        ({"max_model_len": -1}, 0),
+        ({"max_model_len": "4096", "meta": {"n_ctx": True}}, 0),
+        ({"meta": {"n_ctx": 2**63}}, 0),
+    ],
+)
+def test_a_context_that_nobody_has_is_unknown(world: World, card: dict[str, Any], tokens: int) -> None:
+    """Whatever a server's card says of its context, the model becomes READY, with that length or with none."""
+
+    async def main() -> None:
+        models = msgspec.json.encode({"data": [{"id": "theirs", **card}]})
+        vectors = b'{"data": [{"embedding": [1]}], "usage": {"completion_tokens": 1%s}}' % (b"0" * 400)
+        async with Choosy(models=models, embeddings=vectors).serving() as url, Outward(world) as outward:
+            outward.deploy(f"{url}/v1")
+            ready = await outward.until_state("READY", "FAILED")
+            assert (ready.state, ready.max_model_len) == ("READY", tokens)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("broken", "state"), [("_described", "CHECKING"), ("_measured", "WARMING")])
+def test_a_defect_of_ours_is_said(world: World, monkeypatch: pytest.MonkeyPatch, broken: str, state: str) -> None:
+    """Code that cannot take in what was found says so in the deployment, which its deadline ends; nothing is routed."""
+
+    def defect(*_: object) -> str:
+        raise OverflowError("too large for us")
+
+    monkeypatch.setattr(life, broken, defect)
+
+    async def main() -> None:
+        async with StandIn(name="theirs") as server, Outward(world) as outward:
+            outward.deploy(f"{server.address}/v1")
+            await outward.until(lambda: world.deployment.failure)
+            told = world.deployment
+            assert told.failure is not None
+            assert (told.state, told.failure.code) == (state, "INTERNAL")
+            assert "too large for us" in told.failure.evidence
+            outward.reconciler.wake()
+            await asyncio.sleep(0.2)
+            assert [each.failure for each in world.timeline(told.id)].count(told.failure) == 1
+            assert not world.gateway.snapshot.endpoints[0].deployed[0].replicas
+            world.clock.now += 4000
+            outward.reconciler.wake()
+            await outward.until_state("FAILED")
+
+    asyncio.run(main())
+
+
+ECHO = f'{{"error": {{"message": "You sent: authorization: Bearer {EXTERNAL_KEY}"}}, "data": 1}}'
+DECODED = ECHO.replace("sk-", "\\u0073k-")
+
+
+@pytest.mark.parametrize("said", [ECHO, DECODED])
+@pytest.mark.parametrize("status", [200, 400, 404, 429, 500])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_key_that_is_repeated_is_kept_nowhere(world: World, said: str, status: int, listed: bool) -> None:
+    """A server that shows a request's headers in its errors brings the key into no row, timeline or operation."""
+
+    async def main() -> None:
+        app = Listing() if listed else Scripted(status)
+        app.status, app.body = status, said.encode()
+        async with app.serving() as url, Outward(world) as outward:
+            outward.deploy(f"{url}/v1")
+            failed = await outward.until_state("FAILED")
+            assert failed.failure is not None
+            kept = [world.timeline(failed.id), world.rows(Operation), failed]
+            assert EXTERNAL_KEY not in str(msgspec.json.encode(kept))
+
+    asyncio.run(main())
+
+
+def test_a_server_that_compresses_fails_with_its_reason(world: World) -> None:
+    """Compressed answers, that nobody asked for, are no list of models and no tokens."""
+
+    async def main() -> None:
+        app = Scripted(200, gzip.compress(b'{"data": [{"id": "theirs"}]}'), content_encoding="gzip")
+        async with app.serving() as url, Outward(world) as outward:
+            outward.deploy(f"{url}/v1")
+            failed = await outward.until_state("FAILED")
+            assert failed.failure is not None
+            assert failed.failure.code == "EXTERNAL_NOT_OPENAI"
+            assert "'gzip'" in failed.failure.evidence
 
     asyncio.run(main())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,9 +34,7 @@ def streamed_answer(client: Client, output: Output, endpoint: str) -> AnswerStat
 
     def show(piece: str) -> None:
         output.event({"content": piece})
-        if not output.as_json:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+        output.piece(piece)
 
     stats = _asked(client, body, show)
     output.line(f"\n\n[{stats.sentence()}]")

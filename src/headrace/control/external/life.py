@@ -6,6 +6,8 @@ node knows of it.
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 
 from headrace.control.external.looks import Look, Wanted
@@ -18,6 +20,8 @@ from headrace.resources.egress import Egress, on_this_machine
 from headrace.resources.errors import (
     CODES,
     DeployTimeout,
+    ExternalRefused,
+    ExternalUnreachable,
     FailedPrecondition,
     Failure,
     InternalError,
@@ -29,6 +33,8 @@ from headrace.resources.models import ModelVersion
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
 
+_log = logging.getLogger(__name__)
+
 AWAY_AFTER_MISSES = 3
 """Looks in a row that found nothing: one that was READY is away then, and one that never was is given up."""
 
@@ -39,6 +45,9 @@ LOOKED_AT = (
     DeploymentState.READY,
 )
 """The states in which its server matters; the others end it as they end any deployment."""
+
+_DEFECTS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What code that is wrong raises, or right code of values that it did not expect. Not what a store in need raises."""
 
 _LADDER = (ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.WARMING, ReplicaState.READY)
 
@@ -77,8 +86,27 @@ def advance(tx: Transaction, deployment: Deployment, sight: Sight) -> float | No
     if look is not None and look.generate == (deployment.state is DeploymentState.WARMING):
         if look.failure is not None:
             return _missed(tx, deployment, look, look.failure, sight, first_time=first_time)
-        return _found(tx, deployment, look, sight)
+        try:
+            return _found(tx, deployment, look, sight)
+        except _DEFECTS as error:
+            return _not_taken_in(tx, deployment, look, error, sight, first_time=first_time)
     return _wait(tx, deployment, sight, first_time=first_time)
+
+
+def _not_taken_in(
+    tx: Transaction, deployment: Deployment, look: Look, error: Exception, sight: Sight, *, first_time: bool
+) -> float | None:
+    """A defect of ours with what was found: the deployment says so, and is held to its deadline like any other.
+
+    Some of what was found may be in the rows already, so the replica's failure keeps requests from it.
+    """
+    failure = InternalError("What the external server said could not be taken in.", evidence=repr(error)).failure
+    if deployment.failure is None or deployment.failure.code != failure.code:
+        _log.error("A defect with what deployment %s's server said.", deployment.id, exc_info=error)
+    tx.update(msgspec.structs.replace(_replica(tx, deployment), failure=failure))
+    now = tx.get(Deployment, scope=deployment.scope, id=deployment.id)
+    assert now is not None, "it was there a moment ago, in this transaction"
+    return _missed(tx, now, look, failure, sight, first_time=first_time)
 
 
 def _found(tx: Transaction, deployment: Deployment, look: Look, sight: Sight) -> float | None:
@@ -107,11 +135,29 @@ def _missed(
             tx.move(deployment, DeploymentState.CHECKING, detail="The external server is away.", failure=failure)
         return None
     if first_time and enough:
-        tx.move(deployment, DeploymentState.FAILED, failure=failure)
+        told = _for_the_deployer(failure, keyed=bool(_replica(tx, deployment).nonce))
+        tx.move(deployment, DeploymentState.FAILED, failure=told)
         return sight.now
     if deployment.failure is None or deployment.failure.code != failure.code:
         tx.move(deployment, deployment.state, detail=failure.message, failure=failure)
     return _wait(tx, deployment, sight, first_time=first_time)
+
+
+def _for_the_deployer(failure: Failure, *, keyed: bool) -> Failure:
+    """What a failure means to who has just named this server; elsewhere it is told to those who only use it."""
+    if failure.code == ExternalUnreachable.code:
+        return msgspec.structs.replace(
+            failure, fix="See that it runs and that this machine reaches it, then deploy it again."
+        )
+    if failure.code == ExternalRefused.code and not keyed:
+        return msgspec.structs.replace(
+            failure,
+            message="The external server wants a key, and the deployment has none.",
+            fix="Deploy it again with its key: `--external-key-env VAR` or `--external-key-file FILE`.",
+        )
+    if failure.code == ExternalRefused.code:
+        return msgspec.structs.replace(failure, fix="Deploy it again with a key that the server takes.")
+    return failure
 
 
 def _final(failure: Failure) -> bool:

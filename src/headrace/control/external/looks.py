@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from headrace.control.external.probe import ExternalProbe, Listed
-from headrace.gateway.upstream import Outside
+from headrace.gateway.upstream import Outside, Secret
 from headrace.resources.deployments import Warmup
 from headrace.resources.errors import Failure, HeadraceError, InternalError
 from headrace.resources.external import ExternalServer
@@ -119,9 +119,16 @@ async def _look(wanted: Wanted, misses: int) -> Look:
     try:
         found = await (probe.generate() if wanted.generate else probe.find_model())
     except HeadraceError as error:
-        return Look(generate=wanted.generate, misses=misses + 1, failure=error.failure)
+        failure = error.failure
     except Exception as error:
         _log.exception("A defect while looking at %s.", wanted.server.base_url)
         failure = InternalError("The look at the external server failed by a defect.", evidence=repr(error)).failure
-        return Look(generate=wanted.generate, misses=misses + 1, failure=failure)
-    return Look(generate=wanted.generate, misses=0, found=found)
+    else:
+        return Look(generate=wanted.generate, misses=0, found=found)
+    return Look(generate=wanted.generate, misses=misses + 1, failure=_without(Secret(wanted.key), failure))
+
+
+def _without(secret: Secret, failure: Failure) -> Failure:
+    """The failure without the key: it is kept in rows and shown to everybody who may read them."""
+    told = {field: secret.hide_in(getattr(failure, field)) for field in ("message", "evidence", "fix")}
+    return msgspec.structs.replace(failure, **told)

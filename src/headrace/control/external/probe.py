@@ -32,6 +32,9 @@ LIST_TIMEOUT_S = 20.0
 GENERATE_TIMEOUT_S = 120.0
 """As long as the gateway waits for the first byte of a stream."""
 
+MAX_CONTEXT_TOKENS = 2**31 - 1
+"""Whoever tells of a longer context tells of none."""
+
 MAX_ANSWER_BYTES = 8 << 20
 """Of any answer that is looked at; a market place's list of 400 models has 0.5 MB."""
 
@@ -135,7 +138,9 @@ class ExternalProbe:
         self, method: str, path: str, body: bytes = b"", *, timeout_s: float
     ) -> AsyncIterator[UpstreamAnswer]:
         """On a connection of its own: one that was kept would not tell whether another can be had."""
-        upstream = Upstream(read_address(self._origin), connect_timeout_s=CONNECT_TIMEOUT_S, outside=self._outside)
+        upstream = Upstream(
+            read_address(self._origin), connect_timeout_s=CONNECT_TIMEOUT_S, outside=self._outside, key=self._key
+        )
         request = UpstreamRequest(
             method=method,
             target=external.target(self._base_path, path).encode("ascii"),
@@ -145,6 +150,8 @@ class ExternalProbe:
         upstream.close()  # nothing is kept
         try:
             async with asyncio.timeout(timeout_s), await upstream.send(request, timeout_s=timeout_s) as answer:
+                if answer.status == 200:
+                    external.require_plain(self._host, answer)
                 yield answer
         except UpstreamError as error:
             raise external.silence_of(self._host, error) from error
@@ -205,6 +212,8 @@ def external_host(server: ExternalServer) -> str:
 
 
 async def _read(answer: UpstreamAnswer, limit_bytes: int) -> bytes:
+    if external.encoded(answer):
+        return b""
     pieces, size = [], 0
     while size < limit_bytes and (piece := await answer.read()):
         pieces.append(piece)
@@ -230,8 +239,12 @@ def _cards(body: bytes) -> list[dict[str, Any]] | None:
 def _context_tokens(card: dict[str, Any]) -> int:
     """The context length on a model's card, where vLLM, SGLang and we write it, or where llama.cpp does; else 0."""
     meta = card.get("meta")
-    told = card.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else 0)
-    return told if isinstance(told, int) and told > 0 else 0
+    return _tokens(card.get("max_model_len")) or _tokens(meta.get("n_ctx") if isinstance(meta, dict) else None)
+
+
+def _tokens(told: object) -> int:
+    """A number of tokens, as somebody else's JSON has it; 0 for what is none."""
+    return told if type(told) is int and 0 < told <= MAX_CONTEXT_TOKENS else 0  # True is an int too
 
 
 def _has_choices(data: bytes) -> bool:
@@ -244,5 +257,4 @@ def _has_choices(data: bytes) -> bool:
 
 
 def _count(usage: object) -> int:
-    told = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return told if isinstance(told, int) else 0
+    return _tokens(usage.get("completion_tokens")) if isinstance(usage, dict) else 0

@@ -6,12 +6,14 @@ from headrace.gateway.upstream.address import Address, read_address
 from headrace.gateway.upstream.client import Upstream, UpstreamAnswer, UpstreamRequest
 from headrace.gateway.upstream.dial import Outside
 from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, TimedOut, Unreachable, Untrusted, UpstreamError
+from headrace.gateway.upstream.masking import Secret
 
 __all__ = [
     "Address",
     "BrokeOff",
     "NoAnswer",
     "Outside",
+    "Secret",
     "TimedOut",
     "Unreachable",
     "Untrusted",

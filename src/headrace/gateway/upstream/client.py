@@ -13,6 +13,7 @@ from headrace.gateway.upstream.address import Address
 from headrace.gateway.upstream.connection import Connection
 from headrace.gateway.upstream.dial import Outside, dial
 from headrace.gateway.upstream.errors import NoAnswer, Unreachable
+from headrace.gateway.upstream.masking import Masking, Secret
 
 MAX_KEPT_CONNECTIONS = 256
 
@@ -54,11 +55,25 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpstreamAnswer:
-    """An answer that has begun. Leaving the context gives the connection back, or closes it before the end."""
+    """An answer that has begun. Leaving the context gives the connection back, or closes it before the end.
 
-    def __init__(self, upstream: Upstream, connection: Connection, pump: asyncio.Task[None] | None) -> None:
+    Args:
+        upstream: Where it comes from.
+        connection: What it comes by.
+        pump: What still sends the request's body, if anything does.
+        secret: What is hidden in its headers and body.
+    """
+
+    def __init__(
+        self, upstream: Upstream, connection: Connection, pump: asyncio.Task[None] | None, secret: Secret
+    ) -> None:
         self.status = connection.status
         self.headers = connection.headers
+        self.secret = secret
+        self._masking: Masking | None = None
+        if secret.forms:
+            self.headers = [(name, secret.hide(value)) for name, value in connection.headers]
+            self._masking = Masking(secret)
         self._upstream = upstream
         self._connection = connection
         self._pump = pump
@@ -73,7 +88,12 @@ class UpstreamAnswer:
         Raises:
             BrokeOff: It does not come to its end.
         """
-        return await self._connection.read()
+        if self._masking is None:
+            return await self._connection.read()
+        while piece := await self._connection.read():
+            if shown := self._masking.feed(piece):
+                return shown
+        return self._masking.rest()
 
     def close(self) -> None:
         """Take no more: at the end the connection is kept, before it the server sees it close."""
@@ -98,10 +118,14 @@ class Upstream:
         address: Where it listens.
         connect_timeout_s: How long a new connection may take, with its TLS handshake.
         outside: What holds for a server that is not ours; None for engines and control.
+        key: What such a server must not repeat: it is hidden in its answers.
     """
 
-    def __init__(self, address: Address, *, connect_timeout_s: float, outside: Outside | None = None) -> None:
+    def __init__(
+        self, address: Address, *, connect_timeout_s: float, outside: Outside | None = None, key: str = ""
+    ) -> None:
         self.address = address
+        self._secret = Secret(key)
         self._outside = outside
         self._connect_timeout_s = connect_timeout_s
         self._kept: list[Connection] = []
@@ -143,7 +167,7 @@ class Upstream:
                 if failure := _failure_of(pump):
                     raise failure from None  # the body could not be read: that is why there is no answer
             raise
-        return UpstreamAnswer(self, connection, pump)
+        return UpstreamAnswer(self, connection, pump, self._secret)
 
     async def _connect(self) -> Connection:
         try:

@@ -17,6 +17,8 @@ from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, TimedOut, Upstr
 
 READ_AHEAD_BYTES = 64 * 1024
 ANSWER_HEAD_BYTES = 64 * 1024
+"""Of an answer's head, and of whatever else is neither that nor body: trailers, extensions of chunks. The parser keeps
+half a header and says nothing of it, so what has come is counted too."""
 
 
 class Connection(asyncio.Protocol):
@@ -49,6 +51,7 @@ class Connection(asyncio.Protocol):
         self.headers: Headers = []
         self.answered = False
         self._head_bytes = 0
+        self._idle_bytes = 0
         self._head_only = head_only
         self._begun = False
         self._head_complete = False
@@ -144,10 +147,15 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.answered = True
+        self._idle_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"It sent what is not HTTP/1.1: {error.__context__ or error}.")
+            self.abort()
+            return
+        if self._idle_bytes > ANSWER_HEAD_BYTES and not self.complete:
+            self._fail(f"It sent {self._idle_bytes:,} bytes that are no head that ends, and no body.")
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -200,6 +208,7 @@ class Connection(asyncio.Protocol):
             return
         self.status = status
         self._head_complete = True
+        self._idle_bytes = 0
         self._reusable = self._parser.should_keep_alive() and not self._head_only
         names = {name for name, _ in self.headers}
         framed = b"content-length" in names or b"transfer-encoding" in names
@@ -212,6 +221,7 @@ class Connection(asyncio.Protocol):
         """Called by the parser."""
         if self.complete:
             return
+        self._idle_bytes = 0
         self._pieces.append(piece)
         self._waiting_bytes += len(piece)
         if self._waiting_bytes > READ_AHEAD_BYTES and not self._reading_paused and self._transport is not None:
