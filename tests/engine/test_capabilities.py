@@ -49,6 +49,9 @@ IMAGE = [
 ]
 
 
+EACH_USAGE = {"include_usage": True, "continuous_usage_stats": True}
+
+
 class Row(NamedTuple):
     """How one row of the table is tried.
 
@@ -271,6 +274,14 @@ def check_images(engine: EngineProcess) -> None:
     assert "multimodal" in response.json()["error"]["message"]
 
 
+def check_continuous_usage(engine: EngineProcess) -> None:
+    """Every chunk says what was used so far."""
+    chunks = list(engine.stream(CHAT, chat_body(STORY, max_tokens=4, stream_options=EACH_USAGE)))
+    told = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+    assert told == sorted(told)
+    assert told[-1] == 4
+
+
 ROWS: Mapping[str, Row] = {
     "temperature": Row(check_temperature, chat_body(STORY, temperature=0.5)),
     "top_p": Row(narrowest(top_p=1e-6), chat_body(STORY, top_p=0.5)),
@@ -293,6 +304,9 @@ ROWS: Mapping[str, Row] = {
     "tools": Row(check_tools, chat_body(STORY, tools=[WEATHER])),
     "tool_choice": Row(check_tool_choice, chat_body(STORY, tools=[WEATHER], tool_choice="required")),
     "prompt_logprobs": Row(check_prompt_logprobs, completion_body(STORY, prompt_logprobs=1), path=COMPLETIONS),
+    "continuous_usage_stats": Row(
+        check_continuous_usage, chat_body(STORY, stream=True, stream_options=EACH_USAGE), "stream_options"
+    ),
     "images": Row(
         check_images, chat_body("") | {"messages": [{"role": "user", "content": IMAGE}]}, "messages[0].content[0]"
     ),

@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from engine_launch import folder_for
-from engine_process import completion_body, start_engine
+from engine_process import EngineProcess, completion_body, start_engine
 
 MIB = 2**20
 WORKER = "headrace_engines.openvino.worker"
@@ -110,3 +111,32 @@ def test_a_process_that_computes_no_more_is_told_to_everyone(copied_model: Path)
         assert last["error"]["code"] == "ENGINE_DIED"
         fatal = engine.fatal()
     assert (fatal["code"], fatal["evidence"]) == ("ENGINE_DIED", f"exit status {-signal.SIGSEGV}")
+
+
+def test_a_process_that_computes_and_is_stopped_makes_the_engine_unhealthy_until_it_goes_on(
+    copied_model: Path,
+) -> None:
+    """Only while requests wait for it: the node routes around the engine, and kills it when it stays so."""
+
+    def health(engine: EngineProcess, wanted: str) -> str:
+        until = time.monotonic() + 20
+        while (said := engine.client.get("/health").json()["status"]) != wanted and time.monotonic() < until:
+            time.sleep(0.1)
+        return str(said)
+
+    with start_engine(copied_model, "--frozen-after", "2", engine="openvino") as engine:
+        engine.wait_ready()
+        [worker] = [each for each in psutil.Process(engine.process.pid).children() if WORKER in each.cmdline()]
+        worker.suspend()
+        time.sleep(3)
+        assert health(engine, "ready") == "ready"  # nobody waits
+        worker.resume()
+        body = completion_body("Once upon a time", max_tokens=2000, ignore_eos=True) | {"stream": True}
+        with engine.client.stream("POST", "/v1/completions", json=body) as response:
+            lines = (line for line in response.iter_lines() if line)
+            assert next(lines)
+            worker.suspend()
+            assert health(engine, "frozen") == "frozen"
+            worker.resume()
+            assert health(engine, "ready") == "ready"
+            assert next(lines)

@@ -46,6 +46,16 @@ def test_the_cache_is_counted_per_token() -> None:
     assert need.total_bytes == need.weights_bytes + need.kv_bytes + need.overhead_bytes
 
 
+def test_a_model_without_attention_keeps_nothing_for_a_token() -> None:
+    """A Mamba has no heads to count and is planned all the same: any context fits that leaves room for the weights."""
+    need = estimate(folder({"model_type": "mamba", "num_hidden_layers": 24, "hidden_size": 768}), 4096, 8)
+    assert need.kv_bytes == 0
+    assert need.tokens_that_fit(need.total_bytes) == 0
+    assert need.tokens_that_fit(need.total_bytes + 1) == 4096 * 8
+    with pytest.raises(DoesNotFit):
+        check_fit(need, need.total_bytes - 1)
+
+
 def test_a_type_asked_for_changes_weights_and_cache() -> None:
     """float32 takes twice of bfloat16, whatever is stored; auto keeps what is stored."""
     stored32, stored16 = folder(SMOL, "F32"), folder(SMOL)
@@ -106,3 +116,11 @@ def test_the_largest_that_fits_is_the_largest(
     assume(available > weights + 10)
     with pytest.raises(DoesNotFit):
         check_fit(msgspec.structs.replace(need, context_tokens=tokens + 1, concurrency=1), available)
+
+
+def test_vllms_own_processes_are_counted() -> None:
+    """Two gigabytes and more beside weights and cache, where other engines take half of one."""
+    others, vllm = estimate(folder(SMOL), 2048, 8), estimate(folder(SMOL), 2048, 8, runtime="vllm")
+    assert vllm.overhead_bytes > 2 * 1024**3
+    assert vllm.total_bytes - others.total_bytes == vllm.overhead_bytes - others.overhead_bytes
+    assert (vllm.weights_bytes, vllm.kv_bytes) == (others.weights_bytes, others.kv_bytes)

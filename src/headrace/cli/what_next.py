@@ -12,17 +12,16 @@ def kind_of(uri: str) -> Kind:
     from headrace.resources.errors import HeadraceError  # noqa: PLC0415  # what reads folders brings NumPy
     from headrace.storage import open_artifacts  # noqa: PLC0415
     from headrace.weights import inspect, task_of  # noqa: PLC0415
-    from headrace.weights.folder import has_chat_template  # noqa: PLC0415
 
     if "://" in uri:
         return "chat"
     try:
-        artifacts = open_artifacts(uri)
-        if task_of(inspect(artifacts)) == "embed":
-            return "embed"
-        return "chat" if has_chat_template(artifacts) else "complete"
+        folder = inspect(open_artifacts(uri))
     except HeadraceError:  # the server read it, as somebody else perhaps
         return "chat"
+    if task_of(folder) == "embed":
+        return "embed"
+    return "chat" if folder.has_chat_template else "complete"
 
 
 def what_next(url: str, address: str, endpoint: str, kind: Kind) -> str:

@@ -43,7 +43,7 @@ class FolderChecker:
         )
         choice = choose(facts, machine_of(node), version.spec.runtime)
         context = _context_tokens(folder.config, version.spec.max_model_len)
-        need = estimate(folder, context, PLANNED_SEQUENCES, version.spec.dtype)
+        need = estimate(folder, context, PLANNED_SEQUENCES, version.spec.dtype, runtime=choice.runtime)
         check_fit(need, node.memory_bytes)
         return Checked(
             fingerprint=identity,

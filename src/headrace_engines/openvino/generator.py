@@ -13,6 +13,7 @@ from headrace_engines.openvino.messages import Cancel, Failure, Fatal, FromWorke
 from headrace_engines.openvino.pipeline_process import PipelineProcess
 from headrace_engines.openvino.requests import require_possible
 from headrace_engines.serving.fatal import FatalError
+from headrace_engines.serving.frozen import Compute
 from headrace_engines.serving.generator import (
     Generation,
     GenerationFailed,
@@ -93,6 +94,10 @@ class PipelineGenerator(Generator, asyncio.Protocol):
     def load(self) -> Load:
         """What runs and waits now."""
         return Load(self._running, max(0, len(self._open) - self._running), self._cache_used)
+
+    def compute(self) -> Compute:
+        """The other process, and how many sequences are open."""
+        return Compute((self._process.pid,), len(self._open))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The wire is ours."""

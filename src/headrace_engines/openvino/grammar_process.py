@@ -21,9 +21,6 @@ CPU_TIME_MAX_S = 2
 MEMORY_MAX_BYTES = 2**30
 """Address space that compiling may take on top of what the worker has when it starts."""
 
-GRAMMAR_MAX_CHARS = 64 * 1024
-"""The longest schema or pattern, as of the transformers engine."""
-
 _REMEMBERED = 64
 """Grammars that are not tried again: most requests of a client have the same."""
 
@@ -54,10 +51,6 @@ class GrammarProcess:
         """
         if grammar in self._valid:
             return
-        if len(grammar.text) > GRAMMAR_MAX_CHARS:
-            raise GrammarInvalid(
-                f"it has {len(grammar.text):,} characters, and at most {GRAMMAR_MAX_CHARS:,} are read."
-            )
         worker = self._running()
         assert worker.stdin is not None
         request = msgspec.json.encode(grammar)

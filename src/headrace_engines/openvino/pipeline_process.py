@@ -20,6 +20,7 @@ class PipelineProcess:
 
     Attributes:
         wire: The socket to it.
+        pid: Its process id.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,8 @@ class PipelineProcess:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
+
+        self.pid = self._process.pid
 
     def load(self, order: Load) -> Loaded:
         """Load a model. Blocks.

@@ -24,7 +24,7 @@ from headrace_engines.serving.errors import ApiError, BadToken, UnknownPath, err
 from headrace_engines.serving.tokenization import detokenize, tokenize
 
 PUBLIC_ROUTES: dict[tuple[str, str], str] = {
-    ("GET", "/health"): "The shim probes it before anybody could know the token; it says only loading or ready.",
+    ("GET", "/health"): "The shim probes it before anybody could know the token; it says only whether it is ready.",
 }
 """What answers without a token, and why. Everything else is refused, paths that do not exist included."""
 
@@ -52,8 +52,9 @@ class TokenRequired:
 
 
 async def health(request: Request) -> Response:
-    """``GET /health``: 200 once one real token was generated."""
-    state = _engine(request).state
+    """``GET /health``: 200 once one real token was generated, unless what computes stands still."""
+    engine = _engine(request)
+    state = "frozen" if engine.state == "ready" and engine.frozen else engine.state
     return _json({"status": state}, 200 if state == "ready" else 503)
 
 

@@ -36,14 +36,44 @@ CAPABILITIES: Mapping[str, frozenset[EngineName]] = {
     "tools": _ALL,
     "tool_choice": _ALL,
     "prompt_logprobs": frozenset({"vllm"}),
+    "continuous_usage_stats": frozenset({"vllm"}),
     "images": frozenset({"vllm"}),
 }
-"""By parameter: the engines that do what it says. ``images`` stands for image parts in chat messages."""
+"""By parameter: the engines that do what it says. ``images`` stands for image parts in chat messages,
+``continuous_usage_stats`` for that field of `stream_options`."""
+
+VLLM_ONLY = frozenset(
+    {
+        "allowed_token_ids",
+        "bad_words",
+        "cache_salt",
+        "include_reasoning",
+        "logprob_token_ids",
+        "repetition_detection",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
+        "spaces_between_special_tokens",
+        "stream_interval",
+        "truncate_prompt_tokens",
+        "truncation_side",
+    }
+)
+"""Parameters of its own that vLLM 0.32.0 honours and our shell does not have; vLLM checks their values.
+
+Not among them, though its request models have them: what it ignores in the way it is started here (``priority``,
+``watermarking``, ``documents``, ``length_penalty``, ``return_token_offsets``, ``mm_payload``), what only another
+process of a disaggregated deployment may say (``kv_transfer_params``, ``ec_transfer_params``, ``vllm_xargs``), and
+beam search, under which it ignores stop strings, penalties and seeds.
+"""
+
+_IF = {"images": " with a model that takes images"}
+"""By row: what else it takes."""
 
 
 def engines_that_honour(parameter: str) -> tuple[EngineName, ...]:
     """The engines that honour a parameter, in alphabetical order; none for one that nobody knows."""
-    return tuple(sorted(CAPABILITIES.get(parameter, frozenset())))
+    own: frozenset[EngineName] = frozenset({"vllm"} if parameter in VLLM_ONLY else ())
+    return tuple(sorted(CAPABILITIES.get(parameter, own)))
 
 
 class NotHonoured(BadRequest):
@@ -52,6 +82,7 @@ class NotHonoured(BadRequest):
     def __init__(self, row: str, *, param: str, engine: str) -> None:
         others = engines_that_honour(row)
         which = f"{' and '.join(others)} {'do' if len(others) > 1 else 'does'}" if others else "no engine does"
+        which += _IF.get(row, "")
         subject = f"`{param}`" if row == param else f"`{param}` ({row})"
         super().__init__(f"{subject} is not honoured by {engine}; {which}.", param=param, code="unsupported_parameter")
 

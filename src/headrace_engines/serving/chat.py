@@ -16,10 +16,12 @@ from headrace_engines.serving.choices import CallingChoice, Choice
 from headrace_engines.serving.codec import ChatRefused
 from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.errors import BadRequest
+from headrace_engines.serving.followable import require_followable, require_schema
 from headrace_engines.serving.generator import Grammar
 from headrace_engines.serving.messages import chat_messages, place_of_image, place_of_tool_use
 from headrace_engines.serving.parameters import ChatParameters, read_parameters
 from headrace_engines.serving.submission import Submission, submit
+from headrace_engines.serving.text_size import require_readable_chat
 from headrace_engines.serving.tools.formats import CONSTRAINED, FORMATS, ToolFormat, format_of, knows_tools
 from headrace_engines.serving.tools.grammar import grammar_of
 from headrace_engines.serving.tools.reader import CallReader, ForcedCall
@@ -103,6 +105,7 @@ def chat_prompt(
     Raises:
         BadRequest: Something in it is wrong, or cannot be rendered by this model's template.
     """
+    require_readable_chat(messages, max_model_len=engine.max_model_len)
     if place := place_of_image(messages):
         require("images", param=place, engine=engine.name)
     if place := place_of_tool_use(messages):
@@ -172,7 +175,7 @@ def _tools_template(engine: Engine, param: str) -> str:
 def _grammar(parameters: ChatParameters, tools: ToolUse | None) -> tuple[Grammar | None, str | None]:
     """What the answer has to match, and the parameter that says so."""
     said, said_param = parameters.grammar() or (None, None)
-    forced = None if tools is None else grammar_of(tools.choice)
+    forced = None if tools is None else _forced_call(tools.choice)
     if said is not None and forced is not None:
         raise BadRequest(
             f"`tool_choice` wants a call and `{said_param}` another form of answer; give one.",
@@ -180,3 +183,16 @@ def _grammar(parameters: ChatParameters, tools: ToolUse | None) -> tuple[Grammar
             code="invalid_value",
         )
     return (said, said_param) if forced is None else (forced, "tools")
+
+
+def _forced_call(choice: ToolChoice) -> Grammar | None:
+    """The grammar of a call that has to be made; None where the model is free.
+
+    Raises:
+        BadRequest: No engine could follow it.
+    """
+    if choice.mode != "auto":
+        for function in choice.callable:
+            require_schema(function.get("parameters"), "tools")
+    grammar = grammar_of(choice)
+    return None if grammar is None else require_followable(grammar, "tools")

@@ -15,10 +15,12 @@ from headrace_engines.serving.detokenise import remembering
 from headrace_engines.serving.embedder import Embedder
 from headrace_engines.serving.errors import BadRequest, Unavailable, UnknownModel
 from headrace_engines.serving.fatal import FatalError, fatal_from
+from headrace_engines.serving.frozen import FROZEN_AFTER_S, ComputesElsewhere, FrozenWatch
 from headrace_engines.serving.generator import GenerationRequest, Generator, Load, LoadModel, Sampling, ServedModel
 from headrace_engines.serving.logprobs import token_texts
 from headrace_engines.serving.metrics import Metrics
 from headrace_engines.serving.template_process import TemplateProcess
+from headrace_engines.serving.text_size import require_readable
 
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class Engine:
         on_death: Called once on the loop's thread, when the engine cannot serve (any more).
         tool_parser: How the model writes tool calls, a name of `serving.tools.formats`; None to see it in its template.
         templates: Renders chat templates; None for a process of its own.
+        frozen_after_s: Processes that compute are frozen when they use no processor for this long under a load.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Engine:
         *,
         tool_parser: str | None = None,
         templates: TemplateProcess | None = None,
+        frozen_after_s: float = FROZEN_AFTER_S,
     ) -> None:
         self.model_name = model_name
         self.versions = versions
@@ -61,6 +65,7 @@ class Engine:
         # Another: a chat template is the folder's own program, and while one hangs, completions go on.
         self._template_thread = ThreadPoolExecutor(1, thread_name_prefix="template")
         self._templates = templates or TemplateProcess()
+        self._watch = FrozenWatch(frozen_after_s)
 
     @property
     def served(self) -> ServedModel:
@@ -122,6 +127,12 @@ class Engine:
         """Token ids are below this."""
         return self.embedder.limits.vocab_size if self.task == "embed" else self.generator.limits.vocab_size
 
+    @property
+    def frozen(self) -> bool:
+        """Whether what computes stands still though requests wait; to be asked with every health check."""
+        generator = None if self._served is None else self._served.generator
+        return isinstance(generator, ComputesElsewhere) and self._watch.frozen(generator.compute)
+
     def check_model(self, name: str) -> None:
         """Refuse the name of another model.
 
@@ -165,23 +176,34 @@ class Engine:
             self.state = "dead"
             self._on_death(fatal)
 
-    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids of a prompt."""
+    async def encode(self, text: str, *, add_special_tokens: bool, param: str | None = None) -> list[int]:
+        """Token ids of a prompt.
+
+        Args:
+            text: The prompt.
+            add_special_tokens: With the model's own leading and trailing tokens.
+            param: The parameter that says it; None for the one of the model's task.
+
+        Raises:
+            BadRequest: It is so long that it cannot fit the context, and is not even tokenised.
+        """
         codec = self.served.codec
+        param = param or ("input" if self.task == "embed" else "prompt")
+        require_readable(len(text), max_model_len=self.max_model_len, param=param)
         return await _in_thread(self._codec_thread, lambda: codec.encode(text, add_special_tokens=add_special_tokens))
 
     async def encode_chat(self, prompt: ChatPrompt, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a conversation; the template writes special tokens itself.
 
         Raises:
-            BadRequest: The model has no chat template, or its template refuses these messages.
+            BadRequest: The model has no chat template, its template refuses these messages, or they cannot fit.
         """
         codec = self.served.codec
         try:
             text = await _in_thread(self._template_thread, lambda: render_chat(codec, self._templates, prompt))
         except ChatRefused as error:
             raise BadRequest(str(error), param="messages", code="chat_template_error") from error
-        return await self.encode(text, add_special_tokens=add_special_tokens)
+        return await self.encode(text, add_special_tokens=add_special_tokens, param="messages")
 
     async def _warm(self, served: ServedModel) -> None:
         """Compute something real, so that ready means ready."""

@@ -39,7 +39,8 @@ def place_of_image(messages: list[dict[str, Any]]) -> str | None:
     for index, message in enumerate(messages):
         content = message.get("content")
         for number, part in enumerate(content if isinstance(content, list) else []):
-            if isinstance(part, dict) and part.get("type") in IMAGE_PARTS:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind in IMAGE_PARTS:
                 return f"messages[{index}].content[{number}]"
     return None
 
@@ -81,15 +82,18 @@ def _content(content: Any, place: str, *, may_be_missing: bool) -> str:
 
 
 def _text_part(part: object, place: str) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    text = part.get("text") if isinstance(part, dict) else None
-    if kind == "text" and isinstance(text, str):
-        return text
-    raise BadRequest(
-        f"{place}: content parts of type {kind!r} are not supported, only text.",
-        param=place,
-        code="unsupported_content",
-    )
+    if not isinstance(part, dict):
+        raise _invalid(place, 'must be a content part, such as {"type": "text", "text": …}')
+    kind, text = part.get("type"), part.get("text")
+    if kind != "text":
+        raise BadRequest(
+            f"{place}: content parts of type {kind!r} are not supported, only text.",
+            param=place,
+            code="unsupported_content",
+        )
+    if not isinstance(text, str):
+        raise _invalid(f"{place}.text", "must be text")
+    return text
 
 
 def _tool_calls(message: dict[str, Any], place: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from headrace_engines.serving.capabilities import CAPABILITIES, require
+from headrace_engines.serving.capabilities import CAPABILITIES, VLLM_ONLY, NotHonoured, require
 from headrace_engines.serving.errors import BadRequest
 from headrace_engines.serving.generator import Grammar, Sampling
 from headrace_engines.serving.response_format import (
@@ -78,8 +78,8 @@ _INT_MAX = 2**31 - 1
 """Engines keep counts and ids in 32 bits."""
 TokenCount = Annotated[int, Meta(ge=1, le=_INT_MAX)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Temperature = Annotated[float, Meta(ge=0, le=100)]
-"""At 100 all tokens are as good as equally likely; what is far beyond is infinite in float32."""
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+"""OpenAI's bound, and vLLM's."""
 TopP = Annotated[float, Meta(gt=0, le=1)]
 TopK = Annotated[int, Meta(ge=-1, le=_INT_MAX)]
 MinP = Annotated[float, Meta(ge=0, le=1)]
@@ -102,10 +102,12 @@ def sampling_with(said: dict[str, Any], defaults: Sampling) -> Sampling:
     return msgspec.structs.replace(defaults, **said)
 
 
-class StreamOptions(msgspec.Struct):
-    """What a stream carries besides text."""
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """What a stream carries besides text. ``include_obfuscation`` pads events at OpenAI; here nothing does."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class SharedParameters(msgspec.Struct, kw_only=True):
@@ -191,6 +193,8 @@ class SharedParameters(msgspec.Struct, kw_only=True):
         for name in ("structured_outputs", "guided_json", "guided_regex", "guided_choice"):
             if getattr(self, name) is not None:
                 yield "response_format", name
+        if self.stream_options is not None and self.stream_options.continuous_usage_stats:
+            yield "continuous_usage_stats", "stream_options"
 
 
 class CompletionParameters(SharedParameters, kw_only=True):
@@ -306,7 +310,7 @@ def read_parameters(body: bytes, shape: type[Parameters], engine: str) -> Parame
     """
     fields = read_json(body)
     for name in fields.keys() - set(shape.__struct_fields__):
-        _check_unsupported(name, fields[name])
+        _check_unsupported(name, fields[name], engine)
     parameters = convert(fields, shape)
     if parameters.stream_options is not None and not parameters.stream:
         raise BadRequest("`stream_options` needs `stream` to be true.", param="stream_options", code="invalid_value")
@@ -315,9 +319,11 @@ def read_parameters(body: bytes, shape: type[Parameters], engine: str) -> Parame
     return parameters
 
 
-def _check_unsupported(name: str, value: object) -> None:
+def _check_unsupported(name: str, value: object, engine: str) -> None:
     if name in HARMLESS or value is None:
         return
+    if name in VLLM_ONLY:
+        raise NotHonoured(name, param=name, engine=engine)
     if name not in NEUTRAL_VALUES:
         raise BadRequest(f"Unknown parameter: {name!r}.", param=name, code="unknown_parameter")
     if not any(type(value) is type(neutral) and value == neutral for neutral in NEUTRAL_VALUES[name]):

@@ -19,6 +19,7 @@ import uvicorn
 from headrace_engines.serving.app import build_app
 from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.fatal import EXIT_STATUS, FatalError, fatal_from, write_last_line
+from headrace_engines.serving.frozen import FROZEN_AFTER_S
 from headrace_engines.serving.generator import LoadModel
 from headrace_engines.serving.tools.formats import FORMATS
 
@@ -45,6 +46,13 @@ def shared_arguments(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--uds", type=Path, metavar="PATH", help="unix socket to create and listen on")
     parser.add_argument("--host", default="127.0.0.1", help="with --port: address to listen on")
     parser.add_argument("--port", type=int, help="TCP port to listen on, besides or instead of --uds")
+    parser.add_argument(
+        "--frozen-after",
+        type=float,
+        default=FROZEN_AFTER_S,
+        metavar="S",
+        help="unhealthy when requests wait and what computes uses no processor for this long (default: %(default)g)",
+    )
     return parser
 
 
@@ -82,7 +90,13 @@ class _Process:
     def __init__(self, arguments: argparse.Namespace, versions: dict[str, str]) -> None:
         self._arguments = arguments
         self._fatal: FatalError | None = None
-        self._engine = Engine(arguments.served_model_name, versions, self._on_death, tool_parser=arguments.tool_parser)
+        self._engine = Engine(
+            arguments.served_model_name,
+            versions,
+            self._on_death,
+            tool_parser=arguments.tool_parser,
+            frozen_after_s=arguments.frozen_after,
+        )
         config = uvicorn.Config(
             build_app(self._engine, os.environ.get(TOKEN_VARIABLE)),
             loop="uvloop",

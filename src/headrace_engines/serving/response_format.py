@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from headrace_engines.serving.errors import BadRequest
+from headrace_engines.serving.followable import require_followable, schema_grammar
 from headrace_engines.serving.generator import Grammar
 
 ANY_OBJECT = '{"type":"object"}'
@@ -53,7 +54,7 @@ def response_format_grammar(value: dict[str, Any] | None) -> Grammar | None:
     """The grammar of OpenAI's ``response_format``; None for text.
 
     Raises:
-        BadRequest: It is not of OpenAI's shape.
+        BadRequest: It is not of OpenAI's shape, or no engine could follow it.
     """
     if value is None:
         return None
@@ -62,7 +63,7 @@ def response_format_grammar(value: dict[str, Any] | None) -> Grammar | None:
     except msgspec.ValidationError as error:
         raise BadRequest(f"`response_format`: {error}.", param="response_format", code="invalid_value") from error
     if isinstance(form, _JsonSchema):
-        return _schema(form.json_schema.schema)
+        return schema_grammar(form.json_schema.schema, "response_format")
     return Grammar(kind="json_schema", text=ANY_OBJECT) if isinstance(form, _JsonObject) else None
 
 
@@ -70,7 +71,7 @@ def structured_outputs_grammar(value: StructuredOutputs, param: str) -> Grammar:
     """The grammar of vLLM's ``structured_outputs``, however it was said.
 
     Raises:
-        BadRequest: Not exactly one of its fields is set, or the schema is no JSON object.
+        BadRequest: Not exactly one of its fields is set, or the schema is no JSON object, or no engine could follow it.
     """
     said = [name for name in value.__struct_fields__ if getattr(value, name) not in (None, False)]
     if len(said) != 1:
@@ -78,9 +79,9 @@ def structured_outputs_grammar(value: StructuredOutputs, param: str) -> Grammar:
             f"`{param}` takes exactly one of json, regex, choice and json_object.", param=param, code="invalid_value"
         )
     if value.regex is not None:
-        return Grammar(kind="regex", text=value.regex)
+        return require_followable(Grammar(kind="regex", text=value.regex), param)
     if value.choice is not None:
-        return Grammar(kind="regex", text="|".join(map(re.escape, value.choice)))
+        return require_followable(Grammar(kind="regex", text="|".join(map(re.escape, value.choice))), param)
     if value.json_object:
         return Grammar(kind="json_schema", text=ANY_OBJECT)
     schema = value.json
@@ -90,8 +91,4 @@ def structured_outputs_grammar(value: StructuredOutputs, param: str) -> Grammar:
         except msgspec.MsgspecError as error:
             raise BadRequest(f"`{param}`: the schema is no JSON object: {error}.", param=param) from error
     assert schema is not None  # the one field that is left
-    return _schema(schema)
-
-
-def _schema(schema: dict[str, Any]) -> Grammar:
-    return Grammar(kind="json_schema", text=msgspec.json.encode(schema).decode())
+    return schema_grammar(schema, param)

@@ -25,7 +25,7 @@ async def tokenize(request: Request) -> Response:
         raise BadRequest("Give either `prompt` or `messages`.", param="prompt", code="invalid_value")
     if parameters.prompt is not None:
         token_ids = await engine.encode(
-            parameters.prompt, add_special_tokens=parameters.add_special_tokens is not False
+            parameters.prompt, add_special_tokens=parameters.add_special_tokens is not False, param="prompt"
         )
     else:
         choice = read_tool_choice(parameters.tools, None, parallel=None)

@@ -11,9 +11,6 @@ import torch
 
 from headrace_engines.serving.generator import Grammar, GrammarInvalid, SamplingImpossible
 
-GRAMMAR_MAX_CHARS = 64 * 1024
-"""The longest schema or pattern; those that people write have some thousand characters."""
-
 _MAX_SYMBOLS = 100_000
 """Symbols of a compiled grammar, a fifth of llguidance's own limit: about a second to compile at worst."""
 
@@ -81,10 +78,6 @@ class GrammarCompiler:
         Raises:
             GrammarInvalid: The grammar is none, is too large, or this model's tokens cannot follow one.
         """
-        if len(grammar.text) > GRAMMAR_MAX_CHARS:
-            raise GrammarInvalid(
-                f"it has {len(grammar.text):,} characters, and at most {GRAMMAR_MAX_CHARS:,} are read."
-            )
         try:
             matcher = llguidance.LLMatcher(self._tokens(), _source(grammar), log_level=0, limits=self._limits)
         except (ValueError, RuntimeError) as error:

@@ -14,7 +14,8 @@ import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
 from headrace_engines.serving.errors import ContextOverflow
-from headrace_engines.serving.parameters import ChatParameters, CompletionParameters, SharedParameters
+from headrace_engines.serving.parameters import ChatParameters, CompletionParameters
+from headrace_engines.serving.text_size import max_chars, require_readable, require_readable_chat
 from headrace_engines.vllm.parameters import CheckedRequest
 
 _OF_TOKENIZE = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
@@ -52,11 +53,12 @@ class ContextRoom:
             ContextOverflow: It says by how many tokens.
         """
         parameters = request.parameters
-        if request.for_vllm.get("truncate_prompt_tokens") is not None:
-            return  # vLLM will cut it to size
-        shortest = self._shortest or await self._measure(scope, parameters)
+        shortest = self._shortest or await self._measure(scope, parameters.model)
         if shortest is None:
             return  # vLLM refuses the request itself, and says why
+        _require_readable(request.for_vllm, shortest.max_model_len, size_bytes=size_bytes)
+        if request.for_vllm.get("truncate_prompt_tokens") is not None:
+            return  # vLLM will cut it to size
         max_tokens = parameters.max_tokens or 1  # unsaid: what is left is what there is
         if size_bytes + shortest.count + max_tokens <= shortest.max_model_len:
             return
@@ -70,11 +72,26 @@ class ContextRoom:
                 param=prompt_param if parameters.max_tokens is None else parameters.max_tokens_param,
             )
 
-    async def _measure(self, scope: Scope, parameters: SharedParameters) -> _Counted | None:
+    async def require_readable(self, scope: Scope, fields: dict[str, Any], *, size_bytes: int) -> None:
+        """Refuse what `/tokenize` is asked to count and what cannot fit.
+
+        Args:
+            scope: The request's.
+            fields: Its body.
+            size_bytes: Length of that.
+
+        Raises:
+            TextTooLong: It says how much is read.
+        """
+        shortest = self._shortest or await self._measure(scope, fields.get("model"))
+        if shortest is not None:
+            _require_readable(fields, shortest.max_model_len, size_bytes=size_bytes)
+
+    async def _measure(self, scope: Scope, model: object) -> _Counted | None:
         """Tokens of the shortest chat, or of nothing where the model has no chat template."""
         greeting = [{"role": "user", "content": "."}]
-        measured = await self._count(scope, {"model": parameters.model, "messages": greeting})
-        measured = measured or await self._count(scope, {"model": parameters.model, "prompt": ""})
+        measured = await self._count(scope, {"model": model, "messages": greeting})
+        measured = measured or await self._count(scope, {"model": model, "prompt": ""})
         self._shortest = measured
         return measured
 
@@ -120,6 +137,23 @@ class ContextRoom:
         if not answer or answer[0]["status"] != 200:
             return None
         return msgspec.json.decode(b"".join(message.get("body", b"") for message in answer[1:]), type=_Counted)
+
+
+def _require_readable(fields: dict[str, Any], max_model_len: int, *, size_bytes: int) -> None:
+    """Refuse texts that are too long to be tokenised; a text has no more characters than its request has bytes."""
+    messages = fields.get("messages")
+    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
+        require_readable_chat(messages, max_model_len=max_model_len)
+    if size_bytes <= max_chars(max_model_len):
+        return
+    prompt = fields.get("prompt")
+    for text in prompt if isinstance(prompt, list) else [prompt]:
+        if isinstance(text, str):
+            require_readable(len(text), max_model_len=max_model_len, param="prompt")
+    # What a template shows beside the messages.
+    for name in ("tools", "chat_template_kwargs"):
+        chars = len(msgspec.json.encode(fields.get(name)))
+        require_readable(chars, max_model_len=max_model_len, param=name)
 
 
 def _are_token_ids(prompt: object) -> bool:

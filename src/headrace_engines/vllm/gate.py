@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace_engines.serving.app import TokenRequired
-from headrace_engines.serving.errors import ApiError, TooManyRequests, UnknownPath, error_response
+from headrace_engines.serving.errors import ApiError, BadRequest, TooManyRequests, UnknownPath, error_response
+from headrace_engines.serving.followable import within_64_bits
+from headrace_engines.serving.frozen import Compute, FrozenWatch, descendants
 from headrace_engines.serving.parameters import (
     ChatParameters,
     CompletionParameters,
@@ -24,7 +29,7 @@ from headrace_engines.serving.parameters import (
     read_json,
 )
 from headrace_engines.vllm.context import ContextRoom
-from headrace_engines.vllm.parameters import check, check_tokenize
+from headrace_engines.vllm.parameters import check, check_detokenize, check_tokenize
 from headrace_engines.vllm.refusals import TranslatedErrors
 
 TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
@@ -41,6 +46,7 @@ ROUTES = {
     ("GET", "/version"),
     ("GET", "/v1/models"),
     ("POST", "/tokenize"),
+    ("POST", "/detokenize"),
     *(("POST", path) for path in GENERATION),
 }
 """All that is let through. vLLM has many more (pausing, weights, scaling, raw generation); none is for tenants."""
@@ -48,6 +54,8 @@ ROUTES = {
 MAX_OPEN = 512
 """Requests that may run or wait in vLLM, whose own waiting room has no end; 128 run at once on a CPU, 1,024 on a
 large GPU."""
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 class Gate:
@@ -81,6 +89,8 @@ class Checks:
         self._room = ContextRoom(app)
         self._reads_tool_calls = reads_tool_calls
         self._open = 0
+        self._telling = 0
+        self._watch = FrozenWatch()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -98,12 +108,15 @@ class Checks:
         except ApiError as error:
             await error_response(error)(scope, receive, send)
             return
+        if scope["path"] == "/health" and self._watch.frozen(self._compute):
+            await JSONResponse({"status": "frozen"}, 503)(scope, receive, send)
+            return
         if scope["path"] not in GENERATION:
             await self._app(scope, receive, TranslatedErrors(scope, receive, send))
             return
         try:
             with self._place():
-                await self._app(scope, receive, TranslatedErrors(scope, receive, send))
+                await self._app(scope, receive, TranslatedErrors(scope, receive, self._counting(send)))
         except TooManyRequests as error:
             await error_response(error)(scope, receive, send)
 
@@ -115,12 +128,37 @@ class Checks:
         """
         fields = read_json(body)
         shape = GENERATION.get(scope["path"])
-        if shape is None:
-            check_tokenize(fields)
-            return body
-        request = check(fields, shape, reads_tool_calls=self._reads_tool_calls)
-        await self._room.require(scope, request, size_bytes=len(body))
-        return msgspec.json.encode(request.for_vllm)
+        try:
+            if scope["path"] == "/detokenize":
+                check_detokenize(fields)
+                return body
+            if shape is None:
+                check_tokenize(fields)
+                _require_64_bits(fields, body)
+                await self._room.require_readable(scope, fields, size_bytes=len(body))
+                return body
+            request = check(fields, shape, reads_tool_calls=self._reads_tool_calls)
+            _require_64_bits(fields, body)
+            await self._room.require(scope, request, size_bytes=len(body))
+            return msgspec.json.encode(request.for_vllm)
+        except RecursionError as error:  # what could be read can still be too deep to be written again
+            raise BadRequest("The body is nested too deeply.", code="invalid_json") from error
+
+    def _compute(self) -> Compute:
+        """Engine core and workers of vLLM. A request whose reader is slow does not wait for them."""
+        return Compute(descendants(os.getpid()), self._open - self._telling)
+
+    def _counting(self, send: Send) -> Send:
+        """The same, known to be at it while the reader takes no more."""
+
+        async def counted(message: Message) -> None:
+            self._telling += 1
+            try:
+                await send(message)
+            finally:
+                self._telling -= 1
+
+        return counted
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -144,10 +182,22 @@ def _token() -> str:
     return token
 
 
+def _require_64_bits(fields: dict[str, Any], body: bytes) -> None:
+    """Refuse longer numbers: at them vLLM's own reader of JSON fails, with status 500."""
+    if _LONG_NUMBER.search(body) and not within_64_bits(fields):
+        raise BadRequest("The body has a whole number that does not fit 64 bits.", code="invalid_value")
+
+
 def _require_route(scope: Scope) -> None:
     method, path = scope["method"], scope["path"]
     if (method, path) in ROUTES:
         return
+    if (method, path) == ("POST", "/v1/embeddings"):
+        raise BadRequest(
+            "vllm makes no embeddings here; a model that is made for them is served by transformers.",
+            param="model",
+            code="unsupported_task",
+        )
     known = any(path == other for _, other in ROUTES)
     detail = "Method Not Allowed" if known else "Not Found"
     raise UnknownPath(f"{method} {path}: {detail}.", status=405 if known else 404)

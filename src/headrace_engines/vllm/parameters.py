@@ -10,45 +10,30 @@ from typing import Any
 
 import msgspec
 
+from headrace_engines.serving.capabilities import VLLM_ONLY
 from headrace_engines.serving.errors import BadRequest
-from headrace_engines.serving.messages import ROLES
 from headrace_engines.serving.parameters import (
     ASKS_NOTHING,
     HARMLESS,
     NEUTRAL_VALUES,
     ChatParameters,
+    DetokenizeParameters,
     SharedParameters,
+    convert,
     read_parameters,
 )
+from headrace_engines.vllm.conversation import check_conversation
 
 ENGINE = "vllm"
 
-VLLM_ONLY = frozenset(
-    {
-        "allowed_token_ids",
-        "bad_words",
-        "cache_salt",
-        "include_reasoning",
-        "logprob_token_ids",
-        "repetition_detection",
-        "return_token_ids",
-        "return_tokens_as_token_ids",
-        "spaces_between_special_tokens",
-        "stream_interval",
-        "truncate_prompt_tokens",
-        "truncation_side",
-    }
-)
-"""Parameters that vLLM 0.32.0 honours and our shell does not have; vLLM checks their values and names the parameter.
-
-Not among them, though its request models have them: what it ignores in the way it is started here (``priority``,
-``watermarking``, ``documents``, ``length_penalty``, ``return_token_offsets``, ``mm_payload``), what only another
-process of a disaggregated deployment may say (``kv_transfer_params``, ``ec_transfer_params``, ``vllm_xargs``), and
-beam search, under which it ignores stop strings, penalties and seeds.
-"""
-
 OF_TOKENIZE = frozenset({"model", "prompt", "messages", "add_special_tokens", "add_generation_prompt", "tools"})
 """What ``/tokenize`` may be asked."""
+
+MAX_STOPS = 4
+"""Stop strings of a request, as at OpenAI."""
+
+_GREEDY_BELOW = 1e-5
+"""vLLM's ``_SAMPLING_EPS``: a temperature below means greedy."""
 
 _GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice"}
 """Older names for a structured output, which vLLM removed and now ignores; it knows them as fields of the new one."""
@@ -76,15 +61,16 @@ def check(fields: dict[str, Any], shape: type[SharedParameters], *, reads_tool_c
     parameters = read_parameters(msgspec.json.encode(known), shape, ENGINE)
     parameters.grammar()
     if isinstance(parameters, ChatParameters):
-        _check_tools(parameters, reads_tool_calls=reads_tool_calls)
-        for index, message in enumerate(parameters.messages):
-            _check_message(message, f"messages[{index}]")
+        check_conversation(parameters, reads_tool_calls=reads_tool_calls)
+    _check_what_vllm_words_otherwise(parameters)
     dropped = HARMLESS | NEUTRAL_VALUES.keys() - shape.__struct_fields__
     wanted = {name: value for name, value in fields.items() if name not in dropped and value is not None}
     if not wanted.get("tools"):  # an empty list asks for nothing, but vLLM refuses one, and a choice without tools
         wanted.pop("tools", None)
         if wanted.get("tool_choice") in ASKS_NOTHING["tool_choice"]:
             del wanted["tool_choice"]
+    if (parameters.n or 1) > 1 and parameters.temperature is not None and parameters.temperature < _GREEDY_BELOW:
+        wanted |= {"temperature": 1.0, "top_k": 1}  # as greedy, and vLLM refuses several answers that are called so
     for name in wanted.keys() & _GUIDED.keys():
         wanted["structured_outputs"] = {_GUIDED[name]: wanted.pop(name)}
     return CheckedRequest(parameters, wanted)
@@ -100,34 +86,24 @@ def check_tokenize(fields: dict[str, Any]) -> None:
         raise BadRequest(f"Unknown parameter: {name!r}.", param=name, code="unknown_parameter")
 
 
-def _check_tools(parameters: ChatParameters, *, reads_tool_calls: bool) -> None:
-    if parameters.tools and parameters.tool_choice != "none" and not reads_tool_calls:
+def check_detokenize(fields: dict[str, Any]) -> None:
+    """Check a request to ``/detokenize``.
+
+    Raises:
+        BadRequest: It has no tokens, or something besides.
+    """
+    convert(fields, DetokenizeParameters)
+
+
+def _check_what_vllm_words_otherwise(parameters: SharedParameters) -> None:
+    """What it refuses too, without the parameter's name or as pages of its validator's output."""
+    if len(parameters.stops) > MAX_STOPS:
         raise BadRequest(
-            "`tools`: this model's chat template shows no form of tool calls that vLLM reads.",
-            param="tools",
-            code="unsupported_parameter",
+            f"`stop` has {len(parameters.stops)} strings; vllm takes {MAX_STOPS}.", param="stop", code="invalid_value"
         )
-
-
-def _check_message(message: dict[str, Any], place: str) -> None:
-    if message.get("role") not in ROLES:
+    if parameters.max_tokens is not None and (parameters.min_tokens or 0) > parameters.max_tokens:
         raise BadRequest(
-            f"{place}.role is {message.get('role')!r}; {', '.join(ROLES)} are supported.",
-            param=f"{place}.role",
+            f"`min_tokens` is {parameters.min_tokens}, more than the {parameters.max_tokens} tokens allowed.",
+            param="min_tokens",
             code="invalid_value",
-        )
-    content = message.get("content")
-    for number, part in enumerate(content if isinstance(content, list) else []):
-        _check_part(part, f"{place}.content[{number}]")
-
-
-def _check_part(part: object, place: str) -> None:
-    """Media come inside the request: vLLM would fetch any address from inside our network, and open files."""
-    if not isinstance(part, dict) or part.get("type") == "text":
-        return
-    media = part.get(str(part.get("type")))
-    url = media.get("url") if isinstance(media, dict) else media
-    if isinstance(url, str) and not url.startswith("data:"):
-        raise BadRequest(
-            f"{place}: media must be inside the request, as a `data:` URL.", param=place, code="unsupported_content"
         )

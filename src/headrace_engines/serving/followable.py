@@ -1,0 +1,152 @@
+"""Whether a grammar can be followed at all, as far as its text alone tells: the same answer for every engine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from headrace_engines.serving.errors import ApiError, api_error_from
+from headrace_engines.serving.generator import Grammar, GrammarInvalid
+
+GRAMMAR_MAX_CHARS = 64 * 1024
+"""The longest schema or pattern. Those that people write have some thousand characters; one that is much longer keeps
+an engine's compiler, and with it everybody's structured output, busy for minutes."""
+
+SCHEMA_MAX_DEPTH = 128
+"""Levels of a schema; one of twenty is deep."""
+
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+"""Compilers of grammars count in 64 bits."""
+
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def require_followable(grammar: Grammar, param: str) -> Grammar:
+    """The grammar, unless it is too long.
+
+    Raises:
+        ApiError: 400, ``grammar_invalid``; it names the parameter.
+    """
+    if len(grammar.text) > GRAMMAR_MAX_CHARS:
+        raise _refused(f"it has {len(grammar.text):,} characters, and at most {GRAMMAR_MAX_CHARS:,} are read.", param)
+    return grammar
+
+
+def schema_grammar(schema: dict[str, Any], param: str) -> Grammar:
+    """A schema as a grammar.
+
+    Raises:
+        ApiError: As `require_schema` and `require_followable`.
+    """
+    require_schema(schema, param)
+    return require_followable(Grammar(kind="json_schema", text=msgspec.json.encode(schema).decode()), param)
+
+
+def require_schema(schema: Any, param: str) -> None:
+    """Refuse a schema that is too deep, counts beyond 64 bits, or has a reference that leads to itself.
+
+    Raises:
+        ApiError: As `require_followable`.
+    """
+    if why := _why_not(schema):
+        raise _refused(why, param)
+
+
+def within_64_bits(value: Any) -> bool:
+    """Whether every whole number in it fits 64 bits."""
+    return not any(_is_beyond(each) for each, _ in _walk(value))
+
+
+def _refused(why: str, param: str) -> ApiError:
+    return api_error_from(GrammarInvalid(why), grammar_param=param)
+
+
+def _why_not(schema: Any) -> str:
+    objects: list[dict[str, Any]] = []
+    for number, (value, depth) in enumerate(_walk(schema)):
+        if number >= GRAMMAR_MAX_CHARS:  # a value has a character at least
+            return f"it has more than the {GRAMMAR_MAX_CHARS:,} characters that are read at most."
+        if depth > SCHEMA_MAX_DEPTH:
+            return f"it is more than {SCHEMA_MAX_DEPTH} levels deep."
+        if isinstance(value, dict):
+            objects.append(value)
+        if _is_beyond(value) or (isinstance(value, dict) and _has_bound_beyond(value)):
+            return "it has a whole number that does not fit 64 bits."
+    endless = _endless(schema, objects)
+    return "" if endless is None else f"its reference {endless[:100]!r} leads to itself."
+
+
+def _walk(schema: Any) -> Iterator[tuple[Any, int]]:
+    """Every value in it, with its depth; not by recursion, which is what a deep one would exhaust."""
+    stack = [(schema, 1)]
+    while stack:
+        value, depth = stack.pop()
+        yield value, depth
+        if isinstance(value, dict | list):
+            stack += [(each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)]
+
+
+def _is_beyond(value: object) -> bool:
+    return isinstance(value, int) and not _INT_MIN <= value <= _INT_MAX
+
+
+def _has_bound_beyond(schema: dict[str, Any]) -> bool:
+    """Whether whole numbers have a bound beyond 64 bits that is written as 1e30."""
+    kinds = schema.get("type")
+    if "integer" not in (kinds if isinstance(kinds, list) else [kinds]):
+        return False
+    bounds = (schema.get(name) for name in _BOUNDS)
+    return any(isinstance(bound, float) and not _INT_MIN <= bound < _INT_MAX for bound in bounds)
+
+
+def _endless(root: Any, objects: list[dict[str, Any]]) -> str | None:
+    """A reference that is only ever replaced by another one, and so says nothing; None without any.
+
+    What says something is found first: what refers to nothing, then what refers only to such, and so on.
+    """
+    needs = {id(each): _alternatives(root, each) for each in objects}
+    said_of: dict[int, list[int]] = defaultdict(list)
+    for each, groups in needs.items():
+        for other in {other for group in groups for other in group}:
+            said_of[other].append(each)
+    says_something: set[int] = set()
+    to_look_at = list(needs)
+    while to_look_at:
+        each = to_look_at.pop()
+        if each in says_something or not all(any(other in says_something for other in group) for group in needs[each]):
+            continue
+        says_something.add(each)
+        to_look_at += said_of[each]
+    rest = (each for each in objects if id(each) not in says_something)
+    return next((each["$ref"] for each in rest if isinstance(each.get("$ref"), str)), None)
+
+
+def _alternatives(root: Any, schema: dict[str, Any]) -> list[list[int]]:
+    """The objects that stand in a schema's own place, in groups: of each group one has to say something."""
+    groups: list[list[Any]] = []
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and (target := _target(root, reference)) is not None:
+        groups.append([target])
+    every = schema.get("allOf")
+    groups += [[each] for each in every] if isinstance(every, list) else []
+    groups += [either for name in ("anyOf", "oneOf") if isinstance(either := schema.get(name), list) and either]
+    # Anything but an object (true, or what is no schema) refers to nothing.
+    return [list(map(id, group)) for group in groups if all(isinstance(each, dict) for each in group)]
+
+
+def _target(root: Any, reference: str) -> dict[str, Any] | None:
+    """The object that a reference into its own document leads to; None for any other."""
+    if not reference.startswith("#"):
+        return None
+    found = root
+    for name in unquote(reference[1:]).split("/")[1:]:
+        key = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and key.isdecimal() and key.isascii() and int(key[:9]) < len(found):
+            found = found[int(key[:9])]
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
