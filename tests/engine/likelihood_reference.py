@@ -1,4 +1,4 @@
-"""Run by the engine's Python: greedy answers of ``model.generate`` in bfloat16, and a float32 judge of any answers.
+"""Run by the engine's Python: greedy answers of ``model.generate``, and a judge of any answers, both in float32.
 
 Usage: ``python likelihood_reference.py greedy|score MODEL THREADS < given.json``; prints JSON.
 
@@ -19,7 +19,7 @@ task, folder, threads = sys.argv[1:4]
 given = json.load(sys.stdin)
 torch.set_num_threads(int(threads))
 tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-model = AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16" if task == "greedy" else "float32").eval()
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
 
 
 def rendered(prompt):

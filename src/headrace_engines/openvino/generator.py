@@ -60,6 +60,7 @@ class PipelineGenerator(Generator, asyncio.Protocol):
         self._fatal: FatalError | None = None
         self._numbers = count()
         self._open: dict[int, Generation] = {}  # submitted and not ended
+        self._checking = 0  # sequences whose grammar is tried out, elsewhere
         self._running, self._cache_used = 0, 0.0
         self._inbox: Inbox[FromWorker] = Inbox(FromWorker)
         self._wire: asyncio.WriteTransport | None = None
@@ -87,6 +88,7 @@ class PipelineGenerator(Generator, asyncio.Protocol):
         if request.grammar is None:
             self._send(submit)
         else:
+            self._checking += 1
             checked = self._loop.run_in_executor(self._grammar_thread, self._grammars.check, request.grammar)
             checked.add_done_callback(lambda checked: self._grammar_checked(number, submit, checked.exception()))
         return generation
@@ -96,8 +98,8 @@ class PipelineGenerator(Generator, asyncio.Protocol):
         return Load(self._running, max(0, len(self._open) - self._running), self._cache_used)
 
     def compute(self) -> Compute:
-        """The other process, and how many sequences are open."""
-        return Compute((self._process.pid,), len(self._open))
+        """The other process, and how many sequences wait for it."""
+        return Compute((self._process.pid,), max(0, len(self._open) - self._checking))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The wire is ours."""
@@ -126,6 +128,7 @@ class PipelineGenerator(Generator, asyncio.Protocol):
             self._send(framed(Cancel(number)))
 
     def _grammar_checked(self, number: int, submit: bytes, error: BaseException | None) -> None:
+        self._checking -= 1
         if number not in self._open:
             return
         if error is None:
