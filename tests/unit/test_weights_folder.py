@@ -243,6 +243,12 @@ def test_several_faults_are_named_at_once_errors_first() -> None:
     assert caught.value.fix
 
 
+def test_an_embedding_model_misses_no_chat_template() -> None:
+    """Nobody chats with an encoder, so nothing is said of it."""
+    encoder = with_config(model_type="bert", architectures=["BertModel"]) | {"tokenizer_config.json": b"{}"}
+    assert check(Files(encoder)) == []
+
+
 def test_inspect_raises_what_check_names() -> None:
     """The two never disagree about a folder that cannot be read."""
     for name in ("no config", "no weights", "a shard cut", "a shard missing", "a tensor missing", "GGUF"):

@@ -19,7 +19,7 @@ def kind_of(uri: str) -> Kind:
         folder = inspect(open_artifacts(uri))
     except HeadraceError:  # the server read it, as somebody else perhaps
         return "chat"
-    if task_of(folder) == "embed":
+    if task_of(folder.config, folder.files) == "embed":
         return "embed"
     return "chat" if folder.has_chat_template else "complete"
 

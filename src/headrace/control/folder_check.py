@@ -37,7 +37,7 @@ class FolderChecker:
         facts = facts_of(
             folder.config.model_type,
             folder.bytes_by_dtype,
-            task=task_of(folder),
+            task=task_of(folder.config, folder.files),
             wanted=version.spec.dtype,
             quantisation=folder.config.quantisation,
         )

@@ -26,7 +26,6 @@ from headrace.weights.folder import (
     find_tokenizer,
     find_weights,
     has_chat_template,
-    inspect,
     require_indexed_tensors,
     require_readable_tokenizer,
 )
@@ -136,7 +135,8 @@ def _tokenizer_findings(reader: FolderReader) -> Iterator[Finding]:
     _try(partial(require_readable_tokenizer, reader), TOKENIZER_JSON, found)
     template = _try(partial(has_chat_template, reader), "tokenizer_config.json", found)
     yield from found
-    if template is False and task_of(inspect(reader)) != "embed":
+    config = _try(partial(read_config, reader), CONFIG_FILE, [])  # its own faults are told elsewhere
+    if template is False and not (config and task_of(config, reader.sizes()) == "embed"):
         absent = ChatTemplateMissing(
             "The tokenizer has no chat template: completions work, chats do not.",
             evidence="Neither chat_template in tokenizer_config.json nor chat_template.jinja.",

@@ -168,7 +168,8 @@ def test_the_folder_tells_what_its_model_is_for(
     )
     for name in files:
         (folder / name).write_text("[]")
-    assert task_of(inspect(open_artifacts(str(folder)))) == task
+    found = inspect(open_artifacts(str(folder)))
+    assert task_of(found.config, found.files) == task
 
 
 def test_control_and_the_engine_agree_on_what_embeds() -> None:
