@@ -95,7 +95,7 @@ def _pytest(folder: str, environment: dict[str, str], missing: list[Package], ex
     say(f"tests/{folder}")
     started = time.monotonic()
     selection = ["-m", " and ".join(f"not needs_{package.program}" for package in missing)] if missing else []
-    command = [BIN / "pytest", f"tests/{folder}", "-q", "--durations=5", *selection, *extra]
+    command = [BIN / "pytest", f"tests/{folder}", "-q", "--durations=25", *selection, *extra]
     if folder in WORKERS:
         command += ["-n", WORKERS[folder]]
     output = []
