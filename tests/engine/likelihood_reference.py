@@ -12,7 +12,7 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-MAX_NEW_TOKENS = 32
+MAX_NEW_TOKENS = 16
 BATCH = 25
 
 task, folder, threads = sys.argv[1:4]
