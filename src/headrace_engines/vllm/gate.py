@@ -146,7 +146,8 @@ class Checks:
 
     def _compute(self) -> Compute:
         """Engine core and workers of vLLM. A request whose reader is slow does not wait for them."""
-        return Compute(descendants(os.getpid()), self._open - self._telling)
+        waiting = self._open - self._telling
+        return Compute(descendants(os.getpid()) if waiting else (), waiting)  # looking for them reads all of /proc
 
     def _counting(self, send: Send) -> Send:
         """The same, known to be at it while the reader takes no more."""
