@@ -103,7 +103,8 @@ def test_a_server_of_theirs_behind_our_gateway(server: ServerProcess, demo_model
     assert refused.value.code in {"EXTERNAL_UNREACHABLE", "NOT_READY"}  # the gateway hears of it a moment later
     with their_server(demo_model, port):
         back = await_state(server, "READY")
-        assert client.chat.completions.create(model="theirs", messages=MESSAGES, max_tokens=1).choices
+        patient = client.with_options(max_retries=5)  # as clients are by themselves: the gateway hears a moment later
+        assert patient.chat.completions.create(model="theirs", messages=MESSAGES, max_tokens=1).choices
         shown.append(server.cli("deployments", "get", back["id"], "--json").stdout)
     assert KEY not in "".join([said.stdout, said.stderr, *shown])
     _check_files(server.data_dir)

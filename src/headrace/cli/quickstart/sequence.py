@@ -43,7 +43,8 @@ def quickstart(
     with _every_end_is_an_interrupt():
         model_dir = _prepared(layout, steps)
         with _server(layout, port, steps) as (login, child):
-            _deploy_and_ask(invocation, layout, login, model_dir, steps)
+            _deploy_and_ask(invocation, login, model_dir, steps)
+            _offer(invocation, layout, login, model_dir, ends_now=once and child is not None)
             if child is not None and not once:
                 _stay(child, invocation.output)
 
@@ -88,20 +89,30 @@ def _server(layout: Layout, port: int, steps: Steps) -> Iterator[tuple[Login, Se
         steps.say("Stopped; nothing is left running")
 
 
-def _deploy_and_ask(invocation: Invocation, layout: Layout, login: Login, model_dir: Path, steps: Steps) -> None:
+def _deploy_and_ask(invocation: Invocation, login: Login, model_dir: Path, steps: Steps) -> None:
     from headrace.cli.client import Client  # noqa: PLC0415
-    from headrace.cli.contexts import finds  # noqa: PLC0415
-    from headrace.cli.quickstart.answer import streamed_answer, three_commands  # noqa: PLC0415
+    from headrace.cli.quickstart.answer import streamed_answer  # noqa: PLC0415
     from headrace.cli.quickstart.demo import ENDPOINT, ensure_deployed  # noqa: PLC0415
 
     with Client(login) as client:
         ensure_deployed(client, model_dir, steps)
         streamed_answer(client, invocation.output, ENDPOINT)
+    invocation.output.event({"url": login.url, "endpoint": ENDPOINT, "model_dir": str(model_dir)})
+
+
+def _offer(invocation: Invocation, layout: Layout, login: Login, model_dir: Path, *, ends_now: bool) -> None:
+    """The address, and what to try next: on this server, or on one that stays where this one is about to end."""
+    from headrace.cli.contexts import finds  # noqa: PLC0415
+    from headrace.cli.quickstart.answer import three_commands  # noqa: PLC0415
+    from headrace.cli.quickstart.demo import ENDPOINT  # noqa: PLC0415
+
     url_needed = not finds(login.url, layout.data_dir)
     commands = three_commands(login.url, ENDPOINT, headrace=_how_to_call_us(layout), url_needed=url_needed)
-    invocation.output.line(f"\nServing at {login.url}. Three commands to try next, in another terminal:\n\n{commands}")
+    where = f"Serving at {login.url}. Three commands to try next, in another terminal:"
+    if ends_now:
+        where = f"Served at {login.url}, which ends now. Three commands to try on a server that stays, without --once:"
+    invocation.output.line(f"\n{where}\n\n{commands}")
     invocation.output.line(f"\nThe model is in {model_dir}; `headrace deploy` takes a folder like it.")
-    invocation.output.event({"url": login.url, "endpoint": ENDPOINT, "model_dir": str(model_dir)})
 
 
 def _how_to_call_us(layout: Layout) -> str:
