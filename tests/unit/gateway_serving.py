@@ -1,9 +1,9 @@
-"""A gateway behind a real uvicorn on a loopback port, with stand-in engines behind it."""
+"""A gateway that serves a loopback port, with stand-in engines behind it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import msgspec
-import uvicorn
 
-from headrace.gateway import Gateway, Limits
-from headrace.gateway.asgi import AsgiApp
+from headrace.gateway import Gateway, HttpServer, Limits
+from headrace.gateway.exchange import Handler
+from headrace.gateway.http1 import Patience
 from headrace.resources.access import Principal, Role, secret_hash
 from headrace.resources.names import Scope
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
@@ -25,6 +25,10 @@ KEY, OTHER_KEY, VIEWER_KEY = "hr-key", "hr-other", "hr-viewer"
 SCOPE = Scope("default", "us-central1")
 BASE = f"/v1/{SCOPE}/endpoints/e1"
 CHAT: dict[str, Any] = {"model": "anything", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def _bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
 
 
 def key(secret: str, role: Role = Role.PREDICTOR, project: str = "default") -> KeyRoute:
@@ -61,22 +65,18 @@ def snapshot(*models: DeployedRoute, generation: int = 1, keys: tuple[KeyRoute, 
 
 
 @asynccontextmanager
-async def serving(app: AsgiApp, *, uds: Path | None = None) -> AsyncIterator[str]:
-    """The application behind uvicorn, on a loopback port or a unix socket; yields its base address."""
+async def serving(handler: Handler, *, uds: Path | None = None, patience: Patience | None = None) -> AsyncIterator[str]:
+    """The handler behind our server, on a loopback port or a unix socket; yields its base address."""
     family = socket.AF_UNIX if uds else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.bind(str(uds) if uds else ("127.0.0.1", 0))
         listener.listen(256)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="critical", ws="none", lifespan="on", proxy_headers=False)
-        )
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        task = asyncio.create_task(server._serve([listener]))
+        server = HttpServer(handler, patience)
+        await server.start(listener)
         try:
             yield "http://gateway" if uds else f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = server.force_exit = True
-            await task
+            await server.close(0)
 
 
 class Served:
@@ -85,23 +85,19 @@ class Served:
     Attributes:
         url: Base address of its public port.
         client: An HTTP client of that port that shows `KEY`.
+        admin: One of the admin socket that shows the internal token.
     """
 
-    def __init__(self, gateway: Gateway, url: str, client: httpx.AsyncClient) -> None:
-        self.gateway, self.url, self.client = gateway, url, client
+    def __init__(self, gateway: Gateway, url: str, client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+        self.gateway, self.url, self.client, self.admin = gateway, url, client, admin
 
     async def push(self, value: RoutingSnapshot) -> httpx.Response:
         """Push a snapshot, as control does."""
-        transport = httpx.ASGITransport(self.gateway.admin_app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as admin:
-            headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
-            return await admin.put("/snapshot", content=msgspec.json.encode(value), headers=headers)
+        return await self.admin.put("/snapshot", content=msgspec.json.encode(value))
 
     async def admin_get(self, path: str) -> httpx.Response:
         """Ask the admin socket."""
-        transport = httpx.ASGITransport(self.gateway.admin_app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as admin:
-            return await admin.get(path, headers={"authorization": f"Bearer {ADMIN_TOKEN}"})
+        return await self.admin.get(path)
 
 
 @asynccontextmanager
@@ -115,13 +111,17 @@ async def gateway_before(
         admin_token=ADMIN_TOKEN,
         limits=Limits(**limits),
     )
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nobody else waits
+    admin_socket = folder / f"{secrets.token_hex(4)}.admin"
     async with (
-        serving(gateway.app) as url,
+        serving(gateway.handle) as url,
+        serving(gateway.admin.handle, uds=admin_socket) as admin_url,
+        httpx.AsyncClient(base_url=url, headers=_bearer(KEY), timeout=20, trust_env=False) as client,
         httpx.AsyncClient(
-            base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=20, trust_env=False
-        ) as client,
+            transport=httpx.AsyncHTTPTransport(uds=str(admin_socket)), base_url=admin_url, headers=_bearer(ADMIN_TOKEN)
+        ) as admin,
     ):
-        served = Served(gateway, url, client)
+        served = Served(gateway, url, client, admin)
         answer = await served.push(snapshot(*models))
         assert answer.status_code == 200, answer.text
         yield served

@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from gateway_serving import CHAT, deployed, gateway_before, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.gateway.asgi import Message, Receive, Send
-from headrace.gateway.asgi import Scope as AsgiScope
+from headrace.gateway.exchange import Exchange, RequestHead
 from headrace.gateway.routes import Action, is_private, match
 
 
@@ -23,33 +21,23 @@ class Control:
     """A control plane that answers with what it was asked."""
 
     def __init__(self) -> None:
-        self.scopes: list[AsgiScope] = []
+        self.heads: list[RequestHead] = []
         self.pieces: list[bytes] = []
         self.changed = asyncio.Event()
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        message: Message = {"more_body": True}
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": f"{message['type']}.complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
-        self.scopes.append(scope)
-        while message.get("more_body"):
-            message = await receive()
-            self.pieces.append(message.get("body", b""))
+        self.heads.append(exchange.head)
+        async for piece in exchange.body():
+            self.pieces.append(piece)
             self.changed.set()
-        headers = [(b"content-type", b"text/x"), (b"x-own", b"1"), (b"keep-alive", b"timeout=5")]
-        await send({"type": "http.response.start", "status": 207, "headers": headers})
-        await send({"type": "http.response.body", "body": b"first|", "more_body": True})
-        await send({"type": "http.response.body", "body": b"".join(self.pieces)})
+        await exchange.start(207, [(b"content-type", b"text/x"), (b"x-own", b"1"), (b"keep-alive", b"timeout=5")])
+        await exchange.write(b"first|")
+        await exchange.end(b"".join(self.pieces))
 
     def header(self, name: bytes) -> bytes:
         """A header of the last request."""
-        headers: dict[bytes, bytes] = dict(self.scopes[-1]["headers"])
-        return headers.get(name, b"")
+        return self.heads[-1].header(name) or b""
 
 
 def test_requests_pass_through(tmp_path: Path) -> None:
@@ -66,9 +54,9 @@ def test_requests_pass_through(tmp_path: Path) -> None:
             answer = await served.client.patch(path, content=b"body", headers=forged)
             assert (answer.status_code, answer.text, answer.headers["x-own"]) == (207, "first|body", "1")
             assert "keep-alive" not in answer.headers
-            scope = control.scopes[0]
-            assert scope["method"] == "PATCH"
-            assert scope["raw_path"] + b"?" + scope["query_string"] == path.encode()
+            head = control.heads[0]
+            assert head.method == "PATCH"
+            assert head.target + b"?" + head.query == path.encode()
             assert control.header(b"x-forwarded-for") == b"127.0.0.1"
             assert control.header(b"host") == served.url.removeprefix("http://").encode()
             assert (control.header(b"x-mine"), control.header(b"x-hop")) == (b"2", b"")
@@ -155,7 +143,7 @@ def test_internal_paths_are_never_forwarded(tmp_path: Path) -> None:
                 writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
                 assert b"404" in await reader.readline(), path
                 writer.close()
-            assert control.scopes == []
+            assert control.heads == []
 
     asyncio.run(main())
 
@@ -245,7 +233,7 @@ def test_requests_that_two_readers_take_differently(tmp_path: Path) -> None:
                 )
                 assert b" 400 " in await reader.readline(), framing
                 writer.close()
-            assert [scope["path"] for scope in control.scopes if scope["path"] == "/v1/y"] == []
+            assert [head.target for head in control.heads if head.target == b"/v1/y"] == []
 
     asyncio.run(main())
 
@@ -265,47 +253,5 @@ def test_control_down_and_back(tmp_path: Path) -> None:
                 assert down.json()["error"]["details"][0]["reason"] == "CONTROL_PLANE_DOWN"
                 inference = await served.client.post("/v1/chat/completions", json=CHAT | {"model": "e1"})
                 assert inference.json()["error"]["code"] == "NOT_READY"
-
-    asyncio.run(main())
-
-
-def test_asgi_server_shows_what_control_needs(tmp_path: Path) -> None:
-    """A WebSocket is turned away, and lifespan messages are answered."""
-
-    async def main() -> None:
-        async with gateway_before(tmp_path) as served:
-            sent: list[Message] = []
-
-            async def receive() -> Message:
-                return {"type": "websocket.connect"}
-
-            async def send(message: Message) -> None:
-                sent.append(message)
-
-            await served.gateway.app({"type": "websocket"}, receive, send)
-            assert sent == [{"type": "websocket.close", "code": 1003}]
-            async with httpx.AsyncClient(trust_env=False) as client:
-                assert (await client.get(f"{served.url}/healthz")).json() == {"status": "alive"}
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("the handler is closed")])
-def test_client_that_closes_while_written_to(tmp_path: Path, error: Exception) -> None:
-    """A connection that turns out to be closed while it is written to is a client that left, not a defect."""
-
-    async def main() -> None:
-        async with gateway_before(tmp_path) as served:
-
-            async def receive() -> Message:
-                return {"type": "http.request", "body": b"", "more_body": False}
-
-            async def send(message: Message) -> None:
-                raise error
-
-            scope = {"type": "http", "method": "GET", "path": "/healthz", "query_string": b"", "headers": []}
-            await served.gateway.app(scope, receive, send)
-            metrics = (await served.admin_get("/metrics")).text
-            assert 'headrace_gateway_requests_total{endpoint="",status="200"} 1.0' in metrics
 
     asyncio.run(main())

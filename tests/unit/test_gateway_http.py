@@ -3,69 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from gateway_serving import serving as serving_at
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from headrace.gateway.asgi import Receive, Scope, Send
-from headrace.server.asgi import server
-from headrace.server.http import MAX_HEAD_BYTES, BoundedHttp
+from headrace.gateway.exchange import Exchange
+from headrace.gateway.http1 import MAX_HEAD_BYTES, Patience
 
 GET = b"GET /x HTTP/1.1\r\nhost: x\r\n"
 POST = b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class Application:
-    """Answers with the size of the body and of the headers; to ``/wait`` only when it may, to ``/deaf`` unread."""
+    """Answers with the size of the body and of the headers.
+
+    To ``/wait`` only when it may, to ``/deaf`` unread, to ``/stream`` in pieces, to ``/cut`` without an end.
+    """
 
     def __init__(self) -> None:
         self.served = 0
-        self.began, self.may_end = asyncio.Event(), asyncio.Event()
+        self.asked, self.began, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.leaves = asyncio.Semaphore(0)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        size, more = 0, scope["path"] != "/deaf"
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            size += len(message.get("body", b""))
-            more = message.get("more_body", False)
+        self.asked.set()
+        try:
+            await self._answer(exchange)
+        except asyncio.CancelledError:
+            self.leaves.release()
+            raise
+
+    async def _answer(self, exchange: Exchange) -> None:
+        path = exchange.head.target
+        size = 0 if path == b"/deaf" else len(await exchange.read_all(2**30))
         self.served += 1
         self.began.set()
-        if scope["path"] == "/wait":
+        if path == b"/wait":
             await self.may_end.wait()
-        body = b"%d %d" % (size, sum(len(name) + len(value) for name, value in scope["headers"]))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-length", b"%d" % len(body))],
-            }
-        )
-        await send({"type": "http.response.body", "body": body})
+        body = b"%d %d" % (size, sum(len(name) + len(value) for name, value in exchange.head.headers))
+        if path not in (b"/stream", b"/cut"):
+            await exchange.answer(200, [], body)
+            return
+        await exchange.start(200, [])
+        await exchange.write(body)
+        if path == b"/stream":
+            await exchange.end(b"!")
 
 
 @asynccontextmanager
-async def serving(app: Application, protocol: type[BoundedHttp] = BoundedHttp) -> AsyncIterator[int]:
+async def serving(app: Application, patience: Patience | None = None) -> AsyncIterator[int]:
     """Our server with the application behind it; yields its port."""
-    serves = server(app)
-    serves.config.http = protocol
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(64)
-        listener.setblocking(False)
-        task = asyncio.create_task(serves.serve(sockets=[listener]))
-        await serves.accepting.wait()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            serves.should_exit = serves.force_exit = True
-            await task
+    async with serving_at(app, patience=patience) as url:
+        yield int(url.rpartition(":")[2])
 
 
 async def exchanged(port: int, *pieces: bytes, then_eof: bool = False) -> bytes:
@@ -221,10 +218,8 @@ def test_what_is_not_an_answer_is_not_sent() -> None:
     asyncio.run(main())
 
 
-class Hasty(BoundedHttp):
-    """A server with little patience."""
-
-    head_timeout_s = 0.02
+HASTY = Patience(head_s=0.02, body_s=0.02)
+"""A server with little patience."""
 
 
 @pytest.mark.parametrize("before", [b"", GET + b"\r\n"])
@@ -233,7 +228,7 @@ def test_head_has_its_time(before: bytes, begin: bytes) -> None:
     """A head that does not come to its end closes its connection, the first one and a later one."""
 
     async def main() -> None:
-        async with serving(Application(), Hasty) as port:
+        async with serving(Application(), HASTY) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             if before:
                 writer.write(before)
@@ -246,17 +241,42 @@ def test_head_has_its_time(before: bytes, begin: bytes) -> None:
     asyncio.run(main())
 
 
+def test_body_has_its_time() -> None:
+    """A body that stops in its middle is told so, and reaches nobody."""
+
+    async def main() -> None:
+        app = Application()
+        async with serving(app, HASTY) as port:
+            answer = await exchanged(port, GET + b"content-length: 9\r\n\r\nsome")
+            assert error_of(answer) == (408, "REQUEST_TOO_SLOW")
+        assert app.served == 0
+        await app.leaves.acquire()
+
+    asyncio.run(main())
+
+
+def test_silence_has_its_time() -> None:
+    """A connection on which nothing is asked is closed, a new one and one that was used."""
+
+    async def main() -> None:
+        async with serving(Application(), Patience(keep_alive_s=0.02)) as port:
+            assert await exchanged(port) == b""
+            assert (await exchanged(port, GET + b"\r\n")).endswith(b"0 5")
+
+    asyncio.run(main())
+
+
 def test_answers_have_theirs() -> None:
     """Neither a long answer nor stray bytes behind its request run into a head's deadline."""
 
     async def main() -> None:
         app = Application()
-        async with serving(app, Hasty) as port:
+        async with serving(app, HASTY) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(GET.replace(b"/x", b"/wait") + b"\r\n")
             await app.began.wait()
             writer.write(b"\r\n")
-            await asyncio.sleep(5 * Hasty.head_timeout_s)  # nothing is to happen in this time
+            await asyncio.sleep(5 * HASTY.head_s)  # nothing is to happen in this time
             app.may_end.set()
             assert b" 200 " in await reader.readline()
             writer.close()
@@ -274,5 +294,129 @@ def test_every_boundary() -> None:
                 answer = await exchanged(port, wire[:cut], wire[cut:])
                 bodies = [line for line in answer.split(b"\r\n") if line[:1].isdigit()]
                 assert bodies == [b"3 29HTTP/1.1 200 OK", b"0 20"], cut
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("request_", "keeps", "framing"),
+    [
+        (GET + b"\r\n", True, b"content-length: 3"),
+        (GET + b"connection: close\r\n\r\n", False, b"connection: close"),
+        (b"GET /x HTTP/1.0\r\n\r\n", False, b"connection: close"),
+        (b"GET /x HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", True, b"connection: keep-alive"),
+        (b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n", True, b"transfer-encoding: chunked"),
+        (b"GET /stream HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", False, b"connection: close"),
+        (b"GET http://x/x?y HTTP/1.1\r\nhost: x\r\n\r\n", True, b"content-length: 3"),
+        (b"HEAD /x HTTP/1.1\r\nhost: x\r\n\r\n", True, b"content-length: 3"),
+        (GET + b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n", False, b"connection: close"),
+        (GET.replace(b"GET", b"POST") + b"expect: 100-continue\r\ncontent-length: 0\r\n\r\n", True, b"content-length"),
+    ],
+)
+def test_which_connections_are_kept(request_: bytes, keeps: bool, framing: bytes) -> None:
+    """A connection is kept where client and framing allow it, and the answer says which of the two it is."""
+
+    async def main() -> None:
+        async with serving(Application()) as port:
+            answer = await exchanged(port, request_ + GET + b"connection: close\r\n\r\n")
+            assert answer.count(b"HTTP/1.1 200 OK\r\ndate: ") == 1 + keeps, answer
+            assert framing in answer.partition(b"\r\n\r\n")[0]
+
+    asyncio.run(main())
+
+
+def test_streams_and_cuts() -> None:
+    """A stream is chunked with a last chunk; one that breaks off has none, and its connection ends."""
+
+    async def main() -> None:
+        async with serving(Application()) as port:
+            for path, end in ((b"/stream", b"\r\n1\r\n!\r\n0\r\n\r\n"), (b"/cut", b"\r\n\r\n3\r\n0 5\r\n")):
+                more = b"" if path == b"/cut" else b"connection: close\r\n"
+                answer = await exchanged(port, GET.replace(b"/x", path) + more + b"\r\n")
+                assert answer.endswith(end), answer
+
+    asyncio.run(main())
+
+
+def test_body_is_asked_for() -> None:
+    """Who waits for ``100 Continue`` gets it once somebody reads, and not where the answer is there before."""
+
+    async def main() -> None:
+        async with serving(Application()) as port:
+            for path, first in ((b"/x", b"HTTP/1.1 100 Continue\r\n"), (b"/deaf", b"HTTP/1.1 200 OK\r\n")):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(GET.replace(b"/x", path) + b"expect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+                assert await reader.readline() == first
+                if path == b"/x":
+                    writer.write(b"body")
+                else:
+                    assert b"connection: close\r\n" in await reader.readuntil(b"\r\n\r\n")
+                writer.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("size", "kept"), [(4, True), (60_000, True), (70_000, False), (10_000_000, False)])
+def test_body_that_nobody_reads(size: int, kept: bool) -> None:
+    """A short body that its answer did not wait for is read away; for a long one the connection is not kept."""
+
+    async def main() -> None:
+        async with serving(Application()) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET.replace(b"/x", b"/deaf") + b"content-length: %d\r\n\r\n" % size)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert (b"connection: close" in head) != kept
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"b" * size + GET + b"\r\n")
+                rest = await reader.read(4096)
+                assert (b" 200 OK" in rest + await reader.read(4096 if kept else -1)) == kept
+            writer.close()
+
+    asyncio.run(main())
+
+
+def test_clients_that_leave() -> None:
+    """Whoever hangs up, while a body is awaited or while the answer is, cancels the work; nothing is left."""
+
+    async def main() -> None:
+        app = Application()
+        async with serving(app) as port:
+            for path, body in ((b"/x", b"content-length: 4\r\n\r\nb"), (b"/wait", b"\r\n")):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(GET.replace(b"/x", path) + body)
+                await app.asked.wait()
+                if path == b"/wait":
+                    await app.began.wait()
+                writer.transport.abort()
+                await app.leaves.acquire()
+                app.asked.clear()
+            assert app.served == 1
+
+    asyncio.run(main())
+
+
+def test_pipelined_requests_wait_unread() -> None:
+    """Of a thousand requests sent at once each is answered in its turn, and no more than one at a time."""
+
+    async def main() -> None:
+        app = Application()
+        async with serving(app) as port:
+            requests = GET + b"\r\n"
+            answer = await exchanged(port, *[requests * 100] * 10, GET + b"connection: close\r\n\r\n")
+            assert answer.count(b"0 5") == 1000
+            assert app.served == 1001
+
+    asyncio.run(main())
+
+
+@given(st.lists(st.binary(max_size=200) | st.sampled_from([GET, POST, b"\r\n", b"5\r\nabcde\r\n", b"0\r\n\r\n"])))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes(pieces: list[bytes]) -> None:
+    """Whatever is sent, every answer is one of ours, and the connection ends with its client."""
+
+    async def main() -> None:
+        async with serving(Application()) as port:
+            answer = await exchanged(port, *[piece for piece in pieces if piece], then_eof=True)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
 
     asyncio.run(main())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from headrace.gateway.gateway import Gateway
+from headrace.gateway.http1 import HttpServer
 from headrace.gateway.limits import Limits
 from headrace.gateway.routes import RouteEntry
 
-__all__ = ["Gateway", "Limits", "RouteEntry"]
+__all__ = ["Gateway", "HttpServer", "Limits", "RouteEntry"]

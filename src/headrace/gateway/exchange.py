@@ -1,6 +1,6 @@
 """One request and its answer, as the data plane sees them: the seam between the gateway and whatever serves HTTP.
 
-An adapter (``asgi.py`` today) implements `Exchange`. Its promises: nothing is buffered beyond a bounded amount in
+An adapter (``http1/`` today) implements `Exchange`. Its promises: nothing is buffered beyond a bounded amount in
 either direction, and when the client hangs up, the task that handles the exchange is cancelled, or what it calls here
 raises `ClientGone`.
 """

@@ -9,7 +9,6 @@ from pathlib import Path
 from headrace.gateway.access_log import log_request
 from headrace.gateway.admin import Admin, admin_routes
 from headrace.gateway.answering import send_error, send_json
-from headrace.gateway.asgi import AsgiApp, asgi_app
 from headrace.gateway.control_proxy import forward_to_control
 from headrace.gateway.exchange import ClientGone, Exchange
 from headrace.gateway.inference import serve_inference
@@ -20,7 +19,7 @@ from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, m
 from headrace.gateway.routing import Routing
 from headrace.gateway.snapshot_file import load_snapshot
 from headrace.gateway.upstream import Upstream, read_address
-from headrace.resources.errors import Draining, HeadersTooLarge, HeadraceError, InternalError, UnknownPath
+from headrace.resources.errors import Draining, HeadraceError, InternalError, UnknownPath
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -38,8 +37,7 @@ class Gateway:
         limits: How much of everything it takes.
 
     Attributes:
-        app: ASGI application for the public port.
-        admin_app: ASGI application for the admin socket.
+        admin: Answers exchanges of the admin socket.
     """
 
     def __init__(
@@ -56,9 +54,7 @@ class Gateway:
         kept = load_snapshot(snapshot_path)
         if kept is not None:
             self._routing.follow(kept)
-        admin = Admin(self._routing, self._metrics, snapshot_path, token=admin_token, limits=self._limits)
-        self.app: AsgiApp = asgi_app(self.handle)
-        self.admin_app: AsgiApp = asgi_app(admin.handle)
+        self.admin = Admin(self._routing, self._metrics, snapshot_path, token=admin_token, limits=self._limits)
 
     @staticmethod
     def routes() -> tuple[RouteEntry, ...]:
@@ -83,6 +79,12 @@ class Gateway:
         except TimeoutError:
             _LOGGER.warning("%d requests were still under way after %g s of draining", self._active, timeout_s)
         return self._active
+
+    def break_off(self) -> None:
+        """Tell the clients of all that is under way that the server goes down, at the next turn of the event loop."""
+        self._routing.running.end(
+            Draining("The server went down in the middle of this answer.", fix="Send it again.", retry_after_s=1.0)
+        )
 
     async def close(self) -> None:
         """Close the connections that are kept to engines and control."""
@@ -125,7 +127,6 @@ class Gateway:
         elif self._draining:
             raise Draining("The server is going down.", fix="Send the request again.", retry_after_s=1.0)
         else:
-            self._check_headers(exchange)
             await self._answer_with_key(exchange, record, matched)
 
     async def _answer_with_key(self, exchange: Exchange, record: RequestRecord, matched: Match) -> None:
@@ -135,11 +136,3 @@ class Gateway:
             await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:
             await serve_inference(exchange, record, matched, routing=self._routing, limits=self._limits)
-
-    def _check_headers(self, exchange: Exchange) -> None:
-        size = sum(len(name) + len(value) for name, value in exchange.head.headers)
-        if size > self._limits.headers_bytes:
-            raise HeadersTooLarge(
-                "The request's headers are too large.",
-                evidence=f"They have {size} bytes; the limit is {self._limits.headers_bytes}.",
-            )

@@ -12,7 +12,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         body_bytes: Of an inference request. Bodies for the control plane pass through; it has limits of its own.
-        headers_bytes: Of all header names and values together.
         snapshot_bytes: Of a routing snapshot.
         connect_timeout_s: To reach an engine or the control plane.
         first_byte_timeout_s: From a streaming request's arrival at the engine to the first byte of its answer.
@@ -25,7 +24,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     body_bytes: int = 32 * MIB
-    headers_bytes: int = 64 * 1024
     snapshot_bytes: int = 64 * MIB
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 120.0

@@ -11,8 +11,6 @@ from typing import Any
 
 import uvicorn
 
-from headrace.server.http import BoundedHttp
-
 KEEP_ALIVE_S = 75
 """Longer than the 60 s of common load balancers, so that it is never us who close first under their hands."""
 
@@ -36,7 +34,10 @@ class Server(uvicorn.Server):
 
 
 def server(app: Any, *, drain_timeout_s: int | None = None) -> Server:
-    """A server for an ASGI application: HTTP/1.1 by httptools with bounded heads, no access log of its own.
+    """A server for an ASGI application: HTTP/1.1 by httptools, no access log of its own.
+
+    Only our own processes connect to it, by a socket in a folder of mode 0700; what users send has been through the
+    gateway, which bounds it.
 
     Args:
         app: The application.
@@ -44,7 +45,7 @@ def server(app: Any, *, drain_timeout_s: int | None = None) -> Server:
     """
     config = uvicorn.Config(
         app,
-        http=BoundedHttp,
+        http="httptools",
         ws="none",
         lifespan="off",
         log_config=None,

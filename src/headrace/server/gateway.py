@@ -8,10 +8,13 @@ import socket
 
 import uvloop
 
-from headrace.gateway import Gateway
+from headrace.gateway import Gateway, HttpServer
 from headrace.resources.layout import Layout
 from headrace.server import process
-from headrace.server.asgi import server, unix_socket
+from headrace.server.asgi import unix_socket
+
+CLOSE_TIMEOUT_S = 2.0
+"""For answers that were broken off to be read to their end."""
 
 
 async def _run(layout: Layout, listener: socket.socket, options: process.Options) -> None:
@@ -22,20 +25,16 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         control_address=f"unix:{layout.control_socket}",
         admin_token=process.internal_token(layout),
     )
-    public, admin = server(gateway.app), server(gateway.admin_app)
-    serving = [
-        asyncio.create_task(public.serve(sockets=[listener])),
-        asyncio.create_task(admin.serve(sockets=[unix_socket(layout.gateway_socket)])),
-    ]
-    await asyncio.gather(public.accepting.wait(), admin.accepting.wait())
+    public, admin = HttpServer(gateway.handle), HttpServer(gateway.admin.handle)
+    await public.start(listener)
+    await admin.start(unix_socket(layout.gateway_socket))
     process.notify(options, "ready")
     await stop.wait()
-    for accepting in public.servers:
-        accepting.close()  # the supervisor holds the socket: who comes now waits for the next gateway
+    public.stop_accepting()  # the supervisor holds the socket: who comes now waits for the next gateway
     process.notify(options, "draining")
-    await gateway.drain(timeout_s=options.drain_timeout_s)
-    public.should_exit = admin.should_exit = True
-    await asyncio.gather(*serving)
+    if await gateway.drain(timeout_s=options.drain_timeout_s):
+        gateway.break_off()
+    await asyncio.gather(public.close(CLOSE_TIMEOUT_S), admin.close(CLOSE_TIMEOUT_S))
     await gateway.close()
 
 
@@ -47,7 +46,6 @@ def main() -> None:
     options = process.parse(parser)
     layout = process.begin("gateway", options)
     listener = socket.socket(fileno=options.listen_fd)
-    listener.setblocking(False)
     uvloop.run(_run(layout, listener, options))
 
 

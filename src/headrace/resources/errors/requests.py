@@ -71,6 +71,13 @@ class HeadersTooLarge(TooLarge):
     http_status = 431
 
 
+class RequestTooSlow(DeadlineExceeded):
+    """The request's body stopped in its middle."""
+
+    code = "REQUEST_TOO_SLOW"
+    http_status = 408
+
+
 class NoKey(Unauthenticated):
     """The request carries no key."""
 

@@ -1,0 +1,11 @@
+"""The HTTP/1.1 server of the data plane: an `asyncio.Protocol` around httptools' parser, with bounds on everything.
+
+* `server`: listens, holds the connections, looks at their deadlines, lets them come to their end
+* `connection`: one client's connection, from bytes to exchanges, one after another; and what is refused
+* `answer`: one request and its answer on such a connection, the gateway's `Exchange`
+"""
+
+from headrace.gateway.http1.connection import MAX_HEAD_BYTES
+from headrace.gateway.http1.server import HttpServer, Patience
+
+__all__ = ["MAX_HEAD_BYTES", "HttpServer", "Patience"]

@@ -1,0 +1,153 @@
+"""The listening side: connections, their deadlines, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import socket
+import ssl
+import time
+
+import msgspec
+
+from headrace.gateway.exchange import ClientGone, Handler
+from headrace.gateway.http1.answer import Http1Exchange
+from headrace.gateway.http1.connection import Connection
+
+_LOGGER = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Connections that may wait to be taken."""
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the server waits for a client, in seconds.
+
+    Attributes:
+        head_s: From the first byte of a request's head to its end; Apache's `mod_reqtimeout` gives a head 20 to 40 s.
+        body_s: Between two pieces of its body; nginx waits twice as long.
+        keep_alive_s: Between two requests. Longer than the 60 s of common load balancers, so that it is never us who
+            close first under their hands.
+        linger_s: How long a connection is still read from after its request was refused.
+    """
+
+    head_s: float = 30.0
+    body_s: float = 30.0
+    keep_alive_s: float = 75.0
+    linger_s: float = 1.0
+
+    @property
+    def look_every_s(self) -> float:
+        """How often deadlines are looked at: they are kept to within this."""
+        return min(1.0, self.head_s / 4, self.body_s / 4, self.keep_alive_s / 4, self.linger_s / 4)
+
+
+class HttpServer:
+    """Serves HTTP/1.1 to a handler of exchanges. To be made and used inside a running event loop.
+
+    Args:
+        handler: Answers each request. It is cancelled when its client hangs up.
+        patience: How long clients are waited for.
+
+    Attributes:
+        connections: All that are open.
+        now: Loop time, as of the last look at the deadlines.
+        date_line: What answers say of the time, of the same moment.
+        closing: Whether no connection is kept any more.
+    """
+
+    def __init__(self, handler: Handler, patience: Patience | None = None) -> None:
+        self._handler = handler
+        self._loop = asyncio.get_running_loop()
+        self._listening: asyncio.Server | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.patience = patience or Patience()
+        self.connections: set[Connection] = set()
+        self.closing = False
+        self._look()
+
+    async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Take connections from a listening socket, of TCP or of the unix kind."""
+        listener.setblocking(False)
+        if listener.family == socket.AF_UNIX:
+            self._listening = await self._loop.create_unix_server(self._connection, sock=listener, ssl=tls)
+        else:
+            self._listening = await self._loop.create_server(self._connection, sock=listener, ssl=tls, backlog=BACKLOG)
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that are there go on."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    async def close(self, timeout_s: float | None = None) -> None:
+        """End: connections without a request at once, the others when their answer has ended.
+
+        Args:
+            timeout_s: After it, those that are left are cut off; None waits for all of them.
+        """
+        self.stop_accepting()
+        self.closing = True
+        for connection in [connection for connection in self.connections if connection.idle]:
+            connection.close()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            if self._ticker is not None:
+                self._ticker.cancel()
+
+    # --- for connections ---
+
+    def run(self, exchange: Http1Exchange) -> asyncio.Task[None]:
+        """Answer an exchange."""
+        task = self._loop.create_task(self._serve(exchange))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def hold(self, connection: Connection) -> None:
+        """A connection is there."""
+        self._empty.clear()
+        self.connections.add(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    # --- within ---
+
+    def _connection(self) -> Connection:
+        return Connection(self)
+
+    async def _serve(self, exchange: Http1Exchange) -> None:
+        try:
+            await self._handler(exchange)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            # Cancelled because the client left: that ends here. By anybody else as well (shutdown): that goes on up.
+            if not exchange.client_left or (exchange.task is not None and exchange.task.uncancel() > 0):
+                raise
+        except Exception:
+            _LOGGER.exception("a handler of requests failed")
+        finally:
+            exchange.abort()
+
+    def _look(self) -> None:
+        """Look at all deadlines, and at the clock."""
+        self.now = self._loop.time()
+        self.date_line = b"date: %b\r\n" % email.utils.formatdate(time.time(), usegmt=True).encode("ascii")
+        for connection in [connection for connection in self.connections if connection.deadline <= self.now]:
+            connection.expire()
+        self._ticker = self._loop.call_later(self.patience.look_every_s, self._look)
