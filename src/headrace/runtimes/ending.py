@@ -13,6 +13,7 @@ FATAL_PREFIX = "HEADRACE_FATAL "
 """How an engine of ours begins the line that says why it cannot go on (`headrace_engines.serving.fatal`)."""
 
 FIXES = {
+    "CHAT_TEMPLATE_INVALID": "Correct the file, or deploy without --chat-template: the folder's own is used then.",
     "ENGINE_OUT_OF_MEMORY": "Deploy with a shorter --max-model-len, on a machine with more memory, or a smaller model.",
     "ENGINE_UNSUPPORTED_ARCHITECTURE": "Check `model_type` in config.json, or choose another runtime.",
     "ENGINE_BAD_TENSOR": "Export the weights again from the model that config.json describes, and import that.",

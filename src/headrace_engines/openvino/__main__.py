@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from importlib.metadata import version
 
@@ -23,6 +24,12 @@ def main() -> None:
     parser.add_argument(
         "--kv-cache-bytes", type=int, default=0, metavar="N", help="memory for keys and values (default: 1 GiB or more)"
     )
+    parser.add_argument(
+        "--prefix-caching",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="share what was computed of prompts' common beginnings",
+    )
     parser.add_argument("--max-running", type=int, default=64, metavar="N", help="sequences computed at once")
     parser.add_argument("--max-waiting", type=int, default=256, metavar="N", help="sequences accepted beyond those")
     arguments = parser.parse_args()
@@ -35,6 +42,7 @@ def main() -> None:
             max_model_len=arguments.max_model_len,
             kv_cache_bytes=arguments.kv_cache_bytes,
             max_running=arguments.max_running,
+            prefix_caching=arguments.prefix_caching,
         )
         return start(order, max_waiting=arguments.max_waiting, loop=loop, on_death=on_death)
 

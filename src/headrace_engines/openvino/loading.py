@@ -120,7 +120,7 @@ def _pipeline(order: Load, cache: KvCache, precisions: dict[str, str]) -> Any:
     scheduler.max_num_seqs = order.max_running
     scheduler.max_num_batched_tokens = order.max_running + PROMPT_TOKENS_PER_STEP
     scheduler.dynamic_split_fuse = True  # a long prompt is computed in pieces, beside the others' next tokens
-    scheduler.enable_prefix_caching = True
+    scheduler.enable_prefix_caching = order.prefix_caching
     # Threads bound to cores would share one core with the next engine, that binds its own there.
     properties: dict[str, Any] = {"ENABLE_CPU_PINNING": False} | precisions
     if order.threads is not None:

@@ -30,6 +30,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         max_model_len: Tokens of context; None takes the configuration's.
         kv_cache_bytes: Memory for keys and values; 0 for `kv_cache.OWN_BYTES`, or more where one context needs it.
         max_running: Sequences computed at once.
+        prefix_caching: Whether prompts share what was computed of a common beginning.
         end_id: The tokeniser's end-of-sequence token; the folder's configurations may name more.
     """
 
@@ -39,6 +40,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     max_model_len: int | None
     kv_cache_bytes: int
     max_running: int
+    prefix_caching: bool = True
     end_id: int | None = None
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 FatalCode = Literal[
+    "CHAT_TEMPLATE_INVALID",
     "CONVERSION_FAILED",
     "DISK_FULL",
     "ENGINE_BAD_TENSOR",

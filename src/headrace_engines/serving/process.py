@@ -21,6 +21,7 @@ from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.fatal import EXIT_STATUS, FatalError, fatal_from, write_last_line
 from headrace_engines.serving.frozen import FROZEN_AFTER_S
 from headrace_engines.serving.generator import LoadModel
+from headrace_engines.serving.given_template import with_template
 from headrace_engines.serving.tools.formats import FORMATS
 
 TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
@@ -43,6 +44,9 @@ def shared_arguments(program: str) -> argparse.ArgumentParser:
         choices=sorted(FORMATS),
         help="how the model writes tool calls (default: as its template shows)",
     )
+    parser.add_argument(
+        "--chat-template", type=Path, metavar="FILE", help="a Jinja template of chats, in place of the folder's own"
+    )
     parser.add_argument("--uds", type=Path, metavar="PATH", help="unix socket to create and listen on")
     parser.add_argument("--host", default="127.0.0.1", help="with --port: address to listen on")
     parser.add_argument("--port", type=int, help="TCP port to listen on, besides or instead of --uds")
@@ -60,7 +64,7 @@ def serve(arguments: argparse.Namespace, load_model: LoadModel, versions: dict[s
     """Serve until SIGTERM (exit status 0) or death (`EXIT_STATUS`). Never returns."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        fatal = _Process(arguments, versions).run(load_model)
+        fatal = _Process(arguments, versions).run(with_template(load_model, arguments.chat_template))
     except (Exception, SystemExit) as error:
         _log.exception("The engine's server failed.")
         fatal = fatal_from(error)

@@ -44,7 +44,26 @@ class TemplateProcess:
             ChatRefused: The template refuses, is none, or takes more time, memory or bytes than it may.
             RuntimeError: The worker does not start.
         """
-        request = msgspec.json.encode({"template": template, "variables": variables})
+        return self._ask({"template": template, "variables": variables})
+
+    def check(self, template: str) -> None:
+        """Pass if `template` parses; what it would say of messages is not looked at.
+
+        Raises:
+            ChatRefused: It is none.
+            RuntimeError: The worker does not start.
+        """
+        self._ask({"template": template})
+
+    def close(self) -> None:
+        """End the worker."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            with suppress(OSError), worker:  # waits, after closing its input, which ends it
+                _stream(worker.stdin).close()
+
+    def _ask(self, question: Mapping[str, Any]) -> str:
+        request = msgspec.json.encode(question)
         worker = self._running()
         try:
             _stream(worker.stdin).write(struct.pack(">I", len(request)) + request)

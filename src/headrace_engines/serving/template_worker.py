@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -106,9 +106,17 @@ def _answer(content: bytes, memory_bytes: int, text_bytes: int) -> tuple[bool, b
     """The prompt, or False and why there is none."""
     try:
         request = json.loads(content)
-        text = _compiled(request["template"]).render(**request["variables"]).encode()
+        template = _compiled(request["template"])
+        if "variables" not in request:  # asked only whether it parses
+            return True, b""
+        text = template.render(**request["variables"]).encode()
     except MemoryError:
         return False, b"The model's chat template takes more than %d MiB of memory." % (memory_bytes >> 20)
+    except TemplateSyntaxError as error:
+        reason = (error.message or "it is no template")[:_MESSAGE_MAX_CHARS].rstrip(".")
+        return False, f"The model's chat template does not parse: line {error.lineno}: {reason}.".encode(
+            errors="replace"
+        )
     except Exception as error:  # whatever a template raises is its refusal
         reason = str(error)[:_MESSAGE_MAX_CHARS]
         return False, f"The model's chat template refuses these messages: {reason}.".encode(errors="replace")

@@ -33,6 +33,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> NoReturn:
     """Run the server until it ends."""
+    if "--chat-template" in sys.argv:
+        _require_template(Path(sys.argv[sys.argv.index("--chat-template") + 1]))
     run([sys.executable, "-P", "-m", SERVER, *sys.argv[1:]])
 
 
@@ -71,6 +73,19 @@ def remove_stale_socket(command: list[str]) -> None:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
+
+
+def _require_template(path: Path) -> None:
+    """End here if it does not parse: vLLM would become ready with it, and then refuse every chat."""
+    # Imported here: a server without a template of its own needs nothing of it, and its parent stays small.
+    from headrace_engines.serving.fatal import EXIT_STATUS, FatalError, write_last_line  # noqa: PLC0415
+    from headrace_engines.serving.given_template import read_template  # noqa: PLC0415
+
+    try:
+        read_template(path)
+    except FatalError as fatal:
+        write_last_line(fatal)
+        sys.exit(EXIT_STATUS)
 
 
 def _end_with_parent() -> None:

@@ -95,6 +95,12 @@ class ChatTemplateMissing(FailedPrecondition):
     code = "CHAT_TEMPLATE_MISSING"
 
 
+class ChatTemplateInvalid(FailedPrecondition):
+    """The chat template that was given with the deployment does not parse."""
+
+    code = "CHAT_TEMPLATE_INVALID"
+
+
 class CustomCodeIgnored(FailedPrecondition):
     """The folder brings Python code of its own, which is never executed."""
 
