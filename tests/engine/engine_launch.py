@@ -7,6 +7,7 @@ set-up of ``make test`` through the process environment.
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,8 +68,8 @@ def in_the_form_of(engine: str, folder: Path) -> Path:
     return convert(conversion, folder, lambda _: environment_of(engine), lambda *_: None, lambda: False)[0]
 
 
-def engine_command(engine: str, model: Path, socket: Path, *, token: str = TOKEN) -> EngineCommand:
-    """How a node would start this engine on this machine."""
+def engine_command(engine: str, model: Path, socket: Path, *, token: str = TOKEN, **wished: Any) -> EngineCommand:
+    """How a node would start this engine on this machine, with what else a version wishes of it."""
     launch = Launch(
         model_dir=model,
         served_name=MODEL_NAME,
@@ -79,5 +80,6 @@ def engine_command(engine: str, model: Path, socket: Path, *, token: str = TOKEN
         threads=THREADS,
         cores=tuple(sorted(os.sched_getaffinity(0)))[:THREADS],
         kv_cache_bytes=KV_CACHE_BYTES,
+        **wished,
     )
     return find(engine).command(launch, environment_of(engine))

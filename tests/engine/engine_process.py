@@ -162,6 +162,7 @@ def start_engine(
     token: str = TOKEN,
     memory_limit_bytes: int | None = None,
     program: tuple[str, ...] = (),
+    **wished: Any,
 ) -> Iterator[EngineProcess]:
     """A starting engine, in a place where an earlier one left its socket behind; it is ended with the block.
 
@@ -172,10 +173,11 @@ def start_engine(
         token: What it demands of its callers.
         memory_limit_bytes: Its address space.
         program: Run instead of the engine's own module, with the arguments that every engine of ours takes.
+        wished: What a version wishes of its engine, by the fields of `Launch`.
     """
     with TemporaryDirectory(prefix="headrace-engine-") as folder:
         uds, log = Path(folder) / "engine.sock", Path(folder) / "engine.log"
-        command = engine_command(engine, model, uds, token=token)
+        command = engine_command(engine, model, uds, token=token, **wished)
         argv = command.argv
         if program:
             shared = ("--model", str(model), "--served-model-name", MODEL_NAME, "--uds", str(uds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +37,39 @@ def test_an_engines_command_holds_what_it_needs_and_no_secret_of_ours(
     assert command.env["HEADRACE_ENGINE_TOKEN"] == "nonce-of-7"
     assert command.env["PYTHONPATH"] == str(tmp_path / "engines")
     assert not {"hunter2", "hunter3"} & set(command.env.values())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "prefix_caching", "switches"),
+    [
+        ("openvino", None, set()),
+        ("openvino", True, {"--prefix-caching"}),
+        ("openvino", False, {"--no-prefix-caching"}),
+        ("transformers", None, set()),
+        ("transformers", False, set()),
+    ],
+)
+def test_engines_behind_our_shell_are_told_what_a_version_wishes(
+    tmp_path: Path, runtime: str, prefix_caching: bool | None, switches: set[str]
+) -> None:
+    """A chat template by its file; prefix caching where the engine has it, and nothing of what was left open."""
+    launch = Launch(
+        model_dir=tmp_path / "model",
+        served_name="chat",
+        nonce="nonce-of-7",
+        socket=tmp_path / "7.engine",
+        max_model_len=2048,
+        dtype="bfloat16",
+        threads=2,
+        prefix_caching=prefix_caching,
+    )
+    environment = Environment(tmp_path / "env", tmp_path / "engines")
+    argv = RUNTIMES[runtime].command(launch, environment).argv
+    assert {part for part in argv if "prefix-caching" in part} == switches
+    assert "--chat-template" not in argv
+    template = tmp_path / "own.jinja"
+    argv = RUNTIMES[runtime].command(msgspec.structs.replace(launch, chat_template=template), environment).argv
+    assert argv[argv.index("--chat-template") + 1] == str(template)
 
 
 def end(status: int | None, *lines: str, peak: int = 0, limit: int | None = None, oom_kills: int = 0) -> EngineEnd:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.runtimes import RUNTIMES, EngineCommand, Environment, Launch, environments
 from headrace.runtimes.vllm import VllmRuntime
 from headrace.runtimes.vllm.model_types import GENERATION_TYPES
-from headrace.runtimes.vllm.tool_calls import tool_call_parser
+from headrace.runtimes.vllm.tool_calls import _SIGNS, TOOL_PARSERS, tool_call_parser
 
 
-def command(tmp_path: Path, runtime: VllmRuntime, *, cores: tuple[int, ...] = (), kv: int = 0) -> EngineCommand:
+def command(
+    tmp_path: Path, runtime: VllmRuntime, *, cores: tuple[int, ...] = (), kv: int = 0, **wished: Any
+) -> EngineCommand:
     """The command for a folder that may hold a chat template."""
     launch = Launch(
         model_dir=tmp_path,
@@ -25,6 +28,7 @@ def command(tmp_path: Path, runtime: VllmRuntime, *, cores: tuple[int, ...] = ()
         threads=2,
         cores=cores,
         kv_cache_bytes=kv,
+        **wished,
     )
     return runtime.command(launch, Environment(tmp_path / "env", tmp_path / "engines"))
 
@@ -124,3 +128,51 @@ def test_the_parser_of_tool_calls_is_told_by_the_chat_template(tmp_path: Path, t
     assert tool_call_parser(tmp_path) == ""
     (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
     assert tool_call_parser(tmp_path) == parser
+
+
+def test_what_a_version_leaves_open_is_left_to_vllm(tmp_path: Path) -> None:
+    """Without wishes there is no option for them, and vLLM's own defaults hold."""
+    argv = command(tmp_path, VllmRuntime("cuda")).argv
+    named = ("tensor-parallel", "prefix-caching", "chat-template", "tool-call-parser", "auto-tool-choice")
+    assert not [part for part in argv if any(name in part for name in named)]
+
+
+def test_what_a_version_wishes_arrives_as_vllms_own_options(tmp_path: Path) -> None:
+    """Tensor parallelism, prefix caching either way, a chat template's file, and a parser of tool calls."""
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages }}", encoding="utf-8")
+    made = command(
+        tmp_path,
+        VllmRuntime("cuda"),
+        tensor_parallel=4,
+        prefix_caching=True,
+        chat_template=template,
+        tool_parser="pythonic",
+    )
+    assert option(made, "--tensor-parallel-size") == "4"
+    assert option(made, "--chat-template") == str(template)
+    assert option(made, "--tool-call-parser") == "pythonic"
+    assert {"--enable-prefix-caching", "--enable-auto-tool-choice"} <= set(made.argv)
+    without = command(tmp_path, VllmRuntime("cuda"), prefix_caching=False)
+    assert "--no-enable-prefix-caching" in without.argv
+    assert "--enable-prefix-caching" not in without.argv
+
+
+def test_a_parser_that_is_named_goes_before_the_marks_and_marks_are_looked_for_in_the_template_in_force(
+    tmp_path: Path,
+) -> None:
+    """The folder's template decides only as long as nothing stands in its place."""
+    (tmp_path / "chat_template.jinja").write_text("{{ tools }} <tool_call>", encoding="utf-8")
+    assert option(command(tmp_path, VllmRuntime("cpu")), "--tool-call-parser") == "hermes"
+    assert option(command(tmp_path, VllmRuntime("cpu"), tool_parser="xlam"), "--tool-call-parser") == "xlam"
+    given = tmp_path / "own.jinja"
+    given.write_text("{{ tools }} [TOOL_CALLS]", encoding="utf-8")
+    assert option(command(tmp_path, VllmRuntime("cpu"), chat_template=given), "--tool-call-parser") == "mistral"
+    given.write_text("{{ messages }}", encoding="utf-8")
+    assert "--tool-call-parser" not in command(tmp_path, VllmRuntime("cpu"), chat_template=given).argv
+
+
+def test_every_parser_that_is_told_by_marks_is_one_of_vllms() -> None:
+    """So that what is found by itself is never what would be refused if it were named."""
+    assert {parser for _, parser in _SIGNS} <= set(TOOL_PARSERS)
+    assert list(TOOL_PARSERS) == sorted(set(TOOL_PARSERS))

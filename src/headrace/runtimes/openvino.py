@@ -36,7 +36,9 @@ class OpenVinoRuntime:
 
     def command(self, launch: Launch, environment: Environment) -> EngineCommand:
         """How to start an engine."""
-        return engine_command(self.name, launch, environment, surroundings(environment))
+        prefix_caching = {True: ("--prefix-caching",), False: ("--no-prefix-caching",), None: ()}
+        flags = prefix_caching[launch.prefix_caching]
+        return engine_command(self.name, launch, environment, surroundings(environment), *flags)
 
     def classify(self, end: EngineEnd) -> Failure:
         """What an engine's end means."""

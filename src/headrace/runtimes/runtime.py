@@ -39,7 +39,12 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         max_model_len: Context length in tokens.
         threads: CPU threads.
         cores: The cores that are this replica's, by number; empty: any.
-        kv_cache_bytes: Memory for the key-value cache, as the plan set it aside; 0: the engine's own choice.
+        kv_cache_bytes: Memory for the key-value cache on each device, as the plan set it aside; 0: the engine's own
+            choice.
+        tensor_parallel: Devices that share the weights.
+        prefix_caching: Whether prompts share what was computed of a common beginning; None: the engine's own choice.
+        chat_template: A file that takes the place of the folder's own template; None: that one.
+        tool_parser: How the model writes tool calls; None: told by the chat template.
     """
 
     model_dir: Path
@@ -51,6 +56,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     cores: tuple[int, ...] = ()
     kv_cache_bytes: int = 0
+    tensor_parallel: int = 1
+    prefix_caching: bool | None = None
+    chat_template: Path | None = None
+    tool_parser: str | None = None
 
 
 class EngineCommand(msgspec.Struct, frozen=True):

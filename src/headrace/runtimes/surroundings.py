@@ -36,7 +36,9 @@ def run_module(environment: Environment, module: str, *arguments: str) -> tuple[
     return (str(environment.python), "-P", "-m", f"headrace_engines.{module}", *arguments)
 
 
-def engine_command(name: str, launch: Launch, environment: Environment, env: Mapping[str, str]) -> EngineCommand:
+def engine_command(
+    name: str, launch: Launch, environment: Environment, env: Mapping[str, str], *flags: str
+) -> EngineCommand:
     """How to start an engine behind our own shell.
 
     Args:
@@ -44,6 +46,7 @@ def engine_command(name: str, launch: Launch, environment: Environment, env: Map
         launch: What it serves and with what.
         environment: Where it runs.
         env: What else it finds in its environment (see `surroundings`).
+        flags: Arguments that only this engine takes.
     """
     options = {
         "--model": str(launch.model_dir),
@@ -54,5 +57,7 @@ def engine_command(name: str, launch: Launch, environment: Environment, env: Map
         "--threads": str(launch.threads),
         "--kv-cache-bytes": str(launch.kv_cache_bytes),
     }
+    if launch.chat_template is not None:
+        options["--chat-template"] = str(launch.chat_template)
     flat = [part for pair in options.items() for part in pair]
-    return EngineCommand(run_module(environment, name, *flat), {**env, TOKEN_VARIABLE: launch.nonce})
+    return EngineCommand(run_module(environment, name, *flat, *flags), {**env, TOKEN_VARIABLE: launch.nonce})

@@ -94,7 +94,7 @@ class VllmRuntime:
             "--shutdown-timeout": str(DRAIN_TIMEOUT_S),
             "--middleware": "headrace_engines.vllm.gate.Gate",
         }
-        flags = ["--enable-prefix-caching", "--disable-fastapi-docs", "--disable-uvicorn-access-log"]
+        flags = ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
         if self.device == "cpu":
             options["--kv-cache-memory-bytes"] = str(launch.kv_cache_bytes or KV_CACHE_BYTES_ON_CPU)
             # Compiling needs a C++ compiler and 40 s more at each start. Measured with SmolLM2 on two cores it made 8
@@ -102,9 +102,9 @@ class VllmRuntime:
             flags.append("--enforce-eager")
         elif launch.kv_cache_bytes:
             options["--kv-cache-memory-bytes"] = str(launch.kv_cache_bytes)
-        if parser := tool_call_parser(launch.model_dir):
-            options["--tool-call-parser"] = parser
-            flags.append("--enable-auto-tool-choice")
+        wished, switches = _as_the_version_says(launch)
+        options |= wished
+        flags += switches
         flat = [part for pair in options.items() for part in pair]
         return EngineCommand(
             argv=run_module(environment, "vllm", *flat, *flags),
@@ -133,3 +133,19 @@ class VllmRuntime:
         if launch.cores:  # by itself it would leave one of the cores to its scheduler, of two cores every second one
             return waiting | {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, launch.cores))}
         return waiting | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(launch.threads)}
+
+
+def _as_the_version_says(launch: Launch) -> tuple[dict[str, str], list[str]]:
+    """The options and the switches for what a version's spec may say of an engine."""
+    options: dict[str, str] = {}
+    switches: list[str] = []
+    if launch.tensor_parallel > 1:
+        options["--tensor-parallel-size"] = str(launch.tensor_parallel)
+    if launch.prefix_caching is not None:  # by itself it caches where the architecture allows
+        switches.append("--enable-prefix-caching" if launch.prefix_caching else "--no-enable-prefix-caching")
+    if launch.chat_template is not None:
+        options["--chat-template"] = str(launch.chat_template)
+    if parser := launch.tool_parser or tool_call_parser(launch.model_dir, launch.chat_template):
+        options["--tool-call-parser"] = parser
+        switches.append("--enable-auto-tool-choice")
+    return options, switches
