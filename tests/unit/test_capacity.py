@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from headrace.capacity import MemoryNeed, check_fit, estimate
+from headrace.capacity.memory import VLLM_WORKER_BYTES
 from headrace.resources.errors import ConfigInvalid, DoesNotFit
 from headrace.weights import ModelFolder
 from headrace.weights.config import parse_config
@@ -124,3 +125,11 @@ def test_vllms_own_processes_are_counted() -> None:
     assert vllm.overhead_bytes > 2 * 1024**3
     assert vllm.total_bytes - others.total_bytes == vllm.overhead_bytes - others.overhead_bytes
     assert (vllm.weights_bytes, vllm.kv_bytes) == (others.weights_bytes, others.kv_bytes)
+
+
+def test_devices_that_share_a_model_have_a_head_each() -> None:
+    """SmolLM2's three key/value heads on three devices are as many; on nine, each is there three times."""
+    alone, three, nine = (estimate(folder(SMOL), 2048, 8, runtime="vllm", tensor_parallel=count) for count in (1, 3, 9))
+    assert three.kv_bytes == alone.kv_bytes
+    assert nine.kv_bytes == 3 * alone.kv_bytes
+    assert nine.overhead_bytes - alone.overhead_bytes == 8 * VLLM_WORKER_BYTES

@@ -7,11 +7,13 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from node_standins import TOKEN, ControlStandIn, NothingToInstall, ScriptedRuntime, listening
 
@@ -63,13 +65,17 @@ def replica(model: StageOrder, served_name: str = "chat", **changes: object) -> 
     return ReplicaOrder(**(fields | changes))  # type: ignore[arg-type]
 
 
-def agent(layout: Layout, patience: Patience = Patience()) -> Agent:  # noqa: B008 - it never changes
+def agent(
+    layout: Layout,
+    patience: Patience = Patience(),  # noqa: B008 - it never changes
+    runtime: ScriptedRuntime | None = None,
+) -> Agent:
     """An agent that can run scripted engines."""
     return Agent(
         layout,
         f"unix:{layout.control_socket}",
         TOKEN,
-        runtimes={"scripted": ScriptedRuntime()},
+        runtimes={"scripted": runtime or ScriptedRuntime()},
         installer=NothingToInstall(),
         patience=patience,
     )
@@ -144,6 +150,56 @@ def test_an_order_becomes_a_ready_replica_and_a_stop_leaves_nothing(layout: Layo
             assert nothing_runs(layout)
             await control.order(replicas=())
             await control.until(lambda report: report.replicas == ())
+
+    asyncio.run(live())
+
+
+def test_a_template_of_the_versions_own_lies_beside_its_replica_as_long_as_that_lives(
+    layout: Layout, model: StageOrder
+) -> None:
+    """Readable by this user alone, byte for byte, where the engine is told; what else is wished reaches the launch."""
+    template = "{{ bos_token }}\r\n{% for m in messages %}é{% endfor %}"
+    wished = {"tensor_parallel": 2, "prefix_caching": False, "tool_parser": "xlam"}
+
+    async def live() -> None:
+        control, runtime = ControlStandIn(), ScriptedRuntime()
+        async with listening(control, layout), working(agent(layout, runtime=runtime)):
+            order = replica(model, chat_template=template, **wished)
+            await control.order(replicas=(order,))
+            await control.replica("7", "READY")
+            (launch,) = runtime.launches
+            assert launch.chat_template is not None
+            assert launch.chat_template.parent == layout.replica_dir("7")
+            assert stat.S_IMODE(launch.chat_template.stat().st_mode) == 0o600
+            assert launch.chat_template.read_bytes() == template.encode()
+            assert {name: getattr(launch, name) for name in wished} == wished
+            await control.order(replicas=(msgspec.structs.replace(order, wanted="stop"),))
+            await control.replica("7", "GONE")
+            assert not launch.chat_template.exists()
+
+    asyncio.run(live())
+
+
+def test_a_template_goes_with_a_replica_that_fails_and_stays_with_one_that_is_handed_on(
+    layout: Layout, model: StageOrder
+) -> None:
+    """An agent that leaves its engines to the next leaves their files; an engine that died leaves none."""
+    template = layout.replica_dir("7") / "chat_template.jinja"
+
+    async def live() -> None:
+        control, first = ControlStandIn(), agent(layout)
+        async with listening(control, layout):
+            running = asyncio.create_task(first.run())
+            await control.order(replicas=(replica(model, chat_template="{{ messages }}"),))
+            pid = (await control.replica("7", "READY")).pid
+            await first.stop(keep_replicas=True)
+            await running
+            assert template.exists()
+            async with working(agent(layout)):
+                await control.until(lambda report: len(control.reports) > 1 and bool(report.replicas))
+                os.kill(pid, signal.SIGKILL)
+                await control.replica("7", "FAILED")
+                assert not template.exists()
 
     asyncio.run(live())
 

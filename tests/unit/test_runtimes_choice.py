@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.resources.assignments import RuntimeReport
 from headrace.resources.errors import ArchitectureUnsupported, HeadraceError, RuntimeUnknown, RuntimeUnsuitable
-from headrace.resources.models import Dtype, Task
+from headrace.resources.models import Dtype, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes import RUNTIMES, MachineFacts, ModelFacts, Runtime, choose, facts_of, machine_of
 from headrace.runtimes.choice import TABLE, Device
@@ -181,3 +181,81 @@ def test_facts_are_read_from_headers_and_reports() -> None:
     assert machine_of(node) == MachineFacts(device="cpu", installed=frozenset({"openvino"}))
     gpu = Node(id="n", boot_id="b", memory_bytes=1, cores=1, hardware={"gpus": [{"name": "L4"}]}, last_seen_at=0.0)
     assert machine_of(gpu).device == "cuda"
+
+
+LLAMA = ModelFacts(model_type="llama", stored="bfloat16")
+CPU = MachineFacts(installed=ALL)
+TWO_GPUS = MachineFacts(device="cuda", gpus=2, installed=ALL)
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked_for", "spec", "chosen"),
+    [
+        (CPU, "", ServingSpec(prefix_caching=True), "openvino"),
+        (CPU, "transformers", ServingSpec(prefix_caching=False), "transformers"),
+        (CPU, "", ServingSpec(chat_template="{{ messages }}"), "openvino"),
+        (CPU, "", ServingSpec(tool_parser="pythonic"), "vllm"),
+        (TWO_GPUS, "", ServingSpec(tensor_parallel=2), "vllm"),
+        (TWO_GPUS, "vllm", ServingSpec(tensor_parallel=2, tool_parser="hermes", prefix_caching=True), "vllm"),
+    ],
+)
+def test_a_wish_leads_to_a_runtime_that_can(
+    machine: MachineFacts, asked_for: str, spec: ServingSpec, chosen: str
+) -> None:
+    """What was left open goes to the first that can do all that is wished."""
+    choice = choose(LLAMA, machine, asked_for, THREE, spec=spec)
+    assert choice.runtime == chosen
+    if chosen == "vllm" and machine is CPU:
+        assert "not openvino: it reads tool calls by the marks in the chat template" in choice.sentence
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked_for", "spec", "evidence", "fix"),
+    [
+        (CPU, "", ServingSpec(tensor_parallel=2), "vllm: it would share the model among 2 GPUs, and", "--tensor-p"),
+        (CPU, "vllm", ServingSpec(tensor_parallel=2), "this machine has none", "--tensor-parallel"),
+        (
+            CPU,
+            "openvino",
+            ServingSpec(tensor_parallel=2),
+            "it computes on the CPU alone, not on 2",
+            "--tensor-parallel",
+        ),
+        (TWO_GPUS, "", ServingSpec(tensor_parallel=4), "among 4 GPUs, and this machine has 2", "--tensor-parallel"),
+        (TWO_GPUS, "transformers", ServingSpec(tensor_parallel=2), "on one device, not on 2", "vllm can"),
+        (TWO_GPUS, "openvino", ServingSpec(tensor_parallel=2), "on the CPU alone", "vllm can"),
+        (CPU, "transformers", ServingSpec(prefix_caching=True), "every prompt from its beginning", "openvino can"),
+        (CPU, "openvino", ServingSpec(tool_parser="hermes"), "by the marks in the chat template", "vllm can"),
+        (CPU, "transformers", ServingSpec(tool_parser="hermes"), "by the marks in the chat template", "vllm can"),
+        (
+            CPU,
+            "",
+            ServingSpec(tool_parser="hermit"),
+            "no tool parser 'hermit'; it has apertus, cohere",
+            "--tool-parser",
+        ),
+        (CPU, "vllm", ServingSpec(tool_parser="hermit"), "step3p5, xlam.", "Leave out --tool-parser."),
+    ],
+)
+def test_a_wish_that_cannot_be_fulfilled_is_refused_and_never_ignored(
+    machine: MachineFacts, asked_for: str, spec: ServingSpec, evidence: str, fix: str
+) -> None:
+    """With the reason, and with what to leave out, or which runtime can."""
+    with pytest.raises(RuntimeUnsuitable) as raised:
+        choose(LLAMA, machine, asked_for, THREE, spec=spec)
+    assert evidence in raised.value.evidence
+    assert fix in raised.value.fix
+    assert "as asked for" in raised.value.message
+
+
+def test_a_model_that_nothing_knows_is_no_matter_of_wishes() -> None:
+    """Leaving something out would not help it."""
+    with pytest.raises(ArchitectureUnsupported) as raised:
+        choose(ModelFacts(model_type="jais1"), CPU, "", THREE, spec=ServingSpec(tensor_parallel=2))
+    assert "Leave out" not in raised.value.fix
+
+
+def test_a_machines_gpus_are_counted() -> None:
+    """As its agent reported them."""
+    node = Node(id="n", boot_id="b", memory_bytes=1, cores=1, last_seen_at=0.0, hardware={"gpus": [{}, {}]})
+    assert (machine_of(node).device, machine_of(node).gpus) == ("cuda", 2)

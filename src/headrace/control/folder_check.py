@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from headrace.capacity import PLANNED_SEQUENCES, check_fit, estimate
 from headrace.control.checking import Checked
-from headrace.resources.errors import ArtifactsChanged, BadField
-from headrace.resources.models import ModelVersion
+from headrace.resources.errors import ArtifactsChanged, BadField, ChatTemplateMissing
+from headrace.resources.models import ModelVersion, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes import choose, facts_of, machine_of
 from headrace.storage import fingerprint, open_artifacts
 from headrace.weights import check, inspect, task_of
 from headrace.weights.config import ModelConfig
-from headrace.weights.findings import raise_first_error
+from headrace.weights.findings import Finding, raise_first_error
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """The context length of a version that asks for none, unless its model was made for less. Memory for the cache is set
@@ -41,9 +41,19 @@ class FolderChecker:
             wanted=version.spec.dtype,
             quantisation=folder.config.quantisation,
         )
-        choice = choose(facts, machine_of(node), version.spec.runtime)
-        context = _context_tokens(folder.config, version.spec.max_model_len)
-        need = estimate(folder, context, PLANNED_SEQUENCES, version.spec.dtype, runtime=choice.runtime)
+        spec = version.spec
+        _require_chats(facts.task, spec)
+        choice = choose(facts, machine_of(node), spec.runtime, spec=spec)
+        _require_divisible(folder.config, spec.tensor_parallel)
+        context = _context_tokens(folder.config, spec.max_model_len)
+        need = estimate(
+            folder,
+            context,
+            PLANNED_SEQUENCES,
+            spec.dtype,
+            runtime=choice.runtime,
+            tensor_parallel=spec.tensor_parallel,
+        )
         check_fit(need, node.memory_bytes)
         return Checked(
             fingerprint=identity,
@@ -52,7 +62,37 @@ class FolderChecker:
             max_model_len=context,
             memory_bytes=need.total_bytes,
             model_bytes=artifacts.total_bytes,
-            warnings=tuple(finding.message for finding in findings),
+            warnings=tuple(finding.message for finding in findings if not _settled(finding, spec)),
+        )
+
+
+def _settled(finding: Finding, spec: ServingSpec) -> bool:
+    """Whether the spec brings what the folder lacks."""
+    return finding.code == ChatTemplateMissing.code and spec.chat_template is not None
+
+
+def _require_chats(task: Task, spec: ServingSpec) -> None:
+    """Hold that a model that has no chats is given nothing for them."""
+    if task == "embed" and spec.chat_template is not None:
+        raise BadField(
+            "An embedding model has no chats, so a chat template would do nothing.",
+            evidence="The folder's files say that the model was made for embeddings.",
+            fix="Leave out --chat-template.",
+        )
+
+
+def _require_divisible(config: ModelConfig, devices: int) -> None:
+    """Hold that each device gets as many whole heads as the others: no engine divides a head.
+
+    A model of fewer key/value heads than devices has each of them on several.
+    """
+    for name, heads in (("attention heads", config.heads), ("key/value heads", config.kv_heads)):
+        if heads is None or heads % devices == 0 or (name != "attention heads" and devices % heads == 0):
+            continue
+        raise BadField(
+            f"The model cannot be shared among {devices} devices: its {name} do not divide by that.",
+            evidence=f"config.json gives {heads} {name}; tensor_parallel is {devices}.",
+            fix=f"Ask for a --tensor-parallel that divides {heads}.",
         )
 
 

@@ -51,6 +51,10 @@ def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:
         served_name=served_name(deployment),
         max_model_len=deployment.max_model_len,
         dtype=version.spec.dtype,
+        tensor_parallel=version.spec.tensor_parallel,
+        prefix_caching=version.spec.prefix_caching,
+        chat_template=version.spec.chat_template,
+        tool_parser=version.spec.tool_parser,
     )
 
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from headrace.capacity import PLANNED_SEQUENCES, estimate
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess, EngineSpec
-from headrace.node import journal
+from headrace.node import chat_template, journal
 from headrace.node.cores import Cores
 from headrace.node.probe import EngineBroken, EngineProbe, Patience
 from headrace.node.sharing import Share
@@ -125,6 +126,10 @@ class ReplicaRun:
             dtype=self.order.dtype,
         )
 
+    @property
+    def _directory(self) -> Path:
+        return self._around.layout.replica_dir(self.order.id)
+
     def begin(self) -> None:
         """Start, or go on where an earlier node was."""
         if self.state is ReplicaState.DRAINING:
@@ -212,6 +217,7 @@ class ReplicaRun:
     async def _start(self, staged: Staged) -> EngineProcess:
         order = self.order
         kv_cache_bytes = await asyncio.to_thread(self._kv_cache_bytes)
+        template = await asyncio.to_thread(chat_template.write, self._directory, order.chat_template)
         share = self._around.share(order.id)  # nothing is awaited from here until its state shows that it computes
         self._cores = share.cores
         launch = Launch(
@@ -224,6 +230,10 @@ class ReplicaRun:
             threads=share.threads,
             cores=share.cores,
             kv_cache_bytes=kv_cache_bytes,
+            tensor_parallel=order.tensor_parallel,
+            prefix_caching=order.prefix_caching,
+            chat_template=template,
+            tool_parser=order.tool_parser,
         )
         command = self._around.runtimes[order.runtime].command(launch, staged.environment)
         self._move(ReplicaState.STARTING)  # on record before there is anything to find
@@ -244,11 +254,15 @@ class ReplicaRun:
         return process
 
     def _kv_cache_bytes(self) -> int:
-        """What the plan set aside for keys and values; it is made of the model's own folder, as control made it."""
+        """What the plan set aside for keys and values on each device; made of the model's own folder, as control's."""
         folder = self._around.layout.models_dir / self.order.fingerprint
         try:
             model = inspect(open_artifacts(str(folder)))
-            return estimate(model, self.order.max_model_len, PLANNED_SEQUENCES, self.order.dtype).kv_bytes
+            devices = self.order.tensor_parallel
+            need = estimate(
+                model, self.order.max_model_len, PLANNED_SEQUENCES, self.order.dtype, tensor_parallel=devices
+            )
+            return need.kv_bytes // devices
         except HeadraceError as error:
             _log.warning("Replica %s: its engine chooses the size of its cache: %s", self.order.id, error)
             return 0
@@ -355,12 +369,14 @@ class ReplicaRun:
         if state is not self.state:
             kept = self.report.failure if state is ReplicaState.GONE else None
             self._note(state=state, since=time.time(), **({"failure": kept} | changes))
+        if self.over:
+            chat_template.remove(self._directory)
 
     def _note(self, **changes: object) -> None:
         self.report = msgspec.structs.replace(self.report, **changes)
         if self._process is not None or self.state is ReplicaState.STARTING:
             try:
-                journal.write(self._around.layout.replica_dir(self.order.id), journal.Entry(self.order, self.report))
+                journal.write(self._directory, journal.Entry(self.order, self.report))
             except OSError as error:  # a full disk is no reason to end an engine
                 _log.warning("Replica %s cannot be recorded: %s", self.order.id, error)
         self._around.changed()

@@ -35,6 +35,7 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         nonce: The key that the engine is to demand of its callers.
         served_name: The model name that the engine answers to.
+        tensor_parallel: As in the version's `ServingSpec`; so the three that follow.
         memory_limit_bytes: Hard limit on the engine's address space, or None.
         startup_timeout_s: How long it may take from start to healthy.
         drain_timeout_s: How long running requests may go on after a stop.
@@ -51,6 +52,10 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     served_name: str
     max_model_len: int
     dtype: Dtype = "auto"
+    tensor_parallel: int = 1
+    prefix_caching: bool | None = None
+    chat_template: str | None = None
+    tool_parser: str | None = None
     memory_limit_bytes: int | None = None
     startup_timeout_s: float = 600.0
     drain_timeout_s: float = 30.0

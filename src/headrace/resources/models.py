@@ -11,6 +11,9 @@ from headrace.resources.names import Scope
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
+CHAT_TEMPLATE_MAX_BYTES = 256 * 1024
+"""Of a chat template in UTF-8; the longest that publishers ship have some 30 KiB."""
+
 Task = Literal["generate", "embed"]
 """What a model is for: making text, or vectors of texts."""
 
@@ -22,6 +25,11 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         runtime: Name of the runtime, or empty: the platform picks.
         max_model_len: Longest context in tokens (prompt and answer), or None: what the model's configuration says.
         dtype: Number format of the weights in memory; ``auto`` is the checkpoint's own.
+        tensor_parallel: Devices of one machine that share the weights of each replica, a part of every layer on each.
+        prefix_caching: Whether prompts that begin alike share what was computed of their beginning; None: the engine's
+            own choice.
+        chat_template: A Jinja template that makes prompts of chats, in place of the folder's own; None: that one.
+        tool_parser: How the model writes tool calls, by the engine's name for it; None: told by the chat template.
         container: A vendor's container specification, kept whole for those who read it back; None without one.
         external: The server that has the model, where that is not ours; None for artifacts.
     """
@@ -29,6 +37,10 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     runtime: str = ""
     max_model_len: int | None = None
     dtype: Dtype = "auto"
+    tensor_parallel: int = 1
+    prefix_caching: bool | None = None
+    chat_template: str | None = None
+    tool_parser: str | None = None
     container: dict[str, Any] | None = None
     external: ExternalServer | None = None
 

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.resources.errors import ArchitectureUnsupported, RuntimeUnsuitable
-from headrace.resources.models import Dtype, Task
+from headrace.resources.models import Dtype, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes.runtime import Runtime
 from headrace.runtimes.table import RUNTIMES, find
+from headrace.runtimes.wishes import unmet
 
 Device = Literal["cpu", "cuda"]
 
@@ -56,10 +57,12 @@ class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         device: What there is to compute on.
+        gpus: How many GPUs it has.
         installed: The runtimes whose environments are there.
     """
 
     device: Device = "cpu"
+    gpus: int = 0
     installed: frozenset[str] = frozenset()
 
 
@@ -161,12 +164,18 @@ def machine_of(node: Node) -> MachineFacts:
     gpus: Any = node.hardware.get("gpus")
     return MachineFacts(
         device="cuda" if gpus else "cpu",
+        gpus=len(gpus or ()),
         installed=frozenset(report.name for report in node.runtimes if report.installed),
     )
 
 
 def choose(
-    model: ModelFacts, machine: MachineFacts, asked_for: str = "", runtimes: Mapping[str, Runtime] = RUNTIMES
+    model: ModelFacts,
+    machine: MachineFacts,
+    asked_for: str = "",
+    runtimes: Mapping[str, Runtime] = RUNTIMES,
+    *,
+    spec: ServingSpec = ServingSpec(),  # noqa: B008 - it never changes
 ) -> Choice:
     """The runtime that serves a model best on a machine.
 
@@ -175,36 +184,50 @@ def choose(
         machine: The machine.
         asked_for: The runtime that the user wants; empty for the table's choice.
         runtimes: Those that there are.
+        spec: What else is wished of the engine.
 
     Raises:
         ArchitectureUnsupported: None can serve it, or the one asked for does not know its architecture.
-        RuntimeUnsuitable: The one asked for cannot serve it for another reason.
+        RuntimeUnsuitable: The one asked for cannot serve it for another reason, or none as the spec wishes.
         RuntimeUnknown: The one asked for does not exist.
     """
     lines = [line for line in TABLE if line.device == machine.device and line.runtime in runtimes]
-    obstacles = {line.runtime: _obstacle(line, model, runtimes) for line in lines}
+    hard = {line.runtime: _obstacle(line, model, runtimes) for line in lines}
+    lacking = {name: {} if why else unmet(spec, name, gpus=machine.gpus) for name, why in hard.items()}
+    obstacles = {name: why or " and ".join(lacking[name].values()) for name, why in hard.items()}
     able = [line for line in lines if not obstacles[line.runtime]]
     if asked_for:
         asked = find(asked_for, runtimes)
-        return _as_asked(asked, able, obstacles.get(asked_for, "it is not in the table of choices"), model)
+        obstacle = obstacles.get(asked_for, "it is not in the table of choices")
+        return _as_asked(asked, able, obstacle, model, _leave_out(lacking.get(asked_for)))
     if not able:
-        raise ArchitectureUnsupported(
-            f"No runtime serves this model {_ON[machine.device]}.",
+        otherwise = _leave_out(next((options for options in lacking.values() if options), None))
+        error = RuntimeUnsuitable if otherwise else ArchitectureUnsupported
+        raise error(
+            f"No runtime serves this model {'as asked for ' if otherwise else ''}{_ON[machine.device]}.",
             evidence="; ".join(f"{name}: {why}" for name, why in obstacles.items()) + ".",
-            fix="Convert the model to an architecture that is supported.",
+            fix=otherwise or "Convert the model to an architecture that is supported.",
         )
     best = able[0]
     rejected = tuple((line.runtime, obstacles[line.runtime] or line.but) for line in lines if line is not best)
     return Choice(best.runtime, _reason(best, model) + _to_fetch(best, machine, runtimes), rejected)
 
 
-def _as_asked(asked: Runtime, able: list[Line], obstacle: str, model: ModelFacts) -> Choice:
+def _leave_out(options: Mapping[str, str] | None) -> str:
+    """What to do where nothing but these options stands in the way; empty where there are none."""
+    return f"Leave out {' and '.join(options)}." if options else ""
+
+
+def _as_asked(asked: Runtime, able: list[Line], obstacle: str, model: ModelFacts, otherwise: str) -> Choice:
     if obstacle:
         error = RuntimeUnsuitable if model.model_type in asked.model_types else ArchitectureUnsupported
+        another = f"Leave the runtime open: {able[0].runtime} can." if able else "No other runtime can either."
+        if otherwise and able:
+            otherwise = otherwise.replace("Leave", "Or leave", 1)
         raise error(
-            f"The runtime {asked.name} cannot serve this model.",
+            f"The runtime {asked.name} cannot serve this model{' as asked for' if otherwise else ''}.",
             evidence=f"{asked.name}: {obstacle}.",
-            fix=f"Leave the runtime open: {able[0].runtime} can." if able else "No other runtime can either.",
+            fix=f"{another} {otherwise}".strip(),
         )
     if able[0].runtime == asked.name:
         return Choice(asked.name, f"as asked for; {_reason(able[0], model)}")

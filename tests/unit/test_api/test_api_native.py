@@ -15,6 +15,7 @@ from headrace import __version__
 from headrace.resources.assignments import RuntimeReport
 from headrace.resources.deployments import Replica, Warmup
 from headrace.resources.errors import EngineDied
+from headrace.resources.models import CHAT_TEMPLATE_MAX_BYTES, ModelVersion, ServingSpec
 from headrace.resources.nodes import Node
 from headrace.resources.states import ReplicaState
 
@@ -93,6 +94,73 @@ def test_native_deploy(world: World) -> None:
     assert version["spec"] == {"runtime": "transformers", "max_model_len": 512, "dtype": "bfloat16"}
     (endpoint,) = world.json("GET", "/headrace/v1/endpoints")["endpoints"]
     assert endpoint["deployed_models"][0]["deployment_id"] == operation["targets"]["deployment"]
+
+
+WISHED = {
+    "tensor_parallel": 2,
+    "prefix_caching": False,
+    "chat_template": "{% for m in messages %}{{ m.content }}é\n{% endfor %}",
+    "tool_parser": "pythonic",
+}
+
+
+def test_what_is_wished_of_the_engine_is_kept_and_shown(world: World) -> None:
+    """Through the store and back, with the deployment and the model, and with Vertex AI's model by name and size."""
+    body = {"artifact_uri": "/weights/smol", "project": "my-proj", "model_id": "smol", **WISHED}
+    operation = world.json("POST", "/headrace/v1/deployments", json=body)
+    (model,) = world.json("GET", "/headrace/v1/models")["models"]
+    assert model["versions"][0]["spec"] == WISHED
+    deployment = operation["targets"]["deployment"]
+    assert world.json("GET", f"/headrace/v1/deployments/{deployment}")["spec"] == WISHED
+    with world.store.transaction(read_only=True) as tx:
+        (version,) = tx.list(ModelVersion)
+    assert version.spec == ServingSpec(**WISHED)
+    assert world.json("GET", f"/v1/{SCOPE}/models/smol")["headrace"]["servingSpec"] == {
+        "tensorParallel": 2,
+        "prefixCaching": False,
+        "chatTemplateSizeBytes": len(WISHED["chat_template"].encode()),
+        "toolParser": "pythonic",
+    }
+
+
+def test_what_is_left_open_is_said_nowhere(world: World) -> None:
+    """Versions of before there were such wishes read as those that have none."""
+    operation = world.deploy()
+    with world.store.transaction(read_only=True) as tx:
+        deployment = world.deployment(tx, operation)
+        (version,) = tx.list(ModelVersion)
+    assert version.spec == ServingSpec()
+    assert world.json("GET", f"/headrace/v1/deployments/{deployment.id}")["spec"] == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tensor_parallel", 0),
+        ("tensor_parallel", -2),
+        ("tensor_parallel", 1.5),
+        ("prefix_caching", "yes"),
+        ("chat_template", ""),
+        ("chat_template", " \n"),
+        ("chat_template", "é" * (CHAT_TEMPLATE_MAX_BYTES // 2 + 1)),
+        ("tool_parser", ""),
+        ("tool_parser", "two\nlines"),
+        ("tool_parser", "x" * 200),
+    ],
+)
+def test_a_wish_that_is_none_is_refused_at_once(world: World, field: str, value: Any) -> None:
+    """Nothing is made of it, nor with an external server, which is started with nothing."""
+    body = {"artifact_uri": "/w", field: value}
+    assert world.error("POST", "/headrace/v1/deployments", json=body) == (400, "BAD_FIELD")
+    external = {"external": {"base_url": "https://h/v1", "model": "m"}, field: WISHED[field]}
+    assert world.error("POST", "/headrace/v1/deployments", json=external) == (400, "BAD_FIELD")
+    assert world.json("GET", "/headrace/v1/models")["models"] == []
+
+
+def test_the_longest_template_is_taken(world: World) -> None:
+    """Up to its bound, and JSON's escapes do not count."""
+    template = "\n" * (CHAT_TEMPLATE_MAX_BYTES - 1) + "x"
+    world.json("POST", "/headrace/v1/deployments", json={"artifact_uri": "/w", "chat_template": template})
 
 
 @pytest.mark.parametrize(

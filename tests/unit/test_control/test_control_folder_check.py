@@ -24,6 +24,7 @@ from headrace.resources.errors import (
     DoesNotFit,
     HeadraceError,
     RuntimeUnknown,
+    RuntimeUnsuitable,
     WeightsTruncated,
 )
 from headrace.resources.models import ModelVersion, ServingSpec
@@ -186,3 +187,48 @@ def test_control_and_the_engine_agree_on_what_embeds() -> None:
         if isinstance(target, ast.Name)
     }
     assert {name.value for name in ast.walk(values["ENCODER_TYPES"]) if isinstance(name, ast.Constant)} == ENCODER_TYPES
+
+
+GPUS = msgspec.structs.replace(NODE, hardware={"gpus": [{"name": "NVIDIA L4"}] * 8}, memory_bytes=64 * GIB)
+
+
+def test_a_model_is_shared_among_as_many_devices_as_divide_its_heads(folder: Path) -> None:
+    """4 attention heads on 2 or 4 devices; of 2 key/value heads 4 devices have copies, and more cache is planned."""
+    alone = FolderChecker().check(_version(folder, runtime="vllm"), GPUS)
+    two = FolderChecker().check(_version(folder, tensor_parallel=2), GPUS)
+    four = FolderChecker().check(_version(folder, tensor_parallel=4), GPUS)
+    assert (two.runtime, four.runtime) == ("vllm", "vllm")
+    assert two.memory_bytes == alone.memory_bytes + GIB
+    assert four.memory_bytes > alone.memory_bytes + 3 * GIB
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "devices", "evidence"),
+    [(4, 2, 3, "4 attention heads; tensor_parallel is 3"), (12, 6, 4, "6 key/value heads; tensor_parallel is 4")],
+)
+def test_heads_that_do_not_divide_are_named(
+    folder: Path, heads: int, kv_heads: int, devices: int, evidence: str
+) -> None:
+    """Before anything is copied, with the numbers of the configuration."""
+    config = CONFIG | {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "hidden_size": 2 * heads}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadField) as raised:
+        FolderChecker().check(_version(folder, tensor_parallel=devices), GPUS)
+    assert evidence in raised.value.evidence
+    assert "--tensor-parallel" in raised.value.fix
+
+
+def test_a_machine_without_gpus_shares_no_model(folder: Path) -> None:
+    """Whichever runtime is asked for, and where none is."""
+    for runtime in ("", *RUNTIMES):
+        with pytest.raises(RuntimeUnsuitable):
+            FolderChecker().check(_version(folder, runtime=runtime, tensor_parallel=2), NODE)
+
+
+def test_a_template_of_its_own_is_what_the_folder_lacked(folder: Path) -> None:
+    """No warning is left; a model without chats is given none."""
+    checked = FolderChecker().check(_version(folder, chat_template="{{ messages }}"), NODE)
+    assert not any("chat template" in warning for warning in checked.warnings)
+    (folder / "modules.json").write_text("[]")
+    with pytest.raises(BadField, match="no chats"):
+        FolderChecker().check(_version(folder, chat_template="{{ messages }}"), NODE)

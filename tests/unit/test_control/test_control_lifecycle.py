@@ -22,7 +22,7 @@ from headrace.resources.errors import (
     EngineWarmupFailed,
     HeadraceError,
 )
-from headrace.resources.models import ModelVersion
+from headrace.resources.models import ModelVersion, ServingSpec
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.resources.states import OperationState, ReplicaState
 
@@ -330,3 +330,12 @@ def test_every_code_is_judged(world: World) -> None:
     retried = {code for code, kind in CODES.items() if code.startswith("ENGINE_") and not deterministic(failure(kind))}
     assert retried >= {"ENGINE_DIED", "ENGINE_START_TIMEOUT", "ENGINE_UNREACHABLE"}
     assert not retried & {kind.code for kind in DETERMINISTIC}
+
+
+def test_replicas_are_ordered_as_the_version_wishes(world: World) -> None:
+    """What the engine is to be started with goes into every order."""
+    wished = {"tensor_parallel": 2, "prefix_caching": False, "chat_template": "{{ messages }}", "tool_parser": "xlam"}
+    world.deploy(spec=ServingSpec(**wished))  # type: ignore[arg-type]
+    asyncio.run(world.until_state("READY"))
+    (order,) = world.node.started
+    assert {name: getattr(order, name) for name in wished} == wished

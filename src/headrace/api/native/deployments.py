@@ -52,6 +52,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         artifact_uri: Where the model's files are; empty with `external`.
+        tensor_parallel: As in `ServingSpec`; so the three that follow.
         timeout_s: How long it may take until it is READY; None for the platform's own limit.
     """
 
@@ -70,6 +71,10 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     runtime: str = ""
     max_model_len: int | None = None
     dtype: Dtype = "auto"
+    tensor_parallel: int = 1
+    prefix_caching: bool | None = None
+    chat_template: str | None = None
+    tool_parser: str | None = None
     dedicated: bool = True
     timeout_s: float | None = None
 
@@ -103,7 +108,15 @@ def _order(body: DeployBody) -> commands.DeployRequest:
         machine=body.machine,
         min_replicas=body.min_replicas,
         max_replicas=body.max_replicas,
-        spec=ServingSpec(runtime=body.runtime, max_model_len=body.max_model_len, dtype=body.dtype),
+        spec=ServingSpec(
+            runtime=body.runtime,
+            max_model_len=body.max_model_len,
+            dtype=body.dtype,
+            tensor_parallel=body.tensor_parallel,
+            prefix_caching=body.prefix_caching,
+            chat_template=body.chat_template,
+            tool_parser=body.tool_parser,
+        ),
         dedicated=body.dedicated,
         **limits,
     )
@@ -112,14 +125,9 @@ def _order(body: DeployBody) -> commands.DeployRequest:
 def _outward(
     order: commands.DeployRequest, body: DeployBody, external: ExternalBody, *, anywhere: bool
 ) -> commands.DeployRequest:
-    given = {
-        "artifact_uri": body.artifact_uri,
-        "runtime": body.runtime,
-        "max_model_len": body.max_model_len,
-        "dtype": body.dtype if body.dtype != "auto" else "",
-        "machine": body.machine if body.machine != MachineSpec() else None,
-    }
-    if wrong := [name for name, value in given.items() if value]:
+    given = {"artifact_uri": bool(body.artifact_uri), "machine": body.machine != MachineSpec()}
+    said = msgspec.to_builtins(order.spec)  # what is left at its default is not in it
+    if wrong := [*(name for name, is_given in given.items() if is_given), *said]:
         raise BadField(
             "An external server has its model already.",
             evidence=f"The request also has {', '.join(wrong)}.",
@@ -149,10 +157,12 @@ async def get_deployment(request: Request) -> Response:
 
     def read(tx: Transaction) -> dict[str, Any]:
         deployment = _deployment(tx, request)
+        version = _version(tx, deployment)
         replicas = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id)
         return {
             **noun_json(deployment),
-            "external": _external_json(tx, deployment),
+            "external": _external_json(version),
+            "spec": _spec_json(version),
             "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
             "replicas": [
                 {**noun_json(one), "timeline": timeline_json(tx.timeline("replica", one.id))} for one in replicas
@@ -162,13 +172,27 @@ async def get_deployment(request: Request) -> Response:
     return answer(await context_of(request).read(read))
 
 
-def _external_json(tx: Transaction, deployment: Deployment) -> dict[str, str] | None:
-    """The server behind it, if it is not ours; gone with its model."""
+def _version(tx: Transaction, deployment: Deployment) -> ModelVersion | None:
+    """What it serves; None once its model was deleted."""
     where = {"scope": deployment.scope, "model_id": deployment.model_id, "version": deployment.model_version}
-    version = tx.get(ModelVersion, **where)
+    return tx.get(ModelVersion, **where)
+
+
+def _external_json(version: ModelVersion | None) -> dict[str, str] | None:
+    """The server behind it, if it is not ours."""
     if version is None or version.spec.external is None:
         return None
     return {"base_url": version.spec.external.base_url, "model": version.spec.external.model}
+
+
+def _spec_json(version: ModelVersion | None) -> dict[str, Any] | None:
+    """How it was to be served: what was said of it, and not what was left open."""
+    if version is None:
+        return None
+    said = msgspec.structs.replace(version.spec, external=None, container=None)  # these are shown elsewhere
+    spec = msgspec.to_builtins(said)
+    assert isinstance(spec, dict)
+    return spec
 
 
 async def delete_deployment(request: Request) -> Response:

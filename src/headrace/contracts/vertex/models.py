@@ -8,7 +8,7 @@ from typing import Any
 from headrace.contracts.vertex.timestamps import etag, rfc3339
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import ModelNotFound
-from headrace.resources.models import Model, ModelVersion
+from headrace.resources.models import Model, ModelVersion, ServingSpec
 
 DEFAULT_ALIAS = "default"
 
@@ -42,6 +42,21 @@ def pick_version(model: Model, versions: Sequence[ModelVersion], reference: str)
     )
 
 
+def _spec_json(spec: ServingSpec) -> dict[str, Any]:
+    """What was said of how to serve it; a chat template by its size, as there is one in each line of a long list."""
+    template = spec.chat_template
+    said = {
+        "runtime": spec.runtime or None,
+        "maxModelLen": spec.max_model_len,
+        "dtype": spec.dtype if spec.dtype != "auto" else None,
+        "tensorParallel": spec.tensor_parallel if spec.tensor_parallel > 1 else None,
+        "prefixCaching": spec.prefix_caching,
+        "chatTemplateSizeBytes": None if template is None else len(template.encode()),
+        "toolParser": spec.tool_parser,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def model_json(model: Model, version: ModelVersion, bindings: Sequence[DeployedModel] = ()) -> dict[str, Any]:
     """A ``Model`` at one version, with our own facts in ``headrace`` (clients ignore fields they do not know here).
 
@@ -67,7 +82,11 @@ def model_json(model: Model, version: ModelVersion, bindings: Sequence[DeployedM
         "updateTime": rfc3339(model.updated_at),
         "etag": etag(model.resource_version),
         "labels": model.labels,
-        "headrace": {"modelUserId": version.user_id, "fingerprint": version.fingerprint},
+        "headrace": {
+            "modelUserId": version.user_id,
+            "fingerprint": version.fingerprint,
+            "servingSpec": _spec_json(version.spec),
+        },
     }
     if version.spec.container is not None:
         wire["containerSpec"] = version.spec.container

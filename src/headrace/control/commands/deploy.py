@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
 from headrace.resources.deployments import Deployment, MachineSpec, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
@@ -141,6 +142,7 @@ def _check(request: DeployRequest) -> None:
     check_address(request.artifact_uri)
     if request.spec.external is not None:
         _check_external(request, request.spec.external)
+    check_spec(request.spec)
     check_labels(request.labels)
     machine = request.machine
     for what, text in {
@@ -149,7 +151,6 @@ def _check(request: DeployRequest) -> None:
         "The endpoint's display name": request.endpoint_display_name,
         "The machine type": machine.machine_type,
         "The accelerator type": machine.accelerator_type,
-        "The runtime": request.spec.runtime,
     }.items():
         check_text(what, text)
     if not 1 <= request.min_replicas <= request.max_replicas:

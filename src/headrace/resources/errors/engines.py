@@ -19,7 +19,7 @@ class RuntimeUnknown(InvalidArgument):
 
 
 class RuntimeUnsuitable(FailedPrecondition):
-    """The runtime that was asked for knows the architecture and cannot serve this model all the same."""
+    """The runtime that was asked for, or every one, knows the architecture and cannot serve the model as asked for."""
 
     code = "RUNTIME_UNSUITABLE"
 
