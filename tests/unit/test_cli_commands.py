@@ -368,6 +368,65 @@ def test_deploy_shows_each_phase_with_its_seconds(server, capsys, tmp_path):
     assert any("seen=2" in line for line, _, _ in server.requests)
 
 
+def test_deploy_tells_how_the_engine_is_to_run(server, tmp_path):
+    """Each option arrives as its field, a template by its text; what is not said is left open."""
+    (tmp_path / "own.jinja").write_text("{{ messages }}\n")
+    server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
+    options = ["--tensor-parallel", "2", "--no-prefix-caching", "--tool-parser", "xlam"]
+    options += ["--chat-template", str(tmp_path / "own.jinja")]
+    assert run(["deploy", str(tmp_path), "--no-wait", *options]) == 0
+    assert run(["deploy", str(tmp_path), "--no-wait", "--prefix-caching"]) == 0
+    said, unsaid = server.asked("POST /headrace/v1/deployments")
+    assert (said["tensor_parallel"], said["prefix_caching"], said["tool_parser"]) == (2, False, "xlam")
+    assert said["chat_template"] == "{{ messages }}\n"
+    assert (unsaid["tensor_parallel"], unsaid["prefix_caching"]) == (1, True)
+    assert (unsaid["chat_template"], unsaid["tool_parser"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "evidence"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b"\xff\xfe", "it is not text"),
+        (b"x" * (256 * 1024 + 1), "is longer than 262 kB"),
+    ],
+)
+def test_a_file_that_is_no_template_is_wrong_usage(server, capsys, tmp_path, content, evidence):
+    """Told before anything is asked of the server."""
+    if content is not None:
+        (tmp_path / "own.jinja").write_bytes(content)
+    assert run(["deploy", str(tmp_path), "--chat-template", str(tmp_path / "own.jinja")]) == 2
+    assert evidence in capsys.readouterr().err
+    assert server.asked("POST /headrace/v1/deployments") == []
+
+
+def test_what_was_asked_for_is_shown_with_the_deployment_and_the_model(server, capsys):
+    """By name and value, a template by its size; nothing of what was left open."""
+    spec = {"tensor_parallel": 2, "prefix_caching": False, "chat_template": "é" * 500, "tool_parser": "xlam"}
+    shown = {
+        "id": "8",
+        "model_id": "9",
+        "model_version": "1",
+        "display_name": "m",
+        "state": "READY",
+        "runtime": "vllm",
+        "max_model_len": 512,
+        "memory_bytes": 1000,
+        "spec": spec,
+    }
+    server.answers["GET /headrace/v1/deployments/8"] = (200, shown)
+    wire = {"tensorParallel": 2, "prefixCaching": False, "chatTemplateSizeBytes": 1000, "toolParser": "xlam"}
+    model = {"name": f"{SCOPE}/models/9", "headrace": {"servingSpec": {"maxModelLen": 512, **wire}}}
+    server.answers[f"GET /v1beta1/{SCOPE}/models/9"] = (200, model)
+    for arguments in (["deployments", "get", "8"], ["models", "get", "9"]):
+        assert run(arguments) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        for row in ("tensor parallel 2 GPUs", "prefix caching off", "its own, 1 kB", "tool parser xlam", "512"):
+            assert row in out, out
+        assert "precision" not in out
+
+
 def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
     """Whatever its code would mean elsewhere: the operation failed."""
     failure = {"code": "ENGINE_DIED", "message": "It died.", "evidence": "exit status 1", "fix": "Look."}

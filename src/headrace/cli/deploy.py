@@ -26,6 +26,7 @@ from headrace.cli.external import EXTERNAL_PANEL, Outward
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.progress import Steps
+from headrace.cli.spec import ENGINE_PANEL, read_template
 from headrace.cli.what_next import Kind, kind_of, what_next
 from headrace.resources.errors import ArtifactsNotFound, HeadraceError, NameTaken
 from headrace.resources.models import Dtype
@@ -57,6 +58,25 @@ def deploy(
     dtype: Annotated[Dtype, typer.Option(help="Precision of the weights in memory.")] = "auto",
     runtime: Annotated[str, typer.Option(help="openvino, transformers or vllm; else the platform picks.")] = "",
     replicas: Annotated[int, typer.Option(min=1, help="How many engines serve it.")] = 1,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="GPUs of one machine that share the model.", rich_help_panel=ENGINE_PANEL)
+    ] = 1,
+    prefix_caching: Annotated[
+        bool | None,
+        typer.Option(
+            "--prefix-caching/--no-prefix-caching",
+            help="Compute the beginning that prompts have in common once; else the engine's own choice.",
+            rich_help_panel=ENGINE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Jinja template, instead of the folder's own.", rich_help_panel=ENGINE_PANEL),
+    ] = None,
+    tool_parser: Annotated[
+        str, typer.Option(metavar="NAME", help="vLLM's parser of tool calls.", rich_help_panel=ENGINE_PANEL)
+    ] = "",
     machine_type: Annotated[
         str, typer.Option(help="Machine's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
     ] = "",
@@ -95,6 +115,10 @@ def deploy(
         "runtime": runtime,
         "max_model_len": max_model_len,
         "dtype": dtype,
+        "tensor_parallel": tensor_parallel,
+        "prefix_caching": prefix_caching,
+        "chat_template": read_template(chat_template) if chat_template else None,
+        "tool_parser": tool_parser or None,
         "min_replicas": replicas,
         "max_replicas": replicas,
         "machine": {
@@ -117,7 +141,8 @@ def deploy(
             invocation.output.line(f"Deploying {uri} to endpoint {target}: operation {operation['id']}.")
             invocation.output.line(f"Watch it: headrace operations get {operation['id']} --wait")
             return
-        _wait(invocation, client, operation, f"Deploying {uri}", timeout, kind="chat" if external else kind_of(uri))
+        kind: Kind = "chat" if external or chat_template else kind_of(uri)
+        _wait(invocation, client, operation, f"Deploying {uri}", timeout, kind=kind)
 
 
 def _wait(

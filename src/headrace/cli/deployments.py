@@ -12,6 +12,7 @@ from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.output import age, size
 from headrace.cli.paths import segment
+from headrace.cli.spec import rows as spec_rows
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -68,6 +69,7 @@ def get_deployment(
             ("state", found["state"]),
             ("runtime", found["runtime"]),
             *_served_with(found),
+            *spec_rows(found.get("spec") or {}),
         ],
         empty="",
     )

@@ -10,6 +10,7 @@ from headrace.cli.endpoints import YesOption, confirm, short_id
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.paths import segment
+from headrace.cli.spec import rows as spec_rows
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, or id@version.")]
 
@@ -48,13 +49,18 @@ def get_model(invocation: Invocation, model: ModelArgument) -> None:
     with invocation.client() as client:
         found = client.get(f"/v1beta1/{client.login.scope}/models/{segment(model)}")
     invocation.output.document(found)
+    ours = found.get("headrace") or {}
+    spec = ours.get("servingSpec") or {}
+    asked = [("runtime", spec.get("runtime")), ("context", spec.get("maxModelLen"))]
     rows = [
         ("model", short_id(found["name"])),
         ("display name", found.get("displayName", "")),
         ("version", found.get("versionId", "")),
         ("aliases", ", ".join(found.get("versionAliases") or [])),
         ("artifacts", found.get("artifactUri", "")),
-        ("fingerprint", (found.get("headrace") or {}).get("fingerprint") or "(not checked yet)"),
+        ("fingerprint", ours.get("fingerprint") or "(not checked yet)"),
+        *((name, str(value)) for name, value in asked if value),
+        *spec_rows(spec),
         ("created", found.get("createTime", "")),
         *(("deployed on", short_id(each["endpoint"])) for each in found.get("deployedModels") or []),
     ]
