@@ -119,6 +119,39 @@ def test_a_nested_text_configuration_gives_the_shape() -> None:
 @pytest.mark.parametrize(
     ("raw", "shape"),
     [
+        (  # Gemma 3 4B and MedGemma 4B, as published
+            {
+                "model_type": "gemma3",
+                "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34},
+                "vision_config": {"hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16},
+            },
+            (34, 8, 4, 256, 131_072),
+        ),
+        (  # LLaVA 1.5
+            {"model_type": "llava", "text_config": {"model_type": "llama", "max_position_embeddings": 4096}},
+            (32, 32, 32, 128, 4096),
+        ),
+        (
+            {
+                "model_type": "qwen2_5_omni",
+                "thinker_config": {"text_config": {"model_type": "qwen2", "num_hidden_layers": 28, "head_dim": 64}},
+                "talker_config": {"num_hidden_layers": 5},
+            },
+            (28, 32, 32, 64, 32_768),
+        ),
+    ],
+)
+def test_a_text_part_means_what_its_family_means_where_it_does_not_say(
+    raw: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    """Published folders leave out what is their family's default; memory can be planned for them all the same."""
+    config = read_config(Files({"config.json": as_json(raw)}))
+    assert (config.layers, config.heads, config.kv_heads, config.head_dim, config.max_positions) == shape
+
+
+@pytest.mark.parametrize(
+    ("raw", "shape"),
+    [
         (
             {"model_type": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024},
             (12, 12, 12, 64, 1024),

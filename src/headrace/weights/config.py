@@ -20,6 +20,26 @@ _HEAD_DIM = ("head_dim", "d_kv")
 _VOCAB = ("vocab_size",)
 _MAX_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 _NESTED = ("text_config", "llm_config", "language_config")
+_AROUND = "thinker_config"
+"""Models that also speak keep the part that thinks, with its own text part, under this name."""
+
+_TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "gemma": {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "num_hidden_layers": 28}
+    | {"hidden_size": 3072, "vocab_size": 256_000, "max_position_embeddings": 8192},
+    "gemma2": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "num_hidden_layers": 26}
+    | {"hidden_size": 2304, "vocab_size": 256_000, "max_position_embeddings": 8192},
+    "gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "num_hidden_layers": 26}
+    | {"hidden_size": 2304, "vocab_size": 262_208, "max_position_embeddings": 131_072},
+    "llama": {"num_attention_heads": 32, "num_hidden_layers": 32}
+    | {"hidden_size": 4096, "vocab_size": 32_000, "max_position_embeddings": 2048},
+    "mistral": {"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32}
+    | {"hidden_size": 4096, "vocab_size": 32_000, "max_position_embeddings": 131_072},
+    "qwen2": {"num_attention_heads": 32, "num_key_value_heads": 32, "num_hidden_layers": 32}
+    | {"hidden_size": 4096, "vocab_size": 151_936, "max_position_embeddings": 32_768},
+}
+"""What a text part means that does not say: within another's configuration, transformers 4 wrote only what differs
+from these (Gemma 3 4B says neither heads nor their width, LLaVA 1.5 none of its sizes). By the text part's
+``model_type``; from ``models/*/configuration_*.py`` of transformers 5.23.0."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True):
@@ -75,7 +95,7 @@ def read_config(reader: FolderReader) -> ModelConfig:
 
 def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The same, from the file's content."""
-    text = next((raw[key] for key in _NESTED if isinstance(raw.get(key), dict)), raw)
+    text = _text_part(raw)
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise _invalid("It has no model_type.", f"model_type is {model_type!r}")
@@ -96,6 +116,16 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         quantisation=_quantisation(raw) or _quantisation(text),
         custom_code=bool(raw.get("auto_map")),
     )
+
+
+def _text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What describes the decoder of texts: the whole of it, or a part within."""
+    outer = raw[_AROUND] if isinstance(raw.get(_AROUND), dict) else raw
+    for key in _NESTED:
+        if isinstance(text := outer.get(key), dict):
+            family = text.get("model_type")
+            return {**(_TEXT_DEFAULTS.get(family, {}) if isinstance(family, str) else {}), **text}
+    return outer
 
 
 def _kv_heads(text: Mapping[str, Any], heads: int | None) -> int | None:
