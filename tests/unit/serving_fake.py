@@ -159,10 +159,11 @@ async def serving(
     engine: str = "transformers",
     template: str | None = HERMES_TEMPLATE,
     tool_parser: str | None = None,
+    sees: bool = False,
 ) -> AsyncIterator[Client]:
     """A client of the shell once it is ready."""
     shell = Engine(MODEL, {"engine": engine}, _never, tool_parser=tool_parser, templates=TEMPLATES)
-    await shell.start(lambda loop, on_death: ServedModel(generator, Bytes(template), embedder=embedder))
+    await shell.start(lambda loop, on_death: ServedModel(generator, Bytes(template), embedder=embedder, sees=sees))
     assert shell.state == "ready"
     if isinstance(generator, Saying):
         generator.requests.clear()  # the shell's own, to be ready

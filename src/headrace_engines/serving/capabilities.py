@@ -39,8 +39,8 @@ CAPABILITIES: Mapping[str, frozenset[EngineName]] = {
     "continuous_usage_stats": frozenset({"vllm"}),
     "images": frozenset({"vllm"}),
 }
-"""By parameter: the engines that do what it says. ``images`` stands for image parts in chat messages,
-``continuous_usage_stats`` for that field of `stream_options`."""
+"""By parameter: the engines that do what it says. ``images`` stands for image parts in chat messages
+(refused in words of their own, `serving.images`), ``continuous_usage_stats`` for that field of `stream_options`."""
 
 VLLM_ONLY = frozenset(
     {
@@ -66,9 +66,6 @@ process of a disaggregated deployment may say (``kv_transfer_params``, ``ec_tran
 beam search, under which it ignores stop strings, penalties and seeds.
 """
 
-_IF = {"images": " with a model that takes images"}
-"""By row: what else it takes."""
-
 
 def engines_that_honour(parameter: str) -> tuple[EngineName, ...]:
     """The engines that honour a parameter, in alphabetical order; none for one that nobody knows."""
@@ -82,7 +79,6 @@ class NotHonoured(BadRequest):
     def __init__(self, row: str, *, param: str, engine: str) -> None:
         others = engines_that_honour(row)
         which = f"{' and '.join(others)} {'do' if len(others) > 1 else 'does'}" if others else "no engine does"
-        which += _IF.get(row, "")
         subject = f"`{param}`" if row == param else f"`{param}` ({row})"
         super().__init__(f"{subject} is not honoured by {engine}; {which}.", param=param, code="unsupported_parameter")
 

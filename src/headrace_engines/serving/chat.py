@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from headrace_engines.serving.answering import Answer
 from headrace_engines.serving.answers import ChatShape
-from headrace_engines.serving.capabilities import require
+from headrace_engines.serving.capabilities import engines_that_honour
 from headrace_engines.serving.chat_prompt import RESERVED_VARIABLES, ChatPrompt
 from headrace_engines.serving.choices import CallingChoice, Choice
 from headrace_engines.serving.codec import ChatRefused
@@ -18,6 +18,7 @@ from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.errors import BadRequest
 from headrace_engines.serving.followable import require_followable, require_schema
 from headrace_engines.serving.generator import Grammar
+from headrace_engines.serving.images import ImagesNotHonoured
 from headrace_engines.serving.messages import chat_messages, place_of_image, place_of_tool_use
 from headrace_engines.serving.parameters import ChatParameters, read_parameters
 from headrace_engines.serving.submission import Submission, submit
@@ -106,8 +107,8 @@ def chat_prompt(
         BadRequest: Something in it is wrong, or cannot be rendered by this model's template.
     """
     require_readable_chat(messages, max_model_len=engine.max_model_len)
-    if place := place_of_image(messages):
-        require("images", param=place, engine=engine.name)
+    if (place := place_of_image(messages)) and engine.name not in engines_that_honour("images"):
+        raise ImagesNotHonoured(param=place, engine=engine.name, sees=engine.served.sees)
     if place := place_of_tool_use(messages):
         _tools_template(engine, place)
     if continue_final_message and add_generation_prompt:

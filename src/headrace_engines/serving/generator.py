@@ -283,12 +283,14 @@ class ServedModel(NamedTuple):
         codec: Turns text into tokens and back.
         sampling: How tokens are picked where a request does not say.
         embedder: Computes embeddings; None for a model that generates.
+        sees: The folder's model takes images, on an engine that passes them (`serving.images`).
     """
 
     generator: Generator | None
     codec: TextCodec
     sampling: Sampling = Sampling()
     embedder: Embedder | None = None
+    sees: bool = False
 
 
 OnDeath = Callable[[FatalError], None]

@@ -12,6 +12,7 @@ import transformers
 
 from headrace_engines.serving.fatal import FatalError
 from headrace_engines.serving.generator import Limits, OnDeath, ServedModel
+from headrace_engines.serving.images import sees
 from headrace_engines.serving.recommended import recommended_sampling
 from headrace_engines.transformers.batch import DynamicBatch
 from headrace_engines.transformers.cache_cost import cost_of
@@ -114,7 +115,12 @@ def load(options: LoadOptions, loop: asyncio.AbstractEventLoop, on_death: OnDeat
         loop=loop,
         on_death=on_death,
     )
-    return ServedModel(generator, HuggingFaceCodec(tokenizer), recommended_sampling(options.folder))
+    return ServedModel(
+        generator,
+        HuggingFaceCodec(tokenizer),
+        recommended_sampling(options.folder),
+        sees=sees(config.model_type, config.architectures),
+    )
 
 
 def forward_of(kind: Kind, model: Any) -> Forward:

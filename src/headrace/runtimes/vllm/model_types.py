@@ -115,4 +115,62 @@ TRANSFORMERS_TYPES = frozenset(
 )
 """Types whose class vLLM 0.32.0 runs on transformers' own code (``_TRANSFORMERS_SUPPORTED_MODELS``, line 709)."""
 
-GENERATION_TYPES = NATIVE_TYPES | TRANSFORMERS_TYPES
+IMAGE_TYPES = frozenset(
+    [
+        "aria",
+        "blip-2",
+        "cohere2_vision",
+        "cohere_compass",
+        "cosmos3_edge",
+        "diffusion_gemma",
+        "ernie4_5_vl_moe",
+        "exaone4_5",
+        "gemma3",
+        "gemma3n",
+        "gemma4",
+        "gemma4_unified",
+        "glm4v",
+        "glm4v_moe",
+        "glm5_next",
+        "glm_ocr",
+        "granite4_vision",
+        "idefics3",
+        "internvl",
+        "lfm2_vl",
+        "llama4",
+        "llava",
+        "llava_next",
+        "llava_next_video",
+        "llava_onevision",
+        "minicpmv4_6",
+        "minicpmv4_7",
+        "minimax_m3_vl",
+        "mistral3",
+        "muse_glimmer",
+        "nemotron_h_omni",
+        "paddleocr_vl",
+        "paligemma",
+        "qianfan_ocr",
+        "qwen2_5_omni",
+        "qwen2_5_vl",
+        "qwen2_vl",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "qwen3_omni_moe",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "qwen4_exp",
+        "smolvlm",
+        "step3p7",
+    ]
+)
+"""Types that read images beside text: their class is in ``_MULTIMODAL_MODELS`` of vLLM 0.32.0 (line 339), and
+transformers 5.19.0 calls it one from images and text to text (``models/auto/modeling_auto.py:1100``) or, of the two
+``omni`` types, from everything to text. The engines that serve only the text of such models have the same list
+(`headrace_engines.serving.images`).
+
+Left out: ``shieldgemma2``, whose folders name a classifier; types that only hear, for which nothing is installed on a
+CPU; types that need the folder's own code, which is never run.
+"""
+
+GENERATION_TYPES = NATIVE_TYPES | TRANSFORMERS_TYPES | IMAGE_TYPES

