@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace_engines.serving.frozen import FrozenWatch
 from headrace_engines.serving.text_size import MAX_CHARS_PER_TOKEN
@@ -24,7 +26,12 @@ from headrace_engines.vllm import gate
 from headrace_engines.vllm.gate import Gate
 
 MAX_MODEL_LEN = 100
+VOCAB_SIZE = 50
 TEMPLATE_TOKENS = 7
+
+
+INSIDE = "data:image/png;base64,AA=="
+PICTURE = {"type": "image_url", "image_url": {"url": INSIDE}}
 
 
 class Server:
@@ -40,10 +47,26 @@ class Server:
                 Route("/health", lambda _: Response(status_code=200)),
                 Route("/collective_rpc", lambda _: Response("done"), methods=["POST"]),
                 Route("/tokenize", self.tokenize, methods=["POST"]),
+                Route("/detokenize", lambda _: JSONResponse({"prompt": "text"}), methods=["POST"]),
                 Route("/v1/completions", self.generate, methods=["POST"]),
                 Route("/v1/chat/completions", self.generate, methods=["POST"]),
             ]
         )
+        self.is_multimodal_model = True
+        self.app.state.vllm_config = SimpleNamespace(model_config=self)
+
+    def behind_a_gate(self) -> ASGIApp:
+        """With a new gate, in its place inside the application."""
+        gated = Gate(self.app)
+
+        async def called(scope: Scope, receive: Receive, send: Send) -> None:
+            await gated({**scope, "app": self.app}, receive, send)
+
+        return called
+
+    def get_vocab_size(self) -> int:
+        """As vLLM's own `ModelConfig` says it."""
+        return VOCAB_SIZE
 
     async def tokenize(self, request: Request) -> Response:
         """Count words, and the template's own tokens."""
@@ -88,7 +111,7 @@ def ask(server: Server, method: str, path: str, body: Any = None, *, token: str 
     async def asked() -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(Gate(server.app)), base_url="http://engine", headers=headers
+            transport=httpx.ASGITransport(server.behind_a_gate()), base_url="http://engine", headers=headers
         ) as client:
             return await client.request(method, path, json=body)
 
@@ -248,23 +271,62 @@ def test_tools_need_a_model_whose_calls_can_be_read(server: Server, monkeypatch:
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/x"}}]}], None),
         ([{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "file:///etc/passwd"}}]}], None),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "http://10.0.0.1/x"}]}], None),
+        ([{"role": "user", "content": [{"image_url": "http://10.0.0.1/x"}]}], None),
+        ([{"role": "user", "content": [{"type": "input_image", "image_url": "http://10.0.0.1/x"}]}], None),
+        ([{"role": "user", "content": [{"type": "text", "text": "", "uuid": "1", "image_url": INSIDE}]}], None),
+        ([{"role": "user", "content": [{"type": "text", "text": "", "image_url": {"url": "http://10.0.0.1"}}]}], None),
+        ([{"role": "user", "content": [{"type": "image_url", "uuid": "1", "image_url": None}]}], None),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": ["http://10.0.0.1"]}}]}], None),
     ],
 )
 def test_messages_that_vllm_would_take_and_should_not_are_refused(
     server: Server, messages: list[Any], param: str | None
 ) -> None:
-    """A role that no template knows; media that it would fetch from inside our network."""
-    assert error(chat(server, messages))["param"] == (param or "messages[0].content[0]")
-    assert server.seen == []
+    """A role that no template knows; media that it would fetch from inside our network, also only to count them."""
+    for refused in (chat(server, messages), ask(server, "POST", "/tokenize", {"model": "m", "messages": messages})):
+        assert error(refused)["param"] == (param or "messages[0].content[0]")
+    assert (server.seen, server.questions) == ([], 0)
 
 
 def test_media_inside_the_request_are_vllms_to_judge(server: Server) -> None:
-    """Whether the model takes images, it knows."""
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-    content = [{"type": "text", "text": "what"}, image]
-    assert (
-        chat(server, [{"role": "user", "content": content}], max_tokens=1).json()["messages"][0]["content"] == content
-    )
+    """Where the model takes any; whether it takes these, vLLM knows."""
+    content = [{"type": "text", "text": "what"}, PICTURE]
+    said = chat(server, [{"role": "user", "content": content}], max_tokens=1)
+    assert said.json()["messages"][0]["content"] == content
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        (PICTURE, "no images,"),
+        ({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}, "no parts of type 'input_audio',"),
+        ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA=="}}, "no parts of type 'video_url',"),
+    ],
+)
+def test_media_for_a_model_of_text_are_refused_by_what_they_are(server: Server, part: Any, what: str) -> None:
+    """It is the model that takes none, and neither to answer nor to count does vLLM look at them."""
+    server.is_multimodal_model = False
+    messages = [{"role": "user", "content": [{"type": "text", "text": "what"}, part]}]
+    for refused in (chat(server, messages), ask(server, "POST", "/tokenize", {"model": "m", "messages": messages})):
+        said = error(refused)
+        assert (said["param"], said["code"]) == ("messages[0].content[1]", "unsupported_content")
+        assert "not a multimodal model" in said["message"]
+        assert what in said["message"]
+    assert (server.seen, server.questions) == ([], 0)
+
+
+def test_a_chat_with_a_picture_is_always_counted(server: Server) -> None:
+    """A picture of a few bytes can be a thousand tokens."""
+    messages = [{"role": "user", "content": [PICTURE]}]
+    assert chat(server, messages, max_tokens=1).status_code == 200
+    assert server.questions == 2  # the shortest chat, and this one
+
+
+def test_tokens_that_the_model_has_not_are_refused(server: Server) -> None:
+    """vLLM would show them as nothing."""
+    assert ask(server, "POST", "/detokenize", {"model": "m", "tokens": [0, VOCAB_SIZE - 1]}).status_code == 200
+    said = error(ask(server, "POST", "/detokenize", {"model": "m", "tokens": [0, VOCAB_SIZE]}))
+    assert (said["param"], said["code"]) == ("tokens[1]", "invalid_value")
 
 
 @pytest.mark.parametrize(
@@ -337,6 +399,7 @@ def test_a_stream_is_passed_on_event_by_event(server: Server) -> None:
 
         headers = [(b"authorization", b"Bearer tok"), (b"transfer-encoding", b"chunked")]
         scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+        scope["app"] = server.app  # where it says what its model is
         await Gate(_Echo())(scope, receive, send)
         return sent, asked_for
 
@@ -365,7 +428,7 @@ def test_beyond_its_places_a_request_is_refused_with_a_time(server: Server, monk
     async def asked() -> tuple[httpx.Response, httpx.Response, httpx.Response]:
         server.arrived, server.going_on = asyncio.Event(), asyncio.Event()
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(Gate(server.app)),
+            transport=httpx.ASGITransport(server.behind_a_gate()),
             base_url="http://engine",
             headers={"Authorization": "Bearer tok"},
         ) as client:
@@ -429,6 +492,33 @@ def _tools(*schemas: Any, **function: Any) -> list[dict[str, Any]]:
     ]
 
 
+NAMED = {"$defs": {"a/b": {"type": "integer"}, "c": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize("reference", ["#/$defs/a~1b", "#/$defs/a%2Fb", "#/$defs/~0"])
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        (_format, "response_format"),
+        (lambda schema: {"guided_json": schema}, "guided_json"),
+        (lambda schema: {"structured_outputs": {"json": schema}}, "structured_outputs"),
+        (lambda schema: {"tools": _tools(schema, strict=True)}, "tools"),
+    ],
+)
+def test_a_reference_with_an_escape_is_refused_before_vllm_fails_at_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch, said: Any, param: str, reference: str
+) -> None:
+    """Its compiler would end the request with 500, or a stream in its middle; plain references are passed on."""
+    monkeypatch.setattr("sys.argv", ["server", "--tool-call-parser", "hermes"])
+    hi = [{"role": "user", "content": "hi"}]
+    schema = {"type": "object", "properties": {"x": {"anyOf": [{"$ref": reference}]}}} | NAMED
+    refused = error(chat(server, hi, **said(schema)))
+    assert (refused["param"], refused["code"]) == (param, "grammar_invalid")
+    assert reference in refused["message"]
+    schema["properties"] = {"x": {"$ref": "#/$defs/c"}, "$ref": {"enum": ["#~"]}}
+    assert chat(server, hi, **said(schema)).status_code == 200
+
+
 LONG = {"enum": ["x" * 65536]}
 HALF = {"enum": ["x" * 40000]}
 
@@ -474,7 +564,7 @@ def test_it_is_not_healthy_while_what_computes_is_stopped(server: Server, monkey
 
     async def asked() -> list[int]:
         server.arrived, server.going_on = asyncio.Event(), asyncio.Event()
-        gated = Gate(server.app)
+        gated = server.behind_a_gate()
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(gated),
             base_url="http://engine",
@@ -535,7 +625,7 @@ def test_a_body_of_many_levels_is_answered_or_refused(server: Server, levels: in
         deep = "[" * levels + "]" * levels
         body = f'{{"model":"m","messages":[{{"role":"user","content":"x"}}],"chat_template_kwargs":{{"a":{deep}}}}}'
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(Gate(server.app)),
+            transport=httpx.ASGITransport(server.behind_a_gate()),
             base_url="http://engine",
             headers={"Authorization": "Bearer tok"},
         ) as client:

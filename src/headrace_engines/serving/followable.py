@@ -32,7 +32,7 @@ def require_followable(grammar: Grammar, param: str) -> Grammar:
         ApiError: 400, ``grammar_invalid``; it names the parameter.
     """
     if len(grammar.text) > GRAMMAR_MAX_CHARS:
-        raise _refused(f"it has {len(grammar.text):,} characters, and at most {GRAMMAR_MAX_CHARS:,} are read.", param)
+        raise refused(f"it has {len(grammar.text):,} characters, and at most {GRAMMAR_MAX_CHARS:,} are read.", param)
     return grammar
 
 
@@ -53,21 +53,22 @@ def require_schema(schema: Any, param: str) -> None:
         ApiError: As `require_followable`.
     """
     if why := _why_not(schema):
-        raise _refused(why, param)
+        raise refused(why, param)
 
 
 def within_64_bits(value: Any) -> bool:
     """Whether every whole number in it fits 64 bits."""
-    return not any(_is_beyond(each) for each, _ in _walk(value))
+    return not any(_is_beyond(each) for each, _ in walk(value))
 
 
-def _refused(why: str, param: str) -> ApiError:
+def refused(why: str, param: str) -> ApiError:
+    """The error of a grammar that cannot be followed, as its parameter's."""
     return api_error_from(GrammarInvalid(why), grammar_param=param)
 
 
 def _why_not(schema: Any) -> str:
     objects: list[dict[str, Any]] = []
-    for number, (value, depth) in enumerate(_walk(schema)):
+    for number, (value, depth) in enumerate(walk(schema)):
         if number >= GRAMMAR_MAX_CHARS:  # a value has a character at least
             return f"it has more than the {GRAMMAR_MAX_CHARS:,} characters that are read at most."
         if depth > SCHEMA_MAX_DEPTH:
@@ -80,8 +81,8 @@ def _why_not(schema: Any) -> str:
     return "" if endless is None else f"its reference {endless[:100]!r} leads to itself."
 
 
-def _walk(schema: Any) -> Iterator[tuple[Any, int]]:
-    """Every value in it, with its depth; not by recursion, which is what a deep one would exhaust."""
+def walk(schema: Any) -> Iterator[tuple[Any, int]]:
+    """Every value in a schema, with its depth; not by recursion, which is what a deep one would exhaust."""
     stack = [(schema, 1)]
     while stack:
         value, depth = stack.pop()

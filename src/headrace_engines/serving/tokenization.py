@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -50,12 +51,21 @@ async def detokenize(request: Request) -> Response:
     parameters = convert(read_json(await request.body()), DetokenizeParameters)
     if parameters.model is not None:
         engine.check_model(parameters.model)
-    for index, token_id in enumerate(parameters.tokens):
-        if token_id >= engine.vocab_size:
+    require_known(parameters.tokens, engine.vocab_size)
+    text = engine.served.codec.decode(parameters.tokens, skip_special_tokens=False)
+    return Response(msgspec.json.encode({"prompt": text}), media_type="application/json")
+
+
+def require_known(token_ids: Sequence[int], vocab_size: int) -> None:
+    """Refuse tokens that a model does not have.
+
+    Raises:
+        BadRequest: It names the first.
+    """
+    for index, token_id in enumerate(token_ids):
+        if token_id >= vocab_size:
             raise BadRequest(
-                f"`tokens` holds {token_id}; this model has tokens 0 to {engine.vocab_size - 1}.",
+                f"`tokens` holds {token_id}; this model has tokens 0 to {vocab_size - 1}.",
                 param=f"tokens[{index}]",
                 code="invalid_value",
             )
-    text = engine.served.codec.decode(parameters.tokens, skip_special_tokens=False)
-    return Response(msgspec.json.encode({"prompt": text}), media_type="application/json")

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Scope
 from headrace_engines.serving.errors import ContextOverflow
 from headrace_engines.serving.parameters import ChatParameters, CompletionParameters
 from headrace_engines.serving.text_size import max_chars, require_readable, require_readable_chat
+from headrace_engines.vllm.media import has_media
 from headrace_engines.vllm.parameters import CheckedRequest
 
 _OF_TOKENIZE = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
@@ -31,7 +32,7 @@ class ContextRoom:
     """Counts tokens with vLLM's own ``/tokenize``, and only where a request could be too long.
 
     A prompt has no more tokens than bytes, its chat template's own aside; those are counted once. So a request that is
-    short next to the context costs nothing here.
+    short next to the context costs nothing here, unless it has images: they become as many tokens as the model likes.
 
     Args:
         app: vLLM's server.
@@ -60,7 +61,8 @@ class ContextRoom:
         if request.for_vllm.get("truncate_prompt_tokens") is not None:
             return  # vLLM will cut it to size
         max_tokens = parameters.max_tokens or 1  # unsaid: what is left is what there is
-        if size_bytes + shortest.count + max_tokens <= shortest.max_model_len:
+        pictured = isinstance(parameters, ChatParameters) and has_media(parameters.messages)
+        if not pictured and size_bytes + shortest.count + max_tokens <= shortest.max_model_len:
             return
         prompt_tokens = await self._prompt_tokens(scope, request)
         if prompt_tokens is not None and prompt_tokens + max_tokens > shortest.max_model_len:

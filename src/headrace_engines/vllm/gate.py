@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.responses import JSONResponse
@@ -130,14 +130,15 @@ class Checks:
         shape = GENERATION.get(scope["path"])
         try:
             if scope["path"] == "/detokenize":
-                check_detokenize(fields)
+                check_detokenize(fields, vocab_size=_model(scope).get_vocab_size())
                 return body
+            takes_media = _model(scope).is_multimodal_model
             if shape is None:
-                check_tokenize(fields)
+                check_tokenize(fields, takes_media=takes_media)
                 _require_64_bits(fields, body)
                 await self._room.require_readable(scope, fields, size_bytes=len(body))
                 return body
-            request = check(fields, shape, reads_tool_calls=self._reads_tool_calls)
+            request = check(fields, shape, reads_tool_calls=self._reads_tool_calls, takes_media=takes_media)
             _require_64_bits(fields, body)
             await self._room.require(scope, request, size_bytes=len(body))
             return msgspec.json.encode(request.for_vllm)
@@ -174,6 +175,23 @@ class Checks:
             yield
         finally:
             self._open -= 1
+
+
+class _Model(Protocol):
+    """What is used of vLLM's ``ModelConfig`` (vllm/config/model.py:1616, 1981)."""
+
+    @property
+    def is_multimodal_model(self) -> bool:
+        """Whether it takes more than text."""
+
+    def get_vocab_size(self) -> int:
+        """Token ids are below this."""
+
+
+def _model(scope: Scope) -> _Model:
+    """The model, from where vLLM keeps it for its own routes (``app_state.py:65`` of its server)."""
+    model: _Model = scope["app"].state.vllm_config.model_config
+    return model
 
 
 def _token() -> str:

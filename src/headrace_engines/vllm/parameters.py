@@ -22,7 +22,10 @@ from headrace_engines.serving.parameters import (
     convert,
     read_parameters,
 )
+from headrace_engines.serving.tokenization import require_known
 from headrace_engines.vllm.conversation import check_conversation
+from headrace_engines.vllm.media import check_media
+from headrace_engines.vllm.references import require_plain_references
 
 ENGINE = "vllm"
 
@@ -51,17 +54,26 @@ class CheckedRequest(msgspec.Struct, frozen=True):
     for_vllm: dict[str, Any]
 
 
-def check(fields: dict[str, Any], shape: type[SharedParameters], *, reads_tool_calls: bool) -> CheckedRequest:
+def check(
+    fields: dict[str, Any], shape: type[SharedParameters], *, reads_tool_calls: bool, takes_media: bool
+) -> CheckedRequest:
     """Check a generation request.
+
+    Args:
+        fields: Its body.
+        shape: What its route takes.
+        reads_tool_calls: Whether vLLM was started with a parser of this model's tool calls.
+        takes_media: Whether the model takes anything but text.
 
     Raises:
         BadRequest: vLLM would ignore or refuse something; it names the parameter.
     """
     known = {name: value for name, value in fields.items() if name not in VLLM_ONLY}
     parameters = read_parameters(msgspec.json.encode(known), shape, ENGINE)
-    parameters.grammar()
+    if said := parameters.grammar():
+        require_plain_references(*said)
     if isinstance(parameters, ChatParameters):
-        check_conversation(parameters, reads_tool_calls=reads_tool_calls)
+        check_conversation(parameters, reads_tool_calls=reads_tool_calls, takes_media=takes_media)
     _check_what_vllm_words_otherwise(parameters)
     dropped = HARMLESS | NEUTRAL_VALUES.keys() - shape.__struct_fields__
     wanted = {name: value for name, value in fields.items() if name not in dropped and value is not None}
@@ -76,23 +88,27 @@ def check(fields: dict[str, Any], shape: type[SharedParameters], *, reads_tool_c
     return CheckedRequest(parameters, wanted)
 
 
-def check_tokenize(fields: dict[str, Any]) -> None:
-    """Check a request to ``/tokenize``.
+def check_tokenize(fields: dict[str, Any], *, takes_media: bool) -> None:
+    """Check a request to ``/tokenize``, for which vLLM looks at media as for an answer.
 
     Raises:
-        BadRequest: It has a parameter that would be ignored.
+        BadRequest: It has a parameter that would be ignored, or media that a chat may not have.
     """
     for name in sorted(fields.keys() - OF_TOKENIZE):
         raise BadRequest(f"Unknown parameter: {name!r}.", param=name, code="unknown_parameter")
+    messages = fields.get("messages")
+    for index, message in enumerate(messages if isinstance(messages, list) else []):
+        if isinstance(message, dict):
+            check_media(message, f"messages[{index}]", takes_media=takes_media)
 
 
-def check_detokenize(fields: dict[str, Any]) -> None:
+def check_detokenize(fields: dict[str, Any], *, vocab_size: int) -> None:
     """Check a request to ``/detokenize``.
 
     Raises:
-        BadRequest: It has no tokens, or something besides.
+        BadRequest: It has no tokens, one that the model has not, or something besides.
     """
-    convert(fields, DetokenizeParameters)
+    require_known(convert(fields, DetokenizeParameters).tokens, vocab_size)
 
 
 def _check_what_vllm_words_otherwise(parameters: SharedParameters) -> None:
