@@ -2,13 +2,13 @@
 
 import json
 import re
-from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_fake import HERMES_TEMPLATE, MARK, PLAIN_TEMPLATE, Saying, post, refused, serving, stream
+from tool_texts import BOTH, FRAGMENTS, LONDON, LONDON_CALL, NAMED, PARIS, PARIS_CALL, READ, Calls, cut, form, read
 
 from headrace_engines.serving.tools.formats import (
     CONSTRAINED,
@@ -19,84 +19,16 @@ from headrace_engines.serving.tools.formats import (
     format_of,
     knows_tools,
 )
-from headrace_engines.serving.tools.reader import CallReader, ForcedCall, Reader
+from headrace_engines.serving.tools.reader import ForcedCall
+from headrace_engines.serving.tools.readers import call_reader
 
 CHAT = "/v1/chat/completions"
-NAMES = frozenset({"look", "get_weather"})
-Calls = list[tuple[str, str]]
-
-
-def read(reader: Reader, pieces: list[str]) -> tuple[str, Calls]:
-    """The content and the calls of a text that comes in pieces."""
-    content, calls = "", list[list[str]]()
-    for reading in [*map(reader.push, pieces), reader.flush()]:
-        content += reading.content
-        for piece in reading.calls:
-            if piece.name is not None:
-                assert piece.call_index == len(calls)
-                calls.append([piece.name, ""])
-            calls[piece.call_index][1] += piece.arguments
-    return content, [(name, arguments) for name, arguments in calls]
-
-
-LONDON = '{"city": "London"}'
-PARIS = '{"city": "Paris }]</tool_call>\\" [TOOL_CALLS]", "days": [1, {"a": 2}]}'
-
-
-def json_call(name: str, arguments: str, key: str = "arguments") -> str:
-    """A call as most models write it."""
-    return f'{{"name": "{name}", "{key}": {arguments}}}'
-
-
-LONDON_CALL, PARIS_CALL = json_call("get_weather", LONDON), json_call("look", PARIS)
-BOTH: Calls = [("get_weather", LONDON), ("look", PARIS)]
-
-READ: list[tuple[str, str, str, Calls]] = [
-    ("hermes", f"<tool_call>\n{LONDON_CALL}\n</tool_call>", "", BOTH[:1]),
-    ("hermes", f"Hm.\n<tool_call>{LONDON_CALL}</tool_call>\n<tool_call>{PARIS_CALL}</tool_call>\n", "Hm.", BOTH),
-    ("hermes", f"<tool_call>{LONDON_CALL}</tool_call>\nDone.", "Done.", BOTH[:1]),
-    ("hermes", '<tool_call>{"arguments": {"a":1}, "name": "look"}</tool_call>', "", [("look", '{"a":1}')]),
-    ("hermes", '<tool_call>{"name": "look"}</tool_call>', "", [("look", "{}")]),
-    ("hermes", '<tool_call>{"name": "look", "arguments": "{\\"a\\":1}"}</tool_call>', "", [("look", '{"a":1}')]),
-    ("hermes", '<tool_call>{"type": "function", "name": "look", "arguments": {}}</tool_call>', "", [("look", "{}")]),
-    ("hermes", '<tool_call>{"name": "look", "arguments": {"a":1}, "b": 5}</tool_call> Z', "Z", [("look", '{"a":1}')]),
-    ("hermes", "just <b>text</b> {}", "just <b>text</b> {}", []),
-    ("hermes", "a <tool_call>not json</tool_call> b", "a <tool_call>not json</tool_call> b", []),
-    ("hermes", '<tool_call>{"name": "rm"}</tool_call>', '<tool_call>{"name": "rm"}</tool_call>', []),
-    ("hermes", '<tool_call>{"name": "rm", "arguments": {}}', '<tool_call>{"name": "rm", "arguments": {}}', []),
-    ("hermes", '<tool_call>{"name": "look"', '<tool_call>{"name": "look"', []),
-    ("hermes", "<tool_call>", "<tool_call>", []),
-    ("hermes", "text <tool_", "text <tool_", []),
-    ("hermes", '<tool_call>{"name": "look", "arguments": {"a": </tool_call>b', "b", [("look", '{"a": ')]),
-    ("hermes", '<tool_call>{"name": "look", "arguments": {"a": "b', "", [("look", '{"a": "b')]),
-    ("hermes", f"<tool_call>{LONDON_CALL}", "", BOTH[:1]),
-    ("hermes", f"<tool_call>{LONDON_CALL}</tool", "", BOTH[:1]),
-    ("hermes", "<tool_call></tool_call>", "<tool_call></tool_call>", []),
-    ("llama3_json", json_call("look", LONDON, "parameters"), "", [("look", LONDON)]),
-    ("llama3_json", f"<|python_tag|>{LONDON_CALL}; {PARIS_CALL}", "", BOTH),
-    ("llama3_json", f"  {LONDON_CALL}", "", BOTH[:1]),
-    ("llama3_json", f"It is {LONDON_CALL}", f"It is {LONDON_CALL}", []),
-    ("llama3_json", '{"name": "Bob", "parameters": {}}', '{"name": "Bob", "parameters": {}}', []),
-    ("llama3_json", '{"a": 1} and more', '{"a": 1} and more', []),
-    ("mistral", f"[TOOL_CALLS] [{LONDON_CALL}, {PARIS_CALL}]", "", BOTH),
-    ("mistral", f"Well.[TOOL_CALLS]get_weather[ARGS]{LONDON}[TOOL_CALLS]look{PARIS}", "Well.", BOTH),
-    ("mistral", f"[TOOL_CALLS]get_weather[CALL_ID]a1b2[ARGS]{LONDON}", "", BOTH[:1]),
-    ("mistral", "[TOOL_CALLS] I cannot.", "[TOOL_CALLS] I cannot.", []),
-    ("mistral", "[1, 2]", "[1, 2]", []),
-    ("constrained", f"[{LONDON_CALL},{PARIS_CALL}]", "", BOTH),
-    ("constrained", f"[{LONDON_CALL}", "", BOTH[:1]),
-]  # fmt: skip
-
-
-def form(name: str) -> Any:
-    """A format by its name."""
-    return CONSTRAINED if name == "constrained" else FORMATS[name]
 
 
 @pytest.mark.parametrize(("name", "text", "content", "calls"), READ)
 def test_calls_are_told_from_content(name: str, text: str, content: str, calls: Calls) -> None:
     """Well-formed calls are calls, word for word; what begins like one and is none is content."""
-    assert read(CallReader(form(name), NAMES), [text]) == (content, calls)
+    assert read(call_reader(form(name), NAMED), [text]) == (content, calls)
 
 
 @settings(deadline=None)
@@ -104,39 +36,21 @@ def test_calls_are_told_from_content(name: str, text: str, content: str, calls: 
 def test_any_cut_gives_the_same_calls(case: tuple[str, str, str, Calls], data: st.DataObject) -> None:
     """Where the pieces of a stream end makes no difference."""
     name, text, content, calls = case
-    assert read(CallReader(form(name), NAMES), cut(text, data)) == (content, calls)
-
-
-FRAGMENTS = st.lists(
-    st.sampled_from(
-        [
-            *("<tool_call>", "</tool_call>", "<tool", "[TOOL_CALLS]", "<|python_tag|>", "look[ARGS]"),
-            *("{", "}", '"', "\\", "[", "]", ",", ":", ";", " ", "\n", "a", "é"),
-            *('{"name": "look", "arguments": ', LONDON, LONDON_CALL, PARIS_CALL),
-        ]
-    ),
-    max_size=12,
-).map("".join)
-
-
-def cut(text: str, data: st.DataObject) -> list[str]:
-    """The text in pieces."""
-    places = sorted(data.draw(st.sets(st.integers(0, len(text)))) | {0, len(text)})
-    return [text[start:end] for start, end in pairwise(places)]
+    assert read(call_reader(form(name), NAMED), cut(text, data)) == (content, calls)
 
 
 @settings(deadline=None)
-@given(st.sampled_from([HERMES, LLAMA3_JSON, MISTRAL, CONSTRAINED]), FRAGMENTS, st.data())
+@given(st.sampled_from([*FORMATS.values(), CONSTRAINED]), FRAGMENTS, st.data())
 def test_any_text_in_any_cut_reads_the_same(form: Any, text: str, data: st.DataObject) -> None:
     """However broken a text is, its pieces say what the whole says."""
-    assert read(CallReader(form, NAMES), cut(text, data)) == read(CallReader(form, NAMES), [text])
+    assert read(call_reader(form, NAMED), cut(text, data)) == read(call_reader(form, NAMED), [text])
 
 
 @settings(deadline=None)
 @given(st.sampled_from([HERMES, LLAMA3_JSON, MISTRAL]), FRAGMENTS)
 def test_nothing_is_lost(form: Any, text: str) -> None:
     """A text without calls is its content; with calls, content and arguments are parts of the text, in order."""
-    content, calls = read(CallReader(form, NAMES), [text])
+    content, calls = read(call_reader(form, NAMED), [text])
     if not calls:
         assert content == text
     rest = text
@@ -158,14 +72,14 @@ def test_words_around_a_call_stay(before: str, after: str) -> None:
     """What is said before and after a call is content, but for white space that touches the call."""
     text = f"{before}<tool_call>{LONDON_CALL}</tool_call>{after}"
     if "<" not in before + after:
-        assert read(CallReader(HERMES, NAMES), [text]) == (before.rstrip() + after.lstrip(), BOTH[:1])
+        assert read(call_reader(HERMES, NAMED), [text]) == (before.rstrip() + after.lstrip(), BOTH[:1])
 
 
 def test_only_one_call_may_be_wanted() -> None:
     """Nothing after the first is told."""
     text = f"Hm. <tool_call>{LONDON_CALL}</tool_call> And <tool_call>{PARIS_CALL}</tool_call>"
     for pieces in ([text], list(text)):
-        assert read(CallReader(HERMES, NAMES, only_one=True), pieces) == ("Hm.", BOTH[:1])
+        assert read(call_reader(HERMES, NAMED, only_one=True), pieces) == ("Hm.", BOTH[:1])
 
 
 @settings(deadline=None)
@@ -180,7 +94,11 @@ TEMPLATES = {
     "{% if tools %}<tool_call>{}</tool_call>{% endif %}": "hermes",
     "{%- if tools is defined %}[TOOL_CALLS]{% endif %}": "mistral",
     '{% if not tools is defined %}{% endif %}"parameters": dictionary of argument name and its value': "llama3_json",
-    "{% for tool in tools %}<tool_call><function=f>{% endfor %}": None,
+    "{% for tool in tools %}<tool_call>\n<function=f>\n<parameter=p>{% endfor %}": "qwen3_coder",
+    "{% if tools %}<|python_tag|>in the format of [func_name1(params_name1=params_value1...)]{% endif %}": "pythonic",
+    "{% if tools %}Use exact format: [func_name1(param1=value1), func_name2(...)]{% endif %}": "pythonic",
+    '{% if tools %}<|python_start|>{"name": f, "parameters": dictionary of argument name{% endif %}': "llama3_json",
+    "{% if tools %}<|python_start|>{% endif %}": "pythonic",
     "{% for tool in tools %}call it{% endfor %}": None,
 }
 

@@ -25,7 +25,8 @@ from headrace_engines.serving.submission import Submission, submit
 from headrace_engines.serving.text_size import require_readable_chat
 from headrace_engines.serving.tools.formats import CONSTRAINED, FORMATS, ToolFormat, format_of, knows_tools
 from headrace_engines.serving.tools.grammar import grammar_of
-from headrace_engines.serving.tools.reader import CallReader, ForcedCall
+from headrace_engines.serving.tools.reader import ForcedCall
+from headrace_engines.serving.tools.readers import call_reader
 from headrace_engines.serving.tools.request import ToolChoice, read_tool_choice
 
 
@@ -41,7 +42,7 @@ class ToolUse(NamedTuple):
             (name,) = self.choice.names
             return CallingChoice(ForcedCall(name), self.form.new_call_id, parallel=True)
         form = self.form if self.choice.mode == "auto" else CONSTRAINED
-        reader = CallReader(form, self.choice.names, only_one=not self.choice.parallel)
+        reader = call_reader(form, self.choice.schemas, only_one=not self.choice.parallel)
         return CallingChoice(reader, self.form.new_call_id, parallel=self.choice.parallel)
 
 

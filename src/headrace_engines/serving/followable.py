@@ -130,7 +130,7 @@ def _alternatives(root: Any, schema: dict[str, Any]) -> list[list[int]]:
     """The objects that stand in a schema's own place, in groups: of each group one has to say something."""
     groups: list[list[Any]] = []
     reference = schema.get("$ref")
-    if isinstance(reference, str) and (target := _target(root, reference)) is not None:
+    if isinstance(reference, str) and (target := target_of(root, reference)) is not None:
         groups.append([target])
     every = schema.get("allOf")
     groups += [[each] for each in every] if isinstance(every, list) else []
@@ -139,7 +139,7 @@ def _alternatives(root: Any, schema: dict[str, Any]) -> list[list[int]]:
     return [list(map(id, group)) for group in groups if all(isinstance(each, dict) for each in group)]
 
 
-def _target(root: Any, reference: str) -> dict[str, Any] | None:
+def target_of(root: Any, reference: str) -> dict[str, Any] | None:
     """The object that a reference into its own document leads to; None for any other."""
     if not reference.startswith("#"):
         return None

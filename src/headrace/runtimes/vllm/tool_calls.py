@@ -11,12 +11,19 @@ import msgspec
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 """Where a template may lie, in the order in which transformers looks for it."""
 
+_LLAMA_4 = r"<\|python_start\|>|<\|header_start\|>"
+_PYTHONIC = r"\[func_name1?\("
+
 # In the order of trial. Names and marks: vllm/tool_parsers/__init__.py:24 and the files that it names, vLLM 0.32.0.
+# The words of an example go before a marker that several formats share, as in `headrace_engines.serving.tools.formats`.
 _SIGNS = (
     (r"<tool_call>.*<function=", "qwen3_coder"),
     (r"<tool_call>", "hermes"),
     (r"\[TOOL_CALLS\]", "mistral"),
+    (rf"(?:{_LLAMA_4}).*{_PYTHONIC}|{_PYTHONIC}.*(?:{_LLAMA_4})", "llama4_pythonic"),
+    (_PYTHONIC, "pythonic"),
     (r"<\|python_tag\|>|\"parameters\": dictionary of argument name", "llama3_json"),
+    (r"<\|python_start\|>", "llama4_pythonic"),
     (r"<｜tool▁calls▁begin｜>", "deepseek_v3"),
     (r"<\|channel\|>.*<\|call\|>|<\|call\|>.*<\|channel\|>", "openai"),
 )

@@ -9,13 +9,11 @@ on arguments are passed on as they come, word for word, well-formed or not, as O
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Set
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
 from headrace_engines.serving.tools.formats import ToolFormat
-from headrace_engines.serving.tools.json_scan import JsonScan
 
 
 class CallPiece(NamedTuple):
@@ -82,27 +80,20 @@ class ForcedCall:
         return Reading("", [])
 
 
-_ENVELOPE_HEAD = re.compile(
-    r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)'
-)
-_NAMED_HEAD = re.compile(r"([\w.\-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(?=\{)")
-_NAMED_HEAD_START = re.compile(r"[\w.\-]*(?:\[[A-Z_]*(?:\]\w*)?)*\s*")
-
-
-class CallReader:
-    """Reads the calls of one `ToolFormat`.
+class CallReader(ABC):
+    """Finds the blocks of calls of one `ToolFormat`, and what stands between calls. A subclass reads a call.
 
     Args:
         form: How the model writes calls.
-        names: The tools there are; whatever names another is content.
+        tools: The tools there are, with the JSON Schema of each one's parameters; whatever names another is content.
         only_one: Nothing after the first call is told.
     """
 
-    def __init__(self, form: ToolFormat, names: Set[str], *, only_one: bool = False) -> None:
+    def __init__(self, form: ToolFormat, tools: Mapping[str, Any], *, only_one: bool = False) -> None:
         self._only_one = only_one
         self.calls_begun = self.calls_done = 0
         self._form = form
-        self._names = names
+        self._tools = tools
         not_opening = f"(?!{re.escape(form.opening)})" if form.opening else ""
         self._separators = re.compile(rf"(?:{not_opening}[\s{re.escape(form.separators)}])*")
         self._pending = ""
@@ -111,7 +102,6 @@ class CallReader:
         self._block_has_calls = False
         self._clean = True  # nothing but white space since the start, or since a call
         self._at_start = True
-        self._scan = JsonScan(form.closing)
         self._content: list[str] = []
         self._calls: list[CallPiece] = []
         self._state: Callable[[], bool] = self._text
@@ -128,9 +118,7 @@ class CallReader:
         self._final = True
         while self._pending and self._state():
             pass
-        if self._state == self._tail:  # the envelope is cut off, the call is whole
-            self._pending = ""
-            self.calls_done += 1
+        self._cut_off()
         self._content += [self._frame if not self._block_has_calls else "", self._pending]
         self._frame = self._pending = ""
         return self._reading()
@@ -157,7 +145,7 @@ class CallReader:
             before = self._pending[:start].rstrip()
             self._say(before)
             return self._open(start - len(before), len(self._form.opening))
-        held_chars = 0 if self._final else _overlap_chars(self._pending, self._form.opening)
+        held_chars = 0 if self._final else overlap_chars(self._pending, self._form.opening)
         sure = self._pending[: len(self._pending) - held_chars]
         if not self._final:
             sure = sure.rstrip()
@@ -180,7 +168,7 @@ class CallReader:
     def _between(self) -> bool:
         """In a block, before a call or after one."""
         opening, closing = self._form.opening, self._form.closing
-        held_chars = 0 if self._final else _overlap_chars(self._pending, opening)
+        held_chars = 0 if self._final else overlap_chars(self._pending, opening)
         match = self._separators.match(self._pending, 0, len(self._pending) - held_chars)
         assert match is not None  # it matches nothing at least
         self._into_frame(match.end())
@@ -196,12 +184,22 @@ class CallReader:
             if self._final:
                 self._into_frame(len(self._pending))
             return False
-        named = self._form.named_head and _NAMED_HEAD_START.match(self._pending, 0, 1)
-        if self._pending[0] == "{" or (named and named.end()):
-            self._scan = JsonScan(closing)
-            self._state = self._head
-            return True
-        return self._leave()
+        begins = self._begins_call()
+        if begins is None and not self._final:
+            return False
+        self._state = self._head
+        return True if begins else self._leave()
+
+    @abstractmethod
+    def _begins_call(self) -> bool | None:
+        """Whether the pending text, which is some, begins as a call does; None where it is too short to tell."""
+
+    @abstractmethod
+    def _head(self) -> bool:
+        """Before the arguments of what may be a call: announces one, or finds that it is none."""
+
+    def _cut_off(self) -> None:  # noqa: B027 - nothing to do for most
+        """Nothing more follows, and every state has read what it could."""
 
     def _into_frame(self, chars: int) -> None:
         self._frame += self._pending[:chars]
@@ -219,39 +217,16 @@ class CallReader:
         self._content.append(self._frame)
         self._clean = self._at_start = False
 
-    def _head(self) -> bool:
-        """Before the arguments of what may be a call."""
-        enveloped = self._pending[0] == "{"
-        match = (_ENVELOPE_HEAD if enveloped else _NAMED_HEAD).match(self._pending)
-        if match is not None:
-            name = _json(match.group(1)) if enveloped else match.group(1)
-            if name not in self._names:
-                return self._not_a_call(match.end())
-            self._announce(name)
-            self._pending = self._pending[match.end() :]
-            self._scan = JsonScan(self._form.closing)
-            self._state = self._arguments if not enveloped else self._enveloped_arguments
-            return True
-        if not enveloped:
-            start = _NAMED_HEAD_START.fullmatch(self._pending)
-            return self._not_a_call(0) if start is None or self._final else False
-        end = JsonScan(self._form.closing).find_end(self._pending)
-        if end is None:
-            return self._not_a_call(len(self._pending)) if self._final else False
-        call = _json(self._pending[:end])
-        name, arguments = _parts_of(call)
-        if name is None or name not in self._names or arguments is None:
-            return self._not_a_call(end)
-        self._announce(name)
-        self._calls.append(CallPiece(self.calls_begun - 1, None, arguments))
-        self._pending = self._pending[end:]
-        return self._end_call()
-
     def _announce(self, name: str) -> None:
         self._calls.append(CallPiece(self.calls_begun, name, ""))
         self.calls_begun += 1
         self._block_has_calls = True
         self._frame = ""
+
+    def _argue(self, arguments: str) -> None:
+        """Append to the arguments of the call that was announced last."""
+        if arguments:
+            self._calls.append(CallPiece(self.calls_begun - 1, None, arguments))
 
     def _not_a_call(self, chars: int) -> bool:
         """What was taken for a call is content: its frame so far and so many characters."""
@@ -262,43 +237,6 @@ class CallReader:
         self._frame = ""
         self._state = self._text
         return True
-
-    def _enveloped_arguments(self) -> bool:
-        return self._read_arguments(self._tail)
-
-    def _arguments(self) -> bool:
-        return self._read_arguments(self._end_call)
-
-    def _read_arguments(self, then: Callable[[], bool]) -> bool:
-        """In the arguments: passed on up to their end."""
-        end = self._scan.find_end(self._pending)
-        sure_chars = end if end is not None else len(self._pending)
-        if end is None and not self._final:
-            sure_chars -= self._scan.held_chars
-        if sure_chars:
-            self._calls.append(CallPiece(self.calls_begun - 1, None, self._pending[:sure_chars]))
-        self._pending = self._pending[sure_chars:]
-        self._scan.moved(sure_chars)
-        if end is None:
-            return False
-        if self._scan.balanced:
-            self._state = then
-            if then == self._end_call:
-                return self._end_call()
-            self._scan = JsonScan(self._form.closing, depth=1)
-            return True
-        return self._end_call()
-
-    def _tail(self) -> bool:
-        """After the arguments: the rest of the envelope, which says nothing more."""
-        rest = self._pending.lstrip()
-        if rest and rest[0] not in ",}":
-            return self._end_call()
-        end = self._scan.find_end(self._pending)
-        if end is None:
-            return False
-        self._pending = self._pending[end:]
-        return self._end_call()
 
     def _end_call(self) -> bool:
         self.calls_done += 1
@@ -311,27 +249,7 @@ class CallReader:
         return False
 
 
-def _overlap_chars(text: str, marker: str) -> int:
+def overlap_chars(text: str, marker: str) -> int:
     """Length of the longest end of `text` that is a beginning of `marker`."""
     longest = min(len(text), len(marker) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(marker[:size])), 0)
-
-
-def _json(text: str) -> Any:
-    """What `text` is as JSON; None for what is none."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-
-
-def _parts_of(call: Any) -> tuple[str | None, str | None]:
-    """A call's name and its arguments as JSON; None for what is missing or of another type."""
-    if not isinstance(call, dict):
-        return None, None
-    name = call.get("name")
-    arguments = call.get("arguments", call.get("parameters", {}))
-    if isinstance(arguments, str):
-        arguments = _json(arguments)
-    named = name if isinstance(name, str) else None
-    return named, msgspec.json.encode(arguments).decode() if isinstance(arguments, dict) else None

@@ -31,6 +31,11 @@ class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
         return [tool["function"] for tool in self.tools]
 
     @property
+    def schemas(self) -> dict[str, Any]:
+        """The JSON Schema of each tool's parameters, by the tool's name."""
+        return {function["name"]: function.get("parameters") or {} for function in self.callable}
+
+    @property
     def names(self) -> frozenset[str]:
         """The tools' names."""
         return frozenset(function["name"] for function in self.callable)
