@@ -1,6 +1,7 @@
 """The engine as a process: its start, its places, its token, its end."""
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -90,6 +91,53 @@ def test_metrics_count_what_was_done(engine: EngineProcess) -> None:
     usage = engine.chat("Hi", max_tokens=6, ignore_eos=True)["usage"]
     expected = [was + more for was, more in zip(before, [usage["prompt_tokens"], 6, 1, 1, 5], strict=True)]
     engine.wait_until(lambda: counts() == expected, f"the counts are {expected}", timeout_s=20)
+
+
+OF_DASHBOARDS = {
+    "vllm:num_requests_running": "gauge",
+    "vllm:num_requests_waiting": "gauge",
+    "vllm:kv_cache_usage_perc": "gauge",
+    "vllm:prompt_tokens_total": "counter",
+    "vllm:generation_tokens_total": "counter",
+    "vllm:request_success_total": "counter",
+    "vllm:time_to_first_token_seconds": "histogram",
+    "vllm:inter_token_latency_seconds": "histogram",
+    "vllm:e2e_request_latency_seconds": "histogram",
+    "vllm:request_queue_time_seconds": "histogram",
+    "vllm:request_prefill_time_seconds": "histogram",
+    "vllm:request_decode_time_seconds": "histogram",
+    "vllm:request_inference_time_seconds": "histogram",
+    "vllm:request_prompt_tokens": "histogram",
+    "vllm:request_generation_tokens": "histogram",
+}
+"""What dashboards made for vLLM ask for, and of which kind it is."""
+
+
+def test_metrics_are_vllms_own(engine: EngineProcess) -> None:
+    """What dashboards need is in vLLM's own metrics under these names, and ours have them all and no other."""
+    kinds = re.findall(r"^# TYPE (vllm:\S+) (\w+)$", engine.client.get("/metrics").text, re.MULTILINE)
+    shown = {name: kind for name, kind in kinds if not name.endswith("_created")}
+    if engine.name in OURS:
+        assert shown == OF_DASHBOARDS
+    assert OF_DASHBOARDS.items() <= shown.items()
+
+
+def test_the_phases_of_a_request_are_timed(engine: EngineProcess) -> None:
+    """A request that was answered has waited, read its prompt and written, and all that within its whole time."""
+    names = [f"vllm:request_{phase}_time_seconds" for phase in ("queue", "prefill", "decode", "inference")]
+    names.append("vllm:e2e_request_latency_seconds")
+
+    def seen(what: str) -> list[float]:
+        return [engine.metric(f"{name}_{what}") for name in names]
+
+    engine.wait_idle()
+    counts, sums = seen("count"), seen("sum")
+    engine.chat("Hi", max_tokens=6, ignore_eos=True)
+    engine.wait_until(lambda: seen("count") == [count + 1 for count in counts], "each is counted once", timeout_s=20)
+    queue, prefill, decode, inference, whole = (now - was for now, was in zip(seen("sum"), sums, strict=True))
+    assert min(queue, prefill, decode) >= 0
+    assert abs(prefill + decode - inference) < 0.001 * max(1.0, inference)
+    assert queue + inference <= whole + 0.001
 
 
 @EACH_OF_OURS

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -131,6 +132,7 @@ class Saying(Generator):
         token_ids = tuple(everything[start:end])
         over = end >= len(everything)
         reason = None if not over else "stop" if token_ids[-1] == END else "length"
+        generation.began(time.monotonic())
         logprobs = () if request.top_logprobs is None else tuple(map(likely, token_ids))
         self.open -= over
         generation.deliver(TokenEvent(token_ids, reason, logprobs))

@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import re
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -24,8 +26,9 @@ from headrace_engines.serving.app import build_app
 from headrace_engines.serving.capabilities import CAPABILITIES, EngineName, engines_that_honour
 from headrace_engines.serving.embedder import Embedder, EmbedderLimits
 from headrace_engines.serving.engine import Engine
-from headrace_engines.serving.generator import GenerationFailed, Grammar, Limits, ServedModel
+from headrace_engines.serving.generator import Generation, GenerationFailed, Grammar, Limits, Load, ServedModel
 from headrace_engines.serving.images import sees
+from headrace_engines.serving.metrics import Metrics, RequestMeter
 
 pytestmark = pytest.mark.anyio
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -542,11 +545,36 @@ async def test_metrics_have_vllms_names() -> None:
         'vllm:kv_cache_usage_perc{model_name="fake"} 0.25',
         'vllm:time_to_first_token_seconds_count{model_name="fake"} 2.0',
         'vllm:e2e_request_latency_seconds_count{model_name="fake"} 2.0',
+        'vllm:request_queue_time_seconds_count{model_name="fake"} 2.0',
+        'vllm:request_prefill_time_seconds_count{model_name="fake"} 2.0',
+        'vllm:request_prompt_tokens_sum{model_name="fake"} 4.0',
+        'vllm:request_generation_tokens_sum{model_name="fake"} 8.0',
         'vllm:prompt_tokens_total{model_name="fake"} 2.0',
         'vllm:generation_tokens_total{model_name="fake"} 8.0',
         'vllm:request_success_total{finished_reason="stop",model_name="fake"} 2.0',
     ):
         assert line in text, line
+
+
+async def test_the_time_in_the_queue_is_counted_to_the_first_computation() -> None:
+    """From submission on, as the engine tells it; a sequence that nobody began to compute has none."""
+    generation = Generation(lambda: None)
+    assert generation.queued_s is None
+    metrics = Metrics("m", lambda: Load(0, 0))
+    for began in (True, False):
+        meter = RequestMeter(metrics, arrived_s=time.monotonic(), prompt_tokens=1)
+        if began:
+            generation.began(time.monotonic() + 5)
+            generation.began(time.monotonic() + 50)  # computed anew
+            meter.began(generation.began_s, generation.queued_s)
+            meter.tokens(1)
+        meter.ended("stop" if began else "abort")
+    (count, total) = (
+        float(re.findall(rf"request_queue_time_seconds_{what}.* (.+)", metrics.render().decode())[0])
+        for what in ("count", "sum")
+    )
+    assert count == 1
+    assert 5 <= total < 50
 
 
 async def test_limits_of_the_engine_are_kept() -> None:

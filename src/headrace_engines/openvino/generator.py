@@ -141,6 +141,9 @@ class PipelineGenerator(Generator, asyncio.Protocol):
 
     def _deliver(self, step: Step) -> None:
         self._running, self._cache_used = step.running, step.cache_used
+        for number, began_s in step.began:
+            if number in self._open:
+                self._open[number].began(began_s)
         for number, event in step.events:
             generation = self._open.get(number)
             if generation is not None:  # not cancelled meanwhile

@@ -77,6 +77,7 @@ class Step(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         events: New tokens, by the sequence's number.
+        began: Sequences that were computed for the first time, and when that began, on the monotonic clock.
         failures: Sequences that ended without an answer.
         running: How many sequences there are in the pipeline.
         cache_used: The share of the key-value cache that they fill.
@@ -86,6 +87,7 @@ class Step(msgspec.Struct, frozen=True, tag=True):
     failures: list[Failure]
     running: int
     cache_used: float
+    began: list[tuple[int, float]] = []
 
 
 class Fatal(msgspec.Struct, frozen=True, tag=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,6 +67,7 @@ class Running:
         self._end_ids = end_ids
         self._computed: dict[int, _Computed] = {}
         self._refused: list[Failure] = []  # to be told with the next step
+        self._added: list[int] = []  # since the last step
 
     def __len__(self) -> int:
         """How many sequences a step has something to say of."""
@@ -97,6 +99,7 @@ class Running:
             self._refused.append(Failure(number, "SAMPLING_IMPOSSIBLE", message))
         else:
             self._computed[number] = _Computed(number, request, handle)
+            self._added.append(number)
 
     def cancel(self, number: int) -> None:
         """Give a sequence up, if it runs."""
@@ -105,6 +108,8 @@ class Running:
 
     def step(self) -> Step:
         """Compute at most one token of each sequence. Those that end, fail or were cancelled leave the pipeline."""
+        began_s = time.monotonic()
+        began, self._added = [(number, began_s) for number in self._added], []
         if self._computed:
             self._pipeline.step()
         events: list[tuple[int, TokenEvent]] = []
@@ -119,7 +124,7 @@ class Running:
                 del self._computed[computed.number]
         # What is kept of earlier prompts counts as free.
         cache_used = min(1.0, self._blocks() / self._cache_blocks)
-        return Step(events, failures, len(self._computed), cache_used)
+        return Step(events, failures, len(self._computed), cache_used, began)
 
     def _blocks(self) -> int:
         return sum(blocks_of(computed.tokens + 1) for computed in self._computed.values())

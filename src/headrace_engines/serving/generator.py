@@ -8,6 +8,7 @@ as `TokenEvent` values through a `Generation`, which the engine feeds with `Gene
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -193,6 +194,26 @@ class Generation:
         self._failure: GenerationFailed | None = None
         self._ended = False
         self._wake: Callable[[], None] = _nobody_waits
+        self._submitted_s = time.monotonic()
+        self._began_s: float | None = None
+
+    def began(self, at_s: float) -> None:
+        """Engine's side: its first computation began, on the monotonic clock, which all processes of a machine share.
+
+        Told before its first token. A sequence that is computed anew does not begin again.
+        """
+        if self._began_s is None:
+            self._began_s = at_s
+
+    @property
+    def began_s(self) -> float | None:
+        """When its first computation began, on the monotonic clock; None until the engine has told."""
+        return self._began_s
+
+    @property
+    def queued_s(self) -> float | None:
+        """How long it waited for that since it was submitted; None until the engine has told."""
+        return None if self._began_s is None else max(0.0, self._began_s - self._submitted_s)
 
     def deliver(self, event: TokenEvent | GenerationFailed) -> None:
         """Engine's side: hand over what was made. Whatever arrives after the end is dropped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -28,8 +28,11 @@ _REQUEST_BUCKETS_S = (
 )
 
 
+_TOKENS_PER_REQUEST_BUCKETS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
+
+
 class Metrics:
-    """The counters of one engine process.
+    """The counters of one engine process: each is vLLM 0.32.0's by name and kind (vllm/v1/metrics/loggers.py).
 
     Args:
         model: Value of the label ``model_name``.
@@ -38,33 +41,27 @@ class Metrics:
 
     def __init__(self, model: str, load: Callable[[], Load]) -> None:
         self._registry = CollectorRegistry()
+        self._model = model
         for name, text, read in (
             ("vllm:num_requests_running", "Requests being computed.", lambda: load().running),
             ("vllm:num_requests_waiting", "Requests waiting.", lambda: load().waiting),
             ("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", lambda: load().kv_cache_used),
         ):
             Gauge(name, text, ["model_name"], registry=self._registry).labels(model).set_function(read)
-        self.first_token = Histogram(
-            "vllm:time_to_first_token_seconds",
-            "From a request's arrival to its first token.",
-            ["model_name"],
-            buckets=_FIRST_TOKEN_BUCKETS_S,
-            registry=self._registry,
-        ).labels(model)
-        self.inter_token = Histogram(
-            "vllm:inter_token_latency_seconds",
-            "Between one token of a request and the next.",
-            ["model_name"],
-            buckets=_INTER_TOKEN_BUCKETS_S,
-            registry=self._registry,
-        ).labels(model)
-        self.latency = Histogram(
-            "vllm:e2e_request_latency_seconds",
-            "From a request's arrival to its end.",
-            ["model_name"],
-            buckets=_REQUEST_BUCKETS_S,
-            registry=self._registry,
-        ).labels(model)
+        seen = self._histogram
+        self.first_token = seen(
+            "time_to_first_token_seconds", "From a request's arrival to its first token.", _FIRST_TOKEN_BUCKETS_S
+        )
+        self.inter_token = seen(
+            "inter_token_latency_seconds", "Between one token of a request and the next.", _INTER_TOKEN_BUCKETS_S
+        )
+        self.latency = seen("e2e_request_latency_seconds", "From a request's arrival to its end.")
+        self.queue = seen("request_queue_time_seconds", "From a request's submission to its first computation.")
+        self.prefill = seen("request_prefill_time_seconds", "From a request's first computation to its first token.")
+        self.decode = seen("request_decode_time_seconds", "From a request's first token to its last.")
+        self.inference = seen("request_inference_time_seconds", "From a request's first computation to its last token.")
+        self.prompt_sizes = seen("request_prompt_tokens", "Tokens of a prompt.", _TOKENS_PER_REQUEST_BUCKETS)
+        self.answer_sizes = seen("request_generation_tokens", "Tokens of an answer.", _TOKENS_PER_REQUEST_BUCKETS)
         self.prompt_tokens = Counter(
             "vllm:prompt_tokens", "Prompt tokens accepted.", ["model_name"], registry=self._registry
         ).labels(model)
@@ -80,6 +77,10 @@ class Metrics:
         reasons: tuple[EndReason, ...] = ("stop", "length", "abort", "error")
         self.ended = {reason: finished.labels(model, reason) for reason in reasons}
 
+    def _histogram(self, name: str, text: str, buckets: Sequence[float] = _REQUEST_BUCKETS_S) -> Histogram:
+        whole = Histogram(f"vllm:{name}", text, ["model_name"], buckets=buckets, registry=self._registry)
+        return whole.labels(self._model)
+
     def embedded(self, tokens: int, duration_s: float) -> None:
         """A request for embeddings was answered."""
         self.prompt_tokens.inc(tokens)
@@ -92,28 +93,58 @@ class Metrics:
 
 
 class RequestMeter:
-    """Times and counts one sequence from its request's arrival on."""
+    """Times and counts one sequence from its request's arrival on.
 
-    def __init__(self, metrics: Metrics, *, arrived_s: float) -> None:
+    Args:
+        metrics: Where to.
+        arrived_s: When the request came, on the monotonic clock.
+        prompt_tokens: Tokens of the sequence's prompt.
+    """
+
+    def __init__(self, metrics: Metrics, *, arrived_s: float, prompt_tokens: int) -> None:
         self._metrics = metrics
         self._arrived_s = self._last_s = arrived_s
-        self._first = True
+        self._prompt_tokens = prompt_tokens
+        self._began_s: float | None = None
+        self._queued_s: float | None = None
+        self._first_s: float | None = None
+        self._tokens = 0
         self._over = False
+
+    def began(self, at_s: float | None, queued_s: float | None) -> None:
+        """Its first computation began then, after so long a wait; None while the engine has not told."""
+        self._began_s, self._queued_s = at_s, queued_s
 
     def tokens(self, count: int) -> None:
         """Tokens came."""
         now_s = time.monotonic()
-        if self._first:
-            self._first = False
+        if self._first_s is None:
+            self._first_s = now_s
             self._metrics.first_token.observe(now_s - self._last_s)
         else:
             self._metrics.inter_token.observe((now_s - self._last_s) / count)
         self._last_s = now_s
+        self._tokens += count
         self._metrics.generation_tokens.inc(count)
 
     def ended(self, reason: EndReason) -> None:
         """The sequence is over; only the first call counts."""
-        if not self._over:
-            self._over = True
-            self._metrics.latency.observe(time.monotonic() - self._arrived_s)
-            self._metrics.ended[reason].inc()
+        if self._over:
+            return
+        self._over = True
+        self._metrics.latency.observe(time.monotonic() - self._arrived_s)
+        self._metrics.ended[reason].inc()
+        self._metrics.prompt_sizes.observe(self._prompt_tokens)
+        self._metrics.answer_sizes.observe(self._tokens)
+        self._observe_phases()
+
+    def _observe_phases(self) -> None:
+        """As vLLM does once a request ends; one that got no token had none of them to the end."""
+        if self._first_s is None:
+            return
+        self._metrics.decode.observe(self._last_s - self._first_s)
+        if self._began_s is None or self._queued_s is None:
+            return
+        self._metrics.queue.observe(self._queued_s)
+        self._metrics.prefill.observe(max(0.0, self._first_s - self._began_s))
+        self._metrics.inference.observe(max(0.0, self._last_s - self._began_s))

@@ -85,6 +85,7 @@ class Sequences:
                 self._close(index, "abort")
             return None
         before = reader.completion_tokens
+        meter.began(generation.began_s, generation.queued_s)
         delta = reader.read(events)
         meter.tokens(reader.completion_tokens - before)
         if delta.finish_reason is not None:

@@ -65,7 +65,7 @@ def submit(engine: Engine, parameters: CompletionParameters | ChatParameters, wa
     try:
         for request in requests:
             generation = generator.submit(request)
-            meter = RequestMeter(engine.metrics, arrived_s=wanted.arrived_s)
+            meter = RequestMeter(engine.metrics, arrived_s=wanted.arrived_s, prompt_tokens=len(request.prompt_ids))
             running.append(RunningSequence(generation, reader_of(request), meter))
     except BaseException as error:
         Sequences(running).cancel()  # whatever went wrong: nobody will read them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -148,11 +149,15 @@ class SteppingGenerator(Generator):
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or len(self._batch))
             while self._waiting and self._batch.has_room(self._waiting[0]):
-                self._batch.add(self._waiting.popleft())
+                sequence = self._waiting.popleft()
+                sequence.began_s = time.monotonic()
+                self._batch.add(sequence)
             self._running = len(self._batch)
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         for sequence, event in outcomes:
+            if sequence.began_s is not None:
+                sequence.generation.began(sequence.began_s)
             sequence.generation.deliver(event)
             if isinstance(event, GenerationFailed) or event.finish_reason is not None:
                 self._open.discard(sequence)

@@ -14,6 +14,7 @@ class Sequence:
         token_ids: Prompt and what was generated.
         prompt_len: Tokens of the prompt.
         sampler: Picks its tokens.
+        began_s: When its first computation began, on the monotonic clock; None while it waits.
         cancelled: Set from the event loop's thread; read before each step.
     """
 
@@ -24,6 +25,7 @@ class Sequence:
         self.token_ids = list(request.prompt_ids)
         self.prompt_len = len(request.prompt_ids)
         self.sampler = Sampler(request, end_ids, device)
+        self.began_s: float | None = None
         self.cancelled = False
         self._max_tokens = request.max_tokens
         self._end_ids = request.stop_token_ids if request.ignore_eos else end_ids | request.stop_token_ids
