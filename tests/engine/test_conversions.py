@@ -192,7 +192,9 @@ def test_the_direct_ways_tokenizer_is_the_one_of_transformers(checkpoints: Check
     direct = converted(folder)
     general = openvino_conversion(folder, "auto", Engine()).otherwise
     assert general is not None
-    made, reason = convert(general, folder.rename(tmp_path / "again"), environment_of, lambda *_: None, lambda: False)
+    made, reason, _ = convert(
+        general, folder.rename(tmp_path / "again"), environment_of, lambda *_: None, lambda: False
+    )
     assert "optimum-intel" in reason
     for name in ("openvino_tokenizer.bin", "openvino_detokenizer.bin"):
         assert (direct / name).read_bytes() == (made / name).read_bytes()
@@ -203,7 +205,7 @@ def test_what_the_direct_way_does_not_build_goes_the_general_way(checkpoints: Ch
     folder = checkpoints.copy("mistral-sliding", tmp_path / "model")
     told: list[str] = []
     conversion = openvino_conversion(folder, "auto", Engine())
-    target, reason = convert(conversion, folder, environment_of, lambda step, *_: told.append(step), lambda: False)
+    target, reason, _ = convert(conversion, folder, environment_of, lambda step, *_: told.append(step), lambda: False)
     assert "optimum-intel" in reason
     assert any("its attention has a sliding window" in step for step in told)
     compare(checkpoints.said["mistral-sliding"][""], target, GENERAL_BOUND)

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from node_standins import NothingToInstall, ScriptedRuntime
 
-from headrace.node.conversion import convert
+from headrace.node.conversion import Converted, convert
 from headrace.node.stager import Stager
 from headrace.resources.assignments import StageOrder, StageReport
 from headrace.resources.errors import Cancelled, ConversionFailed, DiskFull, HeadraceError
@@ -69,7 +69,7 @@ def converted(
     conversion: Conversion = StandInConversion(),  # noqa: B008 - it never changes
     tell: Callable[[str], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
-) -> tuple[Path, str]:
+) -> Converted:
     """Convert where nothing needs to be installed."""
     environment = Environment(Path(sys.prefix), Path(sys.prefix))
     return convert(conversion, source, lambda _: environment, lambda detail, *_: tell(detail), cancelled)
@@ -98,11 +98,11 @@ def wait_for_end(pid: int) -> None:
 def test_a_folder_is_converted_once_for_each_content_and_key(tmp_path: Path) -> None:
     """The second asks for nothing; another key is another folder beside it; the source's small files come along."""
     source = model(tmp_path, "")
-    first, made = converted(source)
-    assert (first.name, made) == ("f00d.openvino-own-1", StandInConversion().reason)
+    first, what, anew = converted(source)
+    assert (first.name, what, anew) == ("f00d.openvino-own-1", StandInConversion().reason, True)
     assert (first / "openvino_model.xml").read_text() == "whole"
     assert (first / "behaviour").exists()
-    assert converted(source) == (first, "")
+    assert converted(source) == (first, what, False)
     assert len(runs(source)) == 1
     assert converted(source, StandInConversion(key="openvino-f16-1"))[0] != first
     assert len(runs(source)) == 2
@@ -157,10 +157,10 @@ def test_a_refusal_leads_to_the_next_way_and_is_told(tmp_path: Path) -> None:
 
     told: list[str] = []
     ways = StandInConversion(otherwise=Other(key="openvino-f16-1", reason="OpenVINO IR (f16)"))
-    target, made = converted(source, ways, told.append)
-    assert (target.name, made) == ("f00d.openvino-f16-1", "OpenVINO IR (f16)")
+    target, what, anew = converted(source, ways, told.append)
+    assert (target.name, what, anew) == ("f00d.openvino-f16-1", "OpenVINO IR (f16)", True)
     assert any("Not this model." in sentence and "another way" in sentence for sentence in told)
-    assert converted(source, ways) == (target, "")
+    assert converted(source, ways) == (target, what, False)
     assert len(runs(source)) == 1, "the one that refuses is not asked again"
 
 
@@ -232,7 +232,7 @@ def order(folder: Path, dtype: Dtype = "auto") -> StageOrder:
 
 
 def test_staging_converts_and_tells_what_it_cost(tmp_path: Path) -> None:
-    """The phase says what is made and from what; the end says how long it took; a folder found tells nothing."""
+    """The phase says what is made and from what; the end says how long it took, or that it was there already."""
     source = model(tmp_path, "")
 
     async def stage() -> None:
@@ -244,9 +244,11 @@ def test_staging_converts_and_tells_what_it_cost(tmp_path: Path) -> None:
         converting = next(report for report in seen.reports if report.phase == "converting")
         assert converting.detail == "OpenVINO IR (bf16) from safetensors, 1 MB."
         assert seen.reports[-1].detail.startswith("Converted to OpenVINO IR (bf16) from safetensors, 1 MB, in ")
+        found = "OpenVINO IR (bf16) from safetensors, 1 MB, was there already: nothing to convert."
+        assert (seen.reports[-1].found, seen.reports[-1].done_at > 0) == (found, True)
         again = Seen(tmp_path / "models")
         await again.stager.staged(order(source))
-        assert (again.reports[-1].phase, again.reports[-1].detail) == ("done", "")
+        assert (again.reports[-1].phase, again.reports[-1].detail) == ("done", found)
 
     asyncio.run(stage())
 

@@ -17,7 +17,7 @@ from headrace.control.operations import settle_operations
 from headrace.control.placement import gib, home
 from headrace.control.pool import tend
 from headrace.control.sight import Sight
-from headrace.control.timeline import note
+from headrace.control.timeline import entered_at, note
 from headrace.resources.assignments import StageReport
 from headrace.resources.deployments import Deployment
 from headrace.resources.errors import Failure, InternalError
@@ -113,8 +113,9 @@ def _stage(tx: Transaction, deployment: Deployment, sight: Sight) -> float | Non
     version = version_of(tx, deployment)
     report = sight.stages.get((node.id, version.fingerprint, deployment.runtime, version.spec.dtype))
     if report is not None and report.phase == "done":
-        if report.detail:  # said of the phase that ends, so that its line shows what it cost
-            note(tx, deployment, report.detail)
+        there_before = 0 < report.done_at < entered_at(tx, deployment)
+        if said := report.found if there_before else report.detail:
+            note(tx, deployment, said)  # of the phase that ends, so that its line shows what it cost
         tx.move(deployment, DeploymentState.PLACING)
         return sight.now
     if report is not None and report.phase == "failed":

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -38,6 +39,20 @@ _BESIDE_WEIGHTS_BYTES = 128 * 1024 * 1024
 _KEPT_LINES = 200
 
 
+class Converted(NamedTuple):
+    """What a conversion came to.
+
+    Attributes:
+        folder: What the runtime loads.
+        what: The form it is in and what it was made from, as a part of a sentence.
+        anew: It was not there before.
+    """
+
+    folder: Path
+    what: str
+    anew: bool
+
+
 class _Told(msgspec.Struct):
     detail: str
 
@@ -48,7 +63,7 @@ class _Refused(ConversionFailed):
 
 def convert(
     conversion: Conversion, source: Path, install: Install, tell: Progress, cancelled: Callable[[], bool]
-) -> tuple[Path, str]:
+) -> Converted:
     """The converted folder: found, waited for, or made. It lies beside its source, as ``SOURCE.KEY``.
 
     Args:
@@ -59,7 +74,7 @@ def convert(
         cancelled: Asked twice a second; once it is true the program is ended and its folder removed.
 
     Returns:
-        The folder, and the `Conversion.reason` of the way that it was made in; that is empty if it was there before.
+        The folder, the `Conversion.reason` of the way that it was made in, and whether it was made now.
 
     Raises:
         Cancelled: ``cancelled()`` became true.
@@ -70,11 +85,11 @@ def convert(
     way: Conversion | None = conversion
     while way is not None:
         if (final := _folder(way, source)).is_dir():
-            return final, ""
+            return Converted(final, way.reason, anew=False)
         way = way.otherwise
     while True:
         try:
-            return _convert(conversion, source, install, tell, cancelled), conversion.reason
+            return Converted(_convert(conversion, source, install, tell, cancelled), conversion.reason, anew=True)
         except _Refused as refusal:
             if conversion.otherwise is None:
                 raise

@@ -140,13 +140,13 @@ class Stager:
             this.now(phase="copying", detail="")
             self._changed()
             model_dir = await asyncio.to_thread(self._fetch, this)
-            model_dir, detail = await asyncio.to_thread(self._convert, this, model_dir)
+            model_dir, detail, found = await asyncio.to_thread(self._convert, this, model_dir)
         except Exception as error:
             failure = _failure(error)
             this.now(phase="failed", failure=failure)
             raise error_from(failure) from error
         else:
-            this.now(phase="done", detail=detail)
+            this.now(phase="done", detail=detail, found=found, done_at=time.time())
             return Staged(environment, model_dir)
         finally:
             self._changed()
@@ -190,11 +190,14 @@ class Stager:
             lambda: this.dropped,
         )
 
-    def _convert(self, this: _Stage, source: Path) -> tuple[Path, str]:
-        """The folder that the runtime loads, and what making it took, in a sentence; nothing where it loads any."""
+    def _convert(self, this: _Stage, source: Path) -> tuple[Path, str, str]:
+        """The folder that the runtime loads; what making it took, and for who comes later that it is there.
+
+        Both sentences are empty where the runtime loads any folder.
+        """
         conversion = self._runtimes[this.order.runtime].conversion(source, this.order.dtype)
         if conversion is None:
-            return source, ""
+            return source, "", ""
         this.now(phase="converting", detail=f"{conversion.reason}.", done_bytes=0, total_bytes=0)
         self._changed()
 
@@ -208,8 +211,10 @@ class Stager:
             this.now(detail=detail, done_bytes=done_bytes, total_bytes=total_bytes)
 
         began_at = time.monotonic()
-        converted, made = convert(conversion, source, install, tell, cancelled)
-        return converted, f"Converted to {made}, in {time.monotonic() - began_at:.1f} s." if made else ""
+        made = convert(conversion, source, install, tell, cancelled)
+        found = f"{made.what}, was there already: nothing to convert."
+        took = f"Converted to {made.what}, in {time.monotonic() - began_at:.1f} s."
+        return made.folder, took if made.anew else found, found
 
 
 def _key(order: StageOrder) -> Key:

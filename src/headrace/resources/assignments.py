@@ -74,6 +74,8 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         detail: A sentence for the timeline: what an installation is doing; once done, what was converted.
+        found: The same for a deployment that comes when it is done: that nothing had to be converted.
+        done_at: When it was done; 0 until then.
     """
 
     fingerprint: str
@@ -83,6 +85,8 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     done_bytes: int = 0
     total_bytes: int = 0
     detail: str = ""
+    found: str = ""
+    done_at: float = 0.0
     failure: Failure | None = None
 
 

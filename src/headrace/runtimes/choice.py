@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.resources.errors import ArchitectureUnsupported, RuntimeUnsuitable
+from headrace.resources.errors import ArchitectureUnsupported, HeadraceError, RuntimeUnsuitable
 from headrace.resources.models import Dtype, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes.runtime import Runtime
@@ -202,8 +202,9 @@ def choose(
     able = [line for line in lines if not obstacles[line.runtime]]
     if asked_for:
         asked = find(asked_for, runtimes)
-        obstacle = obstacles.get(asked_for, "it is not in the table of choices")
-        return _as_asked(asked, able, obstacle, model, _leave_out(lacking.get(asked_for)))
+        if obstacle := obstacles.get(asked_for, "it is not in the table of choices"):
+            raise _cannot(asked, able, obstacle, model, _leave_out(lacking.get(asked_for)))
+        return _as_asked(asked, able[0], model, _rejected(lines, obstacles, asked_for, model))
     if not able:
         otherwise = _leave_out(next((options for options in lacking.values() if options), None))
         error = RuntimeUnsuitable if otherwise else ArchitectureUnsupported
@@ -213,10 +214,20 @@ def choose(
             fix=otherwise or "Convert the model to an architecture that is supported.",
         )
     best = able[0]
-    rejected = tuple(
-        (line.runtime, obstacles[line.runtime] or _objection(line, best, model)) for line in lines if line is not best
+    reason = _reason(best, model) + _to_fetch(best, machine, runtimes)
+    return Choice(best.runtime, reason, _rejected(lines, obstacles, best.runtime, model))
+
+
+def _rejected(
+    lines: list[Line], obstacles: Mapping[str, str], chosen: str, model: ModelFacts
+) -> tuple[tuple[str, str], ...]:
+    """What speaks against each of the others."""
+    sees = any(line.sees for line in lines if line.runtime == chosen)
+    return tuple(
+        (line.runtime, obstacles[line.runtime] or _objection(line, model, chosen_sees=sees))
+        for line in lines
+        if line.runtime != chosen
     )
-    return Choice(best.runtime, _reason(best, model) + _to_fetch(best, machine, runtimes), rejected)
 
 
 def _leave_out(options: Mapping[str, str] | None) -> str:
@@ -224,20 +235,24 @@ def _leave_out(options: Mapping[str, str] | None) -> str:
     return f"Leave out {' and '.join(options)}." if options else ""
 
 
-def _as_asked(asked: Runtime, able: list[Line], obstacle: str, model: ModelFacts, otherwise: str) -> Choice:
-    if obstacle:
-        error = RuntimeUnsuitable if model.model_type in asked.model_types else ArchitectureUnsupported
-        another = f"Leave the runtime open: {able[0].runtime} can." if able else "No other runtime can either."
-        if otherwise and able:
-            otherwise = otherwise.replace("Leave", "Or leave", 1)
-        raise error(
-            f"The runtime {asked.name} cannot serve this model{' as asked for' if otherwise else ''}.",
-            evidence=f"{asked.name}: {obstacle}.",
-            fix=f"{another} {otherwise}".strip(),
-        )
-    if able[0].runtime == asked.name:
-        return Choice(asked.name, f"as asked for; {_reason(able[0], model)}")
-    return Choice(asked.name, f"as asked for, not {able[0].runtime}, {_reason(able[0], model)}")
+def _cannot(asked: Runtime, able: list[Line], obstacle: str, model: ModelFacts, otherwise: str) -> HeadraceError:
+    error = RuntimeUnsuitable if model.model_type in asked.model_types else ArchitectureUnsupported
+    another = f"Leave the runtime open: {able[0].runtime} can." if able else "No other runtime can either."
+    if otherwise and able:
+        otherwise = otherwise.replace("Leave", "Or leave", 1)
+    return error(
+        f"The runtime {asked.name} cannot serve this model{' as asked for' if otherwise else ''}.",
+        evidence=f"{asked.name}: {obstacle}.",
+        fix=f"{another} {otherwise}".strip(),
+    )
+
+
+def _as_asked(asked: Runtime, best: Line, model: ModelFacts, rejected: tuple[tuple[str, str], ...]) -> Choice:
+    """The choice of the user; of the table's own it is said what speaks for it."""
+    others = tuple((name, why) for name, why in rejected if name != best.runtime)
+    if best.runtime == asked.name:
+        return Choice(asked.name, f"as asked for; {_reason(best, model)}", others)
+    return Choice(asked.name, f"as asked for, not {best.runtime}, {_reason(best, model)}", others)
 
 
 def _obstacle(line: Line, model: ModelFacts, runtimes: Mapping[str, Runtime]) -> str:
@@ -262,9 +277,9 @@ def _precision_obstacle(line: Line, model: ModelFacts) -> str:
     return f"it would turn the {model.stored} weights into 16-bit ones (ask for that with a 16-bit dtype)"
 
 
-def _objection(line: Line, best: Line, model: ModelFacts) -> str:
+def _objection(line: Line, model: ModelFacts, *, chosen_sees: bool) -> str:
     """What speaks against a runtime that could serve the model; and for it, where only it passes images."""
-    if line.sees and not best.sees and model.model_type in IMAGE_TYPES:
+    if line.sees and not chosen_sees and model.model_type in IMAGE_TYPES:
         return f"{line.but}; but it alone takes this model's images (deploy with --runtime {line.runtime})"
     return line.but
 
