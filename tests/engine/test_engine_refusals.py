@@ -62,6 +62,8 @@ BAD = [
     (CHAT, HI | {"guided_regex": "a" * 70_000}, 400, "guided_regex"),
     (CHAT, HI | {"guided_json": {"$ref": "#"}}, 400, "guided_json"),
     (CHAT, HI | {"guided_json": {"type": "integer", "minimum": 10**30}}, 400, "guided_json"),
+    (CHAT, HI | {"guided_regex": "(x{1,1000}){1,1000}"}, 400, "guided_regex"),
+    (CHAT, HI | {"guided_json": {"type": "integer", "multipleOf": 999_983}}, 400, "guided_json"),
     (CHAT, with_messages({"role": "user", "content": "a " * 150_000}), 400, "messages"),
     (CHAT, HI | {"no_such_thing": 1}, 400, "no_such_thing"),
     (COMPLETIONS, {"model": MODEL_NAME}, 400, "prompt"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from serving_fake import MODEL, Bytes, Saying, post, refused, serving
 
 from headrace_engines.serving.followable import GRAMMAR_MAX_CHARS
+from headrace_engines.serving.repetition import counted_repetitions
 from headrace_engines.serving.text_size import MAX_CHARS_PER_TOKEN
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -75,6 +76,40 @@ async def test_what_a_template_makes_too_long_is_not_tokenised(encoded: list[int
     assert (error["code"], error["param"], encoded) == ("context_length_exceeded", "messages", [])
 
 
+class PanicException(BaseException):
+    """What Rust's panics look like in Python: no `Exception`, and of a class that nobody can import."""
+
+
+SAID = "Onig: Regex search error: retry-limit-in-match over"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("failure", [PanicException(SAID), ValueError(SAID)])
+async def test_a_text_that_the_tokenizer_fails_on_is_refused_with_its_words(
+    monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """Everywhere the same: 400 in OpenAI's shape, with the parameter, the code and what the tokenizer said."""
+    encode = Bytes.encode
+
+    def failing(self: Bytes, text: str, *, add_special_tokens: bool) -> list[int]:
+        if "xxx" in text:
+            raise failure
+        return encode(self, text, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr(Bytes, "encode", failing)
+    async with serving(Saying("a")) as client:
+        for path, body, param in (
+            (COMPLETIONS, {"prompt": "xxx"}, "prompt"),
+            (CHAT, {"messages": [{"role": "user", "content": "xxx"}]}, "messages"),
+            (CHAT, {"messages": [{"role": "user", "content": "xxx"}], "stream": True}, "messages"),
+            ("/tokenize", {"prompt": "xxx"}, "prompt"),
+            ("/tokenize", {"messages": [{"role": "user", "content": "xxx"}]}, "messages"),
+        ):
+            error = await refused(client, path, body)
+            assert (error["code"], error["param"], SAID in error["message"]) == ("tokenizer_failed", param, True)
+        await post(client, COMPLETIONS, {"prompt": "x"})
+
+
 def _format(schema: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
 
@@ -103,6 +138,12 @@ UNFOLLOWABLE: list[tuple[str, Any]] = [
     ("64 bits", {"enum": [2**63]}),
     ("levels deep", _deep(200)),
     ("levels deep", _deep(440)),
+    ("repetitions within", {"type": "string", "pattern": "^(x{1,1000}){1,1000}$"}),
+    ("repetitions within", {"items": {"patternProperties": {"(x*y*){1,1000}": {}}}}),
+    ("remainders", {"type": "integer", "multipleOf": 999_983}),
+    ("remainders", {"properties": {"a": {"type": "number", "multipleOf": 0.999983}}}),
+    ("remainders", {"prefixItems": [{"multipleOf": 9001}, {"multipleOf": 7001}]}),
+    ("remainders", {"type": "integer", "multipleOf": 997, "allOf": [{"multipleOf": 991}]}),
     ("characters", {"enum": ["x" * GRAMMAR_MAX_CHARS]}),
     ("characters", {"enum": [1] * GRAMMAR_MAX_CHARS}),
 ]
@@ -126,6 +167,46 @@ async def test_a_schema_that_no_engine_could_follow_is_refused_in_the_same_words
     assert saying.requests == []
 
 
+@pytest.mark.parametrize(
+    ("pattern", "counted"),
+    [
+        ("(x{1,1000}){1,1000}", 1_000_000),
+        ("((x{2}){3}){4,}", 24),
+        ("(?:a|(b{1,5}c?)+){7}", 70),
+        ("(x+){1,1000}", 10_000),
+        ("(x{3,}){1,2}", 20),
+        ("((x+)+)*", 1),
+        ("[a-z]{1,10000}", 1),
+        ("a{9}b{9}(c{9}){0,1}d{9}", 1),
+        (r"(\(x{9}\)){9}[({9}){9}\]{9}]{9}", 81),
+        (r"(x\{9}){9}", 1),
+        ("(x{9}){,9}", 81),
+        ("(x{9}){a}{1", 1),
+        ("x{9})){9", 1),
+        ("(" * 50_000, 1),
+    ],
+)
+def test_repetitions_within_one_another_are_counted(pattern: str, counted: int) -> None:
+    """Products of counts, however a pattern is written; what stands beside one another is not multiplied."""
+    assert counted_repetitions(pattern) == counted
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="x(){}[]\\,0159*+?|", max_size=60))
+def test_any_pattern_can_be_counted(pattern: str) -> None:
+    """However broken it is."""
+    assert counted_repetitions(pattern) >= 1
+
+
+@pytest.mark.anyio
+async def test_a_pattern_that_counts_too_much_is_refused() -> None:
+    """Before any engine sees it, as one that is too long."""
+    async with serving(Saying("a")) as client:
+        for said in ({"guided_regex": "(x{1,1000}){1,1000}"}, {"structured_outputs": {"regex": "(x*y*){1,1000}"}}):
+            error = await refused(client, CHAT, {"messages": HI} | said)
+            assert (error["code"], "repetitions within one another" in error["message"]) == ("grammar_invalid", True)
+
+
 @pytest.mark.anyio
 async def test_a_pattern_or_choice_that_is_too_long_is_refused() -> None:
     """As a schema is."""
@@ -144,6 +225,10 @@ async def test_a_pattern_or_choice_that_is_too_long_is_refused() -> None:
         {"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "allOf": [{"$ref": "#/$defs/t"}]},
         {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         {"type": "number", "maximum": 1e300},
+        {"type": "number", "multipleOf": 0.01},
+        {"type": "integer", "multipleOf": 1_000_000},
+        {"type": "array", "prefixItems": [{}] * 10_500},
+        {"type": "string", "pattern": r"^(\w{1,40} ){1,20}$"},
         {"properties": {"$ref": {"type": "string"}, "allOf": {"type": "string"}}},
         _deep(40),
     ],

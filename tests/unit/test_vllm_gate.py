@@ -34,6 +34,10 @@ INSIDE = "data:image/png;base64,AA=="
 PICTURE = {"type": "image_url", "image_url": {"url": INSIDE}}
 
 
+class PanicException(BaseException):
+    """What a panic of the tokenizers library is in Python."""
+
+
 class Server:
     """Answers on vLLM's routes as vLLM does; a token is a word."""
 
@@ -72,6 +76,8 @@ class Server:
         """Count words, and the template's own tokens."""
         self.questions += 1
         asked = await request.json()
+        if "xxx" in str(asked):
+            raise PanicException("retry-limit-in-match over")
         chat = sum(len(str(message["content"]).split()) for message in asked.get("messages", []))
         count = len(asked["prompt"].split()) if "prompt" in asked else chat + TEMPLATE_TOKENS
         return JSONResponse({"count": count, "max_model_len": MAX_MODEL_LEN, "tokens": [0] * count})
@@ -80,6 +86,8 @@ class Server:
         """What was asked, back; as a stream, as a failure, or late, where the prompt says so."""
         asked = await request.json()
         self.seen.append(asked)
+        if "xxx" in str(asked):
+            raise PanicException("retry-limit-in-match over")
         if asked.get("prompt") == "late":
             self.arrived.set()
             await self.going_on.wait()
@@ -143,6 +151,19 @@ def test_without_the_token_only_health_answers(server: Server) -> None:
         for token in (None, "wrong", "tok "):
             assert error(ask(server, "POST", path, {}, token=token), 401)["code"] == "invalid_api_key"
     assert server.seen == []
+
+
+def test_a_text_that_the_tokenizer_fails_on_is_refused_with_its_words(server: Server) -> None:
+    """As our other engines refuse it, whichever of vLLM's routes met it."""
+    for answer, param in (
+        (complete(server, "xxx"), "prompt"),
+        (complete(server, "xxx " + "word " * MAX_MODEL_LEN), "prompt"),
+        (chat(server, [{"role": "user", "content": "xxx"}]), "messages"),
+        (ask(server, "POST", "/tokenize", {"model": "m", "prompt": "xxx"}), "prompt"),
+    ):
+        said = error(answer)
+        assert (said["code"], said["param"]) == ("tokenizer_failed", param)
+        assert "retry-limit-in-match over" in said["message"]
 
 
 def test_without_a_token_of_its_own_nothing_is_served(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

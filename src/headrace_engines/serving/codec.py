@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
+_PANIC = "PanicException"
+_WHY_MAX_CHARS = 300
+
 
 class ChatMessage(TypedDict):
     """One turn of a conversation, as chat templates take it.
@@ -28,6 +31,33 @@ class ChatMessage(TypedDict):
 
 class ChatRefused(Exception):
     """The model has no chat template, or its template refuses these messages."""
+
+
+class EncodingFailed(Exception):
+    """The tokeniser fails on a text."""
+
+
+def encoded(codec: TextCodec, text: str, *, add_special_tokens: bool) -> list[int]:
+    """Token ids of `text`; what `TextCodec.encode` raises is told apart from other failures.
+
+    Raises:
+        EncodingFailed: The tokeniser fails on this text. Its own words are the message: a pattern of its folder's that
+            backtracks without end, for one, which the tokenizers library gives up after some million tries.
+    """
+    try:
+        return codec.encode(text, add_special_tokens=add_special_tokens)
+    except BaseException as error:
+        if why := why_not_encoded(error):
+            raise EncodingFailed(why) from error
+        raise
+
+
+def why_not_encoded(error: BaseException) -> str:
+    """What a tokeniser says by an exception; empty for one that is not its own."""
+    # Rust's panics come as exceptions that are no `Exception`, of a class that cannot be imported.
+    if isinstance(error, Exception) or type(error).__name__ == _PANIC:
+        return f"{type(error).__name__}: {error}"[:_WHY_MAX_CHARS]
+    return ""
 
 
 class TextCodec(ABC):

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
 from headrace_engines.serving.chat_prompt import ChatPrompt, render_chat
-from headrace_engines.serving.codec import ChatMessage, ChatRefused
+from headrace_engines.serving.codec import ChatMessage, ChatRefused, EncodingFailed, encoded
 from headrace_engines.serving.detokenise import remembering
 from headrace_engines.serving.embedder import Embedder
-from headrace_engines.serving.errors import BadRequest, Unavailable, UnknownModel
+from headrace_engines.serving.errors import BadRequest, TokenizerFailed, Unavailable, UnknownModel
 from headrace_engines.serving.fatal import FatalError, fatal_from
 from headrace_engines.serving.frozen import FROZEN_AFTER_S, ComputesElsewhere, FrozenWatch
 from headrace_engines.serving.generator import GenerationRequest, Generator, Load, LoadModel, Sampling, ServedModel
@@ -185,12 +185,18 @@ class Engine:
             param: The parameter that says it; None for the one of the model's task.
 
         Raises:
-            BadRequest: It is so long that it cannot fit the context, and is not even tokenised.
+            BadRequest: It is so long that it cannot fit the context, and is not even tokenised; or the tokeniser fails
+                on it.
         """
         codec = self.served.codec
         param = param or ("input" if self.task == "embed" else "prompt")
         require_readable(len(text), max_model_len=self.max_model_len, param=param)
-        return await _in_thread(self._codec_thread, lambda: codec.encode(text, add_special_tokens=add_special_tokens))
+        try:
+            return await _in_thread(
+                self._codec_thread, lambda: encoded(codec, text, add_special_tokens=add_special_tokens)
+            )
+        except EncodingFailed as error:
+            raise TokenizerFailed(str(error), param=param) from error
 
     async def encode_chat(self, prompt: ChatPrompt, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a conversation; the template writes special tokens itself.
@@ -207,7 +213,7 @@ class Engine:
 
     async def _warm(self, served: ServedModel) -> None:
         """Compute something real, so that ready means ready."""
-        prompt_ids = served.codec.encode("Hello", add_special_tokens=True)
+        prompt_ids = encoded(served.codec, "Hello", add_special_tokens=True)
         if served.embedder is not None:
             await _warm_embedder(served.embedder, prompt_ids)
         if served.generator is None:

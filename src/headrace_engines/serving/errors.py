@@ -3,6 +3,7 @@
 ApiError
 ├── BadRequest        400  names the parameter
 │   ├── ContextOverflow    says by how many tokens
+│   ├── TokenizerFailed    says what the tokeniser said
 │   └── NotHonoured        names the engines that honour it (`serving.capabilities`)
 ├── BadToken          401  no bearer token, or not ours
 ├── UnknownModel      404  not the model served here
@@ -64,6 +65,18 @@ class ContextOverflow(BadRequest):
             f"({prompt_tokens} in the prompt, {max_tokens} for the completion): {wanted - max_model_len} too many.",
             param=param,
             code="context_length_exceeded",
+        )
+
+
+class TokenizerFailed(BadRequest):
+    """The model's tokeniser fails on a text, as it will each time: another text may do."""
+
+    def __init__(self, why: str, *, param: str | None) -> None:
+        super().__init__(
+            f"This model's tokenizer fails on this text ({why}), so the model cannot read it. Change the text: long "
+            "runs of like characters are what tokenizers' patterns usually fail on.",
+            param=param,
+            code="tokenizer_failed",
         )
 
 

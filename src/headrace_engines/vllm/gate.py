@@ -30,7 +30,7 @@ from headrace_engines.serving.parameters import (
 )
 from headrace_engines.vllm.context import ContextRoom
 from headrace_engines.vllm.parameters import check, check_detokenize, check_tokenize
-from headrace_engines.vllm.refusals import TranslatedErrors
+from headrace_engines.vllm.refusals import PanicsTold, TranslatedErrors
 
 TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
 
@@ -66,7 +66,8 @@ class Gate:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._checked = TokenRequired(Checks(app, reads_tool_calls="--tool-call-parser" in sys.argv), _token())
+        checks = Checks(app, reads_tool_calls="--tool-call-parser" in sys.argv)
+        self._checked = TokenRequired(PanicsTold(checks), _token())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""

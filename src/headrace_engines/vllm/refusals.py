@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headrace_engines.serving.codec import why_not_encoded
 from headrace_engines.serving.errors import (
     ApiError,
     BadRequest,
+    TokenizerFailed,
     TooManyRequests,
     Unavailable,
     UnknownModel,
@@ -44,6 +46,39 @@ class TranslatedErrors:
             if not message.get("more_body", False):
                 error = translate(self._status, b"".join(self._held))
                 await error_response(error)(self._scope, self._receive, self._send)
+
+
+class PanicsTold:
+    """ASGI middleware: a panic of the tokenizers library as a refusal.
+
+    To vLLM's own handlers it is no exception, and the server would answer 500 without a word.
+
+    Args:
+        app: What stands before vLLM's server, and asks it for the lengths of texts too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception:
+            raise
+        except BaseException as error:
+            why = why_not_encoded(error)
+            if begun or not why:
+                raise
+            param = "messages" if scope["path"].startswith("/v1/chat/") else "prompt"
+            await error_response(TokenizerFailed(why, param=param))(scope, receive, send)
 
 
 class _Said(msgspec.Struct):
