@@ -6,8 +6,10 @@ Usage: ``python architecture_answers.py FOLDER [TYPE ...]``; prints a line of JS
 import json
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -47,23 +49,65 @@ def by_generate(model: Any, prompt_ids: list[int]) -> list[int]:
     return answer[0, -NEW_TOKENS:].tolist()
 
 
-def by_batch(forward: Forward, every: list[list[int]], *, budget_tokens: int = 10_000) -> tuple[list[list[int]], bool]:
-    """Join one after the other, with one more that leaves before its end; and whether nothing was left behind."""
+class Answered(NamedTuple):
+    """What a batch said.
+
+    Attributes:
+        answers: Of each sequence.
+        nothing_left: Whether the cache was empty then.
+        rows_per_pass: Sequences that were computed together, on average.
+    """
+
+    answers: list[list[int]]
+    nothing_left: bool
+    rows_per_pass: float
+
+
+def by_batch(
+    forward: Forward, every: list[list[int]], *, budget: tuple[int, int] = (8, 1250), at_once: bool = False
+) -> Answered:
+    """Join one after the other or all at once, with one more that leaves before its end.
+
+    Args:
+        forward: Runs the model.
+        every: Prompts.
+        budget: What a block of so many rows and columns takes.
+        at_once: Whether none waits for another's step.
+    """
     cost = cost_of(probe(forward), PROBE_TOKENS)
-    batch = DynamicBatch(forward, max_running=8, budget_bytes=max(1, cost.block_bytes(1, budget_tokens)), cost=cost)
+    batch = DynamicBatch(forward, max_running=8, budget_bytes=max(1, cost.block_bytes(*budget)), cost=cost)
     sequences = [sequence_of(prompt_ids) for prompt_ids in every]
     leaver = sequence_of(every[0][::-1])
     waiting = [sequences[0], leaver, *sequences[1:]] if len(sequences) > 1 else list(sequences)
-    steps = 0
-    while waiting or len(batch):
-        if waiting and batch.has_room(waiting[0]):
-            batch.add(waiting.pop(0))
-        for _, event in batch.step():
-            if isinstance(event, Exception):
-                raise event
-        leaver.cancelled = leaver.generated >= LEAVES_AFTER
-        steps += 1
-    return [sequence.token_ids[sequence.prompt_len :] for sequence in sequences], batch.cache_used == 0
+    with counted_passes(forward) as rows_of_passes:
+        while waiting or len(batch):
+            while waiting and batch.has_room(waiting[0]):
+                batch.add(waiting.pop(0))
+                if not at_once:
+                    break
+            for _, event in batch.step():
+                if isinstance(event, Exception):
+                    raise event
+            leaver.cancelled = leaver.generated >= LEAVES_AFTER
+    answers = [sequence.token_ids[sequence.prompt_len :] for sequence in sequences]
+    return Answered(answers, batch.cache_used == 0, sum(rows_of_passes) / len(rows_of_passes))
+
+
+@contextmanager
+def counted_passes(forward: Forward) -> Iterator[list[int]]:
+    """How many rows each pass has, while this lasts."""
+    rows_of_passes = []
+    run = forward.run
+
+    def counting(state: Any, token_ids: list[list[int]], *lengths: list[int]) -> Any:
+        rows_of_passes.append(len(token_ids))
+        return run(state, token_ids, *lengths)
+
+    forward.run = counting  # type: ignore[method-assign]
+    try:
+        yield rows_of_passes
+    finally:
+        forward.run = run  # type: ignore[method-assign]
 
 
 def compare(name: str, folder: Path) -> dict[str, Any]:
@@ -77,17 +121,20 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
     every = [torch.randint(0, 256, (length,), generator=random).tolist() for length in LENGTHS]
     with torch.inference_mode():
         expected = [by_generate(model, prompt_ids) for prompt_ids in every]
-        alone = [by_batch(forward, [prompt_ids])[0][0] for prompt_ids in every]
-        together, nothing_left = by_batch(forward, every)
-        pressed, nothing_left_pressed = by_batch(forward, every, budget_tokens=230)
+        alone = [by_batch(forward, [prompt_ids]).answers[0] for prompt_ids in every]
+        together = by_batch(forward, every)
+        at_once = by_batch(forward, every, at_once=True)
+        pressed = by_batch(forward, every, budget=(3, 77))
     return {
         "kind": kind,
         "shares": forward.abilities.shares,
         "distinct": len({tuple(answer) for answer in expected}),
         "alone": alone == expected,
-        "together": together == expected,
-        "pressed": pressed == expected,
-        "nothing_left": nothing_left and nothing_left_pressed,
+        "together": together.answers == expected,
+        "at_once": at_once.answers == expected,
+        "pressed": pressed.answers == expected,
+        "rows_per_pass": at_once.rows_per_pass,
+        "nothing_left": together.nothing_left and at_once.nothing_left and pressed.nothing_left,
     }
 
 

@@ -1,6 +1,6 @@
 """Run by the engine's Python: a thousand sequences come, go, are cancelled and refused; what is left behind?
 
-Usage: ``python generator_lifetimes.py FOLDER SEED``; prints JSON.
+Usage: ``python generator_lifetimes.py FOLDER SEED TYPE``; prints JSON.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from tiny_models import build, tokenizer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from headrace_engines.serving.generator import (
     GenerationFailed,
@@ -37,6 +38,9 @@ from headrace_engines.transformers.sequence import Sequence
 
 SEQUENCES = 1000
 LIMITS = Limits(max_model_len=200, max_running=8, max_waiting=8, vocab_size=320)
+LAYERS = (PaddedLayer, DynamicLayer, LinearAttentionLayer)
+"""What caches are made of."""
+
 GRAMMARS = [Grammar(kind="regex", text="[ab]{2,9}"), Grammar(kind="regex", text="(")]
 
 
@@ -48,7 +52,7 @@ class WatchedBatch(DynamicBatch):
     def step(self) -> Any:
         """As its parent, and measured."""
         outcomes = super().step()
-        held = sum(cache_bytes(group._cache) for group in self._groups)
+        held = sum(cache_bytes(self._forward.cache_of(group._state)) for group in self._groups)
         self.most_bytes = max(self.most_bytes, held)
         return outcomes
 
@@ -96,17 +100,18 @@ def left_behind(generator: SteppingGenerator) -> dict[str, Any]:
         "open": len(generator._open),
         "tasks": len(asyncio.all_tasks()) - 1,
         "sequences": types[Sequence],
-        "layers": types[PaddedLayer],
+        "layers": sum(types[layer] for layer in LAYERS),
     }
 
 
 async def live(path: Path, seed: int) -> dict[str, Any]:
     """All sequences, from the first to the last, and what is there then."""
     config = read_config(path)
-    model = load_weights(path, config, LOADERS["causal"], "float32").eval()
-    forward = forward_of(kind_of(path, config), model)
+    kind = kind_of(path, config)
+    model = load_weights(path, config, LOADERS[kind], "float32").eval()
+    forward = forward_of(kind, model)
     cost = cost_of(probe(forward), PROBE_TOKENS)
-    budget_bytes = cost.block_bytes(1, 600)
+    budget_bytes = cost.block_bytes(3, 200)
     batch = WatchedBatch(forward, max_running=LIMITS.max_running, budget_bytes=budget_bytes, cost=cost)
     end_ids = frozenset([257])
     generator = SteppingGenerator(
@@ -150,4 +155,4 @@ async def live(path: Path, seed: int) -> dict[str, Any]:
 
 
 torch.set_num_threads(1)
-print(json.dumps(asyncio.run(live(build("gemma2", Path(sys.argv[1])), int(sys.argv[2])))))
+print(json.dumps(asyncio.run(live(build(sys.argv[3], Path(sys.argv[1])), int(sys.argv[2])))))

@@ -41,6 +41,24 @@ _GPT2 = {
     "eos_token_id": EOS,
     "pad_token_id": PAD,
 }
+_LONGROPE = {
+    "original_max_position_embeddings": 30,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    },
+}
+_MAMBA = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "state_size": 8,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+    "pad_token_id": PAD,
+}
 _T5 = {
     "vocab_size": VOCAB,
     "d_model": 32,
@@ -105,6 +123,7 @@ TEXT_MODELS: dict[str, dict[str, Any]] = {
     "exaone4": _PLAIN | {"num_hidden_layers": 4, "sliding_window": 8, "sliding_window_pattern": 2},
     "falcon": _PLAIN | {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2},
     "falcon-alibi": _PLAIN | {"alibi": True, "new_decoder_architecture": False, "multi_query": True},
+    "falcon_mamba": _MAMBA,
     "gemma": _PLAIN | {"head_dim": 8},
     "gemma2": _PLAIN | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8},
     "gemma3_text": _PLAIN
@@ -133,11 +152,13 @@ TEXT_MODELS: dict[str, dict[str, Any]] = {
     | {"mamba_expand": 2, "mamba_chunk_size": 8, "shared_intermediate_size": 32},
     "jais2": _PLAIN,
     "llama": _PLAIN,
+    "llama-dynamic": _PLAIN | {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
     "llama4_text": _PLAIN
     | _MOE
     | {"num_hidden_layers": 4, "head_dim": 8, "attention_chunk_size": 8, "intermediate_size_mlp": 48},
-    "mamba": {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
-    | {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD},
+    "llama-longrope": _PLAIN | _LONGROPE,
+    "mamba": _MAMBA,
+    "mamba2": _MAMBA | {"num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8},
     "marian": _BART,
     "mbart": _BART,
     "ministral3": _PLAIN | {"head_dim": 8},
@@ -167,16 +188,7 @@ TEXT_MODELS: dict[str, dict[str, Any]] = {
     "persimmon": _PLAIN,
     "phi": _PLAIN,
     "phi3": _PLAIN | {"original_max_position_embeddings": CONTEXT},
-    "phi3-longrope": _PLAIN
-    | {"original_max_position_embeddings": CONTEXT // 2}
-    | {
-        "rope_parameters": {
-            "rope_type": "longrope",
-            "rope_theta": 1e4,
-            "short_factor": [1.0] * 4,
-            "long_factor": [4.0] * 4,
-        }
-    },
+    "phi3-longrope": _PLAIN | _LONGROPE,
     "qwen2": _PLAIN,
     "qwen2-window": _PLAIN | {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
     "qwen2_moe": _PLAIN

@@ -100,6 +100,7 @@ class DynamicBatch(Batch):
     def step(self) -> list[Outcome]:
         """A piece of the prompts that wait, then one token of every sequence that is past its prompt."""
         self._drop_cancelled()
+        self._reread()
         self._make_room()
         outcomes = []
         decoding = list(self._groups)
@@ -169,16 +170,18 @@ class DynamicBatch(Batch):
             return
         others = [group for group in self._groups if group is not newcomer and self._may_join(newcomer, group)]
         if others:
-            host = min(others, key=lambda group: abs(group.columns - newcomer.columns))
+            host = min(others, key=lambda group: _distance(group, newcomer))
             self._groups.remove(newcomer)
             host.regroup(range(host.rows), newcomer)
 
     def _may_join(self, newcomer: Group, host: Group) -> bool:
         rows, columns = newcomer.rows + host.rows, max(newcomer.columns, host.columns)
-        if rows * columns > 2 * (newcomer.tokens + host.tokens) + rows * _PADDING_ALLOWED:
+        encoded_columns = max(newcomer.encoded_columns, host.encoded_columns)
+        allowed = 2 * (newcomer.tokens + host.tokens) + rows * _PADDING_ALLOWED
+        if self._cost.grows and rows * (columns + encoded_columns) > allowed:
             return False
         apart_bytes = newcomer.bytes_after_step(self._cost) + host.bytes_after_step(self._cost)
-        together_bytes = self._cost.block_bytes(rows, columns + GROWTH_COLUMNS)
+        together_bytes = self._cost.block_bytes(rows, columns + GROWTH_COLUMNS, encoded_columns)
         return self._used_bytes() - apart_bytes + together_bytes <= self._budget_bytes
 
     def _drop_cancelled(self) -> None:
@@ -192,6 +195,12 @@ class DynamicBatch(Batch):
         for sequence in cancelled:
             del self._arrivals[sequence]
 
+    def _reread(self) -> None:
+        for group in list(self._groups):
+            for sequence in group.to_be_reread:
+                self._take_out(sequence)
+                self._prompts.add(sequence)
+
     def _make_room(self) -> None:
         """Displace the youngest until the next step fits; take the displaced on again when there is room."""
         while self._used_bytes() > self._budget_bytes:
@@ -204,11 +213,14 @@ class DynamicBatch(Batch):
 
     def _displace(self, sequence: Sequence) -> None:
         self._prompts.remove([sequence])
+        self._take_out(sequence)
+        self._displaced.insert(0, sequence)
+
+    def _take_out(self, sequence: Sequence) -> None:
         for group in self._groups:
             if sequence in group.sequences:
                 self._keep(group, [row for row, other in enumerate(group.sequences) if other is not sequence])
                 break
-        self._displaced.insert(0, sequence)
 
     def _fits(self, sequence: Sequence) -> bool:
         return self._used_bytes() + self._prompts.bytes_of(sequence) <= self._budget_bytes
@@ -216,6 +228,11 @@ class DynamicBatch(Batch):
     def _used_bytes(self) -> int:
         """What everything takes once the next step is done."""
         return self._prompts.held_bytes + sum(group.bytes_after_step(self._cost) for group in self._groups)
+
+
+def _distance(one: Group, other: Group) -> int:
+    """Columns of padding that a row gets when they are put together."""
+    return abs(one.columns - other.columns) + abs(one.encoded_columns - other.encoded_columns)
 
 
 def _is_last(event: TokenEvent | GenerationFailed) -> bool:

@@ -34,11 +34,16 @@ class CacheCost(NamedTuple):
     windows: tuple[Window, ...] = ()
     row_bytes: int = 0
 
-    def block_bytes(self, rows: int, columns: int) -> int:
-        """What a block takes that has room for so many columns."""
+    @property
+    def grows(self) -> bool:
+        """Whether a longer row takes more."""
+        return bool(self.token_bytes or self.windows)
+
+    def block_bytes(self, rows: int, columns: int, encoded_columns: int = 0) -> int:
+        """What a block takes that has room for so many columns, and holds so many of an encoder's."""
         # A window's block has the same room to grow, and is copied to its beginning when that is used up.
         windows = sum(min(columns, window.tokens + GROWTH_COLUMNS) * window.token_bytes for window in self.windows)
-        return rows * (columns * self.token_bytes + windows + self.row_bytes)
+        return rows * ((columns + encoded_columns) * self.token_bytes + windows + self.row_bytes)
 
 
 def cost_of(cache: Any, tokens: int) -> CacheCost:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence as SequenceOf
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache
 
-from headrace_engines.transformers.padded_cache import can_be_merged, has_recurrent_state
+from headrace_engines.transformers.padded_cache import Part, can_be_merged, has_recurrent_state, merged
+from headrace_engines.transformers.rope import row_angles
 from headrace_engines.transformers.sequence import Sequence
 from headrace_engines.transformers.sharing import may_share
 
@@ -20,33 +23,50 @@ class Abilities(NamedTuple):
     Attributes:
         shares: Several sequences at once, and a cache that rows join and leave; else one sequence a pass.
         chunks: A prompt in pieces.
+        pads: Prompts of several lengths at once.
     """
 
     shares: bool
     chunks: bool
+    pads: bool
 
 
 class Forward(ABC):
-    """How a kind of model is run. A state is what it keeps of the rows between passes."""
+    """How a kind of model is run. A state is what it keeps of the rows between passes.
+
+    Attributes:
+        abilities: What its passes may do.
+        rereads_beyond: A sequence that grows beyond so many tokens is read anew, from its first on; None for never.
+    """
 
     abilities: Abilities
+    rereads_beyond: int | None = None
 
     @abstractmethod
     def token_ids(self, sequence: Sequence) -> list[int]:
         """The tokens that the passes of a sequence read, from the first on."""
 
-    @abstractmethod
-    def start(self, prompt_ids: list[int]) -> Any:
-        """The state of a sequence of which nothing was read yet."""
+    def encoded_len(self, _sequence: Sequence) -> int:
+        """Tokens that are kept of a sequence beside those that its passes read: an encoder's."""
+        return 0
 
     @abstractmethod
-    def run(self, state: Any, token_ids: list[list[int]], lengths: list[int]) -> Any:
+    def start(self, prompts: list[list[int]]) -> Any:
+        """The state of sequences of which nothing was read yet, by their prompts."""
+
+    @abstractmethod
+    def merged(self, parts: SequenceOf[Part]) -> Any:
+        """One state with the rows of all parts, in order. The parts' own states are used up."""
+
+    @abstractmethod
+    def run(self, state: Any, token_ids: list[list[int]], lengths: list[int], final_lengths: list[int]) -> Any:
         """Logits after each row's last token, of shape (rows, vocabulary); the state takes the new tokens in.
 
         Args:
             state: Of as many rows.
             token_ids: New tokens of each row. They may differ in number only while nothing was read yet.
             lengths: Tokens of each row so far, the new ones included.
+            final_lengths: The same, once the pieces are read that follow.
         """
 
     @abstractmethod
@@ -71,89 +91,47 @@ class CausalForward(Forward):
         self._keep_last = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
         cache = DynamicCache(config=self._config)
         shares = self._cache_name is not None and may_share(self._config) and can_be_merged(cache)
-        self.abilities = Abilities(shares=shares, chunks=shares and not has_recurrent_state(cache))
+        chunks = shares and not has_recurrent_state(cache)
+        self.abilities = Abilities(shares=shares, chunks=chunks, pads=shares)
+        self._angles = row_angles(model, self._config) if shares else None
+        # As `generate` does for these models: keys that were turned by the short set are of no use to the long one.
+        self.rereads_beyond = None if self._angles is None else self._angles.original_len
 
     def token_ids(self, sequence: Sequence) -> list[int]:
         """Prompt and answer."""
         return sequence.token_ids
 
-    def start(self, _prompt_ids: list[int]) -> Any:
+    def start(self, _prompts: list[list[int]]) -> Any:
         """An empty cache; None for a model that has none and reads the whole sequence each time."""
         return None if self._cache_name is None else DynamicCache(config=self._config)
 
-    def run(self, state: Any, token_ids: list[list[int]], lengths: list[int]) -> Any:
+    def merged(self, parts: SequenceOf[Part]) -> Any:
+        """One cache for all."""
+        return merged(parts)
+
+    def run(self, state: Any, token_ids: list[list[int]], lengths: list[int], final_lengths: list[int]) -> Any:
         """Logits after each row's last token."""
         new = max(len(row) for row in token_ids)
-        columns = new if state is None else _columns(state) + new
+        columns = new if state is None else columns_of(state) + new
         device = self._model.device
-        padded = torch.tensor([[0] * (new - len(row)) + row for row in token_ids], device=device)
-        arguments: dict[str, Any] = {"input_ids": padded, "use_cache": state is not None, **self._keep_last}
+        arguments: dict[str, Any] = {
+            "input_ids": padded_at_begin(token_ids, device),
+            "use_cache": state is not None,
+            **self._keep_last,
+        }
         if self._cache_name is not None:
             arguments[self._cache_name] = state
         ends = torch.tensor(lengths, device=device)[:, None]
         if min(lengths) < columns:
-            arguments["attention_mask"] = (torch.arange(columns, device=device) >= columns - ends).long()
+            arguments["attention_mask"] = mask_of_ends(ends, columns)
         if self._takes_positions:
             arguments["position_ids"] = (ends - new + torch.arange(new, device=device)).clamp(min=0)
-        return self._model(**arguments).logits[:, -1, :]
+        with self._angles.for_lengths(final_lengths) if self._angles else nullcontext():
+            return self._model(**arguments).logits[:, -1, :]
 
     def cache_of(self, state: Any) -> Any:
         """The state itself."""
         return state
-
-
-class EncodedState(NamedTuple):
-    """What an encoder-decoder keeps of a sequence.
-
-    Attributes:
-        cache: The decoder's own keys and values, and those of what it reads.
-        encoded: The encoder's answer to the prompt.
-    """
-
-    cache: Any
-    encoded: Any
-
-
-class EncoderDecoderForward(Forward):
-    """Passes of an encoder-decoder model: the prompt is the encoder's, the answer the decoder's.
-
-    Args:
-        model: A sequence-to-sequence language model of transformers.
-    """
-
-    abilities = Abilities(shares=False, chunks=False)
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        config = model.generation_config
-        start_id = config.decoder_start_token_id
-        self._start_id = int(config.bos_token_id if start_id is None else start_id)
-
-    def token_ids(self, sequence: Sequence) -> list[int]:
-        """The decoder's start, and the answer."""
-        return [self._start_id, *sequence.token_ids[sequence.prompt_len :]]
-
-    def start(self, prompt_ids: list[int]) -> EncodedState:
-        """The prompt, encoded."""
-        config = self._model.config.get_text_config(decoder=True)
-        cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
-        prompt = torch.tensor([prompt_ids], device=self._model.device)
-        return EncodedState(cache, self._model.get_encoder()(input_ids=prompt))
-
-    def run(self, state: EncodedState, token_ids: list[list[int]], lengths: list[int]) -> Any:
-        """Logits after one sequence's last token."""
-        assert len(lengths) == 1  # it shares no pass
-        output = self._model(
-            encoder_outputs=state.encoded,
-            decoder_input_ids=torch.tensor(token_ids, device=self._model.device),
-            past_key_values=state.cache,
-            use_cache=True,
-        )
-        return output.logits[:, -1, :]
-
-    def cache_of(self, state: EncodedState) -> Any:
-        """The decoder's, with what it keeps of the prompt."""
-        return state.cache
 
 
 PROBE_TOKENS = 2
@@ -167,10 +145,27 @@ def probe(forward: Forward) -> Any:
     """
     token_ids = [0] * PROBE_TOKENS
     with torch.inference_mode():
-        state = forward.start(token_ids)
-        forward.run(state, [token_ids], [PROBE_TOKENS])
+        state = forward.start([token_ids])
+        forward.run(state, [token_ids], [PROBE_TOKENS], [PROBE_TOKENS])
     return forward.cache_of(state)
 
 
-def _columns(cache: Any) -> int:
+def columns_of(cache: Any) -> int:
+    """Columns so far; 0 where every layer keeps a state instead."""
     return int(cache.get_seq_length()) if any(hasattr(layer, "get_seq_length") for layer in cache.layers) else 0
+
+
+def padded_at_begin(rows: list[list[int]], device: Any) -> Any:
+    """Token ids of unequal rows, aligned at their ends."""
+    new = max(len(row) for row in rows)
+    return torch.tensor([[0] * (new - len(row)) + row for row in rows], device=device)
+
+
+def mask_of_ends(lengths: Any, columns: int) -> Any:
+    """An attention mask that shows so many of each row's last columns.
+
+    Args:
+        lengths: Of shape (rows, 1).
+        columns: Of the whole cache.
+    """
+    return (torch.arange(columns, device=lengths.device) >= columns - lengths).long()

@@ -18,7 +18,8 @@ from headrace_engines.transformers.batch import DynamicBatch
 from headrace_engines.transformers.cache_cost import cost_of
 from headrace_engines.transformers.checkpoint import load_tokenizer, load_weights
 from headrace_engines.transformers.encoder import load_embedder
-from headrace_engines.transformers.forward import PROBE_TOKENS, CausalForward, EncoderDecoderForward, Forward, probe
+from headrace_engines.transformers.encoder_decoder import EncoderDecoderForward
+from headrace_engines.transformers.forward import PROBE_TOKENS, CausalForward, Forward, probe
 from headrace_engines.transformers.generator import SteppingGenerator
 from headrace_engines.transformers.grammar import GrammarCompiler
 from headrace_engines.transformers.kinds import Kind, kind_of, read_config

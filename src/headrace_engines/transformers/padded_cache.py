@@ -89,15 +89,15 @@ class PaddedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no ty
 
 
 class Part(NamedTuple):
-    """Some rows of a cache.
+    """Some rows of a state.
 
     Attributes:
-        cache: A cache of transformers' own, or one that `merged` made.
+        state: What a `Forward` keeps; for the functions here a cache of transformers' own, or one that they made.
         rows: Which rows.
         lengths: Tokens of each.
     """
 
-    cache: Any
+    state: Any
     rows: list[int]
     lengths: list[int]
 
@@ -115,8 +115,16 @@ def has_recurrent_state(cache: Any) -> bool:
 def merged(parts: Sequence[Part]) -> Any:
     """One cache with the rows of all parts, in order. The parts' own caches are used up."""
     columns = max(length for part in parts for length in part.lengths)
-    cache = copy.copy(parts[0].cache)
+    cache = copy.copy(parts[0].state)
     cache.layers = [_merged_layer(parts, number, columns) for number in range(len(cache.layers))]
+    return cache
+
+
+def merged_at_begin(parts: Sequence[Part]) -> Any:
+    """As `merged`, for what does not grow: rows are aligned at their beginnings, and what is masked follows them."""
+    columns = max(length for part in parts for length in part.lengths)
+    cache = copy.copy(parts[0].state)
+    cache.layers = [_merged_layer_at_begin(parts, number, columns) for number in range(len(cache.layers))]
     return cache
 
 
@@ -138,7 +146,7 @@ def _tensors(layer: Any) -> Iterable[Any]:
 
 def _merged_layer(parts: Sequence[Part], number: int, columns: int) -> Any:
     """One layer of all parts. Theirs are dropped as soon as they are copied: the peak is one layer more."""
-    layers = [part.cache.layers[number] for part in parts]
+    layers = [part.state.layers[number] for part in parts]
     rows = [part.rows for part in parts]
     first = layers[0]
     if isinstance(first, LinearAttentionLayer):
@@ -155,8 +163,20 @@ def _merged_layer(parts: Sequence[Part], number: int, columns: int) -> Any:
         )
     else:
         layer = first  # keeps nothing
+    return _replaced(parts, number, layer)
+
+
+def _merged_layer_at_begin(parts: Sequence[Part], number: int, columns: int) -> Any:
+    layer = copy.copy(parts[0].state.layers[number])
+    layers = [part.state.layers[number] for part in parts]
+    layer.keys = _aligned_at_begin([each.keys for each in layers], parts, columns)
+    layer.values = _aligned_at_begin([each.values for each in layers], parts, columns)
+    return _replaced(parts, number, layer)
+
+
+def _replaced(parts: Sequence[Part], number: int, layer: Any) -> Any:
     for part in parts:
-        part.cache.layers[number] = layer
+        part.state.layers[number] = layer
     return layer
 
 
@@ -186,6 +206,18 @@ def _aligned(blocks: list[Any], rows: list[list[int]], filled: int) -> Any:
         taken = min(filled, block.shape[-2])
         target[row : row + len(chosen), :, filled - taken : filled] = block[chosen, :, block.shape[-2] - taken :]
         row += len(chosen)
+    return target
+
+
+def _aligned_at_begin(blocks: list[Any], parts: Sequence[Part], columns: int) -> Any:
+    """These rows' first columns; zero is what a row does not have, for the reason that `_aligned` gives."""
+    _, heads, _, width = blocks[0].shape
+    target = blocks[0].new_zeros((sum(len(part.rows) for part in parts), heads, columns, width))
+    row = 0
+    for block, part in zip(blocks, parts, strict=True):
+        for chosen, length in zip(part.rows, part.lengths, strict=True):
+            target[row, :, :length] = block[chosen, :, :length]
+            row += 1
     return target
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace_engines.transformers.rope import LONGROPE
+
 SHARING_TYPES = frozenset(
     [
         "bloom",
@@ -14,6 +16,7 @@ SHARING_TYPES = frozenset(
         "deepseek_v3",
         "exaone4",
         "falcon",
+        "falcon_mamba",
         "gemma",
         "gemma2",
         "gemma3_text",
@@ -31,6 +34,8 @@ SHARING_TYPES = frozenset(
         "jais2",
         "llama",
         "llama4_text",
+        "mamba",
+        "mamba2",
         "ministral3",
         "mistral",
         "mixtral",
@@ -56,13 +61,16 @@ SHARING_TYPES = frozenset(
 """``model_type`` of the text configurations for which ``tests/engine/test_transformers_architectures.py`` holds batched
 answers, with sequences that join and leave, against ``generate``. Every other one computes a sequence at a time."""
 
-_ROPE_BY_BATCH = frozenset({"dynamic", "longrope"})
-"""Rotary embeddings that transformers scales by the longest sequence of a batch: company would change an answer."""
+_LONGROPE_TYPES = frozenset({"phi3"})
+"""The same for longrope: `rope.RowAngles` finds their rotary embedding, and ``generate`` reads them anew where the set
+of frequencies changes. Dynamic rope needs no such care: it changes beyond ``max_position_embeddings``, which is the
+longest context here."""
 
 
 def may_share(text_config: Any) -> bool:
     """Whether sequences of this model may be computed in one pass."""
-    return text_config.model_type in SHARING_TYPES and not _ROPE_BY_BATCH & _rope_types(text_config)
+    model_type = text_config.model_type
+    return model_type in SHARING_TYPES and (model_type in _LONGROPE_TYPES or LONGROPE not in _rope_types(text_config))
 
 
 def _rope_types(text_config: Any) -> set[str]:
