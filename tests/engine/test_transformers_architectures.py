@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from engine_launch import environment_of
 
+pytestmark = pytest.mark.timeout(900)
+"""The first test waits for the program, which takes a minute of both cores; with ten others beside, more than five."""
+
 PROGRAM = Path(__file__).parent / "architecture_answers.py"
 
 ONE_AT_A_TIME = {"llama-longrope"}
