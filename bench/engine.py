@@ -60,12 +60,12 @@ class Scenario(NamedTuple):
 
 SCENARIOS = {
     "short": [
-        Scenario(SHORT, 1, 4, 5),
+        Scenario(SHORT, 1, 4, 3),
         Scenario(SHORT, 8, 24, 3),
         Scenario(SHORT, 32, 96, 3),
-        Scenario(SHORT, 128, 256, 2),
+        Scenario(SHORT, 128, 256, 1),
     ],
-    "long": [Scenario(LONG, 1, 3, 3), Scenario(LONG, 8, 16, 2), Scenario(LONG, 32, 32, 1), Scenario(LONG, 128, 128, 1)],
+    "long": [Scenario(LONG, 1, 3, 2), Scenario(LONG, 8, 16, 1), Scenario(LONG, 32, 32, 1), Scenario(LONG, 128, 128, 1)],
 }
 QUICK = {"short": [Scenario(SHORT, 1, 2, 1), Scenario(SHORT, 8, 8, 1)], "long": [Scenario(LONG, 1, 1, 1)]}
 PARTS = ("short", "long", "disturbed", "trace")

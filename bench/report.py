@@ -71,7 +71,7 @@ class Report:
         content = {
             "name": self.name,
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
+            "machine": {"cores": os.cpu_count(), **_cpu(), "python": platform.python_version()},
             "columns": list(self.columns),
             "rows": self.rows,
             "goals": [asdict(goal) for goal in self.goals],
@@ -90,8 +90,13 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+_MATRIX_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+"""What decides how fast a CPU multiplies matrices, and in which formats; its name often does not tell."""
+
+
+def _cpu() -> dict[str, object]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(told.get("flags", "").split())
+    there = [name for name in _MATRIX_INSTRUCTIONS if name in flags]
+    return {"cpu": told.get("model name", platform.processor()), "instructions": there}
