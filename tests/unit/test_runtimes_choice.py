@@ -230,6 +230,7 @@ def test_a_wish_leads_to_a_runtime_that_can(
     choice = choose(LLAMA, machine, asked_for, THREE, spec=spec)
     assert choice.runtime == chosen
     if chosen == "vllm" and machine is CPU:
+        assert choice.sentence.startswith("Runtime vllm: the first that does what --tool-parser wants, for llama")
         assert "not openvino: it reads tool calls by the marks in the chat template" in choice.sentence
 
 

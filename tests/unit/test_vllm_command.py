@@ -165,7 +165,7 @@ def test_what_a_version_leaves_open_is_left_to_vllm(tmp_path: Path) -> None:
 def test_what_a_version_wishes_arrives_as_vllms_own_options(tmp_path: Path) -> None:
     """Tensor parallelism, prefix caching either way, a chat template's file, and a parser of tool calls."""
     template = tmp_path / "own.jinja"
-    template.write_text("{{ messages }}", encoding="utf-8")
+    template.write_text("{{ messages }} {{ tools }}", encoding="utf-8")
     made = command(
         tmp_path,
         VllmRuntime("cuda"),
@@ -195,6 +195,12 @@ def test_a_parser_that_is_named_goes_before_the_marks_and_marks_are_looked_for_i
     assert option(command(tmp_path, VllmRuntime("cpu"), chat_template=given), "--tool-call-parser") == "mistral"
     given.write_text("{{ messages }}", encoding="utf-8")
     assert "--tool-call-parser" not in command(tmp_path, VllmRuntime("cpu"), chat_template=given).argv
+
+
+def test_a_parser_is_of_no_use_to_a_model_that_does_not_see_the_tools(tmp_path: Path) -> None:
+    """With one vLLM would drop the tools without a word; without one our gate refuses them."""
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert "--tool-call-parser" not in command(tmp_path, VllmRuntime("cpu"), tool_parser="hermes").argv
 
 
 def test_every_parser_that_is_told_by_marks_is_one_of_vllms() -> None:

@@ -233,6 +233,25 @@ def test_no_tools_are_nothing_to_refuse(server: Server) -> None:
     assert chat(server, messages, tools=[], tool_choice="required").json()["tool_choice"] == "required"
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_a_call_that_has_to_be_made_follows_its_schema(
+    server: Server, monkeypatch: pytest.MonkeyPatch, choice: Any
+) -> None:
+    """As on our other engines; a request that says `strict` itself is left as it is, and so is a call left open."""
+    monkeypatch.setattr("sys.argv", ["server", "--tool-call-parser", "hermes"])
+    messages = [{"role": "user", "content": "hi"}]
+    function = {"name": "f", "parameters": {"type": "object"}}
+
+    def asked(strict: dict[str, Any], tool_choice: Any) -> Any:
+        tools = [{"type": "function", "function": function | strict}]
+        return chat(server, messages, tools=tools, tool_choice=tool_choice).json()["tools"][0]["function"]
+
+    assert asked({}, choice)["strict"] is True
+    assert asked({"strict": None}, choice)["strict"] is True
+    assert asked({"strict": False}, choice)["strict"] is False
+    assert "strict" not in asked({}, "auto")
+
+
 def test_several_greedy_answers_are_asked_for_as_vllm_takes_them(server: Server) -> None:
     """It refuses n > 1 at temperature 0; keeping the likeliest token alone is the same."""
     said = complete(server, n=2, temperature=0).json()

@@ -75,7 +75,10 @@ def deploy(
         typer.Option(metavar="FILE", help="Jinja template, instead of the folder's own.", rich_help_panel=ENGINE_PANEL),
     ] = None,
     tool_parser: Annotated[
-        str, typer.Option(metavar="NAME", help="vLLM's parser of tool calls.", rich_help_panel=ENGINE_PANEL)
+        str,
+        typer.Option(
+            metavar="NAME", help="vLLM's parser of tool calls; so vllm serves it.", rich_help_panel=ENGINE_PANEL
+        ),
     ] = "",
     machine_type: Annotated[
         str, typer.Option(help="Machine's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
@@ -142,7 +145,7 @@ def deploy(
             invocation.output.line(f"Watch it: headrace operations get {operation['id']} --wait")
             return
         kind: Kind = "chat" if external or chat_template else kind_of(uri)
-        _wait(invocation, client, operation, f"Deploying {uri}", timeout, kind=kind)
+        _wait(invocation, client, operation, f"Deploying {name or Path(uri).name or uri}", timeout, kind=kind)
 
 
 def _wait(
@@ -158,6 +161,9 @@ def _wait(
     except WorkFailed:
         with contextlib.suppress(HeadraceError):  # that it failed is the news
             invocation.output.line(_what_is_left(fetch_endpoints(client), target))
+        raise
+    except KeyboardInterrupt:  # it is the watching that ends
+        invocation.output.line(f"The deployment goes on. Watch it: headrace operations get {operation['id']} --wait")
         raise
     invocation.output.document(operation)
     scope = f"projects/{operation['project']}/locations/{operation['location']}"

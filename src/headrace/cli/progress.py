@@ -77,11 +77,13 @@ class Steps:
 
     def _show(self, what: str) -> TaskID:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.table import Column  # noqa: PLC0415
 
         with self._lock:
             if self._progress is None:
-                columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-                self._progress = Progress(*columns, console=stdout_console(), transient=True)
+                line = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+                columns = (SpinnerColumn(), TimeElapsedColumn(), line)  # the text last: it is what may be cut short
+                self._progress = Progress(*columns, console=stdout_console(), transient=True, expand=True)
                 self._progress.start()
             self._open += 1
             return self._progress.add_task(visible(what), total=None)

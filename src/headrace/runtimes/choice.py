@@ -214,7 +214,9 @@ def choose(
             fix=otherwise or "Convert the model to an architecture that is supported.",
         )
     best = able[0]
-    reason = _reason(best, model) + _to_fetch(best, machine, runtimes)
+    passed_over = {option for line in lines[: lines.index(best)] for option in lacking[line.runtime]}
+    why = f"the first that does what {' and '.join(sorted(passed_over))} wants," if passed_over else best.why
+    reason = _reason(best, model, why) + _to_fetch(best, machine, runtimes)
     return Choice(best.runtime, reason, _rejected(lines, obstacles, best.runtime, model))
 
 
@@ -284,9 +286,9 @@ def _objection(line: Line, model: ModelFacts, *, chosen_sees: bool) -> str:
     return line.but
 
 
-def _reason(line: Line, model: ModelFacts) -> str:
+def _reason(line: Line, model: ModelFacts, why: str = "") -> str:
     precision = f" in {model.precision}" if model.precision else ""
-    return f"{line.why} for {model.model_type}{precision}"
+    return f"{why or line.why} for {model.model_type}{precision}"
 
 
 def _to_fetch(line: Line, machine: MachineFacts, runtimes: Mapping[str, Runtime]) -> str:

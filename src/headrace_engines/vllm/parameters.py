@@ -81,11 +81,24 @@ def check(
         wanted.pop("tools", None)
         if wanted.get("tool_choice") in ASKS_NOTHING["tool_choice"]:
             del wanted["tool_choice"]
+    elif wanted.get("tool_choice") not in (None, "auto", "none"):
+        wanted["tools"] = [_strict(tool) for tool in wanted["tools"]]
     if (parameters.n or 1) > 1 and parameters.temperature is not None and parameters.temperature < _GREEDY_BELOW:
         wanted |= {"temperature": 1.0, "top_k": 1}  # as greedy, and vLLM refuses several answers that are called so
     for name in wanted.keys() & _GUIDED.keys():
         wanted["structured_outputs"] = {_GUIDED[name]: wanted.pop(name)}
     return CheckedRequest(parameters, wanted)
+
+
+def _strict(tool: Any) -> Any:
+    """A tool whose arguments have to follow its schema, unless the request says otherwise.
+
+    Where a call has to be made our other engines hold it to the schema; vLLM does so for tools that are strict only.
+    """
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or function.get("strict") is not None:
+        return tool
+    return {**tool, "function": {**function, "strict": True}}
 
 
 def check_tokenize(fields: dict[str, Any], *, takes_media: bool) -> None:

@@ -162,7 +162,7 @@ def _as_the_version_says(launch: Launch) -> tuple[dict[str, str], list[str]]:
         switches.append("--enable-prefix-caching" if launch.prefix_caching else "--no-enable-prefix-caching")
     if launch.chat_template is not None:
         options["--chat-template"] = str(launch.chat_template)
-    if parser := launch.tool_parser or tool_call_parser(launch.model_dir, launch.chat_template):
+    if parser := tool_call_parser(launch.model_dir, launch.chat_template, launch.tool_parser):
         options["--tool-call-parser"] = parser
         switches.append("--enable-auto-tool-choice")
     return options, switches

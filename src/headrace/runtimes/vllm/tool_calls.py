@@ -41,14 +41,24 @@ TOOL_PARSERS = (
 """All that vLLM 0.32.0 registers (vllm/tool_parsers/__init__.py); a test holds the two against each other."""
 
 
-def tool_call_parser(model_dir: Path, given_template: Path | None = None) -> str:
+_NAMES_TOOLS = re.compile(r"\{[{%][^{}%]*\btools\b")
+"""A template does something with tools; as in `headrace_engines.serving.tools.formats`."""
+
+
+def tool_call_parser(model_dir: Path, given_template: Path | None = None, asked_for: str | None = None) -> str:
     """The parser's name; empty for a model whose template shows no form of calls that is known here.
+
+    A parser that is asked for is of no use to a model that does not see the tools: vLLM would drop them without a word,
+    where without a parser our gate refuses them.
 
     Args:
         model_dir: The model's folder.
         given_template: A file with the template that takes the place of the folder's; None without one.
+        asked_for: The parser that the version names.
     """
     template = _template(model_dir) if given_template is None else _text(given_template)
+    if asked_for:
+        return asked_for if _NAMES_TOOLS.search(template) else ""
     return next((parser for sign, parser in _SIGNS if re.search(sign, template, re.DOTALL)), "")
 
 
