@@ -77,7 +77,11 @@ async def delete_model(request: Request) -> Response:
 def _model(tx: Transaction, scope: Scope, model_id: str) -> Model:
     model = tx.get(Model, scope=scope, id=model_id)
     if model is None:
-        raise ModelNotFound(f"There is no model {scope.name('models', model_id)}.")
+        raise ModelNotFound(
+            f"There is no model {scope.name('models', model_id)}.",
+            evidence="Models are found by their id; several may have one name.",
+            fix="`headrace models` lists them, ids first.",
+        )
     return model
 
 

@@ -76,12 +76,14 @@ def three_commands(url: str, endpoint: str, *, headrace: str = "headrace", url_n
     return f"""\
 {headrace} chat {endpoint}{there}
 
+# a key for the other two
 export OPENAI_API_KEY=$({headrace} keys create me --role predictor --secret-only{there})
 
 curl {url}/v1/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" -H 'Content-Type: application/json' \\
   -d '{{"model": "{endpoint}", "max_tokens": 60, "stream": true,
        "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
+# with OpenAI's client (pip install openai)
 python3 -c 'import openai
 client = openai.OpenAI(base_url="{url}/v1")
 messages = [{{"role": "user", "content": "Hello!"}}]

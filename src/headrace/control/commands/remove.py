@@ -102,7 +102,7 @@ def delete_model(tx: Transaction, scope: Scope, model_id: str, *, contract: str,
     """
     model = tx.get(Model, scope=scope, id=model_id)
     if model is None:
-        raise ModelNotFound(f"There is no model {model_id!r}.")
+        raise ModelNotFound(f"There is no model {model_id!r}.", fix="`headrace models` lists them, ids first.")
     deployments = tx.list(Deployment, scope=scope, model_id=model_id)
     users = [deployment for deployment in deployments if deployment.state is not DeploymentState.GONE]
     if users:
