@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from gateway_serving import serving as serving_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.gateway.exchange import Exchange
+from headrace.gateway.exchange import ClientGone, Exchange
 from headrace.gateway.http1 import MAX_HEAD_BYTES, Patience
 
 GET = b"GET /x HTTP/1.1\r\nhost: x\r\n"
@@ -24,7 +25,8 @@ POST = b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 class Application:
     """Answers with the size of the body and of the headers.
 
-    To ``/wait`` only when it may, to ``/deaf`` unread, to ``/stream`` in pieces, to ``/cut`` without an end.
+    To ``/wait`` only when it may, to ``/deaf`` unread, to ``/stream`` in pieces, to ``/cut`` without an end; to
+    ``/long`` with much, and to ``/endless`` for ever.
     """
 
     def __init__(self) -> None:
@@ -37,7 +39,7 @@ class Application:
         self.asked.set()
         try:
             await self._answer(exchange)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientGone):
             self.leaves.release()
             raise
 
@@ -49,11 +51,15 @@ class Application:
         if path == b"/wait":
             await self.may_end.wait()
         body = b"%d %d" % (size, sum(len(name) + len(value) for name, value in exchange.head.headers))
-        if path not in (b"/stream", b"/cut"):
+        if path == b"/long":
+            body *= 20_000
+        if path not in (b"/stream", b"/cut", b"/endless"):
             await exchange.answer(200, [], body)
             return
         await exchange.start(200, [])
         await exchange.write(body)
+        while path == b"/endless":
+            await exchange.write(body * 1000)
         if path == b"/stream":
             await exchange.end(b"!")
 
@@ -187,6 +193,12 @@ def test_trailers_are_no_headers() -> None:
         GET + b"content-length: +4\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
         b"CONNECT x HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /x HTTP/1.1\r\n\r\n",
+        GET + b"host: y\r\n\r\n",
+        b"GET /x HTTP/2.0\r\nhost: x\r\n\r\n",
+        b"DESCRIBE /x RTSP/1.0\r\nhost: x\r\n\r\n",
+        b"PROPFIND /x HTTP/1.1\r\nhost: x\r\n\r\n",
+        GET + b"transfer-encoding: gzip, chunked\r\n\r\n",
         POST + b"zz\r\n",
     ],
 )
@@ -202,8 +214,8 @@ def test_what_is_no_request(request_: bytes) -> None:
     asyncio.run(main())
 
 
-def test_what_is_not_an_answer_is_not_sent() -> None:
-    """While an answer is due, bytes behind its request that cannot be read close the connection without a word."""
+def test_what_comes_behind_a_request_waits() -> None:
+    """Bytes that cannot be read are refused in their turn: the answer before them comes whole."""
 
     async def main() -> None:
         app = Application()
@@ -212,7 +224,11 @@ def test_what_is_not_an_answer_is_not_sent() -> None:
             writer.write(GET.replace(b"/x", b"/wait") + b"\r\n")
             await app.began.wait()
             writer.write(b"hello\r\n\r\n")
-            assert await reader.read() == b""
+            await writer.drain()
+            app.may_end.set()
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert error_of(answer[answer.index(b"HTTP/1.1 400") :]) == (400, "MALFORMED_REQUEST")
             writer.close()
 
     asyncio.run(main())
@@ -309,7 +325,7 @@ def test_every_boundary() -> None:
         (b"GET /stream HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", False, b"connection: close"),
         (b"GET http://x/x?y HTTP/1.1\r\nhost: x\r\n\r\n", True, b"content-length: 3"),
         (b"HEAD /x HTTP/1.1\r\nhost: x\r\n\r\n", True, b"content-length: 3"),
-        (GET + b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n", False, b"connection: close"),
+        (GET + b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n", True, b"content-length: 4"),
         (GET.replace(b"GET", b"POST") + b"expect: 100-continue\r\ncontent-length: 0\r\n\r\n", True, b"content-length"),
     ],
 )
@@ -418,5 +434,83 @@ def test_any_bytes(pieces: list[bytes]) -> None:
         async with serving(Application()) as port:
             answer = await exchanged(port, *[piece for piece in pieces if piece], then_eof=True)
             assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+
+    asyncio.run(main())
+
+
+UPGRADE = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+"""What Java's client sends with every first request."""
+
+
+@pytest.mark.parametrize(
+    "body", [b"content-length: 4\r\n\r\nbody", b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"]
+)
+def test_offers_of_other_protocols_are_ignored(body: bytes) -> None:
+    """A request that offers HTTP/2 keeps its body and its connection, wherever its bytes are cut."""
+
+    async def main() -> None:
+        wire = GET.replace(b"GET", b"POST") + UPGRADE + body
+        last = GET + b"connection: close\r\n\r\n"
+        async with serving(Application()) as port:
+            for cut in range(1, len(wire)):
+                answer = await exchanged(port, wire[:cut], wire[cut:] + last)
+                assert answer.count(b"HTTP/1.1 200 OK") == 2, (cut, answer)
+                assert b"\r\n\r\n4 " in answer, (cut, answer)
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_behind_others_of_its_requests() -> None:
+    """It is noticed at once although requests of its wait unread behind the one that is answered."""
+
+    async def main() -> None:
+        app = Application()
+        async with serving(app) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write((GET.replace(b"/x", b"/wait") + b"\r\n") * 2)
+            await app.began.wait()
+            writer.close()
+            await app.leaves.acquire()
+        assert app.served == 1
+
+    asyncio.run(main())
+
+
+def small_window(port: int) -> socket.socket:
+    """A connection whose client takes in very little unread."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.setblocking(False)
+    return client
+
+
+def test_who_does_not_read_is_not_answered_further() -> None:
+    """Requests without an end whose answers nobody reads stop being taken; the client is cut off in time."""
+
+    async def main() -> None:
+        app = Application()
+        loop = asyncio.get_running_loop()
+        async with serving(app, Patience(read_s=0.2)) as port:
+            with small_window(port) as client:
+                request = GET.replace(b"/x", b"/long") + b"\r\n"
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(100_000):
+                        await loop.sock_sendall(client, request * 100)
+            assert 0 < app.served < 1000
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_nobody_reads_ends() -> None:
+    """Its work is cancelled, as if its client had left: places are not to be held by who takes nothing."""
+
+    async def main() -> None:
+        app = Application()
+        loop = asyncio.get_running_loop()
+        async with serving(app, Patience(read_s=0.2)) as port:
+            with small_window(port) as client:
+                await loop.sock_sendall(client, GET.replace(b"/x", b"/endless") + b"\r\n")
+                await app.leaves.acquire()
 
     asyncio.run(main())

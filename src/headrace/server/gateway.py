@@ -30,7 +30,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     await admin.start(unix_socket(layout.gateway_socket))
     process.notify(options, "ready")
     await stop.wait()
-    public.stop_accepting()  # the supervisor holds the socket: who comes now waits for the next gateway
+    public.retire()  # the supervisor holds the socket: who comes now waits for the next gateway
     process.notify(options, "draining")
     if await gateway.drain(timeout_s=options.drain_timeout_s):
         gateway.break_off()

@@ -1,7 +1,8 @@
 """The HTTP/1.1 server of the data plane: an `asyncio.Protocol` around httptools' parser, with bounds on everything.
 
 * `server`: listens, holds the connections, looks at their deadlines, lets them come to their end
-* `connection`: one client's connection, from bytes to exchanges, one after another; and what is refused
+* `request_parser`: from bytes to requests
+* `connection`: one client's connection, which carries one exchange after another; `refusal`: what it answers itself
 * `answer`: one request and its answer on such a connection, the gateway's `Exchange`
 """
 

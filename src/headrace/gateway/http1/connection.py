@@ -1,24 +1,22 @@
 """One client's connection: bytes become exchanges, one after another; what is no request is refused.
 
 Nothing that a client sends is held without a bound before anybody has looked at it: heads and trailers have a size and
-a time, bodies a read-ahead, pipelined requests wait unread behind the one that is answered.
+a time, bodies a read-ahead, and what comes behind a request that is being answered waits unparsed. Nothing is held
+without a bound for a client that does not read either: until it does, no next request is begun.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
-import httptools
-import msgspec
-
-from headrace.contracts.vertex.errors import google_error
-from headrace.gateway.exchange import ClientGone, Headers, RequestHead
-from headrace.gateway.http1.answer import Http1Exchange, status_line
-from headrace.resources.errors import HeadersTooLarge, HeadraceError, MalformedRequest, RequestTooSlow
+from headrace.gateway.exchange import ClientGone, RequestHead
+from headrace.gateway.http1.answer import Http1Exchange
+from headrace.gateway.http1.refusal import refusal, too_large, too_slow
+from headrace.gateway.http1.request_parser import ReceivedHead, RequestParser
+from headrace.resources.errors import HeadraceError, MalformedRequest
 
 if TYPE_CHECKING:
     from headrace.gateway.http1.server import HttpServer
@@ -26,9 +24,11 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request's line and headers as they are sent, and of its trailers; as much as the gateway looks at."""
 
-_VERSIONS = {"1.0": 0, "1.1": 1}
-_TARGET = re.compile(rb"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21-\x22\x24-\x7e]*))?")
-"""Path and query as they are sent (RFC 9112, section 3.2.1, and what browsers send beyond it), without a fragment."""
+AHEAD_BYTES = 64 * 1024
+"""Of what comes behind a request that is being answered, before the connection is read no further."""
+
+_PARSED_AT_ONCE_BYTES = 8 * 1024
+"""Outside of bodies: what bounds the requests that are parsed before one can be told to wait."""
 
 
 class Connection(asyncio.Protocol):
@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         deadline: Loop time at which `expire` is called; infinite while nothing is awaited of the client.
+        reading_deadline: The same for `expire_reading`; infinite while the client reads what it is sent.
         lost: Whether the connection has ended.
         writing_paused: Whether the client reads more slowly than we write.
     """
@@ -49,22 +50,20 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = RequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._client, self._scheme = "", "http"
-        self._url = b""
-        self._headers: Headers = []
-        self._hosts = 0
-        self._expects_continue = False
-        self._in_head = True  # or before it; else in a body or its trailers
-        self._unused_bytes = 0  # since the parser last had something for an exchange
         self._deaf = False  # nothing that comes is looked at any more
         self._current: Http1Exchange | None = None  # the one that is answered
         self._receiving: Http1Exchange | None = None  # the one whose body comes
         self._queue: deque[Http1Exchange] = deque()
+        self._ahead: list[bytes] = []  # what came behind the request that is answered
+        self._ahead_bytes = 0
         self._reading_paused = False
         self._drain: asyncio.Future[None] | None = None
+        self._unread_bytes = 0
         self.deadline = math.inf
+        self.reading_deadline = math.inf
         self.lost = False
         self.writing_paused = False
 
@@ -84,16 +83,23 @@ class Connection(asyncio.Protocol):
         """Called by the event loop. The parser never gets more than the bytes that a head has left."""
         position, size = 0, len(data)
         while position < size and not self._deaf:
-            left = MAX_HEAD_BYTES - self._unused_bytes
-            if left <= 0:
-                self._refuse(_too_large())
+            if self._current is not None and self._receiving is None:
+                self._put_aside(data[position:] if position else data)
                 return
-            if self._in_head and not self._unused_bytes and self._current is None:
-                self.deadline = self._loop.time() + self._server.patience.head_s
-            piece = data if size <= left else data[position : position + left]
+            left = MAX_HEAD_BYTES - self._parser.unused_bytes
+            if left <= 0:
+                self._refuse(too_large(MAX_HEAD_BYTES))
+                return
+            if self._parser.in_head:
+                left = min(left, _PARSED_AT_ONCE_BYTES)
+                if not self._parser.unused_bytes:
+                    self.deadline = self._loop.time() + self._server.patience.head_s
+            piece = data if size <= left and not position else data[position : position + left]
             position += len(piece)
-            self._unused_bytes += len(piece)
-            self._feed(piece)
+            try:
+                self._parser.feed(piece)
+            except MalformedRequest as error:
+                self._refuse(error)
 
     def eof_received(self) -> bool:
         """Called by the event loop: a client that sends no more is one that left."""
@@ -102,9 +108,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
         """Called by the event loop."""
         self.lost = self._deaf = True
-        self.deadline = math.inf
+        self.deadline = self.reading_deadline = math.inf
         self._server.forget(self)
         self._queue.clear()
+        self._ahead.clear()
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
         exchange, self._current = self._current, None
@@ -117,65 +124,45 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Called by the event loop."""
         self.writing_paused = True
+        self._await_reader()
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
         self.writing_paused = False
+        self.reading_deadline = math.inf
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
+        if self._current is not None and self._current.ended and self._current.request_complete:
+            self._next(self._current)
 
     # --- from the parser ---
 
-    def on_url(self, url: bytes) -> None:
-        """Called by the parser, with each piece of the request's target."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, for trailers too, which are dropped."""
-        if not self._in_head:
-            return
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self._expects_continue = True
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
+    def begin(self, received: ReceivedHead) -> None:
         """Called by the parser: an exchange begins."""
-        version = _VERSIONS[self._parser.get_http_version()]
-        if self._hosts > 1 or (version and not self._hosts):
-            raise ValueError("an HTTP/1.1 request names one host")
-        path, query = _split_target(self._url)
         head = RequestHead(
-            method=self._parser.get_method().decode("ascii"),
-            target=path,
-            query=query,
-            headers=self._headers,
+            method=received.method,
+            target=received.target,
+            query=received.query,
+            headers=received.headers,
             client=self._client,
             scheme=self._scheme,
         )
         exchange = Http1Exchange(
             head,
             self,
-            version=version,
-            keep_alive=self._parser.should_keep_alive() and not self._server.closing,
-            expects_continue=self._expects_continue and version > 0,
+            version=received.version,
+            keep_alive=received.keep_alive and not self._server.closing,
+            expects_continue=received.expects_continue,
         )
-        self._url, self._headers, self._hosts, self._expects_continue = b"", [], 0, False
-        self._in_head = False
-        self._unused_bytes = 0
         self._receiving = exchange
         self.deadline = math.inf
         if self._current is None:
             self._begin(exchange)
         else:
             self._queue.append(exchange)
-            self._pause_reading()
 
-    def on_body(self, piece: bytes) -> None:
-        """Called by the parser."""
-        self._unused_bytes = 0
+    def take(self, piece: bytes) -> None:
+        """Called by the parser: a piece of the request's body."""
         exchange = self._receiving
         assert exchange is not None
         exchange.take(piece)
@@ -184,10 +171,8 @@ class Connection(asyncio.Protocol):
         elif self.deadline != math.inf:
             self._await_body(exchange)
 
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        self._in_head = True
-        self._unused_bytes = 0
+    def complete(self) -> None:
+        """Called by the parser: the request's body has ended."""
         exchange, self._receiving = self._receiving, None
         assert exchange is not None
         exchange.complete_request()
@@ -245,7 +230,7 @@ class Connection(asyncio.Protocol):
 
     def go_on(self, exchange: Http1Exchange) -> None:
         """The exchange's body was read."""
-        if exchange is self._current and not self._queue:
+        if exchange is self._current:
             self._resume_reading()
 
     def finish(self, exchange: Http1Exchange) -> None:
@@ -269,8 +254,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no answer is due."""
-        return self._current is None
+        """Whether no answer is due, and nothing of a request has come."""
+        return self._current is None and not self._parser.unused_bytes
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -279,28 +264,41 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             self._transport.abort()
         elif self._receiving is not None and not self._deaf and not self._receiving.ended:
-            self._refuse(_too_slow(self._server.patience.body_s))
+            self._refuse(too_slow(self._server.patience.body_s))
         else:
             self.close()
 
+    def expire_reading(self) -> None:
+        """The client has read nothing for a long time: it is cut off, unless it has read a little."""
+        assert self._transport is not None
+        if self._transport.get_write_buffer_size() < self._unread_bytes:
+            self._await_reader()
+        else:
+            self._transport.abort()
+
     # --- within ---
 
-    def _feed(self, piece: bytes) -> None:
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # it was a request all the same, and gets an answer; what follows it is not HTTP
-            last = self._queue[-1] if self._queue else self._current
-            if last is not None:
-                last.keep_alive = False
-        except httptools.HttpParserError as error:
-            self._refuse(
-                MalformedRequest(
-                    "This is not a request that can be read as HTTP/1.1.",
-                    evidence=f"{error.__context__ or error}.",
-                    fix="Send it with an HTTP client; a proxy in between must speak HTTP/1.1 to this server.",
-                )
-            )
+    def _await_reader(self) -> None:
+        if self._transport is not None:
+            self._unread_bytes = self._transport.get_write_buffer_size()
+            self.reading_deadline = self._loop.time() + self._server.patience.read_s
+
+    def _put_aside(self, data: bytes) -> None:
+        """Keep what comes behind the request that is answered; read on, for only so it is seen that a client leaves."""
+        self._ahead.append(data)
+        self._ahead_bytes += len(data)
+        if self._ahead_bytes > AHEAD_BYTES:
+            self._pause_reading()
+
+    def _take_up(self) -> None:
+        """Parse what was put aside."""
+        ahead = b"".join(self._ahead)
+        self._ahead.clear()
+        self._ahead_bytes = 0
+        if ahead and not self._deaf:
+            self.data_received(ahead)
+        if self._ahead_bytes <= AHEAD_BYTES:
+            self._resume_reading()
 
     def _begin(self, exchange: Http1Exchange) -> None:
         self._current = exchange
@@ -309,16 +307,18 @@ class Connection(asyncio.Protocol):
             self._await_body(exchange)
 
     def _next(self, exchange: Http1Exchange) -> None:
-        """The exchange is over and its connection is kept."""
-        if exchange is not self._current:
+        """The exchange is over and its connection is kept: the next one, once the client has read enough of this."""
+        if exchange is not self._current or self.writing_paused:
             return
         if self._queue:
             self._begin(self._queue.popleft())
+            return
+        self._current = None
+        patience = self._server.patience
+        self.deadline = self._server.now + (patience.head_s if self._parser.unused_bytes else patience.keep_alive_s)
+        if self._ahead:
+            self._loop.call_soon(self._take_up)
         else:
-            self._current = None
-            patience = self._server.patience
-            self.deadline = self._server.now + (patience.head_s if self._unused_bytes else patience.keep_alive_s)
-        if not self._queue:
             self._resume_reading()
 
     def _await_body(self, exchange: Http1Exchange) -> None:
@@ -342,7 +342,7 @@ class Connection(asyncio.Protocol):
         """Answer where that can be understood, and end."""
         exchange = self._receiving
         if self._may_refuse():
-            self.send_if_open(_refusal(error, self.date_line))
+            self.send_if_open(refusal(error, self.date_line))
         self._deaf = True
         if exchange is not None and exchange is self._current and not exchange.ended:
             exchange.client_left = True  # the exchange ends as if its client had left
@@ -372,43 +372,3 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._resume_reading()
         self.deadline = self._loop.time() + self._server.patience.linger_s
-
-
-def _split_target(target: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request's target.
-
-    Raises:
-        ValueError: It is neither a path nor a whole URL, or has bytes that no URL has.
-    """
-    found = _TARGET.fullmatch(target)
-    if found is not None:
-        return found[1], found[2] or b""
-    if not target.isascii():
-        raise ValueError("the request's target is not ASCII")
-    url = httptools.parse_url(target)  # a whole URL, as proxies are sent (RFC 9112, section 3.2.2)
-    if url.path is None and url.host is None:
-        raise ValueError("the request's target is no path")
-    return url.path or b"/", url.query or b""
-
-
-def _refusal(error: HeadraceError, date_line: bytes) -> bytes:
-    status, document = google_error(error)
-    body = msgspec.json.encode(document)
-    framing = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-    return status_line(status) + date_line + framing + body
-
-
-def _too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(
-        "The request's line and headers are too large.",
-        evidence=f"They have more than {MAX_HEAD_BYTES} bytes, which is the limit.",
-        fix="Send data in the body, and drop the headers that are not needed.",
-    )
-
-
-def _too_slow(patience_s: float) -> RequestTooSlow:
-    return RequestTooSlow(
-        "The request's body stopped in its middle.",
-        evidence=f"Nothing came for {patience_s:g} s.",
-        fix="Send the request again.",
-    )

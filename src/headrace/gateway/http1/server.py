@@ -29,18 +29,21 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
         body_s: Between two pieces of its body; nginx waits twice as long.
         keep_alive_s: Between two requests. Longer than the 60 s of common load balancers, so that it is never us who
             close first under their hands.
+        read_s: For the client to read something of what it is sent, where it lags behind; nginx waits twice as long.
         linger_s: How long a connection is still read from after its request was refused.
     """
 
     head_s: float = 30.0
     body_s: float = 30.0
     keep_alive_s: float = 75.0
+    read_s: float = 30.0
     linger_s: float = 1.0
 
     @property
     def look_every_s(self) -> float:
         """How often deadlines are looked at: they are kept to within this."""
-        return min(1.0, self.head_s / 4, self.body_s / 4, self.keep_alive_s / 4, self.linger_s / 4)
+        shortest = min(self.head_s, self.body_s, self.keep_alive_s, self.read_s, self.linger_s)
+        return min(1.0, shortest / 4)
 
 
 class HttpServer:
@@ -84,16 +87,20 @@ class HttpServer:
             self._listening.close()
             self._listening = None
 
+    def retire(self) -> None:
+        """Leave new requests to another server: take no more connections, and keep none that has no request."""
+        self.stop_accepting()
+        self.closing = True
+        for connection in [connection for connection in self.connections if connection.idle]:
+            connection.close()
+
     async def close(self, timeout_s: float | None = None) -> None:
         """End: connections without a request at once, the others when their answer has ended.
 
         Args:
             timeout_s: After it, those that are left are cut off; None waits for all of them.
         """
-        self.stop_accepting()
-        self.closing = True
-        for connection in [connection for connection in self.connections if connection.idle]:
-            connection.close()
+        self.retire()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
@@ -148,6 +155,8 @@ class HttpServer:
         """Look at all deadlines, and at the clock."""
         self.now = self._loop.time()
         self.date_line = b"date: %b\r\n" % email.utils.formatdate(time.time(), usegmt=True).encode("ascii")
-        for connection in [connection for connection in self.connections if connection.deadline <= self.now]:
+        for connection in [each for each in self.connections if each.deadline <= self.now]:
             connection.expire()
+        for connection in [each for each in self.connections if each.reading_deadline <= self.now]:
+            connection.expire_reading()
         self._ticker = self._loop.call_later(self.patience.look_every_s, self._look)
