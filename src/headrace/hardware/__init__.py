@@ -1,7 +1,26 @@
-"""Floor 2: what this machine has."""
+"""Floor 2: what this machine has, and what machines of a name would have."""
 
+from headrace.hardware.catalogue import Catalogue, read_catalogue
+from headrace.hardware.choosing import cheapest_first, find_shape, require_all_or_none, shape_by_name
 from headrace.hardware.cores import find_cores
 from headrace.hardware.gpus import Gpu, find_gpus
 from headrace.hardware.machine import MachineShape, look
+from headrace.hardware.shapes import THIS_MACHINE, Accelerator, Shape, shape_of
 
-__all__ = ["Gpu", "MachineShape", "find_cores", "find_gpus", "look"]
+__all__ = [
+    "THIS_MACHINE",
+    "Accelerator",
+    "Catalogue",
+    "Gpu",
+    "MachineShape",
+    "Shape",
+    "cheapest_first",
+    "find_cores",
+    "find_gpus",
+    "find_shape",
+    "look",
+    "read_catalogue",
+    "require_all_or_none",
+    "shape_by_name",
+    "shape_of",
+]

@@ -8,10 +8,11 @@ import msgspec
 
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
+from headrace.hardware import require_all_or_none
 from headrace.resources.deployments import Deployment, MachineSpec, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
 from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import BadField, EndpointNotFound, MachineSpecIncomplete
+from headrace.resources.errors import BadField, EndpointNotFound
 from headrace.resources.external import EXTERNAL, MAX_MODEL_CHARACTERS, ExternalServer, check_key, read_base_url
 from headrace.resources.models import Model, ModelVersion, ServingSpec
 from headrace.resources.names import Scope, check_id, new_id
@@ -160,13 +161,7 @@ def _check(request: DeployRequest) -> None:
         )
     if request.timeout_s <= 0:
         raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")
-    given = [bool(machine.machine_type), bool(machine.accelerator_type), machine.accelerator_count > 0]
-    if any(given) and not all(given):
-        raise MachineSpecIncomplete(
-            "Machine type, accelerator type and accelerator count go together: all three or none.",
-            evidence=f"Given: {machine.machine_type!r}, {machine.accelerator_type!r}, {machine.accelerator_count}.",
-            fix="Leave all three out, and the platform picks.",
-        )
+    require_all_or_none(machine)
 
 
 def _check_external(request: DeployRequest, server: ExternalServer) -> None:

@@ -1,0 +1,102 @@
+"""The documents' rule for machines: machine type, accelerator type and count, all three or none."""
+
+from __future__ import annotations
+
+from headrace.hardware.catalogue import Catalogue
+from headrace.hardware.shapes import Shape
+from headrace.resources.deployments import MachineSpec
+from headrace.resources.errors import BadField, MachineSpecIncomplete
+
+
+def require_all_or_none(machine: MachineSpec) -> None:
+    """Hold the rule.
+
+    Raises:
+        MachineSpecIncomplete: One or two of the three are given.
+    """
+    given = [bool(machine.machine_type), bool(machine.accelerator_type), machine.accelerator_count > 0]
+    if any(given) and not all(given):
+        raise MachineSpecIncomplete(
+            "Machine type, accelerator type and accelerator count go together: all three or none.",
+            evidence=f"Given: {machine.machine_type!r}, {machine.accelerator_type!r}, {machine.accelerator_count}.",
+            fix="Leave all three out, and the platform picks.",
+        )
+
+
+def find_shape(catalogue: Catalogue, machine: MachineSpec) -> Shape | None:
+    """The shape that a request names; None where it names none and the platform picks.
+
+    Raises:
+        MachineSpecIncomplete: One or two of the three are given.
+        BadField: There is no such machine type, or it does not have these devices; the evidence says what there is.
+    """
+    require_all_or_none(machine)
+    if not machine.machine_type:
+        return None
+    shapes = _of_type(catalogue, machine.machine_type)
+    for shape in shapes:
+        name = shape.accelerator.name if shape.accelerator else ""
+        if (name, shape.accelerator_count) == (machine.accelerator_type, machine.accelerator_count):
+            return shape
+    raise BadField(
+        f"{machine.machine_type} does not have {machine.accelerator_count} × {machine.accelerator_type}.",
+        evidence=f"It has {_what_there_is(shapes)}.",
+        fix="Ask for what it has, for another machine type, or leave all three out.",
+    )
+
+
+def shape_by_name(catalogue: Catalogue, name: str) -> Shape:
+    """The shape of a name, as the command line takes it: ``NAME``, ``NAME:COUNT`` or ``NAME:ACCELERATOR:COUNT``.
+
+    Without a count it is the one with the fewest devices.
+
+    Raises:
+        BadField: There is no such shape, or it does not have these devices; the evidence says what there is.
+        MachineSpecIncomplete: An accelerator is named without a count.
+    """
+    machine_type, _, rest = name.partition(":")
+    accelerator, _, count = rest.rpartition(":")
+    if accelerator or not (count.isdigit() or not count):
+        machine = MachineSpec(
+            machine_type=machine_type,
+            accelerator_type=accelerator or count,
+            accelerator_count=int(count) if count.isdecimal() else 0,
+        )
+        if shape := find_shape(catalogue, machine):
+            return shape
+    shapes = _of_type(catalogue, machine_type)
+    if not count:
+        return min(shapes, key=lambda shape: shape.accelerator_count)
+    for shape in shapes:
+        if str(shape.accelerator_count) == count:
+            return shape
+    raise BadField(
+        f"{machine_type} does not come with {count} accelerators.",
+        evidence=f"It has {_what_there_is(shapes)}.",
+        fix="Ask for what it has: `headrace plan --shapes` lists all.",
+    )
+
+
+def cheapest_first(shapes: tuple[Shape, ...]) -> list[Shape]:
+    """Shapes that have a price, from cheap to dear; of one price the one with less memory first."""
+    priced = [shape for shape in shapes if shape.usd_per_h is not None]
+    return sorted(
+        priced, key=lambda shape: (shape.usd_per_h or 0, shape.device_bytes * max(1, shape.accelerator_count))
+    )
+
+
+def _of_type(catalogue: Catalogue, machine_type: str) -> tuple[Shape, ...]:
+    shapes = catalogue.named(machine_type)
+    if not shapes:
+        names = list(dict.fromkeys(shape.name for shape in catalogue.shapes))
+        raise BadField(
+            f"There is no machine type {machine_type[:80]!r}.",
+            evidence=f"There are {', '.join(names)}.",
+            fix="Name one of these, or add your own to shapes.toml: `headrace plan --shapes` lists all.",
+        )
+    return shapes
+
+
+def _what_there_is(shapes: tuple[Shape, ...]) -> str:
+    with_devices = [f"{each.accelerator_count} × {each.accelerator.name}" for each in shapes if each.accelerator]
+    return " or ".join(with_devices) or "no accelerators"
