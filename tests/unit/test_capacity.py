@@ -48,11 +48,13 @@ def test_the_cache_is_counted_per_token() -> None:
 
 
 def test_a_model_without_attention_keeps_nothing_for_a_token() -> None:
-    """A Mamba has no heads to count and is planned all the same: any context fits that leaves room for the weights."""
+    """A Mamba has no heads to count and is planned all the same: any context fits that leaves room for its states."""
     need = estimate(folder({"model_type": "mamba", "num_hidden_layers": 24, "hidden_size": 768}), 4096, 8)
-    assert need.kv_bytes == 0
-    assert need.tokens_that_fit(need.total_bytes) == 0
-    assert need.tokens_that_fit(need.total_bytes + 1) == 4096 * 8
+    assert need.kv_bytes_per_token == 0
+    assert need.kv_bytes == 8 * 24 * (1536 * 16 + 1536 * 4) * 4
+    assert need.tokens_that_fit(need.total_bytes) == 4096 * 8
+    assert need.tokens_that_fit(need.total_bytes - 1) == 4096 * 7
+    assert need.tokens_that_fit(need.weights_bytes + need.overhead_bytes) == 0
     with pytest.raises(DoesNotFit):
         check_fit(need, need.total_bytes - 1)
 

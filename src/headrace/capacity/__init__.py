@@ -1,5 +1,32 @@
-"""Floor 2: whether a model fits into memory, before anything is loaded."""
+"""Floor 2: whether a model fits into memory and how fast it would be, before anything is loaded."""
 
-from headrace.capacity.memory import PLANNED_SEQUENCES, MemoryNeed, check_fit, estimate
+from headrace.capacity.memory import DEFAULT_CONTEXT_TOKENS, PLANNED_SEQUENCES, MemoryNeed, check_fit, estimate
+from headrace.capacity.parameters import Parameters, count_parameters
+from headrace.capacity.plan import Load, Plan, degrees, parameters_of, plan
+from headrace.capacity.roofline import Place, Prediction, Work, predict
+from headrace.capacity.tiers import Tier, next_tier, quota_admits, tier_for
+from headrace.capacity.unwritten import unwritten
 
-__all__ = ["PLANNED_SEQUENCES", "MemoryNeed", "check_fit", "estimate"]
+__all__ = [
+    "DEFAULT_CONTEXT_TOKENS",
+    "PLANNED_SEQUENCES",
+    "Load",
+    "MemoryNeed",
+    "Parameters",
+    "Place",
+    "Plan",
+    "Prediction",
+    "Tier",
+    "Work",
+    "check_fit",
+    "count_parameters",
+    "degrees",
+    "estimate",
+    "next_tier",
+    "parameters_of",
+    "plan",
+    "predict",
+    "quota_admits",
+    "tier_for",
+    "unwritten",
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import msgspec
 
-from headrace.resources.errors import ConfigInvalid, DoesNotFit
+from headrace.capacity.cache import cache_need
+from headrace.capacity.fields import Fields
+from headrace.resources.errors import DoesNotFit
 from headrace.weights.config import ModelConfig
 from headrace.weights.folder import ModelFolder
 
@@ -37,15 +38,22 @@ VLLM_WORKER_BYTES = 1024**3
 """What each further worker of vLLM holds beside weights and cache, where several devices share a model: the worker's
 part of `VLLM_OVERHEAD_BYTES`, rounded down. Never measured with more than one."""
 
-_WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv"})
-"""By ``model_type``: families that keep a state of fixed size for each sequence and nothing for each token. Their state
-(of Mamba-130M 3 MB) is taken from the overhead."""
+MEASURED_ACTIVATIONS_BYTES = 128 * 1024**2
+"""What of `RUNTIME_OVERHEAD_BYTES` there is for activations: 416 MiB - 236 for the libraries, rounded down."""
+
+PREFILL_TOKENS = 2048
+"""Tokens of prompts that are computed at once: vLLM's default ``max_num_batched_tokens`` for chunked prefill."""
 
 _OVERHEADS = {"vllm": VLLM_OVERHEAD_BYTES}
 """By the runtime's name; all others take `RUNTIME_OVERHEAD_BYTES`."""
 
 PLANNED_SEQUENCES = 8
 """Sequences of full length for which a replica's memory is planned; many more run at once when they are shorter."""
+
+
+DEFAULT_CONTEXT_TOKENS = 4096
+"""The context length of a version that asks for none, unless its model was made for less. Memory for the cache is set
+aside for it, and models are made for up to 10 million tokens: the maximum would make small models fit nowhere."""
 
 
 class MemoryNeed(msgspec.Struct, frozen=True):
@@ -57,6 +65,9 @@ class MemoryNeed(msgspec.Struct, frozen=True):
         context_tokens: The longest sequence, prompt and answer together.
         concurrency: How many such sequences at once.
         overhead_bytes: What the runtime's processes hold beside those.
+        window_bytes_per_token: Of layers that keep the last tokens only, where the runtime really lets go of others.
+        window_tokens: How many those keep.
+        bytes_per_sequence: States of fixed size, of layers without attention.
     """
 
     weights_bytes: int
@@ -64,23 +75,59 @@ class MemoryNeed(msgspec.Struct, frozen=True):
     context_tokens: int
     concurrency: int
     overhead_bytes: int = RUNTIME_OVERHEAD_BYTES
+    window_bytes_per_token: int = 0
+    window_tokens: int = 0
+    bytes_per_sequence: int = 0
 
     @property
     def kv_bytes(self) -> int:
-        """Cache for every sequence at its full length."""
-        return self.kv_bytes_per_token * self.context_tokens * self.concurrency
+        """Cache for every sequence at its full length, states included."""
+        return self.sequence_bytes(self.context_tokens) * self.concurrency
+
+    def sequence_bytes(self, tokens: int) -> int:
+        """What a sequence of this length keeps."""
+        in_window = self.window_bytes_per_token * min(tokens, self.window_tokens)
+        return self.kv_bytes_per_token * tokens + in_window + self.bytes_per_sequence
 
     @property
     def total_bytes(self) -> int:
         """Everything together."""
         return self.weights_bytes + self.kv_bytes + self.overhead_bytes
 
+    def room_bytes(self, available_bytes: int) -> int:
+        """What weights and overhead leave for the cache."""
+        return max(0, available_bytes - self.weights_bytes - self.overhead_bytes)
+
     def tokens_that_fit(self, available_bytes: int) -> int:
         """The largest context × concurrency for this much memory; 0 where the weights alone leave no room."""
-        rest = max(0, available_bytes - self.weights_bytes - self.overhead_bytes)
-        if not self.kv_bytes_per_token:  # no token costs anything
-            return self.context_tokens * self.concurrency if rest else 0
-        return rest // self.kv_bytes_per_token
+        room = self.room_bytes(available_bytes)
+        if not self.kv_bytes_per_token:  # no token costs anything once a window is full
+            fixed_bytes = self.window_bytes_per_token * self.window_tokens + self.bytes_per_sequence
+            sequences = room // fixed_bytes if fixed_bytes else self.concurrency if room else 0
+            return self.context_tokens * min(sequences, self.concurrency)
+        return self.context_that_fits(available_bytes, 1)
+
+    def context_that_fits(self, available_bytes: int, concurrency: int) -> int:
+        """The longest that so many sequences may be; 0 where not even one token of each fits.
+
+        Where tokens cost nothing any more, it is the context that was asked for.
+        """
+        share = self.room_bytes(available_bytes) // concurrency
+        if share <= self.bytes_per_sequence:
+            return 0
+        inside = (share - self.bytes_per_sequence) // max(1, self.kv_bytes_per_token + self.window_bytes_per_token)
+        if inside < self.window_tokens:
+            return inside
+        beyond = share - self.sequence_bytes(self.window_tokens)
+        if not self.kv_bytes_per_token:
+            return self.context_tokens
+        return self.window_tokens + beyond // self.kv_bytes_per_token
+
+    def sequences_that_fit(self, available_bytes: int, context_tokens: int) -> int:
+        """How many sequences of this length fit; those asked for where they cost nothing."""
+        each = self.sequence_bytes(context_tokens)
+        room = self.room_bytes(available_bytes)
+        return room // each if each else self.concurrency if room else 0
 
 
 def estimate(
@@ -94,36 +141,38 @@ def estimate(
 ) -> MemoryNeed:
     """What a model needs in a runtime, by that one's name; the least that any takes where it is not said.
 
-    Full attention is assumed in every layer: 2 (keys and values) × layers × KV heads × head width × bytes per number
-    for each token. Sliding windows and latent attention need less than that. Of several devices that share a model each
-    has at least one KV head, so that where they are more than those, there are as many.
+    The cache is that of `cache_need`: by the kinds of the model's layers, less only what this runtime is known to save.
 
     Raises:
         ConfigInvalid: The configuration does not give the sizes that this takes.
     """
+    number_bytes = _number_bytes(folder, dtype)
+    cache = cache_need(folder.config, number_bytes, runtime, tensor_parallel)
     return MemoryNeed(
         weights_bytes=_weights_bytes(folder, dtype),
-        kv_bytes_per_token=_kv_numbers(folder.config, tensor_parallel) * _number_bytes(folder, dtype),
+        kv_bytes_per_token=cache.bytes_per_token,
         context_tokens=context_tokens,
         concurrency=concurrency,
-        overhead_bytes=_OVERHEADS.get(runtime, RUNTIME_OVERHEAD_BYTES) + (tensor_parallel - 1) * VLLM_WORKER_BYTES,
+        overhead_bytes=_OVERHEADS.get(runtime, RUNTIME_OVERHEAD_BYTES)
+        + (tensor_parallel - 1) * VLLM_WORKER_BYTES
+        + max(0, activation_bytes(folder.config, concurrency, number_bytes) - MEASURED_ACTIVATIONS_BYTES),
+        window_bytes_per_token=cache.window_bytes_per_token,
+        window_tokens=cache.window_tokens,
+        bytes_per_sequence=cache.bytes_per_sequence,
     )
 
 
-def _kv_numbers(config: ModelConfig, tensor_parallel: int) -> int:
-    """How many numbers a token leaves behind in all layers."""
-    if config.model_type in _WITHOUT_ATTENTION:
-        return 0
-    kv_heads = None if config.kv_heads is None else max(config.kv_heads, tensor_parallel)
-    sizes = {"layers": config.layers, "key/value heads": kv_heads, "head width": config.head_dim}
-    unknown = [name for name, size in sizes.items() if size is None]
-    if unknown:
-        raise ConfigInvalid(
-            "The memory that this model needs cannot be told from its configuration.",
-            evidence=f"config.json does not give its {', '.join(unknown)}.",
-            fix="Copy the complete config.json from the model's source.",
-        )
-    return 2 * math.prod(size for size in sizes.values() if size is not None)
+def activation_bytes(config: ModelConfig, concurrency: int, number_bytes: int) -> int:
+    """What a step holds between its layers: rows of `PREFILL_TOKENS`, and the logits of every sequence.
+
+    A row is the residual stream twice (before and after a layer), queries, keys, values and the two halves of a gated
+    MLP; layers run one after the other and reuse it. Logits are float32. A bound, not measured for each model.
+    """
+    hidden = config.hidden or 0
+    attention = ((config.heads or 0) + 2 * (config.kv_heads or 0)) * (config.head_dim or 0)
+    width = Fields(config.text).known("intermediate_size", "ffn_dim", "n_inner", "d_ff") or 4 * hidden
+    row = 2 * hidden + attention + 2 * width
+    return PREFILL_TOKENS * row * number_bytes + concurrency * (config.vocab or 0) * 4
 
 
 def check_fit(need: MemoryNeed, available_bytes: int) -> None:
@@ -136,20 +185,27 @@ def check_fit(need: MemoryNeed, available_bytes: int) -> None:
         return
     tokens = need.tokens_that_fit(available_bytes)
     if tokens:
-        context, at_once = min(need.context_tokens, tokens), min(need.concurrency, tokens)
-        fix = (
-            f"{tokens:,} tokens fit, over all sequences: a context of {context:,} tokens with {tokens // context} at "
-            f"once, or {at_once} at once with {tokens // at_once:,} tokens each."
-        )
+        fix = f"{tokens:,} tokens fit, over all sequences: {_alternatives(need, available_bytes, tokens)}."
     else:
-        short_bytes = need.weights_bytes + need.overhead_bytes + need.kv_bytes_per_token - available_bytes
+        short_bytes = need.weights_bytes + need.overhead_bytes + need.sequence_bytes(1) - available_bytes
         fix = f"No context fits: free {_gib(short_bytes)} or more, or use a larger machine or a smaller model."
+    states = f" and {_gib(need.bytes_per_sequence)} of states a sequence" if need.bytes_per_sequence else ""
     raise DoesNotFit(
         f"The model needs {_gib(need.total_bytes)} of memory and {_gib(available_bytes)} are available.",
         evidence=f"Weights {_gib(need.weights_bytes)}, cache {_gib(need.kv_bytes)} ({need.kv_bytes_per_token:,} bytes "
-        f"a token × {need.context_tokens:,} tokens × {need.concurrency} at once), runtime {_gib(need.overhead_bytes)}.",
+        f"a token × {need.context_tokens:,} tokens × {need.concurrency} at once{states}), "
+        f"runtime {_gib(need.overhead_bytes)}.",
         fix=fix,
     )
+
+
+def _alternatives(need: MemoryNeed, available_bytes: int, tokens: int) -> str:
+    """The two ends of what fits: the context that was asked for, or as many sequences as that."""
+    context = min(need.context_tokens, tokens)
+    whole = f"a context of {context:,} tokens with {max(1, need.sequences_that_fit(available_bytes, context))} at once"
+    at_once = min(need.concurrency, tokens)
+    each = need.context_that_fits(available_bytes, at_once)
+    return f"{whole}, or {at_once} at once with {each:,} tokens each" if each else whole
 
 
 def _weights_bytes(folder: ModelFolder, dtype: Dtype) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.capacity import PLANNED_SEQUENCES, check_fit, estimate
+from headrace.capacity import DEFAULT_CONTEXT_TOKENS, PLANNED_SEQUENCES, check_fit, estimate
 from headrace.control.checking import Checked
 from headrace.resources.errors import ArtifactsChanged, BadField, ChatTemplateMissing
 from headrace.resources.models import ModelVersion, ServingSpec, Task
@@ -12,10 +12,6 @@ from headrace.storage import fingerprint, open_artifacts
 from headrace.weights import check, inspect, task_of
 from headrace.weights.config import ModelConfig
 from headrace.weights.findings import Finding, raise_first_error
-
-DEFAULT_CONTEXT_TOKENS = 4096
-"""The context length of a version that asks for none, unless its model was made for less. Memory for the cache is set
-aside for it, and models are made for up to 10 million tokens: the maximum would make small models fit nowhere."""
 
 
 class FolderChecker:

@@ -260,7 +260,12 @@ class ReplicaRun:
             model = inspect(open_artifacts(str(folder)))
             devices = self.order.tensor_parallel
             need = estimate(
-                model, self.order.max_model_len, PLANNED_SEQUENCES, self.order.dtype, tensor_parallel=devices
+                model,
+                self.order.max_model_len,
+                PLANNED_SEQUENCES,
+                self.order.dtype,
+                runtime=self.order.runtime,
+                tensor_parallel=devices,
             )
             return need.kv_bytes // devices
         except HeadraceError as error:

@@ -61,6 +61,8 @@ class ModelConfig(msgspec.Struct, frozen=True):
         tied_embeddings: The output head is the embedding.
         quantisation: Name of the quantisation method, or None.
         custom_code: It names Python classes out of its own folder (``auto_map``).
+        text: Everything that the file says of the part that decodes texts, for what only some families have.
+        vision: The same of the part that reads images; empty without one.
     """
 
     architectures: tuple[str, ...]
@@ -75,6 +77,8 @@ class ModelConfig(msgspec.Struct, frozen=True):
     tied_embeddings: bool
     quantisation: str | None
     custom_code: bool
+    text: dict[str, Any] = msgspec.field(default_factory=dict)
+    vision: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def read_config(reader: FolderReader) -> ModelConfig:
@@ -115,6 +119,8 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         tied_embeddings=bool(raw.get("tie_word_embeddings", text.get("tie_word_embeddings", True))),
         quantisation=_quantisation(raw) or _quantisation(text),
         custom_code=bool(raw.get("auto_map")),
+        text=dict(text),
+        vision=vision if isinstance(vision := raw.get("vision_config"), dict) else {},
     )
 
 
