@@ -1,0 +1,288 @@
+"""What `headrace plan` works out: machine shapes joined with what a model needs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from headrace.capacity import (
+    DEFAULT_CONTEXT_TOKENS,
+    PLANNED_SEQUENCES,
+    Load,
+    Place,
+    Plan,
+    Tier,
+    check_fit,
+    next_tier,
+    parameters_of,
+    plan,
+    tier_for,
+    unwritten,
+)
+from headrace.capacity.memory import Dtype
+from headrace.capacity.tiers import WITHOUT_TENSOR_PARALLEL
+from headrace.hardware import THIS_MACHINE, Shape, cheapest_first, look, read_catalogue, shape_by_name, shape_of
+from headrace.resources.errors import BadField, DoesNotFit, HeadraceError, WeightsMissing
+from headrace.runtimes import MachineFacts, choose, facts_of, find
+from headrace.storage import open_artifacts
+from headrace.weights import ModelFolder, inspect, read_config, task_of
+
+DEVICE_SHARE = 0.9
+"""What of a device's memory is planned with: vLLM's default ``gpu_memory_utilization``. Of a CPU's memory it is all, as
+in CHECKING."""
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What the command line asks for; what it leaves open is empty or None."""
+
+    machine: str = ""
+    context_tokens: int | None = None
+    concurrency: int | None = None
+    dtype: Dtype = "auto"
+    tensor_parallel: int | None = None
+    runtime: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A plan, and how it came about.
+
+    Attributes:
+        plan: The plan.
+        load: What it was made for.
+        shape: The machine.
+        number_format: What the model computes in there.
+        parameters: The model's.
+        active: Those that one token meets.
+        reason: Why this machine.
+        notes: What else is to be known.
+    """
+
+    plan: Plan
+    load: Load
+    shape: Shape
+    number_format: str
+    parameters: int
+    active: int
+    reason: str
+    notes: tuple[str, ...] = ()
+
+
+class TierAnswer(msgspec.Struct, frozen=True):
+    """A size for a model.
+
+    Attributes:
+        tier: The one that was asked for, and takes it.
+        parameters: The model's.
+        next_up: What to try if it fails there; None after the largest.
+    """
+
+    tier: Tier
+    parameters: int
+    next_up: Tier | None
+
+
+class Machines:
+    """The shapes that there are: the catalogue's, the operator's, and this machine.
+
+    Args:
+        data_dir: Where the operator's file may be.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._catalogue = read_catalogue(data_dir)
+
+    @cached_property
+    def this(self) -> Shape:
+        """This machine as found."""
+        return shape_of(look(self._data_dir), self._catalogue.accelerators)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All of them, this machine first."""
+        return (self.this, *self._catalogue.shapes)
+
+    def named(self, name: str) -> Shape:
+        """The shape of a name.
+
+        Raises:
+            BadField: There is none, or it has no memory to plan for.
+        """
+        shape = self.this if name.lower() == THIS_MACHINE else shape_by_name(self._catalogue, name)
+        if shape.kind == "timeseries":
+            raise BadField(
+                f"{shape.name} is a size for time-series models, which are small: it says how many users one carries.",
+                evidence="`headrace plan --shapes` lists them.",
+                fix="Name a machine type, WX-S, WX-M, WX-L or this-machine.",
+            )
+        return shape
+
+    def tier(self, name: str) -> Tier | None:
+        """The size in parameters of this name; None where the name is a machine's."""
+        return next((tier for tier in self.tiers if tier.name.lower() == name.lower()), None)
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """All sizes in parameters."""
+        return tuple(Tier(each.name, each.max_parameters) for each in self._catalogue.shapes if each.max_parameters)
+
+    def cheap_to_dear(self) -> list[Shape]:
+        """This machine, which is there already, and then all that have a price."""
+        return [self.this, *cheapest_first(self._catalogue.shapes)]
+
+
+def read_model(address: str) -> ModelFolder:
+    """What there is at an address; with a configuration alone, as its publisher would have stored it.
+
+    Raises:
+        HeadraceError: As `inspect`, and where the size cannot be told.
+    """
+    artifacts = open_artifacts(address)
+    if any(name.endswith((".safetensors", ".bin", ".gguf")) or ".index." in name for name in artifacts.sizes()):
+        return inspect(artifacts)
+    config = read_config(artifacts)
+    try:
+        return unwritten(config)
+    except HeadraceError as error:
+        raise WeightsMissing(error.message, evidence=error.evidence, fix=error.fix) from error
+
+
+def plan_model(folder: ModelFolder, wish: Wish, machines: Machines) -> Answer:
+    """Plan a model on the machine that was named; else on this one, or on the cheapest with room for it.
+
+    Raises:
+        HeadraceError: As `plan`; and there is no machine, or no runtime, of that name.
+    """
+    if wish.runtime:
+        find(wish.runtime)
+    if wish.machine:
+        return _planned(folder, wish, machines.named(wish.machine), "as asked for")
+    shared_by, number_format = wish.tensor_parallel or 1, _number_format(folder, wish)
+    here, *others = machines.cheap_to_dear()
+    candidates = [here] if shared_by <= max(1, here.accelerator_count) else []
+    roomy = (each for each in others if max(1, each.accelerator_count) >= shared_by)
+    candidates += [each for each in roomy if each.flops_per_s(number_format)]
+    answers = (_planned(folder, wish, shape, "it is here, and has room") for shape in candidates)
+    first = next(answers, None)
+    if first is None:
+        raise BadField(
+            f"No shape with a price has {shared_by} devices that compute in {number_format}.",
+            evidence=f"The most are {max(each.accelerator_count for each in others)}.",
+            fix="Ask for fewer, or name a shape of your own with --machine.",
+        )
+    if first.plan.fits and first.shape == here:
+        return first
+    why = "this machine has fewer devices"
+    if first.shape == here:
+        why = f"this machine lacks {-first.plan.margin_bytes / 1e9:.1f} GB"
+    for answer in (first, *answers):
+        if answer.plan.fits:
+            return msgspec.structs.replace(answer, reason=f"the cheapest with room for it; {why}")
+    return msgspec.structs.replace(first, reason="it has no room, and no shape of the catalogue has")
+
+
+def plan_tier(folder: ModelFolder, wish: Wish, asked: Tier, tiers: tuple[Tier, ...]) -> TierAnswer:
+    """Hold a model against a size in parameters. A larger one than it needs is as good, where its kind may have it.
+
+    Raises:
+        DoesNotFit: It is too large for that one, or may not have it; the fix names the one that takes it.
+    """
+    parameters, model_type = parameters_of(folder).total, folder.config.model_type
+    stored = folder.weight_bytes / parameters
+    number_bytes = {"float32": 4.0, "auto": stored}.get(wish.dtype, 2.0)
+    # of fewer than two bytes, a parameter counts as one all the same
+    least = tier_for(model_type, parameters, tiers, max(2.0, number_bytes))
+    if least.max_parameters > asked.max_parameters:
+        raise DoesNotFit(
+            f"The model is too large for {asked.name}.",
+            evidence=f"{parameters:,} parameters; {asked.name} takes {asked.max_parameters:,} of two bytes.",
+            fix=f"Ask for {least.name}.",
+        )
+    alone = model_type in WITHOUT_TENSOR_PARALLEL
+    if alone and least != asked:
+        raise DoesNotFit(
+            f"{model_type} models cannot have {asked.name}.",
+            evidence=f"The table gives {model_type} no tensor parallelism, so {least.name} is its only size.",
+            fix=f"Ask for {least.name}.",
+        )
+    return TierAnswer(asked, parameters, None if alone else next_tier(asked.name, tiers))
+
+
+def require_fit(answer: Answer) -> None:
+    """Hold that all that was asked for fits.
+
+    Raises:
+        DoesNotFit: It does not; the fix says what would.
+    """
+    if answer.plan.fits:
+        return
+    try:
+        check_fit(answer.plan.need, answer.plan.available_bytes)
+    except DoesNotFit as error:
+        advice = f" Or: {'; '.join(answer.plan.advice)}." if answer.plan.advice else ""
+        raise DoesNotFit(error.message, evidence=error.evidence, fix=error.fix + advice) from error
+
+
+def _planned(folder: ModelFolder, wish: Wish, shape: Shape, reason: str) -> Answer:
+    """The plan on one machine."""
+    runtime, notes = _runtime(folder, wish, shape)
+    number_format = _number_format(folder, wish)
+    load = Load(
+        context_tokens=wish.context_tokens or min(DEFAULT_CONTEXT_TOKENS, folder.config.max_positions or 2**40),
+        concurrency=wish.concurrency or PLANNED_SEQUENCES,
+        dtype=wish.dtype,
+        runtime=runtime,
+        tensor_parallel=wish.tensor_parallel,
+    )
+    place = Place(
+        name=shape.label,
+        devices=max(1, shape.accelerator_count),
+        device_bytes=shape.device_bytes,
+        usable_share=DEVICE_SHARE if shape.accelerator else 1.0,
+        bandwidth_bytes_per_s=shape.bandwidth_bytes_per_s,
+        flops_per_s=shape.flops_per_s(number_format),
+        measured=shape.measured,
+    )
+    if not place.flops_per_s:
+        notes = (*notes, f"{shape.label} is not known to compute in {number_format}: no speeds are predicted.")
+    if load.context_tokens > (folder.config.max_positions or load.context_tokens):
+        notes = (*notes, f"The model was made for {folder.config.max_positions:,} tokens.")
+    counted = parameters_of(folder)
+    return Answer(
+        plan=plan(folder, load, place),
+        load=load,
+        shape=shape,
+        number_format=number_format,
+        parameters=counted.total,
+        active=counted.active,
+        reason=reason,
+        notes=notes,
+    )
+
+
+def _runtime(folder: ModelFolder, wish: Wish, shape: Shape) -> tuple[str, tuple[str, ...]]:
+    """The runtime that would serve it there; of a model that none is known to serve, none, and why."""
+    if wish.runtime:
+        return wish.runtime, ()
+    facts = facts_of(
+        folder.config.model_type,
+        folder.bytes_by_dtype,
+        task=task_of(folder.config, folder.files),
+        wanted=wish.dtype,
+        quantisation=folder.config.quantisation,
+    )
+    device = MachineFacts(device="cuda" if shape.accelerator else "cpu", gpus=shape.accelerator_count)
+    try:
+        return choose(facts, device).runtime, ()
+    except HeadraceError as error:
+        return ("vllm" if shape.accelerator else ""), (f"{error.message} {error.evidence}",)
+
+
+def _number_format(folder: ModelFolder, wish: Wish) -> str:
+    """What it computes in: what is asked for or stored, and 16 bits for what is stored in fewer."""
+    if wish.dtype != "auto":
+        return wish.dtype
+    most = max(folder.bytes_by_dtype, key=folder.bytes_by_dtype.__getitem__, default="BF16")
+    return {"F32": "float32", "F16": "float16"}.get(most, "bfloat16")
