@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ CONFIG = {
     "tie_word_embeddings": False,
 }
 TENSORS = {"model.embed_tokens.weight": np.zeros((10, 8), np.float16), "model.norm.weight": np.zeros(8, np.float32)}
+
+PICKLED = Path(__file__).with_name("fixtures_pickles").joinpath("torch_zip.bin").read_bytes()
+"""Recorded with torch 2.13 (`record_pickles.py`)."""
 
 
 class Files:
@@ -247,7 +251,7 @@ WARNINGS: dict[str, tuple[dict[str, bytes], str]] = {
     "no template": (without("tokenizer_config.json"), "CHAT_TEMPLATE_MISSING"),
     "template empty": (healthy() | {"tokenizer_config.json": b"{}"}, "CHAT_TEMPLATE_MISSING"),
     "custom code": (with_config(auto_map={"AutoModel": "evil.Model"}), "CUSTOM_CODE_IGNORED"),
-    "pickles": (without("model.safetensors") | {"pytorch_model.bin": b"cos\nsystem\n"}, "WEIGHTS_PICKLED"),
+    "pickles": (without("model.safetensors") | {"pytorch_model.bin": PICKLED}, "WEIGHTS_PICKLED"),
 }
 
 
@@ -260,10 +264,12 @@ def test_what_is_only_odd_is_a_warning(name: str) -> None:
     raise_first_error(findings)
 
 
-def test_pickled_weights_are_known_by_their_sizes() -> None:
-    """Nothing is read out of a pickle but its length."""
-    folder = inspect(Files(without("model.safetensors") | {"pytorch_model.bin": b"x" * 50, "training_args.bin": b"y"}))
-    assert (folder.weights_format, folder.weight_bytes, folder.parameters) == ("bin", 50, None)
+def test_pickled_weights_are_known_by_what_they_describe() -> None:
+    """A pickle's tensors count like any others; a training's state beside them is not the model."""
+    folder = inspect(Files(without("model.safetensors") | {"pytorch_model.bin": PICKLED, "training_args.bin": b"y"}))
+    assert (folder.weights_format, folder.weight_files) == ("bin", ("pytorch_model.bin",))
+    assert (folder.weight_bytes, folder.parameters) == (240, 112)
+    assert folder.bytes_by_dtype == {"F16": 160, "F32": 32, "BF16": 48}
 
 
 def test_several_faults_are_named_at_once_errors_first() -> None:

@@ -13,6 +13,7 @@ from headrace.cli import (
     clean,
     deploy,
     deployments,
+    doctor,
     endpoints,
     explain,
     inference,
@@ -33,6 +34,7 @@ from headrace.cli.help import Group
 _GROUPS = (
     quickstart,
     serve,
+    doctor,
     deploy,
     inference,
     status,

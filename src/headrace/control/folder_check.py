@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from headrace.capacity import DEFAULT_CONTEXT_TOKENS, PLANNED_SEQUENCES, check_fit, estimate
 from headrace.control.checking import Checked
-from headrace.resources.errors import ArtifactsChanged, BadField, ChatTemplateMissing
+from headrace.resources.errors import (
+    ArtifactsChanged,
+    BadField,
+    ChatTemplateInvalid,
+    ChatTemplateLimited,
+    ChatTemplateMissing,
+)
 from headrace.resources.models import ModelVersion, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes import choose, facts_of, machine_of
 from headrace.storage import fingerprint, open_artifacts
 from headrace.weights import check, inspect, task_of
 from headrace.weights.config import ModelConfig
-from headrace.weights.findings import Finding, raise_first_error
+from headrace.weights.finding import Finding
+from headrace.weights.findings import raise_first_error
+
+_TEMPLATE_CODES = frozenset({ChatTemplateInvalid.code, ChatTemplateLimited.code, ChatTemplateMissing.code})
 
 
 class FolderChecker:
@@ -27,7 +36,7 @@ class FolderChecker:
                 evidence=f"Their fingerprint was {version.fingerprint[:12]} and is {identity[:12]}.",
                 fix="Register them as a new version.",
             )
-        findings = check(artifacts)
+        findings = [finding for finding in check(artifacts) if not _settled(finding, version.spec)]
         raise_first_error(findings)
         folder = inspect(artifacts)
         facts = facts_of(
@@ -58,13 +67,13 @@ class FolderChecker:
             max_model_len=context,
             memory_bytes=need.total_bytes,
             model_bytes=artifacts.total_bytes,
-            warnings=tuple(finding.message for finding in findings if not _settled(finding, spec)),
+            warnings=tuple(finding.message for finding in findings),
         )
 
 
 def _settled(finding: Finding, spec: ServingSpec) -> bool:
     """Whether the spec brings what the folder lacks."""
-    return finding.code == ChatTemplateMissing.code and spec.chat_template is not None
+    return finding.code in _TEMPLATE_CODES and spec.chat_template is not None
 
 
 def _require_chats(task: Task, spec: ServingSpec) -> None:

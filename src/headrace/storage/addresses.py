@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-
 from headrace.resources.errors import BadField, SchemeNotSupported
 from headrace.storage.artifacts import Artifacts
 from headrace.storage.local import LocalArtifacts
-from headrace.storage.remote import RemoteArtifacts
 
 DRIVERS = {
     "gs": "pip install 'headrace[gcs]'",
@@ -46,6 +43,10 @@ def open_artifacts(uri: str) -> Artifacts:
     if not rest.strip("/"):
         raise BadField(f"{uri} names no bucket or folder.", fix=f"Give {scheme}://BUCKET/FOLDER.")
     try:
+        import fsspec  # noqa: PLC0415  # a local folder is looked at without it, in half the time
+
+        from headrace.storage.remote import RemoteArtifacts  # noqa: PLC0415  # ditto
+
         # A private instance: listings kept by a shared one would hide what changed at the source.
         filesystem = fsspec.filesystem(scheme, skip_instance_cache=True)
     except ImportError as error:

@@ -4,7 +4,8 @@ The package is light: NumPy and ``gguf`` are imported only by a conversion, torc
 """
 
 from headrace.weights.config import ModelConfig, read_config
-from headrace.weights.findings import Finding, check, raise_first_error
+from headrace.weights.finding import Finding
+from headrace.weights.findings import check, raise_first_error
 from headrace.weights.folder import ModelFolder, inspect
 from headrace.weights.header import SafetensorsHeader, TensorEntry, read_header
 from headrace.weights.reader import FolderReader

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Literal, TypeVar
-
-import msgspec
 
 from headrace.resources.errors import (
-    ArtifactsNotFound,
     ChatTemplateMissing,
-    CustomCodeIgnored,
     Failure,
-    HeadraceError,
     TokenizerMissing,
-    WeightsPickled,
     WeightsQuantised,
     error_from,
 )
 from headrace.weights.config import CONFIG_FILE, ModelConfig, read_config
+from headrace.weights.custom_code import check_custom_code
+from headrace.weights.finding import Finding, attempt, finding_of
 from headrace.weights.folder import (
+    NOT_THE_MODEL,
     TOKENIZER_FILES,
     TOKENIZER_JSON,
     find_tokenizer,
     find_weights,
-    has_chat_template,
+    inspect,
     require_indexed_tensors,
     require_readable_tokenizer,
 )
 from headrace.weights.header import TensorEntry, read_header
+from headrace.weights.pickles import check_loaded, check_unloaded
 from headrace.weights.reader import FolderReader
 from headrace.weights.task import task_of
-
-T = TypeVar("T")
-
-
-class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is wrong or odd about a folder.
-
-    Attributes:
-        code: A key of `headrace.resources.errors.CODES`.
-        severity: An error keeps the model from being deployed; a warning tells what is lost.
-        message: One sentence.
-        file: The file that it is about; empty for the folder as a whole.
-        evidence: What was seen.
-        fix: What to do.
-    """
-
-    code: str
-    severity: Literal["error", "warning"]
-    message: str
-    file: str = ""
-    evidence: str = ""
-    fix: str = ""
+from headrace.weights.templates import check_template, read_template
+from headrace.weights.time_series import MODEL_TYPES, check_time_series
+from headrace.weights.tokenizer import check_tokenizer
 
 
 def check(reader: FolderReader) -> list[Finding]:
@@ -63,22 +41,25 @@ def check(reader: FolderReader) -> list[Finding]:
         ArtifactsNotFound: The reader cannot read any more.
     """
     found = [*_config_findings(reader), *_weights_findings(reader), *_tokenizer_findings(reader)]
-    return sorted(found, key=lambda finding: finding.severity)
+    return sorted(found, key=lambda each: each.severity)
 
 
 def raise_first_error(findings: Iterable[Finding]) -> None:
     """Raise the first finding that is an error, as the exception of its code; warnings pass."""
-    for finding in findings:
-        if finding.severity == "error":
-            raise error_from(Failure(finding.code, finding.message, finding.evidence, finding.fix))
+    for each in findings:
+        if each.severity == "error":
+            raise error_from(Failure(each.code, each.message, each.evidence, each.fix))
 
 
 def _config_findings(reader: FolderReader) -> Iterator[Finding]:
     found: list[Finding] = []
-    config = _try(partial(read_config, reader), CONFIG_FILE, found)
+    config = attempt(partial(read_config, reader), CONFIG_FILE, found)
     yield from found
     if isinstance(config, ModelConfig):
         yield from _config_contents(config)
+        yield from check_custom_code(reader, config)
+        if config.model_type in MODEL_TYPES:
+            yield from check_time_series(reader, _tensors(reader))
 
 
 def _config_contents(config: ModelConfig) -> Iterator[Finding]:
@@ -88,72 +69,68 @@ def _config_contents(config: ModelConfig) -> Iterator[Finding]:
             evidence=f"config.json has a quantization_config with quant_method {config.quantisation!r}.",
             fix="Import the model's 16- or 32-bit checkpoint.",
         )
-        yield _finding(quantised, CONFIG_FILE)
-    if config.custom_code:
-        ignored = CustomCodeIgnored(
-            "The model brings Python code of its own, which is never executed.",
-            evidence="config.json has an auto_map.",
-            fix="It works if the runtime has this architecture itself; else use a checkpoint in its native form.",
-        )
-        yield _finding(ignored, CONFIG_FILE, severity="warning")
+        yield finding_of(quantised, CONFIG_FILE)
 
 
 def _weights_findings(reader: FolderReader) -> Iterator[Finding]:
     found: list[Finding] = []
-    weights = _try(partial(find_weights, reader), "", found)
+    weights = attempt(partial(find_weights, reader), "", found)
     if weights is None:
         yield from found
         return
     weights_format, names = weights
     if weights_format == "bin":
-        pickled = WeightsPickled(
-            "The weights are pickles, of which only the sizes are known.",
-            evidence=f"{len(names)} *.bin files, {sum(reader.sizes()[name] for name in names):,} bytes.",
-            fix="Save the model as safetensors to have it checked before it is deployed.",
-        )
-        yield _finding(pickled, names[0], severity="warning")
+        pickled, _files = check_loaded(reader, names)
+        yield from pickled
+        yield from check_unloaded(reader, names, NOT_THE_MODEL)
         return
     tensors: list[TensorEntry] = []
     for name in names:
-        header = _try(partial(read_header, reader, name), name, found)
+        header = attempt(partial(read_header, reader, name), name, found)
         tensors.extend(header.tensors if header else ())
     if not found:  # an index is held against whole files only: a cut file would be named twice
-        _try(partial(require_indexed_tensors, reader, tuple(tensors)), "", found)
+        attempt(partial(require_indexed_tensors, reader, tuple(tensors)), "", found)
     yield from found
+    yield from check_unloaded(reader, names, NOT_THE_MODEL)
 
 
 def _tokenizer_findings(reader: FolderReader) -> Iterator[Finding]:
+    config = attempt(partial(read_config, reader), CONFIG_FILE, [])  # its own faults are told elsewhere
+    if config and config.model_type in MODEL_TYPES:
+        return  # numbers are not cut into tokens
     if not find_tokenizer(reader.sizes()):
         missing = TokenizerMissing(
             "The folder has no tokenizer.",
             evidence=f"None of {', '.join(TOKENIZER_FILES)} is there.",
             fix="Copy the tokenizer's files from the model's source beside config.json.",
         )
-        yield _finding(missing)
+        yield finding_of(missing)
         return
     found: list[Finding] = []
-    _try(partial(require_readable_tokenizer, reader), TOKENIZER_JSON, found)
-    template = _try(partial(has_chat_template, reader), "tokenizer_config.json", found)
+    attempt(partial(require_readable_tokenizer, reader), TOKENIZER_JSON, found)
+    if not found:
+        yield from check_tokenizer(reader, config)
     yield from found
-    config = _try(partial(read_config, reader), CONFIG_FILE, [])  # its own faults are told elsewhere
-    if template is False and not (config and task_of(config, reader.sizes()) == "embed"):
+    if not (config and task_of(config, reader.sizes()) == "embed"):
+        yield from _template_findings(reader)
+
+
+def _template_findings(reader: FolderReader) -> Iterator[Finding]:
+    found: list[Finding] = []
+    template = attempt(partial(read_template, reader), "tokenizer_config.json", found)
+    yield from found
+    if template is not None:
+        yield from check_template(template)
+    elif not found:
         absent = ChatTemplateMissing(
             "The tokenizer has no chat template: completions work, chats do not.",
             evidence="Neither chat_template in tokenizer_config.json nor chat_template.jinja.",
             fix="For an instruction-tuned model, copy the publisher's tokenizer_config.json or chat_template.jinja.",
         )
-        yield _finding(absent, "tokenizer_config.json", severity="warning")
+        yield finding_of(absent, "tokenizer_config.json", "warning")
 
 
-def _try(step: Callable[[], T], file: str, found: list[Finding]) -> T | None:
-    try:
-        return step()
-    except ArtifactsNotFound:
-        raise
-    except HeadraceError as error:
-        found.append(_finding(error, file))
-        return None
-
-
-def _finding(error: HeadraceError, file: str = "", severity: Literal["error", "warning"] = "error") -> Finding:
-    return Finding(error.code, severity, error.message, file, error.evidence, error.fix)
+def _tensors(reader: FolderReader) -> tuple[TensorEntry, ...]:
+    """What can be read of the weights' shapes; their own faults are told elsewhere."""
+    folder = attempt(partial(inspect, reader), "", [])
+    return folder.tensors if folder else ()

@@ -11,6 +11,7 @@ import msgspec
 from headrace.resources.errors import ConfigInvalid, TokenizerInvalid, WeightsCorrupt, WeightsMissing, WeightsQuantised
 from headrace.weights.config import ModelConfig, read_config
 from headrace.weights.header import TensorEntry, read_header
+from headrace.weights.pickles.checkpoint import read_pickle
 from headrace.weights.reader import FolderReader, read_json_object
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -33,8 +34,12 @@ TOKENIZER_FILES = (
 TOKENIZER_MAX_BYTES = 256 * 1024 * 1024
 """The longest tokenizer.json that is read; the largest real one, of 262,144 tokens, has 33 MB."""
 
-_NOT_THE_MODEL = ("adapter_", "consolidated", "optimizer", "training_args", "scheduler", "rng_state")
-"""Beginnings of weight-like files that are not what a runtime loads: adapters, duplicates, a training's state."""
+NOT_THE_MODEL = (
+    *("adapter_", "consolidated", "optimizer", "training_args", "scheduler", "rng_state", "random_states"),
+    *("openvino_", "scaler", "ggml"),
+)
+"""Beginnings of weight-like files that are not what a runtime loads: adapters, duplicates, a training's state,
+other programs' files."""
 
 
 class ModelFolder(msgspec.Struct, frozen=True):
@@ -42,12 +47,12 @@ class ModelFolder(msgspec.Struct, frozen=True):
 
     Attributes:
         config: The model's shape.
-        weights_format: How the weights are stored. Of ``bin`` only sizes are known: pickles are not looked into.
+        weights_format: How the weights are stored. Pickles (``bin``) are read as descriptions and never run.
         weight_files: The files that a runtime loads.
-        weight_bytes: What the tensors take; for ``bin`` the files' sizes.
-        parameters: Elements in all tensors as stored (a tied head counts once); None for ``bin``.
-        bytes_by_dtype: What the tensors take, by element type; empty for ``bin``.
-        tensors: Every tensor; empty for ``bin``.
+        weight_bytes: What the tensors take.
+        parameters: Elements in all tensors as stored (a tied head counts once); None where there is none.
+        bytes_by_dtype: What the tensors take, by element type.
+        tensors: Every tensor; in pickles those that share their numbers have an entry each.
         files: Every file of the folder and its size in bytes.
         tokenizer_files: Those of `TOKENIZER_FILES` that are there.
         has_chat_template: A chat can become a prompt.
@@ -73,23 +78,30 @@ def inspect(reader: FolderReader) -> ModelFolder:
         WeightsMissing: There are no weights, or files or tensors that the index names are not there.
         WeightsQuantised: The weights are a GGUF file.
         WeightsTruncated: As `read_header`; and `WeightsCorrupt`.
+        PickleUnsafe: As `read_pickle`.
     """
     config = read_config(reader)
     weights_format, names = find_weights(reader)
-    tensors: tuple[TensorEntry, ...] = ()
+    bytes_by_dtype: Counter[str] = Counter()
     if weights_format == "safetensors":
         tensors = tuple(entry for name in names for entry in read_header(reader, name).tensors)
         require_indexed_tensors(reader, tensors)
-    bytes_by_dtype: Counter[str] = Counter()
-    for entry in tensors:
-        bytes_by_dtype[entry.dtype] += entry.size_bytes
+        parameters = sum(entry.elements for entry in tensors)
+        for entry in tensors:
+            bytes_by_dtype[entry.dtype] += entry.size_bytes
+    else:
+        pickled = [read_pickle(reader, name) for name in names]
+        tensors = tuple(entry for file in pickled for entry in file.tensors)
+        parameters = sum(file.parameters for file in pickled)
+        for file in pickled:
+            bytes_by_dtype.update(file.bytes_by_dtype)
     sizes = dict(reader.sizes())
     return ModelFolder(
         config=config,
         weights_format=weights_format,
         weight_files=names,
         weight_bytes=bytes_by_dtype.total() if tensors else sum(sizes[name] for name in names),
-        parameters=sum(entry.elements for entry in tensors) if tensors else None,
+        parameters=parameters if tensors else None,
         bytes_by_dtype=dict(bytes_by_dtype),
         tensors=tensors,
         files=sizes,
@@ -114,7 +126,8 @@ def find_weights(reader: FolderReader) -> tuple[Literal["safetensors", "bin"], t
     if BIN_INDEX_FILE in sizes:
         return "bin", _indexed_files(reader, BIN_INDEX_FILE)
     if found := _named(sizes, ".bin"):
-        return "bin", found
+        # what transformers writes, and alone reads; other tools' files may lie beside it
+        return "bin", tuple(name for name in found if name.startswith("pytorch_model")) or found
     if gguf := [name for name in sizes if name.lower().endswith(".gguf")]:
         raise gguf_error(gguf[0])
     raise WeightsMissing(
@@ -201,7 +214,7 @@ def has_chat_template(reader: FolderReader) -> bool:
 def _named(sizes: Mapping[str, int], ending: str) -> tuple[str, ...]:
     return tuple(
         sorted(
-            name for name in sizes if name.endswith(ending) and "/" not in name and not name.startswith(_NOT_THE_MODEL)
+            name for name in sizes if name.endswith(ending) and "/" not in name and not name.startswith(NOT_THE_MODEL)
         )
     )
 

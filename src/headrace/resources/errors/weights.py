@@ -65,6 +65,18 @@ class TokenizerInvalid(FailedPrecondition):
     code = "TOKENIZER_INVALID"
 
 
+class TokenizerMismatch(FailedPrecondition):
+    """The tokenizer has tokens for which the model has no embedding."""
+
+    code = "TOKENIZER_MISMATCH"
+
+
+class SpecialTokensOutside(FailedPrecondition):
+    """Special tokens lie outside the model's vocabulary."""
+
+    code = "SPECIAL_TOKENS_OUTSIDE"
+
+
 class ArchitectureUnsupported(FailedPrecondition):
     """No installed runtime knows the model's architecture."""
 
@@ -84,9 +96,15 @@ class ArtifactsRefused(FailedPrecondition):
 
 
 class WeightsPickled(FailedPrecondition):
-    """The weights are pickles (``*.bin``), which are not looked into."""
+    """The weights are pickles (``*.bin``), which are read and never run."""
 
     code = "WEIGHTS_PICKLED"
+
+
+class PickleUnsafe(FailedPrecondition):
+    """A pickle asks for something that is no part of a tensor: loading it would run code."""
+
+    code = "PICKLE_UNSAFE"
 
 
 class ChatTemplateMissing(FailedPrecondition):
@@ -96,9 +114,15 @@ class ChatTemplateMissing(FailedPrecondition):
 
 
 class ChatTemplateInvalid(FailedPrecondition):
-    """The chat template that was given with the deployment does not parse."""
+    """The chat template, the folder's or one given with the deployment, does not parse, or does not end."""
 
     code = "CHAT_TEMPLATE_INVALID"
+
+
+class ChatTemplateLimited(FailedPrecondition):
+    """The chat template refuses some conversations, or leaves out whose turn it is."""
+
+    code = "CHAT_TEMPLATE_LIMITED"
 
 
 class CustomCodeIgnored(FailedPrecondition):
@@ -111,3 +135,9 @@ class ConversionFailed(FailedPrecondition):
     """The weights could not be converted to the format that the runtime reads."""
 
     code = "CONVERSION_FAILED"
+
+
+class TimeSeriesConfig(FailedPrecondition):
+    """A time-series model's configuration is missing, or disagrees with itself or with the weights."""
+
+    code = "TIME_SERIES_CONFIG"

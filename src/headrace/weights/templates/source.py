@@ -1,0 +1,94 @@
+"""Where a folder keeps its chat template, and the special tokens that templates write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from headrace.resources.errors import ChatTemplateInvalid, ConfigInvalid
+from headrace.weights.reader import FolderReader, read_json_object
+
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+TEMPLATE_MAX_BYTES = 1024 * 1024
+"""The longest template that is looked at; the longest published ones have about 30 kB."""
+
+_CONFIG = "tokenizer_config.json"
+_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A folder's chat template.
+
+    Attributes:
+        file: The file that has it.
+        text: The template for chats.
+        for_tools: That for chats with tools, where the folder has another for them; else empty.
+        tokens: The special tokens' texts by their names in ``tokenizer_config.json``; empty ones are not there.
+    """
+
+    file: str
+    text: str
+    for_tools: str
+    tokens: dict[str, str]
+
+
+def read_template(reader: FolderReader) -> Template | None:
+    """The chat template that transformers would take: a file of its own before ``tokenizer_config.json``.
+
+    Raises:
+        ChatTemplateInvalid: It is too long, or not text.
+        ConfigInvalid: The file that holds it is not a JSON object.
+    """
+    sizes = reader.sizes()
+    config = read_json_object(reader, _CONFIG, ConfigInvalid) if _CONFIG in sizes else {}
+    named: Mapping[str, str] = {}
+    file = next((name for name in TEMPLATE_FILES if name in sizes), _CONFIG)
+    if file.endswith(".jinja"):
+        named = {"default": _text(reader, file)}
+        if (tools := "additional_chat_templates/tool_use.jinja") in sizes:
+            named |= {"tool_use": _text(reader, tools)}
+    else:
+        holder = config if file == _CONFIG else read_json_object(reader, file, ConfigInvalid)
+        named = _named(holder.get("chat_template"))
+    text = named.get("default") or next(iter(named.values()), "")
+    if not text:
+        return None
+    if max(len(each) for each in named.values()) > TEMPLATE_MAX_BYTES:
+        raise ChatTemplateInvalid(
+            "The chat template is too long to be one.", evidence=f"{file}: more than {TEMPLATE_MAX_BYTES:,} bytes."
+        )
+    return Template(file, text, named.get("tool_use", ""), _tokens(config))
+
+
+def _named(value: Any) -> dict[str, str]:
+    """One template, or several in a list of objects with a name."""
+    if isinstance(value, str):
+        return {"default": value}
+    if isinstance(value, dict):
+        return {name: text for name, text in value.items() if isinstance(text, str)}
+    found: dict[str, str] = {}
+    for each in value if isinstance(value, list) else ():
+        if isinstance(each, dict) and isinstance(text := each.get("template"), str):
+            found[str(each.get("name"))] = text
+    return found
+
+
+def _text(reader: FolderReader, file: str) -> str:
+    size_bytes = min(reader.sizes()[file], TEMPLATE_MAX_BYTES + 1)
+    try:
+        return reader.read_range(file, 0, size_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise ChatTemplateInvalid(
+            f"{file} is not text.", evidence=f"{file}: {error}.", fix="Copy it from the model's source again."
+        ) from error
+
+
+def _tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _TOKENS:
+        value = config.get(name)
+        content = value.get("content") if isinstance(value, dict) else value
+        found[name] = content if isinstance(content, str) else ""
+    return found
