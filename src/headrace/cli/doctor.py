@@ -53,8 +53,8 @@ def doctor(
     )
     for finding in findings:
         invocation.output.line(_as_text(finding))
-    if folder:
-        invocation.output.table(("", ""), _rows(folder, served_by), empty="")
+    for label, text in _rows(folder, served_by) if folder else ():
+        invocation.output.line(f"{label:<15}{text}")  # not a table: Rich takes longer to import than all of this
     invocation.output.line(_verdict(findings, strict=strict))
     if ends_with != ExitCode.OK:
         raise typer.Exit(ends_with)

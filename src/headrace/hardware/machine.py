@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from headrace.hardware.cgroups import read_limits
 from headrace.hardware.gpus import Gpu, find_gpus
@@ -55,6 +54,8 @@ def look(data_dir: Path) -> MachineShape:
     Args:
         data_dir: Where weights and environments go; it need not exist yet.
     """
+    import psutil  # noqa: PLC0415  # it takes 30 ms to import, and most who import this room do not look
+
     memory = psutil.virtual_memory()
     limits = read_limits()
     disk = shutil.disk_usage(_nearest_existing(data_dir))

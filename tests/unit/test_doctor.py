@@ -1,0 +1,416 @@
+"""`headrace doctor`: one fault, one code; a healthy folder, none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from headrace.cli.app import run
+from headrace.weights import check
+from headrace.weights.templates import Template, check_template
+
+DEMO = Path.home() / ".cache/headrace/demo/SmolLM2-135M-Instruct"
+PICKLES = Path(__file__).with_name("fixtures_pickles")
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MISTRAL = (
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}"
+    "{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.first and system is defined %}"
+    "{{ system }} {% endif %}{{ m.content }} [/INST]{% elif m.role == 'tool' %}[TOOL]{{ m.content }}[/TOOL]"
+    "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+)
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "vocab_size": 10,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": [2, 3],
+    "pad_token_id": -1,
+}
+TTM = {
+    "architectures": ["TinyTimeMixerForPrediction"],
+    "model_type": "tinytimemixer",
+    "context_length": 512,
+    "prediction_length": 96,
+    "num_input_channels": 1,
+    "d_model": 16,
+}
+
+
+def as_json(value: Any) -> bytes:
+    """Compact JSON."""
+    return json.dumps(value).encode()
+
+
+def layer(prefix: str) -> dict[str, np.ndarray]:
+    """The tensors of a llama's layer."""
+    shapes = {
+        "input_layernorm": (8,),
+        "post_attention_layernorm": (8,),
+        "self_attn.q_proj": (8, 8),
+        "self_attn.k_proj": (4, 8),
+        "self_attn.v_proj": (4, 8),
+        "self_attn.o_proj": (8, 8),
+        "mlp.gate_proj": (16, 8),
+        "mlp.up_proj": (16, 8),
+        "mlp.down_proj": (8, 16),
+    }
+    return {f"{prefix}.{name}.weight": np.zeros(shape, np.float16) for name, shape in shapes.items()}
+
+
+def weights(rows: int = 10) -> bytes:
+    """A whole tiny llama."""
+    tensors = {
+        "model.embed_tokens.weight": np.zeros((rows, 8), np.float16),
+        "model.norm.weight": np.ones(8, np.float16),
+    }
+    return save(tensors | layer("model.layers.0"), metadata={"format": "pt"})
+
+
+def tokenizer(size: int = 10, added: tuple[tuple[int, str], ...] = ((1, "<s>"), (2, "</s>")), **model: Any) -> bytes:
+    """A tokenizer.json of so many tokens."""
+    tokens = {"type": "BPE", "vocab": {f"t{number}": number for number in range(size)}, "merges": []} | model
+    return as_json({"version": "1.0", "added_tokens": [{"id": i, "content": c} for i, c in added], "model": tokens})
+
+
+def pieces(count: int) -> bytes:
+    """A SentencePiece model of so many pieces."""
+    piece = b"\x0a\x01a\x15\x00\x00\x00\x00\x18\x01"
+    return b"".join(b"\x0a" + bytes([len(piece)]) + piece for _ in range(count)) + b"\x12\x02\x08\x01"
+
+
+def healthy(template: Any = CHATML, **config: Any) -> dict[str, bytes]:
+    """A small folder without a fault."""
+    return {
+        "config.json": as_json(CONFIG | config),
+        "generation_config.json": as_json({"eos_token_id": 2}),
+        "model.safetensors": weights(),
+        "tokenizer.json": tokenizer(),
+        "tokenizer_config.json": as_json({"chat_template": template, "bos_token": {"content": "<s>"}}),
+    }
+
+
+def without(*names: str) -> dict[str, bytes]:
+    """The healthy folder without some files."""
+    return {name: content for name, content in healthy().items() if name not in names}
+
+
+def series(**config: Any) -> dict[str, bytes]:
+    """A time-series model's folder."""
+    patcher = {"backbone.encoder.patcher.weight": np.zeros((16, 64), np.float32)}
+    return {
+        "config.json": as_json(TTM | config),
+        "tsfm_config.json": as_json({"model_type": "tinytimemixer", "context_length": 512}),
+        "model.safetensors": save(patcher, metadata={"format": "pt"}),
+    }
+
+
+class Files:
+    """A folder in memory."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+
+    def sizes(self) -> dict[str, int]:
+        """The length of every file."""
+        return {name: len(content) for name, content in self.files.items()}
+
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """A slice of a file."""
+        return self.files[name][start : start + length]
+
+
+# --- healthy --------------------------------------------------------------------------------------------------------
+
+HEALTHY = {
+    "a llama": healthy(),
+    "Mistral's turns without a header": healthy(MISTRAL),
+    "templates by name": healthy([{"name": "default", "template": CHATML}, {"name": "tool_use", "template": CHATML}]),
+    "a template in a file": without("tokenizer_config.json") | {"chat_template.jinja": CHATML.encode()},
+    "an older processor's": without("tokenizer_config.json")
+    | {"chat_template.json": as_json({"chat_template": CHATML})},
+    "marks for training": healthy("{% generation %}{{ messages }}{% endgeneration %}"),
+    "contents in parts only": healthy(
+        "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{{ p['text'] }}{% endfor %};{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    ),
+    "SentencePiece": without("tokenizer.json") | {"tokenizer.model": pieces(10)},
+    "tiktoken's ranks": healthy() | {"tokenizer.model": b"IQ== 0\nIg== 1\n"},
+    "unigram": healthy() | {"tokenizer.json": tokenizer(type="Unigram", vocab=[["a", 0.0]] * 10, unk_id=0)},
+    "a tokenizer of an unknown kind": healthy() | {"tokenizer.json": as_json({"model": {"type": "Next", "vocab": 3}})},
+    "fewer tokens than rows": healthy() | {"tokenizer.json": tokenizer(8)},
+    "rows beyond the configuration": healthy(vocab_size=9),
+    "scripts that nobody asks for": healthy() | {"convert.py": b"import os"},
+    "a training's state": healthy() | {"training_args.bin": b"cos\nsystem\n.", "optimizer.pt": b"cos\nsystem\n."},
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_folder_gives_no_finding(name: str) -> None:
+    """What publishers write is not complained about."""
+    assert check(Files(HEALTHY[name])) == []
+
+
+@pytest.mark.skipif(not DEMO.is_dir(), reason="the demo model is fetched by `make test`'s other folders")
+def test_the_demo_model_gives_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """The model that quickstart serves is healthy, and the summary counts it."""
+    assert run(["doctor", str(DEMO), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["findings"]) == (True, [])
+    assert document["summary"]["parameters"] == 134_515_008
+    assert document["summary"]["served_by"]["cpu"]["runtime"] == "openvino"
+
+
+# --- one fault ------------------------------------------------------------------------------------------------------
+
+FAULTS: dict[str, tuple[dict[str, bytes], str, str]] = {
+    "a vocabulary too large": (healthy() | {"tokenizer.json": tokenizer(12)}, "error", "TOKENIZER_MISMATCH"),
+    "too many pieces": (without("tokenizer.json") | {"tokenizer.model": pieces(11)}, "error", "TOKENIZER_MISMATCH"),
+    "an added token outside": (
+        healthy() | {"tokenizer.json": tokenizer(10, ((10, "<image>"),))},
+        "warning",
+        "SPECIAL_TOKENS_OUTSIDE",
+    ),
+    "a padding id outside": (healthy(pad_token_id=10), "warning", "SPECIAL_TOKENS_OUTSIDE"),
+    "an end id outside": (
+        healthy() | {"generation_config.json": as_json({"eos_token_id": [2, 99]})},
+        "warning",
+        "SPECIAL_TOKENS_OUTSIDE",
+    ),
+    "a vocabulary of text": (healthy() | {"tokenizer.json": tokenizer(vocab={"a": "b"})}, "error", "TOKENIZER_INVALID"),
+    "a vocabulary below zero": (
+        healthy() | {"tokenizer.json": tokenizer(vocab={"a": -1})},
+        "error",
+        "TOKENIZER_INVALID",
+    ),
+    "no SentencePiece": (
+        without("tokenizer.json") | {"tokenizer.model": b"<html>404</html>"},
+        "error",
+        "TOKENIZER_INVALID",
+    ),
+    "SentencePiece cut": (
+        without("tokenizer.json") | {"tokenizer.model": pieces(9)[:-7]},
+        "error",
+        "TOKENIZER_INVALID",
+    ),
+    "a broken file beside tokenizer.json": (
+        healthy() | {"tokenizer.model": b"\xff" * 9},
+        "warning",
+        "TOKENIZER_INVALID",
+    ),
+    "no merges": (without("tokenizer.json") | {"vocab.json": b"{}"}, "warning", "TOKENIZER_MISSING"),
+    "no template": (healthy(None), "warning", "CHAT_TEMPLATE_MISSING"),
+    "a template that does not parse": (healthy("a\n{% for m in %}"), "error", "CHAT_TEMPLATE_INVALID"),
+    "a template without an end": (
+        healthy("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
+        "error",
+        "CHAT_TEMPLATE_INVALID",
+    ),
+    "a template that eats memory": (healthy("{{ messages }}{{ 'a' * 2000000000 }}"), "error", "CHAT_TEMPLATE_INVALID"),
+    "a template that is no text": (
+        healthy() | {"chat_template.jinja": b"\xff\xfe"},
+        "error",
+        "CHAT_TEMPLATE_INVALID",
+    ),
+    "a filter that nobody knows": (healthy("{{ messages | wash }}"), "warning", "CHAT_TEMPLATE_LIMITED"),
+    "no system": (
+        healthy("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML),
+        "warning",
+        "CHAT_TEMPLATE_LIMITED",
+    ),
+    "no tools": (
+        healthy("{% if tools %}{{ raise_exception('no tools') }}{% endif %}" + CHATML),
+        "warning",
+        "CHAT_TEMPLATE_LIMITED",
+    ),
+    "nobody's turn": (healthy(CHATML.partition("{% if add")[0]), "warning", "CHAT_TEMPLATE_LIMITED"),
+    "a way out of the sandbox": (
+        healthy("{{ messages.__class__.__mro__[1].__subclasses__() }}"),
+        "warning",
+        "CHAT_TEMPLATE_LIMITED",
+    ),
+    "custom code": (
+        healthy(auto_map={"AutoModel": "modeling.M"}) | {"modeling.py": b"raise SystemExit"},
+        "warning",
+        "CUSTOM_CODE_IGNORED",
+    ),
+    "pickles": (
+        without("model.safetensors") | {"pytorch_model.bin": (PICKLES / "torch_zip.bin").read_bytes()},
+        "warning",
+        "WEIGHTS_PICKLED",
+    ),
+    "an evil pickle": (
+        without("model.safetensors") | {"pytorch_model.bin": b"cos\nsystem\n."},
+        "error",
+        "PICKLE_UNSAFE",
+    ),
+    "an evil pickle beside": (healthy() | {"pytorch_model.bin": b"cos\nsystem\n."}, "warning", "PICKLE_UNSAFE"),
+    "a pickle cut": (
+        without("model.safetensors") | {"pytorch_model.bin": (PICKLES / "torch_zip.bin").read_bytes()[:-99]},
+        "error",
+        "WEIGHTS_TRUNCATED",
+    ),
+    "a pickle of nothing": (
+        without("model.safetensors") | {"pytorch_model.bin": b"\x80\x02N."},
+        "error",
+        "WEIGHTS_CORRUPT",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_one_fault_gives_exactly_its_code(name: str) -> None:
+    """A folder with one fault gets one finding, with evidence and a fix."""
+    folder, severity, code = FAULTS[name]
+    findings = check(Files(folder))
+    assert [(finding.severity, finding.code) for finding in findings] == [(severity, code)]
+    assert findings[0].evidence
+    assert findings[0].fix
+
+
+SERIES: dict[str, tuple[dict[str, bytes], list[tuple[str, str]]]] = {
+    "whole": (series(), []),
+    "no tsfm_config.json": (
+        {name: content for name, content in series().items() if name != "tsfm_config.json"},
+        [("warning", "TIME_SERIES_CONFIG")],
+    ),
+    "not JSON": (series() | {"tsfm_config.json": b"{"}, [("error", "TIME_SERIES_CONFIG")]),
+    "other lengths": (series(context_length=1024), [("error", "TIME_SERIES_CONFIG")]),
+    "no length": (series(prediction_length=0), [("error", "TIME_SERIES_CONFIG")]),
+    "other weights": (series(d_model=32), [("error", "TIME_SERIES_CONFIG")]),
+}
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_time_series_folders_are_held_against_themselves(name: str) -> None:
+    """They need no tokenizer; their sizes agree; and that nothing serves them yet is said each time."""
+    folder, expected = SERIES[name]
+    found = [(finding.severity, finding.code) for finding in check(Files(folder))]
+    assert found == sorted([*expected, ("warning", "ARCHITECTURE_UNSUPPORTED")], key=lambda pair: pair[0])
+
+
+def test_a_template_s_evidence_says_where_and_why() -> None:
+    """The line of a syntax error, and the template's own words."""
+    (broken,) = check_template(Template("chat_template.jinja", "a\n{% for m in %}", "", {}))
+    assert "line 2" in broken.evidence
+    refusing = FAULTS["no system"][0]
+    (limited,) = check(Files(refusing))
+    assert "no system" in limited.evidence
+    assert "system" in limited.message
+
+
+def test_custom_code_is_named() -> None:
+    """The files that would be executed elsewhere are listed."""
+    (found,) = check(Files(FAULTS["custom code"][0]))
+    assert "modeling.py" in found.evidence
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def written(folder: Path, files: dict[str, bytes]) -> str:
+    """The files on the disk."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return str(folder)
+
+
+def test_the_command_tells_all_and_ends_with_0_without_errors(tmp_path, capsys) -> None:
+    """A healthy folder: the summary and what serves it, no server asked."""
+    assert run(["doctor", written(tmp_path, healthy())]) == 0
+    shown = capsys.readouterr().out
+    for text in ("LlamaForCausalLM (llama)", "tokenizer.json", "F16", "openvino", "Nothing is wrong"):
+        assert text in shown
+
+
+def test_the_command_ends_as_a_refused_deployment_does(tmp_path, capsys) -> None:
+    """An error ends it with 1, and shows code, file, evidence, fix."""
+    assert run(["doctor", written(tmp_path, FAULTS["a vocabulary too large"][0])]) == 1
+    shown = capsys.readouterr().out
+    for text in ("error TOKENIZER_MISMATCH:", "tokenizer.json", "evidence: ", "fix: ", "headrace explain"):
+        assert text in shown
+    assert "would be refused" in shown
+
+
+def test_strict_lets_warnings_count(tmp_path, capsys) -> None:
+    """A warning alone is no failure, unless that is asked for."""
+    folder = written(tmp_path, FAULTS["pickles"][0])
+    assert run(["doctor", folder]) == 0
+    assert run(["doctor", folder, "--strict", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out.partition("can be deployed.\n")[2])
+    assert document["ok"] is False
+    assert document["findings"][0]["severity"] == "warning"
+    assert document["summary"]["parameters"] == 112
+
+
+def test_a_folder_that_is_not_there_ends_with_3(tmp_path, capsys) -> None:
+    """As everywhere else."""
+    assert run(["doctor", str(tmp_path / "none"), "--json"]) == 3
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "ARTIFACTS_NOT_FOUND"
+
+
+def test_an_unreadable_folder_has_findings_and_no_summary(tmp_path, capsys) -> None:
+    """What cannot be told is null, and the finding says why."""
+    assert run(["doctor", written(tmp_path, without("config.json")), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["summary"] is None
+    assert [finding["code"] for finding in document["findings"]] == ["CONFIG_MISSING"]
+
+
+def test_what_nobody_serves_is_an_error(tmp_path, capsys) -> None:
+    """A folder may be whole and still of no use here."""
+    assert run(["doctor", written(tmp_path, healthy(model_type="nobody_knows_it")), "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert "ARCHITECTURE_UNSUPPORTED" in [finding["code"] for finding in findings]
+
+
+def test_it_is_light(tmp_path) -> None:
+    """A local folder is looked at without NumPy, Rich's tables, the HTTP client or fsspec."""
+    program = (
+        "import sys; from headrace.cli.app import run; run(['doctor', sys.argv[1]]);"
+        "print([m for m in ('numpy', 'httpx', 'fsspec', 'psutil', 'jinja2', 'rich.table') if m in sys.modules])"
+    )
+    folder = written(tmp_path, healthy())
+    answer = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_it_reads_remote_folders_in_ranges(monkeypatch, capsys) -> None:
+    """An address of a store works like a folder; of the weights only the header is read."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory", skip_instance_cache=True)
+    large = {"model.embed_tokens.weight": np.zeros((10, 100_000), np.float16)}
+    for name, content in (healthy(hidden_size=100_000) | {"model.safetensors": save(large)}).items():
+        memory.pipe(f"/bucket/doctor/{name}", content)
+    read_bytes = []
+
+    def cat_file(path: str, start: int, end: int) -> bytes:
+        read_bytes.append(end - start)
+        return bytes(original(path, start=start, end=end))
+
+    original = memory.cat_file
+    monkeypatch.setattr(memory, "cat_file", cat_file)
+    monkeypatch.setattr(fsspec, "filesystem", lambda _scheme, **_: memory)
+    run(["doctor", "gs:///bucket/doctor", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert (document["address"], document["summary"]["parameters"]) == ("gs:///bucket/doctor", 1_000_000)
+    assert sum(read_bytes) < 20_000
