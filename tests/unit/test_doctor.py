@@ -156,6 +156,7 @@ HEALTHY = {
     "tiktoken's ranks": healthy() | {"tokenizer.model": b"IQ== 0\nIg== 1\n"},
     "unigram": healthy() | {"tokenizer.json": tokenizer(type="Unigram", vocab=[["a", 0.0]] * 10, unk_id=0)},
     "a tokenizer of an unknown kind": healthy() | {"tokenizer.json": as_json({"model": {"type": "Next", "vocab": 3}})},
+    "a vocabulary in another file": healthy() | {"tokenizer.json": tokenizer(type="Unigram", vocab=None)},
     "fewer tokens than rows": healthy() | {"tokenizer.json": tokenizer(8)},
     "rows beyond the configuration": healthy(vocab_size=9),
     "scripts that nobody asks for": healthy() | {"convert.py": b"import os"},
@@ -274,6 +275,18 @@ FAULTS: dict[str, tuple[dict[str, bytes], str, str]] = {
         "WEIGHTS_CORRUPT",
     ),
 }
+
+
+def test_an_index_of_pickles_is_held_against_them() -> None:
+    """A tensor that is not where the index says is missed, as for safetensors."""
+    files = without("model.safetensors") | {"pytorch_model.bin": (PICKLES / "torch_module.bin").read_bytes()}
+    there = {"weight_map": {"weight": "pytorch_model.bin", "bias": "pytorch_model.bin"}}
+    lost = {"weight_map": there["weight_map"] | {"lm_head.weight": "pytorch_model.bin"}}
+    index = "pytorch_model.bin.index.json"
+    assert [each.code for each in check(Files(files | {index: as_json(there)}))] == ["WEIGHTS_PICKLED"]
+    found = check(Files(files | {index: as_json(lost)}))
+    assert [each.code for each in found] == ["WEIGHTS_MISSING", "WEIGHTS_PICKLED"]
+    assert "lm_head.weight" in found[0].evidence
 
 
 @pytest.mark.parametrize("name", FAULTS)

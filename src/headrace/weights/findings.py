@@ -16,6 +16,7 @@ from headrace.weights.config import CONFIG_FILE, ModelConfig, read_config
 from headrace.weights.custom_code import check_custom_code
 from headrace.weights.finding import Finding, attempt, finding_of
 from headrace.weights.folder import (
+    BIN_INDEX_FILE,
     NOT_THE_MODEL,
     TOKENIZER_FILES,
     TOKENIZER_JSON,
@@ -80,7 +81,10 @@ def _weights_findings(reader: FolderReader) -> Iterator[Finding]:
         return
     weights_format, names = weights
     if weights_format == "bin":
-        pickled, _files = check_loaded(reader, names)
+        pickled, files = check_loaded(reader, names)
+        if len(files) == len(names):
+            described = tuple(tensor for file in files for tensor in file.tensors)
+            attempt(partial(require_indexed_tensors, reader, described, BIN_INDEX_FILE), "", pickled)
         yield from pickled
         yield from check_unloaded(reader, names, NOT_THE_MODEL)
         return

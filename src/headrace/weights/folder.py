@@ -92,6 +92,7 @@ def inspect(reader: FolderReader) -> ModelFolder:
     else:
         pickled = [read_pickle(reader, name) for name in names]
         tensors = tuple(entry for file in pickled for entry in file.tensors)
+        require_indexed_tensors(reader, tensors, BIN_INDEX_FILE)
         parameters = sum(file.parameters for file in pickled)
         for file in pickled:
             bytes_by_dtype.update(file.bytes_by_dtype)
@@ -147,19 +148,19 @@ def gguf_error(name: str) -> WeightsQuantised:
     )
 
 
-def require_indexed_tensors(reader: FolderReader, tensors: tuple[TensorEntry, ...]) -> None:
-    """Hold the index's tensors against those in the files.
+def require_indexed_tensors(reader: FolderReader, tensors: tuple[TensorEntry, ...], index: str = INDEX_FILE) -> None:
+    """Hold an index's tensors against those in the files.
 
     Raises:
         WeightsMissing: The index places a tensor in a file that does not have it.
     """
-    if INDEX_FILE not in reader.sizes():
+    if index not in reader.sizes():
         return
     present = {(entry.name, entry.file) for entry in tensors}
-    missing = [pair for pair in _weight_map(reader, INDEX_FILE).items() if pair not in present]
+    missing = [pair for pair in _weight_map(reader, index).items() if pair not in present]
     if missing:
         raise WeightsMissing(
-            f"{len(missing)} tensors are not where {INDEX_FILE} says.",
+            f"{len(missing)} tensors are not where {index} says.",
             evidence="; ".join(f"{tensor} is not in {file}" for tensor, file in missing[:3]),
             fix="Copy the index and all its files from the same revision of the model.",
         )

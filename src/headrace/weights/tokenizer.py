@@ -117,7 +117,7 @@ def read_vocabulary(reader: FolderReader) -> Vocabulary:
 
 def _ids(model: _Model) -> Any:
     """The ids of a vocabulary: a dict of tokens to ids, or a list whose places are the ids (``Unigram``)."""
-    if model.type not in {"BPE", "WordPiece", "WordLevel", "Unigram"} or model.vocab == b"null":
+    if model.type not in {"BPE", "WordPiece", "WordLevel", "Unigram"} or bytes(model.vocab) == b"null":
         return ()  # one that a newer library has: nothing is known of its form
     if model.type == "Unigram":
         return range(len(msgspec.json.decode(model.vocab, type=list[tuple[str, float]])))

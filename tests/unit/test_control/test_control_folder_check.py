@@ -20,6 +20,7 @@ from headrace.resources.errors import (
     ArtifactsChanged,
     ArtifactsNotFound,
     BadField,
+    ChatTemplateInvalid,
     ConfigMissing,
     DoesNotFit,
     HeadraceError,
@@ -232,3 +233,11 @@ def test_a_template_of_its_own_is_what_the_folder_lacked(folder: Path) -> None:
     (folder / "modules.json").write_text("[]")
     with pytest.raises(BadField, match="no chats"):
         FolderChecker().check(_version(folder, chat_template="{{ messages }}"), NODE)
+
+
+def test_a_template_of_its_own_stands_for_one_that_is_broken(folder: Path) -> None:
+    """The folder's template is refused where it would be used, and no matter where it is not."""
+    (folder / "chat_template.jinja").write_text("{% for message in messages %}")
+    with pytest.raises(ChatTemplateInvalid, match="line 1"):
+        FolderChecker().check(_version(folder), NODE)
+    assert not FolderChecker().check(_version(folder, chat_template="{{ messages }}"), NODE).warnings

@@ -18,7 +18,7 @@ from typing import Any
 from headrace.weights.pickles.symbols import Global, Opaque, PickleRefused, call, is_allowed, storage
 
 MAX_INSTRUCTIONS = 2_000_000
-"""A tensor takes about 40: 50,000 tensors in a file. As many empty dicts, remembered each, take about 300 MB."""
+"""A tensor takes about 40: 50,000 tensors in a file. As many values of any kind took less than 200 MB."""
 
 MAX_NAMED = 8
 """How many names outside the allow-list are told; the rest are only more of the same."""
