@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from headrace.cli.app import run
@@ -191,6 +193,7 @@ FAULTS: dict[str, tuple[dict[str, bytes], str, str]] = {
         "SPECIAL_TOKENS_OUTSIDE",
     ),
     "a padding id outside": (healthy(pad_token_id=10), "warning", "SPECIAL_TOKENS_OUTSIDE"),
+    "an id of many digits": (healthy(eos_token_id=10**3000), "warning", "SPECIAL_TOKENS_OUTSIDE"),
     "an end id outside": (
         healthy() | {"generation_config.json": as_json({"eos_token_id": [2, 99]})},
         "warning",
@@ -308,6 +311,11 @@ SERIES: dict[str, tuple[dict[str, bytes], list[tuple[str, str]]]] = {
     "not JSON": (series() | {"tsfm_config.json": b"{"}, [("error", "TIME_SERIES_CONFIG")]),
     "other lengths": (series(context_length=1024), [("error", "TIME_SERIES_CONFIG")]),
     "no length": (series(prediction_length=0), [("error", "TIME_SERIES_CONFIG")]),
+    "deep": (
+        series() | {"tsfm_config.json": b'{"d_model":' + b"[" * 400 + b"]" * 400 + b"}"},
+        [("error", "TIME_SERIES_CONFIG")],
+    ),
+    "a number of many digits": (series(prediction_length=10**3000), [("error", "TIME_SERIES_CONFIG")]),
     "other weights": (series(d_model=32), [("error", "TIME_SERIES_CONFIG")]),
 }
 
@@ -318,6 +326,28 @@ def test_time_series_folders_are_held_against_themselves(name: str) -> None:
     folder, expected = SERIES[name]
     found = [(finding.severity, finding.code) for finding in check(Files(folder))]
     assert found == sorted([*expected, ("warning", "ARCHITECTURE_UNSUPPORTED")], key=lambda pair: pair[0])
+
+
+DEEP = b'{"a":' * 400 + b"1" + b"}" * 400
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]),
+    st.sampled_from(["vocab_size", "eos_token_id", "model", "added_tokens", "chat_template", "bos_token", "auto_map"]),
+    st.sampled_from(
+        [DEEP, b"[" * 400 + b"]" * 400, b"9" * 3000, b"-1", b"null", b'[{"name":[],"template":"x"}]', b'""']
+    )
+    | st.binary(max_size=20),
+)
+def test_no_value_makes_it_crash(file: str, field: str, value: bytes) -> None:
+    """Whatever stands in a small file, `check` returns findings."""
+    content = json.loads(healthy(None)[file])
+    content.pop(field, None)
+    rest = as_json(content)
+    changed = rest[:-1] + (b"," if content else b"") + as_json(field) + b":" + value + b"}"
+    for found in check(Files(healthy(None) | {file: changed})):
+        assert len(found.evidence) < 2000
 
 
 def test_a_template_s_evidence_says_where_and_why() -> None:

@@ -58,8 +58,9 @@ def check_time_series(reader: FolderReader, tensors: Iterable[TensorEntry]) -> I
 
 def _disagreements(config: dict[str, Any], more: dict[str, Any]) -> Iterator[Finding]:
     for field in _SIZES:
-        if field in config and field in more and config[field] != more[field]:
-            evidence = f"{field} is {config[field]!r} in config.json and {more[field]!r} in {TSFM_FILE}."
+        ours, theirs = config.get(field), more.get(field)
+        if _is_size(ours) and theirs is not None and ours != theirs:
+            evidence = f"{field} is {_shown(ours)} in config.json and {_shown(theirs)} in {TSFM_FILE}."
             yield finding_of(
                 TimeSeriesConfig("The two configurations disagree.", evidence=evidence, fix=_FIX), TSFM_FILE
             )
@@ -68,8 +69,8 @@ def _disagreements(config: dict[str, Any], more: dict[str, Any]) -> Iterator[Fin
 def _invalid_sizes(config: dict[str, Any]) -> Iterator[Finding]:
     for field in _SIZES:
         value = config.get(field)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
-            evidence = f"{field} is {str(value)[:80]!r}."
+        if value is not None and not _is_size(value):
+            evidence = f"{field} is {_shown(value)}."
             yield finding_of(
                 TimeSeriesConfig("A size is not a whole number above zero.", evidence=evidence, fix=_FIX), CONFIG_FILE
             )
@@ -85,3 +86,14 @@ def _against_tensors(config: dict[str, Any], tensors: Iterable[TensorEntry]) -> 
             evidence = f"d_model is {width} in config.json; {entry.name} has the shape {list(entry.shape)}."
             disagree = TimeSeriesConfig("config.json and the weights disagree.", evidence=evidence, fix=_FIX)
             yield finding_of(disagree, CONFIG_FILE)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40
+
+
+def _shown(value: Any) -> str:
+    """A value for the evidence: neither deep lists nor numbers of a thousand digits become text."""
+    if isinstance(value, int) and abs(value) < 2**63:
+        return str(value)
+    return repr(value[:40]) if isinstance(value, str) else f"no size but a {type(value).__name__}"

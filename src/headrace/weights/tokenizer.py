@@ -171,7 +171,7 @@ def _special_ids(reader: FolderReader) -> Iterator[tuple[str, str, int]]:
             if field in _SPECIAL_IDS:
                 for each in value if isinstance(value, list) else [value]:
                     if isinstance(each, int) and not isinstance(each, bool):
-                        yield file, field, each
+                        yield file, field, min(each, 2**63)  # a number of a thousand digits is no better evidence
 
 
 def _small_object(reader: FolderReader, file: str) -> Mapping[str, Any]:

@@ -70,8 +70,11 @@ def _named(value: Any) -> dict[str, str]:
         return {name: text for name, text in value.items() if isinstance(text, str)}
     found: dict[str, str] = {}
     for each in value if isinstance(value, list) else ():
-        if isinstance(each, dict) and isinstance(text := each.get("template"), str):
-            found[str(each.get("name"))] = text
+        if not isinstance(each, dict):
+            continue
+        name, text = each.get("name"), each.get("template")
+        if isinstance(name, str) and isinstance(text, str):
+            found[name] = text
     return found
 
 
