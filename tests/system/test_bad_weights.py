@@ -39,7 +39,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
         "ENGINE_UNSUPPORTED_ARCHITECTURE|ARCHITECTURE_UNSUPPORTED",
         lambda folder: _edit_config(folder, model_type="turbine", architectures=["TurbineForCausalLM"]),
     ),
-    "a tensor of another shape": ("ENGINE_BAD_TENSOR", lambda folder: _edit_config(folder, intermediate_size=1024)),
+    "a tensor of another shape": ("SHAPE_MISMATCH", lambda folder: _edit_config(folder, intermediate_size=1024)),
 }
 
 
@@ -69,6 +69,7 @@ def test_weights_larger_than_memory(shared_server: ServerProcess, demo_model: Pa
     """A model that no machine here can hold is refused in CHECKING, with both numbers (a sparse file: true headers)."""
     folder = tmp_path / "huge"
     shutil.copytree(demo_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    _edit_config(folder, vocab_size=300 * 10**6, hidden_size=1000)
     size_bytes = 2 * 300 * 10**9
     header = {
         "model.embed_tokens.weight": {"dtype": "BF16", "shape": [300 * 10**6, 1000], "data_offsets": [0, size_bytes]}

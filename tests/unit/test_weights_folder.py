@@ -34,7 +34,23 @@ CONFIG = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }
-TENSORS = {"model.embed_tokens.weight": np.zeros((10, 8), np.float16), "model.norm.weight": np.zeros(8, np.float32)}
+LAYER = {
+    "input_layernorm": (8,),
+    "post_attention_layernorm": (8,),
+    "self_attn.q_proj": (8, 8),
+    "self_attn.k_proj": (4, 8),
+    "self_attn.v_proj": (4, 8),
+    "self_attn.o_proj": (8, 8),
+    "mlp.gate_proj": (6, 8),
+    "mlp.up_proj": (6, 8),
+    "mlp.down_proj": (8, 6),
+}
+TENSORS = (
+    {name: np.zeros((10, 8), np.float16) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    | {f"model.layers.{n}.{name}.weight": np.zeros(shape, np.float16) for n in (0, 1) for name, shape in LAYER.items()}
+    | {"model.norm.weight": np.zeros(8, np.float32)}
+)
+PARAMETERS = 2 * 80 + 2 * 352 + 8
 
 PICKLED = Path(__file__).with_name("fixtures_pickles").joinpath("torch_zip.bin").read_bytes()
 """Recorded with torch 2.13 (`record_pickles.py`)."""
@@ -74,11 +90,12 @@ def sharded() -> dict[str, bytes]:
     """The same in two files with an index."""
     files = healthy()
     del files["model.safetensors"]
-    weight_map = {}
-    for number, (name, tensor) in enumerate(TENSORS.items(), start=1):
+    weight_map: dict[str, str] = {}
+    for number, norms in enumerate((False, True), start=1):
         file = f"model-0000{number}-of-00002.safetensors"
-        files[file] = save({name: tensor})
-        weight_map[name] = file
+        part = {name: tensor for name, tensor in TENSORS.items() if ("norm" in name) is norms}
+        files[file] = save(part, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
     return files | {"model.safetensors.index.json": as_json({"weight_map": weight_map})}
 
 
@@ -96,9 +113,9 @@ def test_inspect_tells_what_a_folder_holds() -> None:
     """Sizes, shapes and counts come from the headers and the configuration."""
     reader: FolderReader = Files(healthy())
     folder = inspect(reader)
-    assert folder.parameters == 88
-    assert folder.weight_bytes == 10 * 8 * 2 + 8 * 4
-    assert folder.bytes_by_dtype == {"F16": 160, "F32": 32}
+    assert folder.parameters == PARAMETERS
+    assert folder.weight_bytes == (PARAMETERS - 8) * 2 + 8 * 4
+    assert folder.bytes_by_dtype == {"F16": (PARAMETERS - 8) * 2, "F32": 32}
     assert (folder.config.layers, folder.config.heads, folder.config.kv_heads, folder.config.head_dim) == (2, 4, 2, 2)
     assert (folder.config.hidden, folder.config.vocab, folder.config.max_positions) == (8, 10, 64)
     assert folder.config.architectures == ("LlamaForCausalLM",)
@@ -110,7 +127,7 @@ def test_inspect_tells_what_a_folder_holds() -> None:
 
 def test_inspect_adds_up_shards() -> None:
     """A sharded model counts as the whole that it is."""
-    assert inspect(Files(sharded())).parameters == 88
+    assert inspect(Files(sharded())).parameters == PARAMETERS
 
 
 def test_a_nested_text_configuration_gives_the_shape() -> None:
@@ -285,7 +302,7 @@ def test_several_faults_are_named_at_once_errors_first() -> None:
 def test_an_embedding_model_misses_no_chat_template() -> None:
     """Nobody chats with an encoder, so nothing is said of it."""
     encoder = with_config(model_type="bert", architectures=["BertModel"]) | {"tokenizer_config.json": b"{}"}
-    assert check(Files(encoder)) == []
+    assert "CHAT_TEMPLATE_MISSING" not in {finding.code for finding in check(Files(encoder))}
 
 
 def test_inspect_raises_what_check_names() -> None:

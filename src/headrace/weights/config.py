@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as brief  # of a value a thousand levels deep, too
 from typing import Any
 
 import msgspec
@@ -99,10 +100,10 @@ def read_config(reader: FolderReader) -> ModelConfig:
 
 def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The same, from the file's content."""
-    text = _text_part(raw)
+    text = text_part(raw)
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or not model_type:
-        raise _invalid("It has no model_type.", f"model_type is {model_type!r}")
+        raise _invalid("It has no model_type.", f"model_type is {brief(model_type)}")
     heads, hidden = _size(text, _HEADS), _size(text, _HIDDEN)
     derived_head_dim = hidden // heads if hidden and heads else None
     return ModelConfig(
@@ -124,8 +125,8 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What describes the decoder of texts: the whole of it, or a part within."""
+def text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of ``config.json`` describes the decoder of texts: the whole of it, or a part within."""
     outer = raw[_AROUND] if isinstance(raw.get(_AROUND), dict) else raw
     for key in _NESTED:
         if isinstance(text := outer.get(key), dict):
@@ -147,7 +148,7 @@ def _size(text: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**40:
-            raise _invalid(f"{name} is not a whole number above zero.", f"{name} is {value!r}")
+            raise _invalid(f"{name} is not a whole number above zero.", f"{name} is {brief(value)}")
         return value
     return None
 
@@ -155,7 +156,7 @@ def _size(text: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 def _architectures(raw: Mapping[str, Any]) -> tuple[str, ...]:
     value = raw.get("architectures") or []
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise _invalid("architectures is not a list of class names.", f"architectures is {value!r}")
+        raise _invalid("architectures is not a list of class names.", f"architectures is {brief(value)}")
     return tuple(value)
 
 
@@ -163,7 +164,8 @@ def _quantisation(raw: Mapping[str, Any]) -> str | None:
     value = raw.get("quantization_config")
     if not value:
         return None
-    return str(value.get("quant_method") or "unnamed") if isinstance(value, dict) else "unnamed"
+    named = value.get("quant_method") if isinstance(value, dict) else None
+    return named if isinstance(named, str) and named else "unnamed"
 
 
 def _invalid(message: str, evidence: str) -> ConfigInvalid:

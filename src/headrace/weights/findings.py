@@ -9,7 +9,6 @@ from headrace.resources.errors import (
     ChatTemplateMissing,
     Failure,
     TokenizerMissing,
-    WeightsQuantised,
     error_from,
 )
 from headrace.weights.config import CONFIG_FILE, ModelConfig, read_config
@@ -26,22 +25,30 @@ from headrace.weights.folder import (
     require_indexed_tensors,
     require_readable_tokenizer,
 )
-from headrace.weights.header import TensorEntry, read_header
+from headrace.weights.header import SafetensorsHeader, TensorEntry, read_header
 from headrace.weights.pickles import check_loaded, check_unloaded
 from headrace.weights.reader import FolderReader
+from headrace.weights.structure import structure_findings
 from headrace.weights.task import task_of
 from headrace.weights.templates import check_template, read_template
 from headrace.weights.time_series import MODEL_TYPES, check_time_series
 from headrace.weights.tokenizer import check_tokenizer
 
 
-def check(reader: FolderReader) -> list[Finding]:
+def check(reader: FolderReader, *, sample: bool = False, strict: bool = False) -> list[Finding]:
     """Look at a folder's listing, headers and small files, and name every fault; errors come first.
+
+    Args:
+        reader: The folder.
+        sample: Read the beginnings of tensors, too, and look for NaN and infinity.
+        strict: Refuse base models that their publisher quantised.
 
     Raises:
         ArtifactsNotFound: The reader cannot read any more.
     """
-    found = [*_config_findings(reader), *_weights_findings(reader), *_tokenizer_findings(reader)]
+    headers: list[SafetensorsHeader] = []
+    found = [*_config_findings(reader), *_weights_findings(reader, headers), *_tokenizer_findings(reader)]
+    found += structure_findings(reader, headers, sample=sample, strict=strict)
     return sorted(found, key=lambda each: each.severity)
 
 
@@ -57,23 +64,13 @@ def _config_findings(reader: FolderReader) -> Iterator[Finding]:
     config = attempt(partial(read_config, reader), CONFIG_FILE, found)
     yield from found
     if isinstance(config, ModelConfig):
-        yield from _config_contents(config)
         yield from check_custom_code(reader, config)
         if config.model_type in MODEL_TYPES:
             yield from check_time_series(reader, _tensors(reader))
 
 
-def _config_contents(config: ModelConfig) -> Iterator[Finding]:
-    if config.quantisation:
-        quantised = WeightsQuantised(
-            f"The weights are quantised with {config.quantisation}.",
-            evidence=f"config.json has a quantization_config with quant_method {config.quantisation!r}.",
-            fix="Import the model's 16- or 32-bit checkpoint.",
-        )
-        yield finding_of(quantised, CONFIG_FILE)
-
-
-def _weights_findings(reader: FolderReader) -> Iterator[Finding]:
+def _weights_findings(reader: FolderReader, headers: list[SafetensorsHeader]) -> Iterator[Finding]:
+    """What is wrong with the weight files; their headers are put into ``headers`` if they are whole."""
     found: list[Finding] = []
     weights = attempt(partial(find_weights, reader), "", found)
     if weights is None:
@@ -88,12 +85,13 @@ def _weights_findings(reader: FolderReader) -> Iterator[Finding]:
         yield from pickled
         yield from check_unloaded(reader, names, NOT_THE_MODEL)
         return
-    tensors: list[TensorEntry] = []
-    for name in names:
-        header = attempt(partial(read_header, reader, name), name, found)
-        tensors.extend(header.tensors if header else ())
+    read = [attempt(partial(read_header, reader, name), name, found) for name in names]
+    whole = [header for header in read if header is not None]
     if not found:  # an index is held against whole files only: a cut file would be named twice
-        attempt(partial(require_indexed_tensors, reader, tuple(tensors)), "", found)
+        tensors = tuple(tensor for header in whole for tensor in header.tensors)
+        attempt(partial(require_indexed_tensors, reader, tensors), "", found)
+    if not found:
+        headers.extend(whole)
     yield from found
     yield from check_unloaded(reader, names, NOT_THE_MODEL)
 

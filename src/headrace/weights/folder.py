@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from reprlib import repr as brief
 from typing import Literal
 
 import msgspec
@@ -166,6 +167,15 @@ def require_indexed_tensors(reader: FolderReader, tensors: tuple[TensorEntry, ..
         )
 
 
+def indexed_tensors(reader: FolderReader) -> Mapping[str, str]:
+    """The file of each tensor, as the index of the safetensors files says.
+
+    Raises:
+        WeightsCorrupt: The index is not one.
+    """
+    return _weight_map(reader, INDEX_FILE)
+
+
 def find_tokenizer(sizes: Mapping[str, int]) -> tuple[str, ...]:
     """The tokenizer files that are there."""
     return tuple(name for name in TOKENIZER_FILES if name in sizes)
@@ -237,7 +247,7 @@ def _weight_map(reader: FolderReader, index: str) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise WeightsCorrupt(
             f"{index} has no weight_map of tensors to files.",
-            evidence=f"weight_map is {str(weight_map)[:120]}.",
+            evidence=f"weight_map is {brief(weight_map)}.",
             fix=f"Copy {index} from the model's source again.",
         )
     return weight_map

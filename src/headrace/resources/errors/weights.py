@@ -141,3 +141,87 @@ class TimeSeriesConfig(FailedPrecondition):
     """A time-series model's configuration is missing, or disagrees with itself or with the weights."""
 
     code = "TIME_SERIES_CONFIG"
+
+
+class ArchitectureUnknown(FailedPrecondition):
+    """The doctor's table does not know the model's architecture."""
+
+    code = "ARCHITECTURE_UNKNOWN"
+
+
+class ShapeMismatch(FailedPrecondition):
+    """Tensors are not shaped as ``config.json`` says."""
+
+    code = "SHAPE_MISMATCH"
+
+
+class TensorsMissing(FailedPrecondition):
+    """Tensors that every model of the architecture has are not in the files."""
+
+    code = "TENSORS_MISSING"
+
+
+class TensorsUnrecognised(FailedPrecondition):
+    """Most tensors do not have the names that the architecture gives them."""
+
+    code = "TENSORS_UNRECOGNISED"
+
+
+class LayersUnexpected(FailedPrecondition):
+    """The files hold layers that ``config.json`` does not count."""
+
+    code = "LAYERS_UNEXPECTED"
+
+
+class OutputHeadMissing(FailedPrecondition):
+    """The model has no output head, and may not use its embedding as one."""
+
+    code = "OUTPUT_HEAD_MISSING"
+
+
+class OutputHeadIgnored(FailedPrecondition):
+    """The model brings an output head that no engine loads."""
+
+    code = "OUTPUT_HEAD_IGNORED"
+
+
+class TensorNotFinite(FailedPrecondition):
+    """A sample of the weights holds NaN or infinity."""
+
+    code = "TENSOR_NOT_FINITE"
+
+
+class WeightsFormat(FailedPrecondition):
+    """The metadata of a safetensors file does not say that its format is PyTorch's."""
+
+    code = "WEIGHTS_FORMAT"
+
+
+class TensorsDuplicated(FailedPrecondition):
+    """A tensor is in more than one weight file."""
+
+    code = "TENSORS_DUPLICATED"
+
+
+class TensorsUnindexed(FailedPrecondition):
+    """The weight files hold tensors that the index does not name."""
+
+    code = "TENSORS_UNINDEXED"
+
+
+class DtypeMixed(FailedPrecondition):
+    """The weight matrices are of several floating-point types."""
+
+    code = "DTYPE_MIXED"
+
+
+class DtypeMismatch(FailedPrecondition):
+    """The weights are of another type than ``config.json`` names."""
+
+    code = "DTYPE_MISMATCH"
+
+
+class NativeQuantisation(FailedPrecondition):
+    """A listed base model is in the quantised format in which its publisher releases it."""
+
+    code = "NATIVE_QUANTISATION"
