@@ -160,7 +160,6 @@ HEALTHY = {
     "a tokenizer of an unknown kind": healthy() | {"tokenizer.json": as_json({"model": {"type": "Next", "vocab": 3}})},
     "a vocabulary in another file": healthy() | {"tokenizer.json": tokenizer(type="Unigram", vocab=None)},
     "fewer tokens than rows": healthy() | {"tokenizer.json": tokenizer(8)},
-    "rows beyond the configuration": healthy(vocab_size=9),
     "scripts that nobody asks for": healthy() | {"convert.py": b"import os"},
     "a training's state": healthy() | {"training_args.bin": b"cos\nsystem\n.", "optimizer.pt": b"cos\nsystem\n."},
 }

@@ -29,6 +29,9 @@ def doctor(
     *,
     artifacts: Annotated[str, typer.Argument(metavar="DIR|URI", help="A model folder, or gs://… s3://… file://…")],
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings count as errors.")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Also read the beginnings of tensors, for NaN and infinity.")
+    ] = False,
 ) -> None:
     """Look a model over without a server: headers and small files only, nothing of it is run.
 
@@ -38,9 +41,10 @@ def doctor(
     from headrace.weights import check  # noqa: PLC0415  # ditto
 
     opened = open_artifacts(artifact_uri(artifacts))
-    findings = check(opened)
+    findings = check(opened, sample=sample, strict=strict)
     folder = _inspected(opened)
     served_by = _served_by(folder) if folder else {}
+    known = _recognised(opened, folder) if folder else None
     findings = _with_unserved(findings, served_by)
     ends_with = _exit_code(findings, strict=strict)
     invocation.output.document(
@@ -48,12 +52,12 @@ def doctor(
             "address": opened.address,
             "ok": ends_with == ExitCode.OK,
             "findings": [_as_document(finding) for finding in findings],
-            "summary": _summary(folder, served_by) if folder else None,
+            "summary": _summary(folder, known, served_by) if folder and known else None,
         }
     )
     for finding in findings:
         invocation.output.line(_as_text(finding))
-    for label, text in _rows(folder, served_by) if folder else ():
+    for label, text in _rows(folder, known, served_by) if folder and known else ():
         invocation.output.line(f"{label:<15}{text}")  # not a table: Rich takes longer to import than all of this
     invocation.output.line(_verdict(findings, strict=strict))
     if ends_with != ExitCode.OK:
@@ -65,6 +69,33 @@ class _Served(msgspec.Struct, frozen=True):
 
     runtime: str
     reason: str
+
+
+class _Recognised(msgspec.Struct, frozen=True):
+    """What a model is known as.
+
+    Attributes:
+        base_model: Of Vertex AI's list; empty for none of it.
+        active_parameters: Of them, those that one token meets; None for pickles.
+        certified_by: The software specifications of watsonx.ai that are certified for it; less than what is possible.
+    """
+
+    base_model: str
+    active_parameters: int | None
+    certified_by: tuple[str, ...]
+
+
+def _recognised(opened: Artifacts, folder: ModelFolder) -> _Recognised:
+    from headrace.resources.errors import ConfigInvalid  # noqa: PLC0415
+    from headrace.weights import base_model, count_parameters, specifications_for  # noqa: PLC0415  # see above
+    from headrace.weights.config import CONFIG_FILE  # noqa: PLC0415
+    from headrace.weights.reader import read_json_object  # noqa: PLC0415
+
+    raw = read_json_object(opened, CONFIG_FILE, ConfigInvalid)
+    counted = count_parameters(raw, folder.tensors) if folder.tensors else None
+    base = base_model(raw, counted.total if counted else None)
+    certified = specifications_for(raw, folder.config.quantisation)
+    return _Recognised(base.name if base else "", counted.active if counted else None, certified)
 
 
 def _inspected(opened: Artifacts) -> ModelFolder | None:
@@ -124,31 +155,38 @@ def _exit_code(findings: list[Finding], *, strict: bool) -> ExitCode:
     return ExitCode.FAILED if strict and findings else ExitCode.OK
 
 
-def _summary(folder: ModelFolder, served_by: dict[str, _Served]) -> dict[str, Any]:
+def _summary(folder: ModelFolder, known: _Recognised, served_by: dict[str, _Served]) -> dict[str, Any]:
     return {
         "architectures": list(folder.config.architectures),
         "model_type": folder.config.model_type,
+        "base_model": known.base_model or None,
         "parameters": folder.parameters,
+        "active_parameters": known.active_parameters,
         "weight_bytes": folder.weight_bytes,
         "bytes_by_dtype": folder.bytes_by_dtype,
         "weights_format": folder.weights_format,
         "weight_files": list(folder.weight_files),
         "tokenizer_files": list(folder.tokenizer_files),
         "chat_template": folder.has_chat_template,
+        "certified_by": list(known.certified_by),
         "served_by": {name: msgspec.to_builtins(served) for name, served in served_by.items()},
     }
 
 
-def _rows(folder: ModelFolder, served_by: dict[str, _Served]) -> list[tuple[str, str]]:
+def _rows(folder: ModelFolder, known: _Recognised, served_by: dict[str, _Served]) -> list[tuple[str, str]]:
     parameters = "unknown" if folder.parameters is None else f"{folder.parameters:,}"
+    if known.active_parameters is not None and known.active_parameters != folder.parameters:
+        parameters += f", {known.active_parameters:,} of them active for a token"
     dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in folder.bytes_by_dtype.items())
     files = f"{len(folder.weight_files)} *.{folder.weights_format}"
     return [
         ("architecture", f"{', '.join(folder.config.architectures) or 'not named'} ({folder.config.model_type})"),
+        ("base model", known.base_model or "none of Vertex AI's list"),
         ("parameters", parameters),
         ("weights", f"{size(folder.weight_bytes)} in {files}{f': {dtypes}' if dtypes else ''}"),
         ("tokenizer", ", ".join(folder.tokenizer_files) or "none"),
         ("chat template", "yes" if folder.has_chat_template else "none"),
+        ("certified by", ", ".join(known.certified_by) or "no software specification of watsonx.ai"),
         *((f"on a {name.upper()}", served.reason) for name, served in served_by.items()),
     ]
 
