@@ -1,4 +1,7 @@
-"""The table of architectures against published models: its shapes, summed up, are the counts that publishers give."""
+"""The table of architectures against published models: its shapes, summed up, are the counts that publishers give.
+
+Both were written down without a hub at hand, so what this holds is that they agree with each other.
+"""
 
 from __future__ import annotations
 
