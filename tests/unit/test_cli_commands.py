@@ -383,6 +383,13 @@ def test_deploy_tells_how_the_engine_is_to_run(server, tmp_path):
     assert (unsaid["chat_template"], unsaid["tool_parser"]) == (None, None)
 
 
+def test_a_pipe_is_no_template(server, capsys, tmp_path):
+    """One to which nobody writes would be read for ever."""
+    os.mkfifo(tmp_path / "own.jinja")
+    assert run(["deploy", str(tmp_path), "--chat-template", str(tmp_path / "own.jinja")]) == 2
+    assert "it is a pipe" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "evidence"),
     [

@@ -67,6 +67,7 @@ HEAVY = {
     "names": "[" + "look" * 10_000,
     "parameters": "<tool_call><function=look><parameter=" * 1_000,
     "functions": "<tool_call><function=" * 2_000,
+    "spaces": "<tool_call><function=look>" + " " * 60_000,
     "line breaks": "<tool_call><function=look><parameter=days>" + "\n" * 40_000,
     "almost ends": "<tool_call><function=look><parameter=city>" + "\n</paramete" * 4_000,
 }

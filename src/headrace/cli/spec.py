@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ def read_template(path: Path) -> str:
         WrongUsage: The file is none, or cannot be a template.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(CHAT_TEMPLATE_MAX_BYTES + 1)  # no more, whatever was named by mistake
+        content = _beginning(path)
         text = content.decode() if len(content) <= CHAT_TEMPLATE_MAX_BYTES else ""
     except (OSError, UnicodeDecodeError) as error:
         raise WrongUsage(
@@ -37,6 +37,14 @@ def read_template(path: Path) -> str:
             fix="Name a file with the template alone, as chat_template.jinja is.",
         )
     return text
+
+
+def _beginning(path: Path) -> bytes:
+    """No more than a template may have and one byte, whatever was named by mistake."""
+    if path.is_fifo():
+        raise OSError(errno.EINVAL, "it is a pipe, which may never say anything")
+    with path.open("rb") as file:
+        return file.read(CHAT_TEMPLATE_MAX_BYTES + 1)
 
 
 def rows(spec: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ from headrace_engines.serving.tools.reader import CallReader, overlap_chars
 from headrace_engines.serving.tools.typed_value import types_of, value_as_json
 
 _FUNCTION = "<function="
-_HEAD = re.compile(r"<function=([^<>\n]{1,64})>\s*(?=<parameter=|</function>|</tool_call>)")
-_HEAD_START = re.compile(r"<function=[^<>\n]{0,64}(?:>\s*)?")
+_HEAD = re.compile(r"<function=([^<>\n]{1,64})>\s{0,64}(?=<parameter=|</function>|</tool_call>)")
+_HEAD_START = re.compile(r"<function=[^<>\n]{0,64}(?:>\s{0,64})?")
 _MARKERS = ("<parameter=", "</function>", "</tool_call>")
 _KEY_MAX_CHARS = 256
 _NEXT = re.compile(rf"<parameter=([^<>\n]{{0,{_KEY_MAX_CHARS}}})>|</function>|</tool_call>")
