@@ -14,7 +14,6 @@ from headrace.capacity import estimate
 from headrace.runtimes import architectures
 from headrace.runtimes.table import RUNTIMES
 from headrace.storage import open_artifacts
-from headrace.weights.findings import check
 from headrace.weights.folder import inspect
 
 T5 = {
@@ -68,10 +67,9 @@ def _strings(tree: ast.Module, name: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("config", [T5, BART])
-def test_an_encoder_decoder_passes_the_check(tmp_path: Path, config: Mapping[str, Any]) -> None:
-    """Its folder has no error, and its cache is that of its decoder's four layers."""
+def test_an_encoder_decoder_is_planned_by_its_decoder(tmp_path: Path, config: Mapping[str, Any]) -> None:
+    """Its cache is that of its decoder's four layers."""
     reader = open_artifacts(str(model_folder(tmp_path, config)))
-    assert [finding for finding in check(reader) if finding.severity == "error"] == []
     assert estimate(inspect(reader), 512, 8).kv_bytes_per_token == 2 * 4 * 8 * 64 * 2
 
 
