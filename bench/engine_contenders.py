@@ -148,7 +148,11 @@ def vllm_by_hand(model: Path, scratch: Path) -> Iterator[list[Contender]]:
     uds = scratch / "vllm.sock"
     arguments = ["--model", model, "--served-model-name", MODEL, "--dtype", "bfloat16", "--uds", uds]
     arguments += ["--max-model-len", str(MAX_MODEL_LEN)]
-    variables = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, CORES))}
+    variables = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, CORES)),
+        "PYTHONPATH": str(ROOT / "src" / "headrace_engines" / "vllm" / "every_process"),  # else torchvision ends it
+    }
     if not shutil.which("g++"):
         arguments.append("--enforce-eager")
         print("No g++ here: vLLM's own server runs without being compiled, some 5 to 20 % slower.")
