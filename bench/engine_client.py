@@ -42,16 +42,23 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Server:
-    """An OpenAI-compatible server on a unix socket or a loopback port."""
+    """An OpenAI-compatible server on a unix socket or a loopback port.
+
+    Attributes:
+        to_the_end: It takes ``ignore_eos``; the answers of one that does not are as long as the model likes.
+    """
 
     model: str
     key: str = ""
     uds: str = ""
     port: int = 0
+    to_the_end: bool = True
 
     def request(self, job: Job) -> bytes:
         """Head and body of a streamed completion that cannot end early."""
-        fields = {"prompt": job.prompt, "max_tokens": job.max_tokens, "ignore_eos": True, "temperature": 0}
+        fields = {"prompt": job.prompt, "max_tokens": job.max_tokens, "temperature": 0}
+        if self.to_the_end:
+            fields["ignore_eos"] = True
         stream = {"stream": True, "stream_options": {"include_usage": True}}
         body = json.dumps({"model": self.model} | fields | stream).encode()
         head = (

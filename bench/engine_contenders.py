@@ -173,7 +173,7 @@ def transformers_serve(model: Path, scratch: Path) -> Iterator[list[Contender]]:
     arguments += ["--attn-implementation", "sdpa", "--cb-num-blocks", "1024", "--cb-max-batch-tokens", "512"]
     command = [environment / "bin" / "transformers", "serve", *arguments]
     with _running(command, {}, scratch / "serve.log") as process:
-        server = Server(str(model), port=port)
+        server = Server(str(model), port=port, to_the_end=False)
         ready_s = _await_health(process, server, scratch / "serve.log")
         facts = Facts(ready_s, folder_bytes(environment))
         yield [Contender("transformers serve", facts, lambda: [process.pid], server)]
