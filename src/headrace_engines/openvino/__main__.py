@@ -30,7 +30,7 @@ def main() -> None:
         default=True,
         help="share what was computed of prompts' common beginnings",
     )
-    parser.add_argument("--max-running", type=int, default=64, metavar="N", help="sequences computed at once")
+    parser.add_argument("--max-running", type=int, default=128, metavar="N", help="sequences computed at once")
     parser.add_argument("--max-waiting", type=int, default=256, metavar="N", help="sequences accepted beyond those")
     arguments = parser.parse_args()
 
