@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.gateway.exchange import ClientGone, Exchange
-from headrace.gateway.http1 import MAX_HEAD_BYTES, Patience
+from headrace.gateway.http1 import MAX_HEAD_BYTES, HttpServer, Patience
 
 GET = b"GET /x HTTP/1.1\r\nhost: x\r\n"
 POST = b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -512,5 +512,30 @@ def test_a_stream_that_nobody_reads_ends() -> None:
             with small_window(port) as client:
                 await loop.sock_sendall(client, GET.replace(b"/x", b"/endless") + b"\r\n")
                 await app.leaves.acquire()
+
+    asyncio.run(main())
+
+
+def test_what_comes_stays_in_its_order() -> None:
+    """Bytes that arrive between an answer's end and the reading of what was put aside come behind that."""
+
+    async def main() -> None:
+        paths: list[bytes] = []
+
+        async def handler(exchange: Exchange) -> None:
+            paths.append(exchange.head.target)
+            [connection] = server.connections
+            if exchange.head.target == b"/first":
+                connection.data_received(b"GET /seco")
+            await exchange.answer(200, [], b"")
+            if exchange.head.target == b"/first":
+                connection.data_received(b"nd HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+
+        server = HttpServer(handler)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.start(listener)
+            answer = await exchanged(listener.getsockname()[1], GET.replace(b"/x", b"/first") + b"\r\n")
+            await server.close(0)
+        assert (answer.count(b" 200 OK"), paths) == (2, [b"/first", b"/second"])
 
     asyncio.run(main())

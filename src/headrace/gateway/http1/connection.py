@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         """Called by the event loop. The parser never gets more than the bytes that a head has left."""
         position, size = 0, len(data)
         while position < size and not self._deaf:
-            if self._current is not None and self._receiving is None:
+            if self._ahead or (self._current is not None and self._receiving is None):
                 self._put_aside(data[position:] if position else data)
                 return
             left = MAX_HEAD_BYTES - self._parser.unused_bytes
@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether no answer is due, and nothing of a request has come."""
-        return self._current is None and not self._parser.unused_bytes
+        return self._current is None and not self._parser.unused_bytes and not self._ahead
 
     def expire(self) -> None:
         """The deadline has passed."""
