@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conversion_folders import LLAMA_LAYER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
+from written_pickles import saved, state, tensor, zipped
 
 from headrace.cli.app import run
+from headrace.runtimes import RUNTIMES, Environments
+from headrace.runtimes.environments import MANIFEST
 from headrace.weights import check
 from headrace.weights.templates import Template, check_template
 
@@ -65,27 +69,21 @@ def as_json(value: Any) -> bytes:
 
 def layer(prefix: str) -> dict[str, np.ndarray]:
     """The tensors of a llama's layer."""
-    shapes = {
-        "input_layernorm": (8,),
-        "post_attention_layernorm": (8,),
-        "self_attn.q_proj": (8, 8),
-        "self_attn.k_proj": (4, 8),
-        "self_attn.v_proj": (4, 8),
-        "self_attn.o_proj": (8, 8),
-        "mlp.gate_proj": (16, 8),
-        "mlp.up_proj": (16, 8),
-        "mlp.down_proj": (8, 16),
-    }
-    return {f"{prefix}.{name}.weight": np.zeros(shape, np.float16) for name, shape in shapes.items()}
+    return {f"{prefix}.{name}.weight": np.zeros(shape, np.float16) for name, shape in LLAMA_LAYER.items()}
 
 
-def weights(rows: int = 10) -> bytes:
-    """A whole tiny llama."""
-    tensors = {
+def tensors(rows: int = 10) -> dict[str, np.ndarray]:
+    """Those of a whole tiny llama."""
+    around = {
         "model.embed_tokens.weight": np.zeros((rows, 8), np.float16),
         "model.norm.weight": np.ones(8, np.float16),
     }
-    return save(tensors | layer("model.layers.0"), metadata={"format": "pt"})
+    return around | layer("model.layers.0")
+
+
+def weights(rows: int = 10) -> bytes:
+    """The same in a file."""
+    return save(tensors(rows), metadata={"format": "pt"})
 
 
 def tokenizer(size: int = 10, added: tuple[tuple[int, str], ...] = ((1, "<s>"), (2, "</s>")), **model: Any) -> bytes:
@@ -257,7 +255,7 @@ FAULTS: dict[str, tuple[dict[str, bytes], str, str]] = {
         "CUSTOM_CODE_IGNORED",
     ),
     "pickles": (
-        without("model.safetensors") | {"pytorch_model.bin": (PICKLES / "torch_zip.bin").read_bytes()},
+        without("model.safetensors") | {"pytorch_model.bin": saved(tensors())},
         "warning",
         "WEIGHTS_PICKLED",
     ),
@@ -267,6 +265,27 @@ FAULTS: dict[str, tuple[dict[str, bytes], str, str]] = {
         "PICKLE_UNSAFE",
     ),
     "an evil pickle beside": (healthy() | {"pytorch_model.bin": b"cos\nsystem\n."}, "warning", "PICKLE_UNSAFE"),
+    "saved by torch under a name of its own": (
+        without("model.safetensors") | {"model.pt": saved(tensors()), "optimizer.pt": b"cos\nsystem\n."},
+        "warning",
+        "WEIGHTS_PICKLED",
+    ),
+    "an evil one of those": (without("model.safetensors") | {"model.pth": b"cos\nsystem\n."}, "error", "PICKLE_UNSAFE"),
+    "two of one model": (
+        without("model.safetensors") | {"best.pt": saved(tensors()), "last.pt": saved(tensors())},
+        "error",
+        "TENSORS_DUPLICATED",
+    ),
+    "a compressed one": (
+        without("model.safetensors") | {"model.pt": saved(tensors(), method=8)},
+        "error",
+        "CONVERSION_FAILED",
+    ),
+    "a training's checkpoint": (
+        without("model.safetensors") | {"model.pt": zipped(state(model=state(w=tensor())[2:-1]))},
+        "error",
+        "WEIGHTS_CORRUPT",
+    ),
     "a pickle cut": (
         without("model.safetensors") | {"pytorch_model.bin": (PICKLES / "torch_zip.bin").read_bytes()[:-99]},
         "error",
@@ -282,8 +301,8 @@ FAULTS: dict[str, tuple[dict[str, bytes], str, str]] = {
 
 def test_an_index_of_pickles_is_held_against_them() -> None:
     """A tensor that is not where the index says is missed, as for safetensors."""
-    files = without("model.safetensors") | {"pytorch_model.bin": (PICKLES / "torch_module.bin").read_bytes()}
-    there = {"weight_map": {"weight": "pytorch_model.bin", "bias": "pytorch_model.bin"}}
+    files = without("model.safetensors") | {"pytorch_model.bin": saved(tensors())}
+    there = {"weight_map": dict.fromkeys(tensors(), "pytorch_model.bin")}
     lost = {"weight_map": there["weight_map"] | {"lm_head.weight": "pytorch_model.bin"}}
     index = "pytorch_model.bin.index.json"
     assert [each.code for each in check(Files(files | {index: as_json(there)}))] == ["WEIGHTS_PICKLED"]
@@ -366,6 +385,94 @@ def test_custom_code_is_named() -> None:
     assert "modeling.py" in found.evidence
 
 
+OWN_MAP = {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.XForCausalLM"}
+OWN = healthy(auto_map=OWN_MAP) | {"configuration_x.py": b"raise SystemExit", "modeling_x.py": b"raise SystemExit"}
+
+
+def test_allowed_code_is_a_warning_that_names_it() -> None:
+    """The files, the classes in whose place they come, and what it costs to be wrong about their author."""
+    (found,) = check(Files(OWN), allow_custom_code=True)
+    assert (found.code, found.severity) == ("CUSTOM_CODE_ALLOWED", "warning")
+    assert found.message == "This model's own code runs: configuration_x.py, modeling_x.py."
+    assert "AutoModelForCausalLM" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("folder", "severity", "said"),
+    [
+        ({name: content for name, content in OWN.items() if name != "modeling_x.py"}, "error", "no modeling_x.py"),
+        (healthy(auto_map={"AutoModel": "they/x--modeling.M"}), "error", "in another repository"),
+        (healthy(auto_map="nonsense"), "error", "nonsense"),
+        (healthy(), "warning", "has an auto_map"),
+    ],
+    ids=["not copied", "elsewhere", "no map", "none"],
+)
+def test_code_that_was_allowed_has_to_be_there(folder: dict[str, bytes], severity: str, said: str) -> None:
+    """What an engine would look for in vain is an error; where nothing is asked for, the flag does nothing."""
+    (found,) = check(Files(folder), allow_custom_code=True)
+    assert (found.code, found.severity) == ("CUSTOM_CODE_MISSING", severity)
+    assert said in found.evidence
+
+
+def test_a_tokenizers_own_code_is_code_too() -> None:
+    """Also where the model's class is a known one."""
+    tokenizer = json.loads(healthy()["tokenizer_config.json"]) | {"auto_map": {"AutoTokenizer": ["tok.Slow", None]}}
+    folder = healthy() | {"tokenizer_config.json": as_json(tokenizer), "tok.py": b"raise SystemExit"}
+    (ignored,) = check(Files(folder))
+    assert (ignored.code, "tok.py" in ignored.evidence) == ("CUSTOM_CODE_IGNORED", True)
+    assert "--allow-custom-code" in ignored.fix
+    (allowed,) = check(Files(folder), allow_custom_code=True)
+    assert allowed.message == "This model's own code runs: tok.py."
+
+
+def quantised(method: str, **config: Any) -> dict[str, bytes]:
+    """A folder whose configuration says that it is quantised."""
+    return healthy(quantization_config={"quant_method": method, "bits": 4, "group_size": 128}, **config)
+
+
+@pytest.mark.parametrize(
+    ("folder", "specification", "found"),
+    [
+        (healthy(), "watsonx-cfm-caikit-1.1", []),
+        (healthy(), "watsonx-tsfm-runtime-1.0", [("error", "NOT_CERTIFIED")]),
+        (quantised("gptq"), "", [("error", "WEIGHTS_QUANTISED")]),
+        (quantised("gptq"), "watsonx-cfm-caikit-1.0", [("warning", "WEIGHTS_QUANTISED")]),
+        (quantised("awq"), "watsonx-cfm-caikit-1.1", [("error", "WEIGHTS_QUANTISED")]),
+        (quantised("awq", model_type="qwen2"), "watsonx-cfm-caikit-1.1", [("warning", "WEIGHTS_QUANTISED")]),
+        (
+            quantised("awq", model_type="qwen2"),
+            "watsonx-cfm-caikit-1.0",
+            [("error", "NOT_CERTIFIED"), ("error", "WEIGHTS_QUANTISED")],
+        ),
+    ],
+)
+def test_a_specification_has_to_be_certified_for_it(
+    folder: dict[str, bytes], specification: str, found: list[tuple[str, str]]
+) -> None:
+    """For the architecture, and then for the quantisation, as the documents' table has them."""
+    findings = check(Files(folder), specification=specification)
+    assert [(finding.severity, finding.code) for finding in findings] == found
+    strictly = check(Files(folder), specification=specification, strict=True)
+    assert all(finding.severity == "error" for finding in strictly)
+
+
+def test_what_is_not_certified_is_told_with_what_is() -> None:
+    """The architectures of the specification, and the specifications of the architecture."""
+    (found,) = check(Files(healthy()), specification="watsonx-tsfm-runtime-1.0")
+    assert "tinytimemixer" in found.evidence
+    assert "watsonx-cfm-caikit-1.0 or watsonx-cfm-caikit-1.1" in found.fix
+    (refused,) = check(Files(quantised("gptq")))
+    assert "--specification watsonx-cfm-caikit-1.1" in refused.fix
+
+
+def test_a_method_that_only_tensors_betray_is_not_accepted() -> None:
+    """An engine goes by config.json: without a word there it would load packed numbers as plain ones."""
+    packed = tensors() | {"model.layers.0.self_attn.q_proj.g_idx": np.zeros(8, np.int32)}
+    folder = healthy() | {"model.safetensors": save(packed, metadata={"format": "pt"})}
+    (refused,) = check(Files(folder), specification="watsonx-cfm-caikit-1.1")
+    assert (refused.severity, refused.code) == ("error", "WEIGHTS_QUANTISED")
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -401,7 +508,7 @@ def test_strict_lets_warnings_count(tmp_path, capsys) -> None:
     document = json.loads(capsys.readouterr().out.partition("can be deployed.\n")[2])
     assert document["ok"] is False
     assert document["findings"][0]["severity"] == "warning"
-    assert document["summary"]["parameters"] == 112
+    assert document["summary"]["parameters"] == 680
 
 
 def test_a_folder_that_is_not_there_ends_with_3(tmp_path, capsys) -> None:
@@ -425,6 +532,106 @@ def test_what_nobody_serves_is_an_error(tmp_path, capsys) -> None:
     assert "ARCHITECTURE_UNSUPPORTED" in [finding["code"] for finding in findings]
 
 
+def test_what_nobody_serves_is_told_with_what_is_served(tmp_path, capsys) -> None:
+    """The nearest architectures, and the command that lists all; no sentence twice."""
+    folder = written(tmp_path, healthy(model_type="qwen33"))
+    assert run(["doctor", folder, "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    unserved = next(each for each in findings if each["code"] == "ARCHITECTURE_UNSUPPORTED")
+    assert "qwen3," in unserved["fix"]
+    assert "No runtime serves" not in unserved["evidence"]
+    command = unserved["fix"].partition("`")[2].partition("`")[0]
+    assert run([*command.split()[1:], "--json"]) == 0
+    assert "openvino" in json.loads(capsys.readouterr().out)["architectures"]["llama"]
+
+
+PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Access to this model is restricted</title></head></html>\n"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 269060552\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "pytorch_model.bin"])
+@pytest.mark.parametrize(("content", "said"), [(PAGE, "'<!DOCTYPE html>'"), (POINTER, "git lfs pull")])
+def test_what_stands_in_a_file_s_place_is_named(name: str, content: bytes, said: str) -> None:
+    """A page that asks for a login and a pointer of Git LFS are told from a file that is broken."""
+    folder = healthy() if name != "pytorch_model.bin" else without("model.safetensors")
+    finding = next(each for each in check(Files(folder | {name: content})) if each.severity == "error")
+    assert finding.file == name
+    assert said in f"{finding.evidence} {finding.fix}"
+
+
+def test_a_quantised_model_is_told_once(tmp_path, capsys) -> None:
+    """As the deployment says it: that no runtime serves it follows from that."""
+    files = healthy(quantization_config={"quant_method": "gptq"})
+    assert run(["doctor", written(tmp_path, files), "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["code"] == "WEIGHTS_QUANTISED"
+
+
+def test_a_runtime_that_is_here_is_not_to_be_installed(tmp_path, monkeypatch, capsys) -> None:
+    """What the choice costs is said where its environment is missing, and there alone."""
+    monkeypatch.setenv("HEADRACE_RUNTIMES_DIR", str(tmp_path / "runtimes"))
+    (tmp_path / "model").mkdir()
+    folder = written(tmp_path / "model", healthy())
+    assert run(["doctor", folder]) == 0
+    assert "Runtime openvino" in (shown := capsys.readouterr().out)
+    assert "to be installed" in shown.partition("on a CPU")[2].partition("\n")[0]
+    environments = Environments(tmp_path / "runtimes")
+    place = environments._path(RUNTIMES["openvino"])
+    place.mkdir(parents=True)
+    (place / MANIFEST).write_text("{}")
+    assert run(["doctor", folder]) == 0
+    assert "to be installed" not in capsys.readouterr().out.partition("on a CPU")[2].partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "codes"),
+    [
+        (["--machine", "rack-a"], 0, []),
+        (["--machine", "rack-a", "--runtime", "openvino"], 0, []),
+        (["--machine", "WX-S"], 0, []),
+        (["--machine", "thimble"], 1, ["DOES_NOT_FIT"]),
+        (["--machine", "rack-a", "--runtime", "openvino", "--float32"], 1, ["RUNTIME_UNSUITABLE"]),
+    ],
+)
+def test_a_machine_and_a_runtime_can_be_named(
+    options: list[str], status: int, codes: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """What they do not take is a finding as any other; only the machine's own kind is looked at."""
+    (tmp_path / "shapes.toml").write_text(
+        '[[shape]]\nname = "rack-a"\ncores = 8\nmemory_gb = 64\n'
+        '[[shape]]\nname = "thimble"\ncores = 1\nmemory_gb = 0.1\n'
+    )
+    monkeypatch.setenv("HEADRACE_SHAPES", str(tmp_path / "shapes.toml"))
+    files = healthy()
+    if "--float32" in options:
+        wide = {name: array.astype(np.float32) for name, array in tensors().items()}
+        files["model.safetensors"] = save(wide, metadata={"format": "pt"})
+    (tmp_path / "model").mkdir()
+    words = [option for option in options if option != "--float32"]
+    assert run(["doctor", written(tmp_path / "model", files), "--json", *words]) == status
+    document = json.loads(capsys.readouterr().out)
+    assert [finding["code"] for finding in document["findings"]] == codes
+    assert list(document["summary"]["served_by"]) == (["gpu"] if "WX-S" in options else ["cpu"])
+
+
+def test_a_machine_or_a_runtime_that_nobody_knows_is_a_mistake(tmp_path: Path, capsys: Any) -> None:
+    """Told before the model is looked at, and with what there is."""
+    folder = written(tmp_path, healthy())
+    assert run(["doctor", folder, "--machine", "g9"]) == 2
+    assert run(["doctor", folder, "--runtime", "abacus"]) == 2
+    assert "abacus" in capsys.readouterr().err
+
+
+def test_a_specification_is_asked_for_by_name(tmp_path, capsys) -> None:
+    """One that accepts the weights makes them deployable, and says with what; an unknown one is wrong usage."""
+    folder = written(tmp_path, quantised("gptq"))
+    assert run(["doctor", folder, "--specification", "watsonx-cfm-caikit-1.1", "--json"]) == 0
+    served = json.loads(capsys.readouterr().out)["summary"]["served_by"]
+    assert {name: one["runtime"] for name, one in served.items()} == {"cpu": "vllm", "gpu": "vllm"}
+    assert run(["doctor", folder, "--specification", "watsonx-cfm-caikit-9"]) == 2
+    assert "watsonx-cfm-caikit-1.0, watsonx-cfm-caikit-1.1" in capsys.readouterr().err
+
+
 def test_it_is_light(tmp_path) -> None:
     """A local folder is looked at without NumPy, Rich's tables, the HTTP client or fsspec."""
     program = (
@@ -446,7 +653,7 @@ def test_it_reads_remote_folders_in_ranges(monkeypatch, capsys) -> None:
         memory.pipe(f"/bucket/doctor/{name}", content)
     read_bytes = []
 
-    def cat_file(path: str, start: int, end: int) -> bytes:
+    def cat_file(path: str, start: int, end: int, **_: str) -> bytes:
         read_bytes.append(end - start)
         return bytes(original(path, start=start, end=end))
 

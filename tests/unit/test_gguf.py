@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from headrace.cli.app import run
 from headrace.resources.errors import ArtifactsNotFound, ConversionFailed, WeightsCorrupt
 from headrace.storage import open_artifacts
 from headrace.weights import check, inspect
+from headrace.weights.bfloat16 import to_bfloat16
+from headrace.weights.conversion import MARK_FILE
 from headrace.weights.gguf import convert_gguf
-from headrace.weights.gguf.__main__ import main
-from headrace.weights.gguf.bfloat16 import to_bfloat16
 from headrace.weights.gguf.shards import write_shards
 
 HIDDEN, HEADS, KV_HEADS, FEED_FORWARD, LAYERS = 64, 4, 2, 96, 2
@@ -254,12 +257,34 @@ def test_a_damaged_file_is_corrupt(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
-    """The command answers 1 and leaves what is there; 2 for wrong arguments; 0 when it converted."""
+    """What is there stays as it is."""
     write_gguf(tmp_path / "m.gguf")
     (tmp_path / "out").mkdir()
-    assert main([str(tmp_path / "m.gguf"), str(tmp_path / "out")]) == 1
-    assert main([]) == 2
-    assert main([str(tmp_path / "m.gguf"), str(tmp_path / "new")]) == 0
+    with pytest.raises(ConversionFailed, match="exists"):
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_command_converts_and_marks_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`headrace convert FILE.gguf FOLDER` gives the same weights; the folder and the doctor say so."""
+    write_gguf(tmp_path / "m.gguf", quantisation=gguf.GGMLQuantizationType.Q8_0)
+    assert run(["convert", str(tmp_path / "m.gguf"), str(tmp_path / "new")]) == 0
+    convert_gguf(tmp_path / "m.gguf", tmp_path / "old")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    mark = json.loads(made.pop(MARK_FILE))
+    assert made == {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
+    assert mark["dequantised"] is True
+    assert "Q8_0" in mark["made"]
+    capsys.readouterr()
+    assert run(["doctor", str(tmp_path / "new")]) == 0
+    assert "made by        headrace convert: safetensors from m.gguf, dequantised from" in capsys.readouterr().out
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "m.gguf").rename(tmp_path / "folder" / "m.gguf")
+    assert run(["convert", str(tmp_path / "folder"), str(tmp_path / "again")]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir() if path.name != MARK_FILE} == made
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF, or not")
+    assert run(["convert", str(tmp_path / "broken.gguf"), str(tmp_path / "nothing")]) == 1
+    assert not (tmp_path / "nothing").exists()
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
@@ -301,3 +326,61 @@ def test_text_is_cut_as_the_named_pre_tokenizer_does(tmp_path: Path, pre: str, t
 def test_a_first_token_is_added_where_the_file_says_so(tmp_path: Path) -> None:
     """add_bos_token puts the first token before every text."""
     assert tokenizer(tmp_path, "gpt-2", add_bos_token=True).encode("he").tokens == ["<|im_start|>", "he"]
+
+
+def test_a_folder_with_only_a_gguf_is_refused_with_the_command_that_helps(tmp_path: Path) -> None:
+    """One finding; the command in its fix, run as it stands, makes a folder that the doctor lets pass."""
+    source = tmp_path / "the river"
+    source.mkdir()
+    write_gguf(source / "river Q4.gguf")
+    (finding,) = check(open_artifacts(str(source)))
+    assert (finding.code, finding.severity, finding.file) == ("WEIGHTS_QUANTISED", "error", "river Q4.gguf")
+    command = re.search("`headrace (.*)`", finding.fix)
+    assert command
+    words = shlex.split(command[1])
+    assert words == ["convert", f"{source}/river Q4.gguf", "./river Q4"]
+    assert run([*words[:-1], str(tmp_path / "made")]) == 0
+    assert {finding.severity for finding in check(open_artifacts(str(tmp_path / "made")))} == {"warning"}
+
+
+def test_a_gguf_that_cannot_be_converted_is_not_told_to_be(tmp_path: Path) -> None:
+    """Of another architecture, or no GGUF at all: the fix names no command that would fail."""
+    write_gguf(tmp_path / "a.gguf", architecture="qwen2")
+    (tmp_path / "b.gguf").write_bytes(b"GGUF")
+    (finding,) = check(open_artifacts(str(tmp_path)))
+    assert finding.evidence == "a.gguf; general.architecture is 'qwen2'; 2 such files."
+    assert "only the llama architecture" in finding.fix
+    (tmp_path / "a.gguf").unlink()
+    (finding,) = check(open_artifacts(str(tmp_path)))
+    assert finding.evidence == "b.gguf."
+
+
+def test_parts_of_a_gguf_are_to_be_joined_first(tmp_path: Path) -> None:
+    """One part is not converted, so no command for it is told, but the one that joins them."""
+    for part in (1, 2):
+        write_gguf(tmp_path / f"m-0000{part}-of-00002.gguf")
+    (finding,) = check(open_artifacts(str(tmp_path)))
+    assert "`llama-gguf-split --merge m-00001-of-00002.gguf m.gguf`" in finding.fix
+    assert "headrace convert" not in finding.fix
+
+
+def test_a_plan_of_a_gguf_says_what_the_doctor_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not that a config.json is missing, which it needs none of; of the file by its name, both commands."""
+    (tmp_path / "q").mkdir()
+    write_gguf(tmp_path / "q" / "m.gguf")
+    (finding,) = check(open_artifacts(str(tmp_path / "q")))
+    assert run(["plan", str(tmp_path / "q"), "--json"]) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["code"], error["fix"]) == (finding.code, finding.fix)
+    assert run(["plan", str(tmp_path / "q" / "m.gguf"), "--json"]) == 3
+    assert "headrace convert" in json.loads(capsys.readouterr().err)["error"]["fix"]
+
+
+def test_a_gguf_that_is_deployed_by_its_name_is_told_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`headrace deploy FILE.gguf` ends with both commands, made for this file."""
+    write_gguf(tmp_path / "m.gguf")
+    assert run(["deploy", str(tmp_path / "m.gguf"), "--url", "http://127.0.0.1:9", "--key", "k", "--json"]) == 3
+    fix = json.loads(capsys.readouterr().err)["error"]["fix"]
+    assert fix == f"Make one of it: `headrace convert {tmp_path}/m.gguf ./m`, then `headrace deploy ./m`."

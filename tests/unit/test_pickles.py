@@ -1,10 +1,8 @@
 """PyTorch's pickles: described without being run, whatever they hold."""
 
 import collections
-import io
 import os
 import pickle
-import struct
 import tracemalloc
 import zipfile
 from contextlib import suppress
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_pickles import state, tensor, zipped
 
 from headrace.resources.errors import HeadraceError, PickleUnsafe, WeightsCorrupt, WeightsTruncated
 from headrace.weights.pickles import check_unloaded, read_pickle
@@ -46,48 +45,6 @@ class Files:
 def read(content):
     """What a file's content describes."""
     return read_pickle(Files({NAME: content}), NAME)
-
-
-def zipped(content, records=(("data/0", b"\0" * 64),), *, method=zipfile.ZIP_STORED, name="archive/data.pkl"):
-    """A zip as torch writes it, around a pickle."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", method) as archive:
-        archive.writestr(name, content)
-        for record, held in records:
-            archive.writestr(f"archive/{record}", held)
-    return target.getvalue()
-
-
-class _Named:
-    """Writes a name as it is, whether or not there is such a thing here."""
-
-    def __init__(self, module, name):
-        self.line = f"c{module}\n{name}\n".encode()
-
-
-def tensor(key="0", *, kind="FloatStorage", elements=16, offset=0, shape=(4, 4), strides=(4, 1)):
-    """The instructions that describe a tensor, written by hand as torch's pickler writes them."""
-    reference = (
-        b"(" + _text("storage") + _Named("torch", kind).line + _text(key) + _text("cpu") + _number(elements) + b"tQ"
-    )
-    sizes = b"(" + b"".join(_number(n) for n in shape) + b"t" + b"(" + b"".join(_number(n) for n in strides) + b"t"
-    arguments = b"(" + reference + _number(offset) + sizes + b"\x89" + b"ccollections\nOrderedDict\n)R" + b"t"
-    return _Named("torch._utils", "_rebuild_tensor_v2").line + arguments + b"R"
-
-
-def state(**values):
-    """A pickle of a dict of tensors, each given by its instructions."""
-    items = b"".join(_text(name) + value for name, value in values.items())
-    return b"\x80\x02}(" + items + b"u."
-
-
-def _text(value):
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
-def _number(value):
-    content = value.to_bytes(9, "little", signed=True)
-    return b"\x8a" + bytes([len(content)]) + content
 
 
 # --- what torch wrote -----------------------------------------------------------------------------------------------
@@ -239,6 +196,25 @@ def test_what_is_broken_has_a_clear_code(name):
         read(content)
     assert type(caught.value) is kind
     assert NAME in caught.value.evidence
+
+
+def test_a_trainings_checkpoint_is_told_from_a_model():
+    """Tensors one level deeper are not those of the model by name; the evidence says where they are."""
+    nested = zipped(state(state_dict=state(w=tensor(), v=tensor())[2:-1], epoch=b"K\x03"))
+    with pytest.raises(WeightsCorrupt) as caught:
+        read(nested)
+    assert caught.value.message.endswith("is a training checkpoint: its weights are under 'state_dict'.")
+    assert "'state_dict' (2 tensors)" in caught.value.evidence
+    assert "weights_only=True)" in caught.value.fix
+
+
+def test_a_lone_tensor_beside_a_trainings_weights_does_not_hide_them():
+    """A loss that is a tensor is no model; the weights are found where they lie, in a dict within a dict, too."""
+    within = state(net=state(w=tensor(), v=tensor())[2:-1])[2:-1]
+    with pytest.raises(WeightsCorrupt) as caught:
+        read(zipped(state(loss=tensor(), model=within)))
+    assert "under 'model' / 'net'" in caught.value.message
+    assert '["model"]["net"]' in caught.value.fix
 
 
 def test_two_pickles_of_one_name_are_refused():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from written_pickles import saved
 
 from headrace.resources.errors import (
     CODES,
@@ -21,7 +22,9 @@ from headrace.resources.errors import (
     error_from,
     page,
 )
+from headrace.storage import open_artifacts
 from headrace.weights import FolderReader, check, inspect, raise_first_error, read_config
+from headrace.weights.reader import ReadOnce
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -268,7 +271,7 @@ WARNINGS: dict[str, tuple[dict[str, bytes], str]] = {
     "no template": (without("tokenizer_config.json"), "CHAT_TEMPLATE_MISSING"),
     "template empty": (healthy() | {"tokenizer_config.json": b"{}"}, "CHAT_TEMPLATE_MISSING"),
     "custom code": (with_config(auto_map={"AutoModel": "evil.Model"}), "CUSTOM_CODE_IGNORED"),
-    "pickles": (without("model.safetensors") | {"pytorch_model.bin": PICKLED}, "WEIGHTS_PICKLED"),
+    "pickles": (without("model.safetensors") | {"pytorch_model.bin": saved(TENSORS)}, "WEIGHTS_PICKLED"),
 }
 
 
@@ -333,3 +336,34 @@ def test_the_room_is_light() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_the_index_and_the_headers_are_read_once(tmp_path: Path) -> None:
+    """However many checks ask for them; another look reads them anew."""
+    (tmp_path / "a.safetensors").write_bytes(save({"wte.weight": np.zeros((4, 2), np.float16)}, {"format": "pt"}))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    index = {"metadata": {}, "weight_map": {"wte.weight": "a.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    opened = open_artifacts(tmp_path.as_uri())
+    asked: list[str] = []
+
+    class Counting:
+        """Writes down what is read."""
+
+        def sizes(self) -> Mapping[str, int]:
+            return opened.sizes()
+
+        def read_range(self, name: str, start: int, length: int) -> bytes:
+            asked.append(name)
+            return opened.read_range(name, start, length)
+
+    def look() -> tuple[int, int]:
+        asked.clear()
+        reader = ReadOnce(Counting())
+        check(reader)
+        inspect(reader)
+        return asked.count("model.safetensors.index.json"), asked.count("a.safetensors")
+
+    once = look()
+    assert once[0] == 1
+    assert look() == once

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from headrace.resources.errors import WeightsCorrupt, WeightsTruncated
 from headrace.weights import read_header
+from headrace.weights.beginnings import BEGINNING_BYTES
+from headrace.weights.reader import ReadOnce
 
 
 class Files:
@@ -115,11 +117,27 @@ def test_a_git_lfs_pointer_is_recognised() -> None:
 
 
 def test_a_header_announced_too_long_is_not_read() -> None:
-    """The announced length is compared before anything is read or allocated."""
-    files = Files({"m": (2**63).to_bytes(8, "little") + bytes(100)})
+    """The announced length is compared before anything is read or allocated, but for the first bytes."""
+    files = Files({"m": (2**63).to_bytes(8, "little") + bytes(10_000)})
     with pytest.raises(WeightsCorrupt, match="at most 100,000,000 are read"):
         read_header(files, "m")
-    assert files.asked_bytes == 8
+    assert files.asked_bytes == 8 + BEGINNING_BYTES
+
+
+def test_more_tensors_than_any_model_has_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one file, told before it is decoded, however its names are written; and of all files of a folder together."""
+    monkeypatch.setattr("headrace.weights.header.MAX_TENSORS", 5)
+    header = {f"t{number}": described(0, 0) for number in range(4)}
+    many = {f"t{number}": described(0, 0) for number in range(6)}
+    hidden = json.dumps(many).replace("data_offsets", "data\\u005foffsets").encode()
+    for files in (one_file(many), one_file(hidden)):
+        with pytest.raises(WeightsCorrupt, match="more tensors") as caught:
+            read_header(files, "m")
+        assert "6 tensors in its header" in caught.value.evidence
+    folder = ReadOnce(Files({name: one_file(header).files["m"] for name in ("a", "b")}))
+    assert len(read_header(folder, "a").tensors) == 4
+    with pytest.raises(WeightsCorrupt, match="more tensors"):
+        read_header(folder, "b")
 
 
 def test_a_listing_that_lies_about_a_length_is_truncated() -> None:
@@ -162,6 +180,25 @@ def test_no_input_breaks_the_parser(raw: bytes, length: int | None, data: bytes)
     else:
         assert sum(tensor.size_bytes for tensor in header.tensors) <= len(data) + len(raw)
     assert files.asked_bytes <= 8 + len(files.files["m"])
+
+
+@settings(deadline=None)
+@given(raw=raw_headers, repeated=st.integers(1, 200), length=announced, data=st.binary(max_size=60))
+def test_no_input_makes_it_allocate_much_more_than_it_read(
+    raw: bytes, repeated: int, length: int | None, data: bytes
+) -> None:
+    """Whatever lengths, shapes and offsets it claims: some kilobytes, and a small multiple of the bytes there are."""
+    raw *= repeated  # no JSON any more, but for one
+    prefix = (len(raw) if length is None else length).to_bytes(8, "little")
+    files = Files({"m": prefix + raw + data})
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(WeightsTruncated, WeightsCorrupt):
+            read_header(files, "m")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 32 * 1024 + 16 * files.asked_bytes
 
 
 @given(cut=st.integers(0, 400), position=st.integers(0, 400), byte=st.integers(0, 255))

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weights_corpus import ARCHITECTURES, DEEPSEEK_V3, FAULTS, GPT_OSS_20B, RECORD, Folder, broken, native
+from weights_corpus import (
+    ARCHITECTURES,
+    DEEPSEEK_V3,
+    FAULTS,
+    GPT_OSS_20B,
+    OF_SAFETENSORS,
+    RECORD,
+    STORAGES,
+    Folder,
+    Sparse,
+    broken,
+    native,
+)
+from written_pickles import saved
 
 from headrace.weights import check, inspect
 from headrace.weights.architectures import families, place_of
@@ -18,6 +33,7 @@ from headrace.weights.base_models import base_model, base_models
 from headrace.weights.header import TensorEntry
 from headrace.weights.parameters import count_parameters
 from headrace.weights.quantisation import method_of
+from headrace.weights.reader import ReadOnce
 from headrace.weights.specifications import certified_table, specifications_for
 
 
@@ -47,10 +63,47 @@ def test_every_recorded_tensor_is_described_or_left_out_on_purpose(name: str) ->
 def test_one_fault_gives_exactly_its_code(name: str) -> None:
     """Each broken folder is named by one finding, with evidence and a fix."""
     *_, code, severity = FAULTS[name]
-    findings = check(broken(name))
+    findings = check(broken(name).reader())
     assert [(finding.code, finding.severity) for finding in findings] == [(code, severity)]
     assert findings[0].evidence
     assert findings[0].fix
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_healthy_folder_of_pickles_is_only_said_to_be_that(name: str) -> None:
+    """The same tensors as torch pickles them."""
+    assert [finding.code for finding in check(Folder(name).pickled())] == ["WEIGHTS_PICKLED"]
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, code, _) in FAULTS.items() if code not in OF_SAFETENSORS])
+def test_pickles_are_held_against_the_configuration_as_safetensors_are(name: str) -> None:
+    """The same fault gives the same code, evidence and severity, beside the warning that these are pickles."""
+    folder = broken(name)
+    if any(dtype not in STORAGES for tensors in folder.shards.values() for dtype, _ in tensors.values()):
+        pytest.skip("torch has no storage of this type")
+    (expected,) = check(folder.reader())
+    found = [finding for finding in check(folder.pickled()) if finding.code != "WEIGHTS_PICKLED"]
+    assert [(finding.code, finding.severity) for finding in found] == [(expected.code, expected.severity)]
+    assert found[0].message == expected.message.replace("model.safetensors.index", "pytorch_model.bin.index")
+
+
+@pytest.mark.parametrize("tied", [True, False, None])
+def test_a_head_that_shares_the_embeddings_numbers_is_no_fault(tied: bool | None) -> None:
+    """As torch pickles a tied model: one storage, two names. One with numbers of its own is told."""
+    files = Folder("llama").pickled().files
+    own = Folder("llama")
+    own.config["tie_word_embeddings"] = tied
+    files["config.json"] = json.dumps(own.config).encode()
+    files["pytorch_model.bin"] = saved(tied_arrays(own))
+    assert [finding.code for finding in check(Sparse(files, {}))] == ["WEIGHTS_PICKLED"]
+    own.config["tie_word_embeddings"] = True
+    assert [finding.code for finding in check(own.pickled())] == ["WEIGHTS_PICKLED", "OUTPUT_HEAD_IGNORED"]
+
+
+def tied_arrays(folder: Folder) -> dict[str, np.ndarray]:
+    """A folder's tensors, the head a view of the embedding."""
+    arrays = {name: np.zeros(shape, np.float32) for name, (_, shape) in folder.tensors.items()}
+    return arrays | {"lm_head.weight": arrays["model.embed_tokens.weight"][:]}
 
 
 def test_the_corpus_is_wide() -> None:
@@ -62,7 +115,7 @@ def test_the_corpus_is_wide() -> None:
 
 def test_a_mismatch_shows_both_shapes_and_the_formula() -> None:
     """A reader of the finding can do the sum."""
-    (finding,) = check(broken("gemma2: wider network"))
+    (finding,) = check(broken("gemma2: wider network").reader())
     assert "model.layers.0.mlp.down_proj.weight is [48, 80]" in finding.evidence
     assert "[48, 96] (hidden, ffn)" in finding.evidence
 
@@ -144,6 +197,30 @@ def test_oddities_of_published_models_are_no_fault(name: str, published: Callabl
     assert check(folder.reader()) == []
 
 
+def test_of_a_store_headers_are_read_at_once_and_small_files_once() -> None:
+    """Each read is a round trip there: no header waits for another's, and no file is asked for twice."""
+    folder = Folder("llama")
+    folder.split()
+    inner, together, asked = folder.reader(), threading.Barrier(2, timeout=30), list[tuple[str, int]]()
+
+    class Far:
+        address = "s3://bucket/model"
+
+        def sizes(self) -> Mapping[str, int]:
+            return inner.sizes()
+
+        def read_range(self, name: str, start: int, length: int) -> bytes:
+            asked.append((name, start))
+            if name.endswith(".safetensors"):
+                together.wait()  # breaks where one comes alone
+            return inner.read_range(name, start, length)
+
+    reader = ReadOnce(Far())
+    assert check(reader) == []
+    assert inspect(reader).parameters
+    assert len(asked) == len(set(asked))
+
+
 def test_an_encoder_alone_is_whole() -> None:
     """A T5 that was published without its decoder lacks nothing."""
     folder = Folder("t5")
@@ -176,10 +253,32 @@ def test_a_number_that_is_none_is_found_when_asked_for(dtype: str, packed: bytes
     assert name in finding.evidence
 
 
+def test_a_pickled_number_that_is_none_is_found_when_asked_for() -> None:
+    """In its storage's middle, too; not where only a view's neighbours are none, nor unasked."""
+    own = Folder("llama")
+    arrays = {name: np.zeros(shape, np.float32) for name, (_, shape) in own.tensors.items()}
+    files = own.pickled().files
+
+    def found(changed: dict[str, np.ndarray], *, sample: bool = True) -> list[tuple[str, str]]:
+        content = Sparse(files | {"pytorch_model.bin": saved(arrays | changed)}, {})
+        return [(each.code, each.evidence) for each in check(content, sample=sample) if each.code != "WEIGHTS_PICKLED"]
+
+    name = "model.norm.weight"
+    (width,) = arrays[name].shape
+    storage = np.zeros(3 * width, np.float32)
+    storage[:width] = np.nan
+    assert found({name: storage[width : 2 * width]}) == []
+    assert found({name: storage[::3]}) == []  # numbers of its own and others: not looked at
+    storage[width] = np.inf
+    ((code, evidence),) = found({name: storage[width : 2 * width]})
+    assert (code, evidence) == ("TENSOR_NOT_FINITE", f"{name}: 1 of its first {width} numbers.")
+    assert found({name: storage[width : 2 * width]}, sample=False) == []
+
+
 def test_a_publishers_own_quantisation_is_refused_only_strictly() -> None:
     """The listed base models are taken as they are published, unless the check is strict."""
     for name in ("deepseek_v3: its own FP8", "gpt_oss: its own MXFP4"):
-        (finding,) = check(broken(name), strict=True)
+        (finding,) = check(broken(name).reader(), strict=True)
         assert (finding.code, finding.severity) == ("NATIVE_QUANTISATION", "error")
 
 
@@ -218,6 +317,16 @@ def test_the_certified_table_is_the_documents(
 ) -> None:
     """Architecture and method decide which specification is certified."""
     assert specifications_for({"model_type": model_type}, method) == specifications
+
+
+def test_a_refused_method_names_the_specifications_that_accept_it() -> None:
+    """Of Qwen2 in AWQ one does; of StarCoder in AWQ none, and none is made up."""
+    (taken,) = check(broken("qwen2: AWQ").reader())
+    assert "`--specification watsonx-cfm-caikit-1.1`, of watsonx.ai, takes these" in taken.evidence
+    folder = Folder("gpt_bigcode")
+    folder.config["quantization_config"] = {"quant_method": "awq"}
+    (refused,) = check(folder.reader())
+    assert "watsonx" not in refused.evidence
 
 
 def test_the_certified_table_is_whole() -> None:

@@ -12,12 +12,20 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from written_pickles import pickle_of_zeros
+
 RECORD = json.loads((Path(__file__).parent / "recorded_structures.json").read_text())
 ARCHITECTURES: dict[str, dict[str, Any]] = RECORD["architectures"]
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I8": 1, "I32": 4}
 TOKENIZER = b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}'
 INDEX = "model.safetensors.index.json"
+BIN_INDEX = "pytorch_model.bin.index.json"
+STORAGES = {
+    "F64": "DoubleStorage", "F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage",
+    "U8": "ByteStorage", "I8": "CharStorage", "I32": "IntStorage",
+}  # fmt: skip
+"""Of the types that torch has storages of."""
 
 
 class Sparse:
@@ -80,6 +88,19 @@ class Folder:
         if self.index is not None:
             files[INDEX] = json.dumps({"weight_map": self.index}).encode()
         return Sparse(files, lengths)
+
+    def pickled(self) -> Sparse:
+        """The same folder with its weights as ``torch.save`` writes them."""
+        files = {name: content for name, content in self.reader().files.items() if "safetensors" not in name}
+        names = {file: file.replace("model", "pytorch_model").replace("safetensors", "bin") for file in self.shards}
+        for file, tensors in self.shards.items():
+            files[names[file]] = pickle_of_zeros(
+                {name: (STORAGES[dtype], BYTES[dtype], tuple(shape)) for name, (dtype, shape) in tensors.items()}
+            )
+        if self.index is not None:
+            index = {tensor: names[file] for tensor, file in self.index.items()}
+            files[BIN_INDEX] = json.dumps({"weight_map": index}).encode()
+        return Sparse(files, {})
 
     def _file(self, tensors: dict[str, list[Any]]) -> tuple[bytes, int]:
         header: dict[str, Any] = {} if self.metadata is None else {"__metadata__": self.metadata}
@@ -277,9 +298,13 @@ FAULTS: dict[str, tuple[str, Change, str, str]] = {
 """Architecture, fault, code and severity of each."""
 
 
-def broken(name: str) -> Sparse:
+OF_SAFETENSORS = frozenset({"WEIGHTS_FORMAT", "TENSORS_UNINDEXED", "WEIGHTS_TRUNCATED", "WEIGHTS_CORRUPT"})
+"""Codes of faults that only a safetensors file can have, or that are made there in its bytes."""
+
+
+def broken(name: str) -> Folder:
     """The folder of a fault."""
     architecture, change, *_ = FAULTS[name]
     folder = Folder(architecture)
     change(folder)
-    return folder.reader()
+    return folder

@@ -11,7 +11,7 @@ from headrace.weights.folder import ModelFolder, inspect
 from headrace.weights.header import SafetensorsHeader, TensorEntry, read_header
 from headrace.weights.parameters import Parameters, count_parameters
 from headrace.weights.reader import FolderReader
-from headrace.weights.specifications import Certified, certified_table, specifications_for
+from headrace.weights.specifications import Certified, certified_table, require_specification, specifications_for
 from headrace.weights.task import task_of
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "raise_first_error",
     "read_config",
     "read_header",
+    "require_specification",
     "specifications_for",
     "task_of",
 ]

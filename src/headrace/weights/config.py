@@ -61,7 +61,6 @@ class ModelConfig(msgspec.Struct, frozen=True):
         max_positions: The longest sequence that it was made for, in tokens.
         tied_embeddings: The output head is the embedding.
         quantisation: Name of the quantisation method, or None.
-        custom_code: It names Python classes out of its own folder (``auto_map``).
         text: Everything that the file says of the part that decodes texts, for what only some families have.
         vision: The same of the part that reads images; empty without one.
     """
@@ -77,7 +76,6 @@ class ModelConfig(msgspec.Struct, frozen=True):
     max_positions: int | None
     tied_embeddings: bool
     quantisation: str | None
-    custom_code: bool
     text: dict[str, Any] = msgspec.field(default_factory=dict)
     vision: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -119,7 +117,6 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         # transformers' own default is true; families that do not tie say so in the file
         tied_embeddings=bool(raw.get("tie_word_embeddings", text.get("tie_word_embeddings", True))),
         quantisation=_quantisation(raw) or _quantisation(text),
-        custom_code=bool(raw.get("auto_map")),
         text=dict(text),
         vision=vision if isinstance(vision := raw.get("vision_config"), dict) else {},
     )

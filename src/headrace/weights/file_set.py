@@ -9,20 +9,22 @@ from typing import Any
 from headrace.resources.errors import (
     DtypeMismatch,
     DtypeMixed,
+    IndexMissing,
     TensorsDuplicated,
     TensorsUnindexed,
     WeightsFormat,
 )
 from headrace.weights.config import CONFIG_FILE, text_part
 from headrace.weights.finding import Finding, finding_of
-from headrace.weights.folder import INDEX_FILE, indexed_tensors
+from headrace.weights.folder import INDEX_FILE, SINGLE_FILE, indexed_tensors
 from headrace.weights.header import SafetensorsHeader, TensorEntry
+from headrace.weights.pickles import PickledFile
 from headrace.weights.reader import FolderReader
 
 DECLARED = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 """PyTorch's names, as ``dtype`` (earlier ``torch_dtype``) of config.json gives them, and those of the format."""
 
-_FRAMEWORKS_READ = frozenset({"pt", "mlx"})
+FRAMEWORKS_READ = frozenset({"pt", "mlx"})
 """What transformers reads as it is: MLX writes tensors as PyTorch does. TensorFlow and Flax lay some out transposed."""
 
 
@@ -31,7 +33,7 @@ def file_set_findings(reader: FolderReader, headers: Sequence[SafetensorsHeader]
     if not headers:
         return
     yield from _format_findings(headers)
-    yield from _duplicate_findings(headers)
+    yield from duplicate_findings(headers)
     yield from _index_findings(reader, headers)
 
 
@@ -47,24 +49,27 @@ def _format_findings(headers: Sequence[SafetensorsHeader]) -> Iterator[Finding]:
     for written, names in by_format.items():
         if written == "pt":
             continue
+        refused = written is not None and written not in FRAMEWORKS_READ
         said = f"is {written[:40]!r}" if written is not None else "is missing"
         odd = WeightsFormat(
             f"The metadata of {len(names)} weight files does not say that their format is PyTorch's.",
             evidence=f"`format` {said} in {names[0]}.",
-            fix="Save the model with transformers' save_pretrained, which writes `format: pt`.",
+            fix="Load the model with transformers and save it with save_pretrained."
+            if refused
+            else "Nothing: every engine here loads it. For others that do not, `headrace convert FOLDER NEW_FOLDER`.",
         )
-        refused = written is not None and written not in _FRAMEWORKS_READ
         yield finding_of(odd, names[0], "error" if refused else "warning")
 
 
-def _duplicate_findings(headers: Sequence[SafetensorsHeader]) -> Iterator[Finding]:
+def duplicate_findings(files: Sequence[SafetensorsHeader] | Sequence[PickledFile]) -> Iterator[Finding]:
+    """Tensors that are in two files."""
     first: dict[str, str] = {}
     twice: list[str] = []
-    for header in headers:
+    for file in files:
         twice.extend(
-            f"{tensor.name[:120]} is in {other} and in {header.file}"
-            for tensor in header.tensors
-            if (other := first.setdefault(tensor.name, header.file)) != header.file
+            f"{tensor.name[:120]} is in {other} and in {file.file}"
+            for tensor in file.tensors
+            if (other := first.setdefault(tensor.name, file.file)) != file.file
         )
     if twice:
         duplicated = TensorsDuplicated(
@@ -77,6 +82,7 @@ def _duplicate_findings(headers: Sequence[SafetensorsHeader]) -> Iterator[Findin
 
 def _index_findings(reader: FolderReader, headers: Sequence[SafetensorsHeader]) -> Iterator[Finding]:
     if INDEX_FILE not in reader.sizes():
+        yield from _unfindable_findings([header.file for header in headers])
         return
     indexed = indexed_tensors(reader)
     extra = [f"{entry.name[:120]} in {entry.file}" for header in headers for entry in header.tensors
@@ -88,6 +94,22 @@ def _index_findings(reader: FolderReader, headers: Sequence[SafetensorsHeader]) 
             fix="Copy the index and all its files from the same revision of the model.",
         )
         yield finding_of(unindexed, INDEX_FILE, "warning")
+
+
+def _unfindable_findings(names: Sequence[str]) -> Iterator[Finding]:
+    """Transformers opens ``model.safetensors`` or what the index names, and nothing else."""
+    if len(names) > 1:
+        missing = f"There are {len(names)} files and no {INDEX_FILE}."
+    elif names[0] != SINGLE_FILE:
+        missing = f"The only file is {names[0]}; without an index, {SINGLE_FILE} is looked for."
+    else:
+        return
+    unfindable = IndexMissing(
+        "Engines would not find the weights; Headrace writes what is missing when it deploys them.",
+        evidence=missing,
+        fix="Nothing; or `headrace convert FOLDER NEW_FOLDER` to have it yourself.",
+    )
+    yield finding_of(unfindable, "", "warning")
 
 
 def dtype_findings(raw: Mapping[str, Any], tensors: Sequence[TensorEntry]) -> Iterator[Finding]:

@@ -9,12 +9,15 @@ from typing import Literal
 
 import msgspec
 
-from headrace.resources.errors import ConfigInvalid, TokenizerInvalid, WeightsCorrupt, WeightsMissing, WeightsQuantised
+from headrace.resources.errors import ConfigInvalid, TokenizerInvalid, WeightsCorrupt, WeightsMissing
+from headrace.weights.beginnings import instead_of
 from headrace.weights.config import ModelConfig, read_config
-from headrace.weights.header import TensorEntry, read_header
+from headrace.weights.gguf_alone import gguf_error
+from headrace.weights.header import TensorEntry, read_ahead, read_header
 from headrace.weights.pickles.checkpoint import read_pickle
-from headrace.weights.reader import FolderReader, read_json_object
+from headrace.weights.reader import FolderReader, read_json_object, read_once
 
+SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 BIN_INDEX_FILE = "pytorch_model.bin.index.json"
 
@@ -35,6 +38,9 @@ TOKENIZER_FILES = (
 TOKENIZER_MAX_BYTES = 256 * 1024 * 1024
 """The longest tokenizer.json that is read; the largest real one, of 262,144 tokens, has 33 MB."""
 
+WeightsFormat = Literal["safetensors", "bin", "pt"]
+"""How weights are stored. ``bin`` and ``pt`` are pickles: those that transformers loads, and those that nobody does."""
+
 NOT_THE_MODEL = (
     *("adapter_", "consolidated", "optimizer", "training_args", "scheduler", "rng_state", "random_states"),
     *("openvino_", "scaler", "ggml"),
@@ -48,8 +54,8 @@ class ModelFolder(msgspec.Struct, frozen=True):
 
     Attributes:
         config: The model's shape.
-        weights_format: How the weights are stored. Pickles (``bin``) are read as descriptions and never run.
-        weight_files: The files that a runtime loads.
+        weights_format: How the weights are stored. Pickles are read as descriptions and never run.
+        weight_files: The files that hold them.
         weight_bytes: What the tensors take.
         parameters: Elements in all tensors as stored (a tied head counts once); None where there is none.
         bytes_by_dtype: What the tensors take, by element type.
@@ -60,7 +66,7 @@ class ModelFolder(msgspec.Struct, frozen=True):
     """
 
     config: ModelConfig
-    weights_format: Literal["safetensors", "bin"]
+    weights_format: WeightsFormat
     weight_files: tuple[str, ...]
     weight_bytes: int
     parameters: int | None
@@ -81,10 +87,14 @@ def inspect(reader: FolderReader) -> ModelFolder:
         WeightsTruncated: As `read_header`; and `WeightsCorrupt`.
         PickleUnsafe: As `read_pickle`.
     """
+    reader = read_once(reader)
+    if gguf := lone_gguf(reader.sizes()):  # before the config.json, which it needs none of
+        raise gguf_error(reader, gguf)
     config = read_config(reader)
     weights_format, names = find_weights(reader)
     bytes_by_dtype: Counter[str] = Counter()
     if weights_format == "safetensors":
+        read_ahead(reader, names)
         tensors = tuple(entry for name in names for entry in read_header(reader, name).tensors)
         require_indexed_tensors(reader, tensors)
         parameters = sum(entry.elements for entry in tensors)
@@ -112,8 +122,8 @@ def inspect(reader: FolderReader) -> ModelFolder:
     )
 
 
-def find_weights(reader: FolderReader) -> tuple[Literal["safetensors", "bin"], tuple[str, ...]]:
-    """Which files a runtime loads: those that an index names, else every one of the better format.
+def find_weights(reader: FolderReader) -> tuple[WeightsFormat, tuple[str, ...]]:
+    """Which files are the model's: those that an index names, else every one of the best format that is there.
 
     Raises:
         WeightsMissing: There are none, or the index names others than there are.
@@ -123,30 +133,39 @@ def find_weights(reader: FolderReader) -> tuple[Literal["safetensors", "bin"], t
     sizes = reader.sizes()
     if INDEX_FILE in sizes:
         return "safetensors", _indexed_files(reader, INDEX_FILE)
-    if found := _named(sizes, ".safetensors"):
+    if found := safetensors_files(reader):
         return "safetensors", found
     if BIN_INDEX_FILE in sizes:
         return "bin", _indexed_files(reader, BIN_INDEX_FILE)
     if found := _named(sizes, ".bin"):
         # what transformers writes, and alone reads; other tools' files may lie beside it
         return "bin", tuple(name for name in found if name.startswith("pytorch_model")) or found
-    if gguf := [name for name in sizes if name.lower().endswith(".gguf")]:
-        raise gguf_error(gguf[0])
+    if found := saved_alone(sizes):
+        return "pt", found
+    if gguf := lone_gguf(sizes):
+        raise gguf_error(reader, gguf)
     raise WeightsMissing(
         "The folder has no weights.",
-        evidence=f"No *.safetensors and no *.bin among its {len(sizes)} files.",
+        evidence=f"No *.safetensors, *.bin or *.pt among its {len(sizes)} files.",
         fix="Copy the model's *.safetensors files beside its config.json.",
     )
 
 
-def gguf_error(name: str) -> WeightsQuantised:
-    """A GGUF file where safetensors are expected, and the way out."""
-    return WeightsQuantised(
-        "The weights are a GGUF file, which is llama.cpp's own, usually quantised format.",
-        evidence=name,
-        fix="Import the 16-bit checkpoint that it was made from; or convert it, if it is of the llama architecture: "
-        "`python -m headrace.weights.gguf FILE.gguf NEW_FOLDER`.",
-    )
+def safetensors_files(reader: FolderReader) -> tuple[str, ...]:
+    """The model's safetensors files, whatever an index says."""
+    return _named(reader.sizes(), ".safetensors")
+
+
+def saved_alone(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Pickles under names that people give to ``torch.save`` and no engine looks for; none beside other weights."""
+    return () if _has_weights(sizes) else tuple(sorted(_named(sizes, ".pt") + _named(sizes, ".pth")))
+
+
+def lone_gguf(sizes: Mapping[str, int]) -> list[str]:
+    """The GGUF files of a folder that has no other weights; none where it has."""
+    if _has_weights(sizes) or saved_alone(sizes):
+        return []
+    return sorted(name for name in sizes if name.lower().endswith(".gguf"))
 
 
 def require_indexed_tensors(reader: FolderReader, tensors: tuple[TensorEntry, ...], index: str = INDEX_FILE) -> None:
@@ -198,6 +217,8 @@ def require_readable_tokenizer(reader: FolderReader) -> None:
     try:
         msgspec.json.decode(content, type=_TokenizerJson)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        if other := instead_of(TOKENIZER_JSON, content, size_bytes):
+            raise TokenizerInvalid(other.message, evidence=other.evidence, fix=other.fix) from problem
         evidence = f"{problem} ({size_bytes:,} bytes)"
         raise TokenizerInvalid(f"{TOKENIZER_JSON} is not a tokenizer.", evidence=evidence, fix=fix) from problem
 
@@ -222,6 +243,11 @@ def has_chat_template(reader: FolderReader) -> bool:
     return bool(read_json_object(reader, "tokenizer_config.json", ConfigInvalid).get("chat_template"))
 
 
+def _has_weights(sizes: Mapping[str, int]) -> bool:
+    """Whether there is what an engine loads, or an index of it."""
+    return bool(sizes.keys() & {INDEX_FILE, BIN_INDEX_FILE} or _named(sizes, ".safetensors") or _named(sizes, ".bin"))
+
+
 def _named(sizes: Mapping[str, int], ending: str) -> tuple[str, ...]:
     return tuple(
         sorted(
@@ -243,6 +269,10 @@ def _indexed_files(reader: FolderReader, index: str) -> tuple[str, ...]:
 
 
 def _weight_map(reader: FolderReader, index: str) -> dict[str, str]:
+    return read_once(reader).once("index", index, lambda: _read_weight_map(reader, index))
+
+
+def _read_weight_map(reader: FolderReader, index: str) -> dict[str, str]:
     weight_map = read_json_object(reader, index, WeightsCorrupt).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise WeightsCorrupt(

@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace.resources.errors import NativeQuantisation, WeightsQuantised
 from headrace.weights.base_models import base_model
-from headrace.weights.config import CONFIG_FILE, text_part
+from headrace.weights.config import CONFIG_FILE, ModelConfig, parse_config, text_part
 from headrace.weights.finding import Finding, finding_of
 from headrace.weights.header import TensorEntry
 from headrace.weights.specifications import specifications_for
@@ -40,7 +40,7 @@ def method_of(raw: Mapping[str, Any], tensors: Sequence[TensorEntry]) -> tuple[s
         if settings := part.get("quantization_config"):
             named = settings.get("quant_method") if isinstance(settings, dict) else None
             method = named[:40] if isinstance(named, str) and named else "unnamed"
-            return method, f"config.json has a quantization_config with quant_method {method!r}"
+            return _named_so(method)
     telling = [entry for entry in tensors if entry.name.endswith(_ALL_ENDINGS)]
     for ending, method in _ENDINGS:
         if found := next((entry for entry in telling if entry.name.endswith(ending)), None):
@@ -50,17 +50,62 @@ def method_of(raw: Mapping[str, Any], tensors: Sequence[TensorEntry]) -> tuple[s
     return None
 
 
-def quantisation_finding(raw: Mapping[str, Any], method: str, evidence: str, *, strict: bool = False) -> Finding:
+def _named_so(method: str) -> tuple[str, str]:
+    return method, f"config.json has a quantization_config with quant_method {method!r}"
+
+
+def published_so(config: ModelConfig) -> bool:
+    """Whether it is a listed base model in the quantisation in which its publisher releases it."""
+    known = base_model({"model_type": config.model_type, **config.text}) if config.quantisation else None
+    return known is not None and known.native_quantisation == config.quantisation
+
+
+def certified_so(config: ModelConfig, specification: str) -> bool:
+    """Whether this software specification of watsonx.ai accepts the model with its quantisation."""
+    if config.quantisation is None:
+        return False
+    family = config.text.get("model_type") or config.model_type
+    return specification in specifications_for({"model_type": family}, config.quantisation)
+
+
+def bits_of(config: ModelConfig) -> int | None:
+    """How many bits a quantised weight has, where the configuration says so by a usual name."""
+    settings = config.text.get("quantization_config")
+    named = [settings.get(key) for key in ("bits", "w_bit")] if isinstance(settings, dict) else []
+    return next((bits for bits in named if isinstance(bits, int)), None)
+
+
+def refused_quantisation(
+    config: ModelConfig, tensors: Sequence[TensorEntry], specification: str = ""
+) -> Finding | None:
+    """What keeps a model from being deployed because of its quantisation; None where that does not.
+
+    Args:
+        config: The model's.
+        tensors: Its tensors; none where there is the configuration alone.
+        specification: The software specification of watsonx.ai that is asked for, if any.
+    """
+    raw = {"model_type": config.model_type, **config.text}
+    found = _named_so(config.quantisation) if config.quantisation else method_of(raw, tensors)
+    finding = quantisation_finding(raw, *found, specification=specification) if found else None
+    return finding if finding and finding.severity == "error" else None
+
+
+def quantisation_finding(
+    raw: Mapping[str, Any], method: str, evidence: str, *, strict: bool = False, specification: str = ""
+) -> Finding:
     """Name a quantised model: refused, unless it is a listed base model in its publisher's own format.
 
     "Quantised models are not supported" for import (Vertex AI, custom weights), yet DeepSeek's and gpt-oss's are
-    published in no other form.
+    published in no other form; and unless a software specification is asked for that accepts this method for this
+    architecture.
 
     Args:
         raw: The content of ``config.json``.
         method: As `method_of` found it.
         evidence: What shows it.
-        strict: Refuse the publishers' own formats, too.
+        strict: Refuse what passes with a warning, too.
+        specification: The software specification that was asked for; empty: none.
     """
     known = base_model(raw)
     if known is not None and known.native_quantisation == method:
@@ -70,11 +115,20 @@ def quantisation_finding(raw: Mapping[str, Any], method: str, evidence: str, *, 
             fix="Nothing, on a machine whose runtime has this format; else import a 16-bit conversion.",
         )
         return finding_of(native, CONFIG_FILE, "error" if strict else "warning")
+    if certified_so(parse_config(raw), specification):  # that says so itself: engines go by it
+        accepted = WeightsQuantised(
+            f"The weights are quantised with {METHODS.get(method, method)}, as {specification} accepts it: they are "
+            "planned at their real size.",
+            evidence=f"{evidence}.",
+            fix="Nothing, on a machine whose runtime has this format; else import the 16- or 32-bit checkpoint.",
+        )
+        return finding_of(accepted, CONFIG_FILE, "error" if strict else "warning")
     takers = specifications_for(raw, method)
-    hint = f" (watsonx: {', '.join(takers)} accepts it)" if takers else ""
+    hint = f" (`--specification {takers[-1]}`, of watsonx.ai, takes these)" if takers else ""
     quantised = WeightsQuantised(
         f"The weights are quantised with {METHODS.get(method, method)}.",
         evidence=f"{evidence}{hint}.",
-        fix="Import the model's 16- or 32-bit checkpoint.",
+        fix="Import the model's 16- or 32-bit checkpoint."
+        + (f" Or ask for a specification that accepts it: --specification {takers[-1]}." if takers else ""),
     )
     return finding_of(quantised, CONFIG_FILE)

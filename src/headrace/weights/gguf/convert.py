@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.resources.errors import ConversionFailed, DiskFull
+from headrace.weights.bfloat16 import to_bfloat16
 from headrace.weights.gguf import llama
-from headrace.weights.gguf.bfloat16 import to_bfloat16
 from headrace.weights.gguf.shards import write_shards
 from headrace.weights.gguf.source import GgufSource, open_gguf
 from headrace.weights.gguf.tokenizer import tokenizer_config_json, tokenizer_json
@@ -55,11 +55,7 @@ def convert_gguf(source: Path, destination: Path, progress: Progress = lambda _d
     beside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     try:
         beside.chmod(0o755)
-        _write_json(beside / "config.json", llama.config_json(opened))
-        _write_json(beside / "generation_config.json", llama.special_token_ids(opened))
-        _write_json(beside / "tokenizer.json", tokenizer_json(opened))
-        _write_json(beside / "tokenizer_config.json", tokenizer_config_json(opened))
-        write_shards(beside, _tensors(opened, progress))
+        write_gguf(opened, beside, progress)
         for file in beside.iterdir():
             _make_durable(file)
         _make_durable(beside)
@@ -68,6 +64,23 @@ def convert_gguf(source: Path, destination: Path, progress: Progress = lambda _d
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return destination
+
+
+def write_gguf(source: GgufSource, target: Path, progress: Progress = lambda _done, _total: None) -> None:
+    """The same into an empty folder, of a file that `llama.require_convertible` takes."""
+    _write_json(target / "config.json", llama.config_json(source))
+    _write_json(target / "generation_config.json", llama.special_token_ids(source))
+    _write_json(target / "tokenizer.json", tokenizer_json(source))
+    _write_json(target / "tokenizer_config.json", tokenizer_config_json(source))
+    write_shards(target, _tensors(source, progress))
+
+
+def needed_bytes(source: GgufSource) -> int:
+    """About what the folder takes: two bytes for each number, and a quarter of a gigabyte for the rest.
+
+    That is the tokenizer, and the file system's own needs.
+    """
+    return 2 * sum(int(tensor.n_elements) for tensor in source.tensors) + 256 * 1024**2
 
 
 def _tensors(source: GgufSource, progress: Progress) -> Iterator[tuple[str, npt.NDArray[np.uint16]]]:
@@ -95,13 +108,11 @@ def _dequantised(source: GgufSource, tensor: Any) -> npt.NDArray[np.float32]:
 
 
 def _require_room(source: GgufSource, folder: Path) -> None:
-    # Two bytes for each number; a quarter of a gigabyte covers the tokenizer and the file system's own needs.
-    needed_bytes = 2 * sum(int(tensor.n_elements) for tensor in source.tensors) + 256 * 1024**2
     free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < needed_bytes:
+    if free_bytes < needed_bytes(source):
         raise DiskFull(
             f"The disk at {folder} has no room for the converted weights.",
-            evidence=f"They need {needed_bytes:,} bytes; {free_bytes:,} are free.",
+            evidence=f"They need {needed_bytes(source):,} bytes; {free_bytes:,} are free.",
             fix="Make room, or convert to a larger disk.",
         )
 

@@ -6,12 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from headrace.weights.gguf.source import GgufSource
+from headrace.weights.gguf_alone import ARCHITECTURE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-ARCHITECTURE = "llama"
 
 _OUTSIDE_BLOCKS = {
     "token_embd.weight": "model.embed_tokens.weight",

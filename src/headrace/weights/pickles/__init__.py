@@ -2,5 +2,14 @@
 
 from headrace.weights.pickles.checkpoint import PickledFile, read_pickle
 from headrace.weights.pickles.findings import check_loaded, check_unloaded
+from headrace.weights.pickles.places import PlacedTensor, read_places, require_placeable
 
-__all__ = ["PickledFile", "check_loaded", "check_unloaded", "read_pickle"]
+__all__ = [
+    "PickledFile",
+    "PlacedTensor",
+    "check_loaded",
+    "check_unloaded",
+    "read_pickle",
+    "read_places",
+    "require_placeable",
+]

@@ -18,16 +18,33 @@ MAX_PICKLE_BYTES = 16 * 1024 * 1024
 _PICKLE = "data.pkl"
 
 
+class Record(msgspec.Struct, frozen=True):
+    """Where the zip keeps the numbers of one storage.
+
+    Attributes:
+        header_at: The byte of the file where the record's own header begins; the numbers follow it.
+        size_bytes: How many bytes of numbers.
+        packed: They are compressed, which ``torch.save`` never does and ``torch.load`` takes.
+    """
+
+    header_at: int
+    size_bytes: int
+    packed: bool
+
+
 class Archive(msgspec.Struct, frozen=True):
     """What is in the zip.
 
     Attributes:
         pickle: The pickle's bytes.
-        record_bytes: The length of each storage's record, by the key that the pickle names it with.
+        records: Each storage's record, by the key that the pickle names it with.
+        byte_order: The record that says in which order the numbers' bytes lie; None where there is none (torch before
+            2.1), which means that of the machine.
     """
 
     pickle: bytes
-    record_bytes: Mapping[str, int]
+    records: Mapping[str, Record]
+    byte_order: Record | None = None
 
 
 def read_archive(reader: FolderReader, name: str) -> Archive:
@@ -46,15 +63,20 @@ def read_archive(reader: FolderReader, name: str) -> Archive:
             found = [record for record in records if record.filename.rpartition("/")[2] == _PICKLE]
             if len(found) != 1:
                 raise PickleRefused(f"its zip has {len(found)} records {_PICKLE}, and torch.save writes one")
-            prefix = found[0].filename.removesuffix(_PICKLE) + "data/"
-            sizes = {
-                record.filename.removeprefix(prefix): record.file_size
-                for record in records
-                if record.filename.startswith(prefix)
+            root = found[0].filename.removesuffix(_PICKLE)
+            all_records = {record.filename: _record(record) for record in records}
+            storages = {
+                name.removeprefix(f"{root}data/"): record
+                for name, record in all_records.items()
+                if name.startswith(f"{root}data/")
             }
-            return Archive(_read_bounded(archive, found[0]), sizes)
+            return Archive(_read_bounded(archive, found[0]), storages, all_records.get(f"{root}byteorder"))
     except (NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError, OSError, zlib.error) as error:
         raise PickleRefused(f"its zip cannot be read: {str(error)[:120]}") from error
+
+
+def _record(info: zipfile.ZipInfo) -> Record:
+    return Record(info.header_offset, info.file_size, packed=info.compress_type != zipfile.ZIP_STORED)
 
 
 def _read_bounded(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bytes:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from headrace.weights.pickles.symbols import Global, Opaque, PickleRefused, call, is_allowed, storage
+from headrace.weights.pickles.symbols import Global, Opaque, PickleRefused, Storage, call, is_allowed, storage
 
 MAX_INSTRUCTIONS = 2_000_000
 """A tensor takes about 40: 50,000 tensors in a file. As many values of any kind took less than 200 MB."""
@@ -41,11 +41,13 @@ class Machine:
     Attributes:
         position: Where the next byte is read; after `run` that behind the pickle.
         unsafe: The names outside the allow-list that it asked for, in that order.
+        storages: The storages that it named, by key.
     """
 
     def __init__(self, content: bytes, position: int = 0) -> None:
         self.position = position
         self.unsafe: list[str] = []
+        self.storages: dict[str, Storage] = {}
         self._content = content
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
@@ -125,6 +127,12 @@ class Machine:
         if not is_allowed(wanted) and wanted.dotted not in self.unsafe and len(self.unsafe) < MAX_NAMED:
             self.unsafe.append(wanted.dotted)
         return wanted
+
+    def refer(self, reference: Any) -> None:
+        """Put the storage on the stack that a persistent id names."""
+        named = storage(reference)
+        self.storages[named.key] = named
+        self.push(named)
 
     def extension(self, width: int) -> None:
         """A name by its number in a registry of the process that reads: never in a file of weights."""
@@ -328,7 +336,7 @@ _STEPS: dict[bytes, Callable[[Machine], object]] = {
     pickle.INST: _from_class,
     pickle.OBJ: _from_stack,
     pickle.BUILD: _ignore,
-    pickle.BINPERSID: lambda m: m.push(storage(m.pop())),
+    pickle.BINPERSID: lambda m: m.refer(m.pop()),
     pickle.EXT1: lambda m: m.extension(1),
     pickle.EXT2: lambda m: m.extension(2),
     pickle.EXT4: lambda m: m.extension(4),

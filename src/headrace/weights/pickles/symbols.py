@@ -51,13 +51,18 @@ class Storage(msgspec.Struct, frozen=True):
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A view of a storage; offset and strides count elements."""
+    """A view of a storage; offset and strides count elements.
+
+    Attributes:
+        altered: It shows its numbers negated or conjugated (``torch._utils.get_tensor_metadata``).
+    """
 
     storage: Storage
     dtype: str
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    altered: bool = False
 
     @property
     def reach(self) -> int:
@@ -140,10 +145,12 @@ def storage(reference: Any) -> Storage:
         _refuse("a storage has no known element type")
     if not isinstance(key, str) or not _is_size(elements):
         _refuse("a storage has no name or no length")
+    if len(reference) > 5 and reference[5] is not None:
+        _refuse("a storage is a part of another, as torch wrote them before version 0.4")
     return Storage(key, _STORAGES[kind.name], elements)
 
 
-def _tensor(arguments: tuple[Any, ...], dtype: str) -> Tensor:
+def _tensor(arguments: tuple[Any, ...], dtype: str, notes: tuple[Any, ...] = ()) -> Tensor:
     if len(arguments) < 4:
         _refuse("a tensor is described by too few values")
     held, offset, shape, strides = arguments[:4]
@@ -155,7 +162,7 @@ def _tensor(arguments: tuple[Any, ...], dtype: str) -> Tensor:
         _refuse("a tensor has no element type")
     if math.prod(shape) > 2**63:
         _refuse("a tensor has more elements than a file can hold")
-    return Tensor(held, dtype, offset, shape, strides)
+    return Tensor(held, dtype, offset, shape, strides, altered=bool(notes and notes[0]))
 
 
 def _dtype(value: tuple[Any, ...]) -> str:
@@ -187,8 +194,8 @@ _BUILDERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "collections.OrderedDict": _nothing_yet,
     "torch.Size": _first,
     "torch._utils._rebuild_tensor": lambda arguments: _tensor(arguments, ""),
-    "torch._utils._rebuild_tensor_v2": lambda arguments: _tensor(arguments, ""),
-    "torch._utils._rebuild_tensor_v3": lambda arguments: _tensor(arguments, _dtype(arguments[6:7])),
+    "torch._utils._rebuild_tensor_v2": lambda arguments: _tensor(arguments, "", arguments[6:7]),
+    "torch._utils._rebuild_tensor_v3": lambda arguments: _tensor(arguments, _dtype(arguments[6:7]), arguments[7:8]),
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
     "torch.nn.parameter.Parameter": _first,

@@ -14,6 +14,9 @@ TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 TEMPLATE_MAX_BYTES = 1024 * 1024
 """The longest template that is looked at; the longest published ones have about 30 kB."""
 
+GIVEN = "--chat-template"
+"""In place of a file's name, for a template that is not the folder's."""
+
 _CONFIG = "tokenizer_config.json"
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -60,6 +63,16 @@ def read_template(reader: FolderReader) -> Template | None:
             "The chat template is too long to be one.", evidence=f"{file}: more than {TEMPLATE_MAX_BYTES:,} bytes."
         )
     return Template(file, text, named.get("tool_use", ""), _tokens(config))
+
+
+def given_template(reader: FolderReader, text: str) -> Template:
+    """One that stands for all that the folder has, with the folder's special tokens.
+
+    Raises:
+        ConfigInvalid: ``tokenizer_config.json`` is not a JSON object.
+    """
+    config = read_json_object(reader, _CONFIG, ConfigInvalid) if _CONFIG in reader.sizes() else {}
+    return Template(GIVEN, text, "", _tokens(config))
 
 
 def _named(value: Any) -> dict[str, str]:
