@@ -129,6 +129,14 @@ def test_vllms_own_processes_are_counted() -> None:
     assert (vllm.weights_bytes, vllm.kv_bytes) == (others.weights_bytes, others.kv_bytes)
 
 
+def test_what_a_runtime_keeps_twice_on_a_cpu_is_counted_there() -> None:
+    """vLLM's packed head beside the embedding that it may be; on a GPU, and in other runtimes, nothing."""
+    model = folder(SMOL | {"vocab_size": 49_152})
+    for runtime, twice_bytes in (("vllm", 49_152 * 576 * 2), ("openvino", 0), ("transformers", 0)):
+        there = estimate(model, 2048, 4, runtime=runtime, on_cpu=True)
+        assert there.total_bytes - estimate(model, 2048, 4, runtime=runtime).total_bytes == twice_bytes
+
+
 def test_devices_that_share_a_model_have_a_head_each() -> None:
     """SmolLM2's three key/value heads on three devices are as many; on nine, each is there three times."""
     alone, three, nine = (estimate(folder(SMOL), 2048, 8, runtime="vllm", tensor_parallel=count) for count in (1, 3, 9))

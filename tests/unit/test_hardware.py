@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
+from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
+import pynvml
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.hardware import find_gpus, look
 from headrace.hardware.cgroups import Limits, read_limits
-from headrace.hardware.gpus import parse_gpus
 from headrace.hardware.machine import read_cpu
+from headrace.hardware.numa import NumaNode, find_numa_nodes, parse_cpu_list
 
 GIB = 1024**3
 
@@ -99,34 +105,120 @@ def test_a_processor_is_read(tmp_path: Path, content: str, model: str | None, fl
     assert found_model == model if model else found_model
 
 
-def fake_nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Put a program of that name first on the path."""
-    program = folder / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+class FakeDriver:
+    """NVML's functions for one GPU, with the driver's errors; here is no GPU to ask.
+
+    Args:
+        answers: What each function returns, or the error that it raises.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: dict[str, object]) -> None:
+        self.open = 0
+        monkeypatch.setattr(pynvml, "nvmlInit", self.init)
+        monkeypatch.setattr(pynvml, "nvmlShutdown", self.shutdown)
+        for name, answer in answers.items():
+            monkeypatch.setattr(pynvml, name, functools.partial(self.answer, answer))
+
+    def init(self) -> None:
+        """Open the library."""
+        self.open += 1
+
+    def shutdown(self) -> None:
+        """Close it."""
+        self.open -= 1
+
+    @staticmethod
+    def answer(answer: object, *_: object) -> object:
+        """As the driver."""
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-def test_gpus_are_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line a GPU, with sizes in MiB."""
-    fake_nvidia_smi(tmp_path, monkeypatch, 'echo "0, GPU-1a2b, NVIDIA L4, 23034, 22564, 550.54.15, 8.9"')
+L4 = {
+    "nvmlSystemGetDriverVersion": "550.54.15",
+    "nvmlDeviceGetCount": 1,
+    "nvmlDeviceGetHandleByIndex": "handle",
+    "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=23034 * 1024**2, free=22564 * 1024**2),
+    "nvmlDeviceGetCudaComputeCapability": (8, 9),
+    "nvmlDeviceGetMaxClockInfo": 6251,
+    "nvmlDeviceGetMemoryBusWidth": 192,
+    "nvmlDeviceGetMigMode": pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED),
+    "nvmlDeviceGetUUID": "GPU-1a2b",
+    "nvmlDeviceGetName": "NVIDIA L4",
+}
+
+
+def test_gpus_are_what_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name, memory, compute capability and the bandwidth of its memory; the library is closed again."""
+    driver = FakeDriver(monkeypatch, L4)
     (gpu,) = find_gpus()
-    assert (gpu.index, gpu.name, gpu.compute_capability) == (0, "NVIDIA L4", "8.9")
+    assert (gpu.index, gpu.name, gpu.compute_capability, gpu.divided) == (0, "NVIDIA L4", "8.9", False)
     assert gpu.memory_total_bytes == 23034 * 1024**2
     assert gpu.memory_free_bytes == 22564 * 1024**2
+    assert gpu.bandwidth_bytes_per_s == pytest.approx(300e9, rel=0.01)
+    assert driver.open == 0
 
 
+def test_what_a_gpu_does_not_know_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that tells neither its clocks nor its bus is used, and its bandwidth is not known; MIG is noticed."""
+    unknown = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    FakeDriver(monkeypatch, L4 | {"nvmlDeviceGetMaxClockInfo": unknown, "nvmlDeviceGetMigMode": [1, 1]})
+    (gpu,) = find_gpus()
+    assert gpu.bandwidth_bytes_per_s == 0
+    assert gpu.divided
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetCount", "nvmlDeviceGetMemoryInfo"])
 def test_a_broken_driver_counts_as_no_gpu_and_is_logged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, function: str
 ) -> None:
     """A machine with a broken driver still serves from its processor, and says why."""
-    fake_nvidia_smi(tmp_path, monkeypatch, "echo 'NVIDIA-SMI has failed'; exit 9")
+    driver = FakeDriver(monkeypatch, L4 | {function: pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)})
     assert find_gpus() == ()
-    assert "nvidia-smi" in caplog.text
+    assert "GPU is lost" in caplog.text
+    assert driver.open == 0
 
 
-def test_no_driver_means_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without nvidia-smi there is nothing to ask."""
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_a_driver_that_is_not_loaded_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library without its kernel module is a fault that an operator wants to know of."""
+    not_loaded = pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    monkeypatch.setattr(pynvml, "nvmlInit", functools.partial(FakeDriver.answer, not_loaded))
     assert find_gpus() == ()
-    assert parse_gpus("\n") == ()
+    assert "Driver Not Loaded" in caplog.text
+
+
+def test_no_driver_means_no_gpu_and_no_word(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Most machines have none: that is not worth a line."""
+    missing = pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+    monkeypatch.setattr(pynvml, "nvmlInit", functools.partial(FakeDriver.answer, missing))
+    assert find_gpus() == ()
+    assert not caplog.text
+
+
+def test_memory_nodes_are_read(tmp_path: Path) -> None:
+    """Processors and memory of each node that has memory, in the order of their numbers."""
+    write(
+        tmp_path,
+        {
+            "node10/cpulist": "8\n",
+            "node10/meminfo": "Node 10 MemTotal:  1024 kB\n",
+            "node0/cpulist": "0-3,6\n",
+            "node0/meminfo": "Node 0 MemTotal:       2048 kB\nNode 0 MemFree: 1 kB\n",
+            "node1/cpulist": "\n",
+            "node1/meminfo": "Node 1 MemTotal:       0 kB\n",
+            "nodelist/cpulist": "0\n",
+        },
+    )
+    assert find_numa_nodes(tmp_path) == (NumaNode(0, (0, 1, 2, 3, 6), 2 * 1024**2), NumaNode(10, (8,), 1024**2))
+    assert find_numa_nodes(tmp_path / "absent") == ()
+
+
+@given(st.sets(st.integers(0, 300), max_size=40))
+def test_a_list_of_processors_is_read_as_linux_writes_it(cpus: set[int]) -> None:
+    """Runs and single numbers, in any mixture."""
+    runs = [list(run) for _, run in groupby(enumerate(sorted(cpus)), lambda pair: pair[1] - pair[0])]
+    texts = [f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs]
+    assert parse_cpu_list(",".join(texts) + "\n") == tuple(sorted(cpus))

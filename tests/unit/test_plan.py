@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_models import V2, WATSONX
+from safetensors.numpy import save_file
 
 from headrace.capacity import (
     Load,
@@ -94,6 +96,7 @@ def test_what_does_not_fit_is_told_what_would_do() -> None:
     assert "--dtype bfloat16" in wide.advice
 
 
+@settings(deadline=None)
 @given(context=st.integers(1, 200_000), concurrency=st.integers(1, 64), gigabytes=st.integers(1, 200))
 def test_the_largest_load_of_a_plan_fits_and_more_does_not(context: int, concurrency: int, gigabytes: int) -> None:
     """The context for so many sequences, and the sequences for such a context, are the largest."""
@@ -241,6 +244,19 @@ def test_a_mixture_of_experts_is_written_as_fast_as_its_active_part_is_read() ->
     assert found.decode_tokens_per_s == pytest.approx(50)
 
 
+def test_what_a_runtime_takes_for_each_layer_is_added_to_every_pass() -> None:
+    """A small model of many layers is as slow as its runtime's own work makes it, however fast the memory is."""
+    place = Place("p", 1, 24 * GB, 1.0, 1e15, 1e18, measured=True)
+    work = Work(DENSE, 20 * GB, 0, 0, 512, 4, layers=100)
+    found, other = predict(work, place, runtime="transformers"), predict(work, place, runtime="openvino")
+    assert found is not None
+    assert other is not None
+    assert found.decode_tokens_per_s == pytest.approx(1 / 0.03, rel=0.01)
+    assert found.decode_tokens_per_s_at_once == pytest.approx(4 / 0.03, rel=0.01)
+    assert found.time_to_first_token_s == pytest.approx(0.03, rel=0.01)
+    assert other.decode_tokens_per_s > 1000
+
+
 def test_nothing_is_predicted_without_rates() -> None:
     """Of an unknown device, or a number format that it does not have."""
     work = Work(DENSE, 20 * GB, 0, 0, 512, 1)
@@ -275,6 +291,13 @@ def test_a_plan_that_fits_ends_with_zero(folder: Path, capsys: pytest.CaptureFix
     assert answer["prediction"]["decode_tokens_per_s"] == pytest.approx(0.7 * 300e9 / 16.06e9, rel=0.15)
 
 
+def test_a_plan_names_the_prompt_of_its_first_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its length, which is not that of the prompt that a deployment is warmed up with."""
+    for context, length in ((1024, 512), (100, 100)):
+        assert run(["plan", str(folder), "--machine", "g2-standard-4", "--context", str(context)]) == 0
+        assert f"of a prompt of {length} tokens, nothing else under way" in capsys.readouterr().out
+
+
 def test_a_plan_that_does_not_fit_ends_as_a_deployment_would(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table is there all the same; the error has the code, the numbers and what would fit."""
     assert run(["plan", str(folder), "--machine", "g2-standard-4", "--context", "100000"]) == 1
@@ -283,6 +306,92 @@ def test_a_plan_that_does_not_fit_ends_as_a_deployment_would(folder: Path, capsy
     assert "error DOES_NOT_FIT" in shown.err
     assert "131,072 bytes a token × 100,000 tokens × 8 at once" in shown.err
     assert "--context " in shown.err
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "code"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, [], "WEIGHTS_QUANTISED"),
+        ({"quantization_config": {"quant_method": "gptq"}}, ["--machine", "WX-S"], "WEIGHTS_QUANTISED"),
+        ({}, ["--context", "200000", "--concurrency", "1"], "BAD_FIELD"),
+        ({}, ["--context", "200000", "--machine", "WX-S"], "BAD_FIELD"),
+        ({}, ["--dtype", "float32", "--runtime", "openvino"], "RUNTIME_UNSUITABLE"),
+        ({}, ["--tensor-parallel", "2", "--runtime", "transformers"], "RUNTIME_UNSUITABLE"),
+    ],
+)
+def test_a_plan_is_refused_for_what_refuses_the_deployment(
+    config: dict[str, Any], arguments: list[str], code: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However much memory there is: exit 1 and the deployment's own code; the document has the plan and the code."""
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | config))
+    machine = [] if "--machine" in arguments else ["--machine", "a2-ultragpu-2g:2"]
+    if "--tensor-parallel" not in arguments:  # which that runtime cannot have, so that there is no table
+        assert run(["plan", str(folder), *machine, *arguments, "--json"]) == 1
+        shown = capsys.readouterr()
+        answer = json.loads(shown.out)
+        assert (answer["fits"], answer["refusal"]) == (True, code)
+        assert json.loads(shown.err)["error"]["code"] == code
+    assert run(["plan", str(folder), *machine, *arguments]) != 0
+    shown = capsys.readouterr()
+    assert f"error {code}" in shown.err
+    assert "It fits" not in shown.out
+
+
+def test_an_architecture_that_nothing_serves_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the table, and the code of the deployment."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "foo"}))
+    save_file({"w": np.zeros((8, 8), np.float16)}, folder / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr("headrace.cli.planning.look", lambda _dir: _machine_of(64 * GB))
+    assert run(["plan", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert "weights" in shown.out
+    assert "error ARCHITECTURE_UNSUPPORTED" in shown.err
+    assert "no shape of the catalogue serves it either" in shown.out
+
+
+def test_a_model_that_embeds_is_planned_without_what_it_does_not_do(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its weights, what it takes at work, and when it would be ready: it writes nothing, and keeps no cache."""
+    config = {
+        "model_type": "bert",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "intermediate_size": 128,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"w": np.zeros((64, 64), np.float32)}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert run(["plan", str(folder), "--machine", "n1-standard-4:NVIDIA_TESLA_T4:1"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("weights", "at work", "total", "ready after"))
+    assert not any(word in shown for word in ("cache", "first token", "writing", "fits at most"))
+    assert run(["plan", str(folder), "--machine", "n1-standard-4:NVIDIA_TESLA_T4:1", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["task"], list(answer["prediction"])) == ("embed", ["load_s"])
+
+
+def test_what_is_refused_anywhere_is_planned_where_it_has_room(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalogue is not blamed for a context that the model does not have."""
+    monkeypatch.setattr("headrace.cli.planning.look", lambda _dir: _machine_of(512 * GB))
+    assert run(["plan", str(folder), "--context", "200000", "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["refusal"], answer["reason"]) == ("BAD_FIELD", "it is here, and has room")
+
+
+def test_the_most_that_fits_is_never_longer_than_the_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A context beyond the model's own is not said to fit in any number."""
+    assert run(["plan", str(folder), "--machine", "a3-highgpu-8g", "--context", "200000"]) == 1
+    most = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fits at most"))
+    assert "131,072 tokens × 8 at once; the model was made for 131,072 tokens" in most
+    assert "200,000" not in most
 
 
 def test_without_a_machine_the_cheapest_that_fits_is_taken_with_its_reason(
@@ -353,6 +462,7 @@ def test_shapes_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         ([], 2, "nothing to plan"),
         (["{folder}", "--machine", "g9"], 2, "no machine type"),
+        (["{folder}", "--machine", "g2-standart-4"], 2, "The nearest are g2-standard-4, "),
         (["{folder}", "--machine", "TS-S"], 2, "time-series"),
         (["{folder}", "--runtime", "nope"], 2, "nope"),
         (["{folder}/none"], 3, "none"),
@@ -368,11 +478,15 @@ def test_wrong_wishes_are_named(
 
 
 def _small_machine() -> Any:
+    return _machine_of(8 * GB)
+
+
+def _machine_of(memory_bytes: int) -> Any:
     from headrace.hardware import MachineShape
 
     return MachineShape(
-        memory_total_bytes=8 * GB,
-        memory_available_bytes=8 * GB,
+        memory_total_bytes=memory_bytes,
+        memory_available_bytes=memory_bytes,
         cores=2.0,
         cpu_model="A CPU",
         cpu_flags=(),

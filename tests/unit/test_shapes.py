@@ -51,12 +51,12 @@ def spec(machine_type: str, accelerator: str, count: int) -> MachineSpec:
 
 
 def test_every_number_has_its_source(catalogue: Catalogue) -> None:
-    """Accelerators have memory, bandwidth and a 16-bit rate; each entry says where its numbers stand."""
+    """Accelerators have memory, bandwidth and a rate; each entry says where its numbers stand."""
     for accelerator in catalogue.accelerators.values():
         assert accelerator.source
-        assert accelerator.memory_bytes > 10**10
+        assert accelerator.memory_bytes >= 8 * 10**9
         assert accelerator.bandwidth_bytes_per_s > 10**11
-        assert accelerator.flops_per_s["float16"] > 10**13
+        assert max(accelerator.flops_per_s.values()) > 5 * 10**12
     assert all(shape.source for shape in catalogue.shapes)
 
 
@@ -66,6 +66,10 @@ def test_every_number_has_its_source(catalogue: Catalogue) -> None:
         ("g2-standard-4", "NVIDIA_L4", 1),
         ("g2-standard-96", "NVIDIA_L4", 8),
         ("n1-standard-8", "NVIDIA_TESLA_T4", 2),
+        ("n1-standard-2", "NVIDIA_TESLA_P4", 1),
+        ("n1-highmem-16", "NVIDIA_TESLA_P100", 1),
+        ("n1-highcpu-32", "NVIDIA_TESLA_T4", 1),
+        ("n1-standard-96", "NVIDIA_TESLA_V100", 8),
         ("a2-highgpu-4g", "NVIDIA_TESLA_A100", 4),
         ("a2-ultragpu-1g", "NVIDIA_A100_80GB", 1),
         ("a3-highgpu-8g", "NVIDIA_H100_80GB", 8),
@@ -81,6 +85,18 @@ def test_all_three_name_a_shape(catalogue: Catalogue, machine_type: str, acceler
     assert (found.name, found.accelerator_count) == (machine_type, count)
 
 
+def test_a_machine_type_takes_the_accelerators_that_its_cores_allow(catalogue: Catalogue) -> None:
+    """More cores need more devices; a price is that of cores, memory and devices, and none is made up."""
+    sixteen = {(each.accelerator.name, each.accelerator_count) for each in catalogue.named("n1-standard-16")}
+    assert ("NVIDIA_TESLA_V100", 1) not in sixteen
+    assert ("NVIDIA_TESLA_V100", 2) in sixteen
+    prices = {
+        (each.accelerator.name, each.accelerator_count): each.usd_per_h for each in catalogue.named("n1-standard-4")
+    }
+    assert prices["NVIDIA_TESLA_T4", 2] == 0.89
+    assert prices["NVIDIA_TESLA_P4", 1] is None
+
+
 def test_none_of_the_three_leaves_the_choice_to_the_platform(catalogue: Catalogue) -> None:
     """An empty request names no shape."""
     assert find_shape(catalogue, MachineSpec()) is None
@@ -93,6 +109,15 @@ def test_a_part_of_the_three_is_refused(catalogue: Catalogue, partial: tuple[str
         find_shape(catalogue, spec(*partial))
 
 
+def test_a_machine_type_that_lacks_its_accelerators_is_told_them(catalogue: Catalogue) -> None:
+    """With the options to add; what else is missing is named."""
+    with pytest.raises(MachineSpecIncomplete) as caught:
+        find_shape(catalogue, spec("g2-standard-4", "", 0))
+    assert "--accelerator-type NVIDIA_L4 --accelerator-count 1" in caught.value.fix
+    with pytest.raises(MachineSpecIncomplete, match="machine type is missing"):
+        find_shape(catalogue, spec("", "NVIDIA_L4", 1))
+
+
 def test_devices_that_a_machine_type_does_not_have_are_refused_with_those_that_it_has(catalogue: Catalogue) -> None:
     """The wrong accelerator, and the wrong number of the right one."""
     with pytest.raises(BadField) as wrong:
@@ -101,8 +126,22 @@ def test_devices_that_a_machine_type_does_not_have_are_refused_with_those_that_i
     with pytest.raises(BadField) as count:
         find_shape(catalogue, spec("n1-standard-8", "NVIDIA_TESLA_T4", 3))
     assert "1 × NVIDIA_TESLA_T4 or 2 × NVIDIA_TESLA_T4" in count.value.evidence
+    assert "n1-standard-4" in wrong.value.fix
     with pytest.raises(BadField, match="no machine type"):
         find_shape(catalogue, spec("g9-huge", "NVIDIA_L4", 1))
+    with pytest.raises(BadField) as typo:
+        find_shape(catalogue, spec("g2-standart-12", "NVIDIA_L4", 1))
+    assert typo.value.fix.startswith("Did you mean g2-standard-12?")
+
+
+def test_a_size_is_named_by_its_type_alone(catalogue: Catalogue) -> None:
+    """WX-S has no accelerators to be named, and none can be asked for."""
+    found = find_shape(catalogue, MachineSpec(machine_type="WX-S"))
+    assert found is not None
+    assert found.quota_share == 0.25
+    with pytest.raises(BadField) as caught:
+        find_shape(catalogue, spec("WX-S", "NVIDIA_L4", 1))
+    assert caught.value.fix.startswith("Leave out accelerator type and count")
 
 
 def test_a_name_on_the_command_line_may_say_how_many(catalogue: Catalogue) -> None:
@@ -181,6 +220,7 @@ def test_an_operators_shape_replaces_ours_of_that_name(tmp_path: Path, monkeypat
             "L5, which is no accelerator",
         ),
         ("[[shape]]\nname = 'a'\ncores = 1\nmemory_gb = 1\n" * 2, "twice"),
+        ("[[series]]\nmachine_types = [['a', 1, 1]]\naccelerators = [['L5', 1, 8]]\n", "L5, which is no accelerator"),
     ],
 )
 def test_a_faulty_file_says_what_is_wrong(

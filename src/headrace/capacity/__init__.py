@@ -1,8 +1,15 @@
 """Floor 2: whether a model fits into memory and how fast it would be, before anything is loaded."""
 
-from headrace.capacity.memory import DEFAULT_CONTEXT_TOKENS, PLANNED_SEQUENCES, MemoryNeed, check_fit, estimate
+from headrace.capacity.memory import (
+    DEFAULT_CONTEXT_TOKENS,
+    PLANNED_SEQUENCES,
+    MemoryNeed,
+    check_fit,
+    copied_bytes,
+    estimate,
+)
 from headrace.capacity.parameters import Parameters, count_parameters
-from headrace.capacity.plan import Load, Plan, degrees, parameters_of, plan
+from headrace.capacity.plan import PROMPT_TOKENS, Load, Plan, context_tokens, degrees, need_of, parameters_of, plan
 from headrace.capacity.roofline import Place, Prediction, Work, predict
 from headrace.capacity.tiers import Tier, next_tier, quota_admits, tier_for
 from headrace.capacity.unwritten import unwritten
@@ -10,6 +17,7 @@ from headrace.capacity.unwritten import unwritten
 __all__ = [
     "DEFAULT_CONTEXT_TOKENS",
     "PLANNED_SEQUENCES",
+    "PROMPT_TOKENS",
     "Load",
     "MemoryNeed",
     "Parameters",
@@ -19,9 +27,12 @@ __all__ = [
     "Tier",
     "Work",
     "check_fit",
+    "context_tokens",
+    "copied_bytes",
     "count_parameters",
     "degrees",
     "estimate",
+    "need_of",
     "next_tier",
     "parameters_of",
     "plan",

@@ -25,6 +25,15 @@ tokens and 32 new ones each: a peak of 711 MiB resident, 257 of them weights and
 alone took 236. It grows with the batch's activations, so it is a floor for larger models.
 """
 
+TRANSFORMERS_OVERHEAD_BYTES = 768 * 1024**2
+"""What our transformers engine holds beside weights and cache: `RUNTIME_OVERHEAD_BYTES`, the kernels that were compiled
+for each shape, and what it freed and the C library keeps.
+
+Measured on 2026-11-26 with torch 2.13.0 (CPU) and transformers 5.23.0 with eight full contexts of 1,024 tokens, as all
+that its processes have in memory: 464 MB with a model of next to nothing, 560 to 745 with six of 70 to 135 million
+parameters (bench/NOTES.md). Rounded up.
+"""
+
 VLLM_OVERHEAD_BYTES = 9 * 256 * 1024**2
 """What vLLM holds beside weights and cache: it is four processes (launcher, server, engine core, worker), three of them
 with torch of their own.
@@ -44,7 +53,7 @@ MEASURED_ACTIVATIONS_BYTES = 128 * 1024**2
 PREFILL_TOKENS = 2048
 """Tokens of prompts that are computed at once: vLLM's default ``max_num_batched_tokens`` for chunked prefill."""
 
-_OVERHEADS = {"vllm": VLLM_OVERHEAD_BYTES}
+_OVERHEADS = {"transformers": TRANSFORMERS_OVERHEAD_BYTES, "vllm": VLLM_OVERHEAD_BYTES}
 """By the runtime's name; all others take `RUNTIME_OVERHEAD_BYTES`."""
 
 PLANNED_SEQUENCES = 8
@@ -138,10 +147,12 @@ def estimate(
     *,
     runtime: str = "",
     tensor_parallel: int = 1,
+    on_cpu: bool = False,
 ) -> MemoryNeed:
     """What a model needs in a runtime, by that one's name; the least that any takes where it is not said.
 
     The cache is that of `cache_need`: by the kinds of the model's layers, less only what this runtime is known to save.
+    What a runtime keeps twice `on_cpu` (`copied_bytes`) is part of its overhead.
 
     Raises:
         ConfigInvalid: The configuration does not give the sizes that this takes.
@@ -155,11 +166,24 @@ def estimate(
         concurrency=concurrency,
         overhead_bytes=_OVERHEADS.get(runtime, RUNTIME_OVERHEAD_BYTES)
         + (tensor_parallel - 1) * VLLM_WORKER_BYTES
-        + max(0, activation_bytes(folder.config, concurrency, number_bytes) - MEASURED_ACTIVATIONS_BYTES),
+        + max(0, activation_bytes(folder.config, concurrency, number_bytes) - MEASURED_ACTIVATIONS_BYTES)
+        + (copied_bytes(folder, dtype, runtime) if on_cpu else 0),
         window_bytes_per_token=cache.window_bytes_per_token,
         window_tokens=cache.window_tokens,
         bytes_per_sequence=cache.bytes_per_sequence,
     )
+
+
+def copied_bytes(folder: ModelFolder, dtype: Dtype, runtime: str) -> int:
+    """What a runtime keeps of the weights a second time on a CPU: of vLLM the output head.
+
+    vLLM 0.32.0 packs each matrix for oneDNN and lets go of the original, but not of the head's, which may be the
+    embedding (``remove_weight=False``, vllm/model_executor/layers/vocab_parallel_embedding.py:71). OpenVINO packs all
+    of them, and leaves the originals in a mapped file, which the kernel takes back when memory is short.
+    """
+    if runtime != "vllm":
+        return 0
+    return (folder.config.vocab or 0) * (folder.config.hidden or 0) * _number_bytes(folder, dtype)
 
 
 def activation_bytes(config: ModelConfig, concurrency: int, number_bytes: int) -> int:
@@ -209,7 +233,7 @@ def _alternatives(need: MemoryNeed, available_bytes: int, tokens: int) -> str:
 
 
 def _weights_bytes(folder: ModelFolder, dtype: Dtype) -> int:
-    if dtype == "auto" or folder.parameters is None:
+    if dtype == "auto" or folder.parameters is None or folder.config.quantisation:  # these stay as they are packed
         return folder.weight_bytes
     return folder.parameters * _BYTES[dtype]
 

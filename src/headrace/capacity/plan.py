@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from headrace.capacity.layers import layer_kinds
-from headrace.capacity.memory import Dtype, MemoryNeed, estimate
+from headrace.capacity.memory import DEFAULT_CONTEXT_TOKENS, Dtype, MemoryNeed, estimate
 from headrace.capacity.parameters import Parameters, count_parameters
 from headrace.capacity.roofline import Place, Prediction, Work, predict
 from headrace.resources.errors import BadField
@@ -33,6 +33,7 @@ class Load(msgspec.Struct, frozen=True):
         dtype: The number format.
         runtime: Its name.
         tensor_parallel: Devices that are to share the model; None chooses the fewest that it fits on.
+        on_cpu: The place has no devices, and the runtime may keep some of the weights twice.
     """
 
     context_tokens: int
@@ -40,6 +41,7 @@ class Load(msgspec.Struct, frozen=True):
     dtype: Dtype = "auto"
     runtime: str = ""
     tensor_parallel: int | None = None
+    on_cpu: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -104,7 +106,7 @@ def plan(folder: ModelFolder, load: Load, place: Place) -> Plan:
     if load.tensor_parallel is not None:
         possible = (_wanted(load.tensor_parallel, possible, place, load.runtime),)
     for devices in possible:
-        need, available = _need(folder, load, devices), place.usable_bytes(devices)
+        need, available = need_of(folder, load, devices), place.usable_bytes(devices)
         if need.total_bytes <= available:
             break
     fits = need.total_bytes <= available
@@ -121,6 +123,24 @@ def plan(folder: ModelFolder, load: Load, place: Place) -> Plan:
     )
 
 
+def context_tokens(config: ModelConfig, wanted: int | None) -> int:
+    """The longest sequence, in tokens: what is wanted, else `DEFAULT_CONTEXT_TOKENS` or what the model has, if less.
+
+    Raises:
+        BadField: The model has no such context.
+    """
+    longest = config.max_positions
+    if wanted is None:
+        return min(DEFAULT_CONTEXT_TOKENS, longest or DEFAULT_CONTEXT_TOKENS)
+    if wanted < 1 or (longest is not None and wanted > longest):
+        raise BadField(
+            f"A context of {wanted:,} tokens is not one that this model has.",
+            evidence=f"config.json gives {f'{longest:,}' if longest else 'no'} positions.",
+            fix=f"Ask for 1 to {longest or DEFAULT_CONTEXT_TOKENS} tokens.",
+        )
+    return wanted
+
+
 def parameters_of(folder: ModelFolder) -> Parameters:
     """By the configuration, which tells experts apart; else by the headers, else by the files' size in two bytes."""
     counted = count_parameters(folder.config)
@@ -130,9 +150,20 @@ def parameters_of(folder: ModelFolder) -> Parameters:
     return Parameters(total=total, active=total)
 
 
-def _need(folder: ModelFolder, load: Load, devices: int) -> MemoryNeed:
+def need_of(folder: ModelFolder, load: Load, devices: int) -> MemoryNeed:
+    """What a model takes under a load, shared among so many devices.
+
+    Raises:
+        ConfigInvalid: The configuration does not give the sizes that this takes.
+    """
     return estimate(
-        folder, load.context_tokens, load.concurrency, load.dtype, runtime=load.runtime, tensor_parallel=devices
+        folder,
+        load.context_tokens,
+        load.concurrency,
+        load.dtype,
+        runtime=load.runtime,
+        tensor_parallel=devices,
+        on_cpu=load.on_cpu,
     )
 
 
@@ -159,12 +190,12 @@ def _advice(folder: ModelFolder, load: Load, place: Place, need: MemoryNeed, ava
         yield f"--concurrency {sequences}"
     stored_wide = load.dtype == "float32" or (load.dtype == "auto" and set(folder.bytes_by_dtype) == {"F32"})
     if stored_wide:
-        half = _need(folder, msgspec.structs.replace(load, dtype="bfloat16"), load.tensor_parallel or 1)
+        half = need_of(folder, msgspec.structs.replace(load, dtype="bfloat16"), load.tensor_parallel or 1)
         if half.total_bytes <= available:
             yield "--dtype bfloat16"
     more = [each for each in degrees(folder.config, MOST_DEVICES, "vllm") if place.usable_bytes(each) > available]
     for devices in more:
-        shared = _need(folder, msgspec.structs.replace(load, runtime="vllm"), devices)
+        shared = need_of(folder, msgspec.structs.replace(load, runtime="vllm"), devices)
         if shared.total_bytes <= place.usable_bytes(devices):
             yield f"{devices} such devices with --runtime vllm"
             return
@@ -181,4 +212,5 @@ def _work(folder: ModelFolder, load: Load, need: MemoryNeed) -> Work:
         cache_bytes=need.sequence_bytes(max(1, load.context_tokens // 2)),
         prompt_tokens=min(PROMPT_TOKENS, load.context_tokens),
         concurrency=load.concurrency,
+        layers=config.layers or 0,
     )

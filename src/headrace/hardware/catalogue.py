@@ -6,8 +6,11 @@ own replaces that.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -56,8 +59,50 @@ class _Shape(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     source: str = "the operator's file"
 
 
+class _MachineType(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    name: Name
+    cores: Positive
+    memory_gb: Positive
+
+
+class _Attachable(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    accelerator: str
+    count: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    most_cores: Positive
+
+
+class _Series(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Machine types to which any of several accelerators may be attached."""
+
+    kind: Kind = "operator"
+    machine_types: list[_MachineType]
+    accelerators: list[_Attachable]
+    usd_per_core_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    usd_per_gb_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    usd_per_accelerator_h: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
+    source: str = "the operator's file"
+
+    def shapes(self) -> Iterator[_Shape]:
+        """Each pair that its cores allow, machine type by machine type."""
+        for machine, attached in itertools.product(self.machine_types, self.accelerators):
+            if machine.cores <= attached.most_cores:
+                device_usd = self.usd_per_accelerator_h.get(attached.accelerator)
+                bare_usd = machine.cores * self.usd_per_core_h + machine.memory_gb * self.usd_per_gb_h
+                yield _Shape(
+                    name=machine.name,
+                    kind=self.kind,
+                    cores=machine.cores,
+                    memory_gb=machine.memory_gb,
+                    accelerator=attached.accelerator,
+                    accelerator_count=attached.count,
+                    usd_per_h=None if device_usd is None else round(bare_usd + attached.count * device_usd, 2),
+                    source=self.source,
+                )
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     accelerator: list[_Accelerator] = []
+    series: list[_Series] = []
     shape: list[_Shape] = []
 
 
@@ -66,7 +111,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     Attributes:
         accelerators: By name.
-        shapes: One for each machine type and number of devices.
+        shapes: One for each machine type, accelerator and number of devices.
     """
 
     accelerators: dict[str, Accelerator]
@@ -111,11 +156,14 @@ def _read(path: Path) -> _File:
 
 def _over(base: Catalogue, content: _File, path: str) -> Catalogue:
     accelerators = base.accelerators | {each.name: _accelerator(each) for each in content.accelerator}
-    shapes = [_shape(each, accelerators, path) for each in content.shape]
-    keys = [(shape.name.lower(), shape.accelerator_count) for shape in shapes]
-    if twice := sorted({key[0] for key in keys if keys.count(key) > 1}):
+    in_series = itertools.chain.from_iterable(each.shapes() for each in content.series)
+    shapes = [_shape(each, accelerators, path) for each in (*in_series, *content.shape)]
+    keys = Counter(
+        (each.name.lower(), each.accelerator and each.accelerator.name, each.accelerator_count) for each in shapes
+    )
+    if twice := sorted(name for (name, _accelerator, _count), times in keys.items() if times > 1):
         raise _bad(path, f"The shape {twice[0]} is there twice")
-    names = {name for name, _count in keys}
+    names = {name for name, _accelerator, _count in keys}
     return Catalogue(accelerators, (*(each for each in base.shapes if each.name.lower() not in names), *shapes))
 
 

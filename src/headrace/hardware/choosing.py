@@ -1,6 +1,11 @@
-"""The documents' rule for machines: machine type, accelerator type and count, all three or none."""
+"""The documents' rule for machines: machine type, accelerator type and count, all three or none.
+
+A machine type without accelerators, and a size such as ``WX-S``, has nothing to say of the other two.
+"""
 
 from __future__ import annotations
+
+import difflib
 
 from headrace.hardware.catalogue import Catalogue
 from headrace.hardware.shapes import Shape
@@ -14,22 +19,34 @@ def require_all_or_none(machine: MachineSpec) -> None:
     Raises:
         MachineSpecIncomplete: One or two of the three are given.
     """
-    given = [bool(machine.machine_type), bool(machine.accelerator_type), machine.accelerator_count > 0]
-    if any(given) and not all(given):
+    given = {
+        "machine type": bool(machine.machine_type),
+        "accelerator type": bool(machine.accelerator_type),
+        "accelerator count": machine.accelerator_count > 0,
+    }
+    missing = [name for name, there in given.items() if not there]
+    if 0 < len(missing) < len(given):
         raise MachineSpecIncomplete(
             "Machine type, accelerator type and accelerator count go together: all three or none.",
-            evidence=f"Given: {machine.machine_type!r}, {machine.accelerator_type!r}, {machine.accelerator_count}.",
-            fix="Leave all three out, and the platform picks.",
+            evidence=f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
+            fix="Add what is missing (`headrace plan --shapes` lists machines), or leave all out: the platform picks.",
         )
 
 
 def find_shape(catalogue: Catalogue, machine: MachineSpec) -> Shape | None:
     """The shape that a request names; None where it names none and the platform picks.
 
+    What has no accelerators is named by its type alone.
+
     Raises:
         MachineSpecIncomplete: One or two of the three are given.
         BadField: There is no such machine type, or it does not have these devices; the evidence says what there is.
     """
+    if machine.machine_type and not machine.accelerator_type and not machine.accelerator_count:
+        bare = [shape for shape in catalogue.named(machine.machine_type) if shape.accelerator is None]
+        if bare:
+            return bare[0]
+        _require_its_devices(catalogue.named(machine.machine_type))
     require_all_or_none(machine)
     if not machine.machine_type:
         return None
@@ -41,8 +58,35 @@ def find_shape(catalogue: Catalogue, machine: MachineSpec) -> Shape | None:
     raise BadField(
         f"{machine.machine_type} does not have {machine.accelerator_count} × {machine.accelerator_type}.",
         evidence=f"It has {_what_there_is(shapes)}.",
-        fix="Ask for what it has, for another machine type, or leave all three out.",
+        fix=_instead(catalogue, shapes, machine),
     )
+
+
+def _require_its_devices(shapes: tuple[Shape, ...]) -> None:
+    """Say which accelerators a machine type is to be named with; nothing where there is no such type."""
+    if not shapes:
+        return
+    device, count = next((each.accelerator.name, each.accelerator_count) for each in shapes if each.accelerator)
+    raise MachineSpecIncomplete(
+        f"{shapes[0].name} comes with accelerators: they are named with it.",
+        evidence=f"It has {_what_there_is(shapes)}.",
+        fix=f"Add --accelerator-type {device} --accelerator-count {count}; or leave all three out.",
+    )
+
+
+def _instead(catalogue: Catalogue, shapes: tuple[Shape, ...], machine: MachineSpec) -> str:
+    """What to ask for: what the machine type has, or a machine type that has what was asked for."""
+    having = [
+        each.name
+        for each in catalogue.shapes
+        if each.accelerator
+        and (each.accelerator.name, each.accelerator_count) == (machine.accelerator_type, machine.accelerator_count)
+    ]
+    wanted = f"{machine.accelerator_count} × {machine.accelerator_type}"
+    elsewhere = f", or for {' or '.join(having[:3])}, which has {wanted}" if having else ""
+    if not any(shape.accelerator for shape in shapes):
+        return f"Leave out accelerator type and count{elsewhere}."
+    return f"Ask for what it has{elsewhere}; or leave all three out."
 
 
 def shape_by_name(catalogue: Catalogue, name: str) -> Shape:
@@ -89,10 +133,15 @@ def _of_type(catalogue: Catalogue, machine_type: str) -> tuple[Shape, ...]:
     shapes = catalogue.named(machine_type)
     if not shapes:
         names = list(dict.fromkeys(shape.name for shape in catalogue.shapes))
+        by_lower = {name.lower(): name for name in names}
+        near = [by_lower[each] for each in difflib.get_close_matches(machine_type[:80].lower(), by_lower, n=3)]
+        meant = f"Did you mean {near[0]}? " if near else ""
         raise BadField(
             f"There is no machine type {machine_type[:80]!r}.",
-            evidence=f"There are {', '.join(names)}.",
-            fix="Name one of these, or add your own to shapes.toml: `headrace plan --shapes` lists all.",
+            evidence=f"The nearest are {', '.join(near)}, of {len(names)}."
+            if near
+            else f"There are {', '.join(names[:4])} and {len(names) - 4} more.",
+            fix=f"{meant}Name one that there is, or add your own to shapes.toml: `headrace plan --shapes` lists all.",
         )
     return shapes
 

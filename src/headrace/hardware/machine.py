@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.hardware.cgroups import read_limits
 from headrace.hardware.gpus import Gpu, find_gpus
+from headrace.hardware.numa import NumaNode, find_numa_nodes
 
 CPU_FLAGS_OF_INTEREST = frozenset(
     {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"}
@@ -34,6 +35,7 @@ class MachineShape(msgspec.Struct, frozen=True):
         open_files_soft: How many files a process may have open now.
         open_files_hard: How far it may raise that itself; -1 for no limit.
         gpus: NVIDIA GPUs.
+        numa_nodes: Its memory nodes; empty where Linux does not tell.
     """
 
     memory_total_bytes: int
@@ -46,6 +48,7 @@ class MachineShape(msgspec.Struct, frozen=True):
     open_files_soft: int
     open_files_hard: int
     gpus: tuple[Gpu, ...]
+    numa_nodes: tuple[NumaNode, ...] = ()
 
 
 def look(data_dir: Path) -> MachineShape:
@@ -75,6 +78,7 @@ def look(data_dir: Path) -> MachineShape:
         open_files_soft=soft,
         open_files_hard=hard,
         gpus=find_gpus(),
+        numa_nodes=find_numa_nodes(),
     )
 
 

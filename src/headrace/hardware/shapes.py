@@ -44,6 +44,18 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
+class Rates(msgspec.Struct, frozen=True):
+    """How fast something was measured to be.
+
+    Attributes:
+        bandwidth_bytes_per_s: How fast it reads its memory.
+        flops_per_s: How fast it multiplies matrices, by number format.
+    """
+
+    bandwidth_bytes_per_s: float
+    flops_per_s: dict[str, float]
+
+
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """A machine that a model could be given.
 
@@ -59,7 +71,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         max_parameters: For a size that is given in parameters of two bytes: the most.
         quota_share: The share of a project's quota that one deployment takes.
         users: For time series: concurrent users by univariate points, series and targets of their requests.
+        processor: What its processors were measured to do; None where that is assumed.
         measured: Its rates are rates reached, not a datasheet's.
+        rates: Where they come from, for a person.
     """
 
     name: str
@@ -73,7 +87,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     max_parameters: int | None = None
     quota_share: float | None = None
     users: tuple[tuple[int, int, int, int], ...] = ()
+    processor: Rates | None = None
     measured: bool = False
+    rates: str = "datasheets"
 
     @property
     def label(self) -> str:
@@ -92,19 +108,25 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         """How fast one such place reads its memory."""
         if self.accelerator:
             return self.accelerator.bandwidth_bytes_per_s
+        if self.processor:
+            return self.processor.bandwidth_bytes_per_s
         return min(self.cores * CORE_BANDWIDTH_BYTES_PER_S, CPU_MEMORY_BYTES_PER_S)
 
     def flops_per_s(self, number_format: str) -> float:
         """How fast one such place computes; 0 where it cannot in this format."""
         if self.accelerator:
             return self.accelerator.flops_per_s.get(number_format, 0.0)
+        if self.processor:  # torch computes float16 on a CPU in float32
+            rates = self.processor.flops_per_s
+            return rates.get(number_format) or rates.get("float32", 0.0)
         return self.cores * CORE_FLOPS_PER_S / (2 if number_format == "float32" else 1)
 
 
 def shape_of(machine: MachineShape, known: dict[str, Accelerator]) -> Shape:
     """This machine as a shape: its GPUs if it has any, else its processors.
 
-    A GPU that the catalogue knows has that one's rates and its own memory; of another the rates are not known.
+    A GPU has its own memory and, where its driver tells, its own bandwidth; how fast it computes is known of those in
+    the catalogue.
 
     Args:
         machine: The machine as found.
@@ -117,9 +139,9 @@ def shape_of(machine: MachineShape, known: dict[str, Accelerator]) -> Shape:
         accelerator = Accelerator(
             name=gpu.name,
             memory_bytes=gpu.memory_total_bytes,
-            bandwidth_bytes_per_s=alike.bandwidth_bytes_per_s if alike else 0.0,
+            bandwidth_bytes_per_s=gpu.bandwidth_bytes_per_s or (alike.bandwidth_bytes_per_s if alike else 0.0),
             flops_per_s=alike.flops_per_s if alike else {},
-            source=f"nvidia-smi; rates: {alike.source if alike else 'not known'}",
+            source=f"NVML; rates: {alike.source if alike else 'not known'}",
         )
     return Shape(
         name=THIS_MACHINE,
@@ -130,6 +152,8 @@ def shape_of(machine: MachineShape, known: dict[str, Accelerator]) -> Shape:
         accelerator=accelerator,
         accelerator_count=len(machine.gpus),
         measured=not machine.gpus,
+        rates=("datasheets" if machine.gpus else "assumed for each core")
+        + "; `headrace calibrate` measures this machine",
     )
 
 
