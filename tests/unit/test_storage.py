@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from headrace.resources.errors import (
     ArtifactsChanged,
@@ -24,6 +27,7 @@ from headrace.resources.errors import (
     SchemeNotSupported,
 )
 from headrace.storage import ArtifactFile, Artifacts, fingerprint, open_artifacts, stage
+from headrace.storage.download import PART_BYTES
 from headrace.storage.local import LocalArtifacts
 from headrace.storage.remote import RemoteArtifacts
 from headrace.weights import FolderReader, check
@@ -103,7 +107,7 @@ def test_only_listed_schemes_reach_a_driver(address: str) -> None:
 
 
 def test_a_missing_driver_names_the_command_that_brings_it() -> None:
-    """Where no driver is installed, the fix is the extra to install."""
+    """Where no driver is installed, the fix is the command for this very environment, and to start again."""
     program = (
         "import sys; sys.modules['gcsfs'] = None\n"  # as if it were not installed
         "from headrace.storage import open_artifacts\n"
@@ -111,7 +115,25 @@ def test_a_missing_driver_names_the_command_that_brings_it() -> None:
         "except Exception as error: print(error.code, error.fix)"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "SCHEME_NOT_SUPPORTED pip install 'headrace[gcs]'"
+    command, _, rest = answer.stdout.strip().removeprefix("SCHEME_NOT_SUPPORTED `").partition("`")
+    python, *arguments = shlex.split(command)
+    assert (python, arguments) == (sys.executable, ["-m", "pip", "install", "gcsfs"])
+    assert "start it again" in rest
+
+
+@pytest.mark.parametrize(
+    "value", ["nonsense-s3cret", "AccountName=river;AccountKey=s3cret", "BlobEndpoint=http://[s3cret"]
+)
+def test_credentials_that_are_malformed_are_not_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a driver makes of them, the error names the address and where they come from, and no value."""
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", value)
+    with pytest.raises(ArtifactsNotFound) as caught:
+        open_artifacts("az://container/model")
+    said = caught.value.failure
+    assert "az://container/model" in said.message
+    assert "headrace credentials list" in said.fix
+    assert "environment" in said.fix
+    assert "s3cret" not in f"{said.message} {said.evidence} {said.fix}"
 
 
 def test_nothing_there_is_said_plainly(tmp_path: Path) -> None:
@@ -346,6 +368,46 @@ def test_a_remote_folder_that_is_not_there(bucket: fsspec.AbstractFileSystem) ->
     bucket.rm("/b/model/w")
     with pytest.raises(ArtifactsNotFound):
         artifacts.read_range("w", 0, 5)
+
+
+def test_ranges_of_one_object_are_under_way_at_once(tmp_path: Path) -> None:
+    """None of three waits for another's end: they meet in the driver."""
+    content = os.urandom(2 * PART_BYTES + 5)
+    together = threading.Barrier(3, timeout=30)
+
+    class Meeting(MemoryFileSystem):
+        cachable = False
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+
+        def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: object) -> bytes:
+            together.wait()
+            return bytes(super().cat_file(path, start, end))
+
+    store = Meeting()
+    store.pipe("/b/model/weights.bin", content)
+    staged = stage(RemoteArtifacts("gs://b/model", store, "/b/model"), tmp_path / "cache", ignore)
+    assert (staged / "weights.bin").read_bytes() == content
+
+
+def test_a_full_disk_is_found_before_a_store_is_asked_for_a_byte(tmp_path: Path) -> None:
+    """The listing says how much there is: an object larger than the disk is refused with the numbers."""
+    asked: list[str] = []
+
+    class Endless(MemoryFileSystem):
+        cachable = False
+
+        def find(self, path: str, **_: object) -> dict[str, dict[str, object]]:
+            return {f"{path}/weights.bin": {"name": f"{path}/weights.bin", "size": 8 * 1024**4, "type": "file"}}
+
+        def cat_file(self, path: str, *_: object, **__: object) -> bytes:
+            asked.append(path)
+            return b""
+
+    with pytest.raises(DiskFull) as caught:
+        stage(RemoteArtifacts("gs://b/model", Endless(), "/b/model"), tmp_path / "cache", ignore)
+    assert "8,796,093,022,208 bytes" in caught.value.evidence
+    assert asked == left_behind(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize("trap", ["loop", "bytes", "deep"])

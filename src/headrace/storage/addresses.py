@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from headrace.resources.errors import BadField, SchemeNotSupported
 from headrace.storage.artifacts import Artifacts
-from headrace.storage.local import LocalArtifacts
+from headrace.storage.credentials import driver_options
+from headrace.storage.local import LocalArtifacts, existing_folder
 
-DRIVERS = {
-    "gs": "pip install 'headrace[gcs]'",
-    "s3": "pip install 'headrace[s3]'",
-    "az": "pip install 'headrace[azure]'",
-    "hf": "pip install huggingface_hub",
-}
-"""The remote schemes, and the command that brings each one's driver. No other scheme reaches fsspec: ``http://`` or a
+DRIVERS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
+"""The remote schemes, and the package that has each one's driver. No other scheme reaches fsspec: ``http://`` or a
 chain such as ``zip::`` would make the server fetch whatever a caller names."""
 
 
-def open_artifacts(uri: str) -> Artifacts:
+def _install(package: str) -> str:
+    """The command that brings a package to the environment that this process runs in, which no shell's `pip` knows."""
+    command = f"{shlex.quote(sys.executable)} -m pip install {package}"
+    return f"`{command}`, and if a server runs, start it again: `headrace serve`."
+
+
+def _options(scheme: str, rest: str) -> dict[str, Any]:
+    """Of a driver, from this process's environment as it is now."""
+    if scheme == "s3":  # ranges are asked for again by `remote`; with botocore's own five attempts that would be 125
+        config: dict[str, Any] = {"retries": {"total_max_attempts": 2}}
+        bucket = rest.partition("/")[0]
+        if not bucket.startswith("arn:") and not bucket.endswith("--x-s3"):  # those have signatures of their own
+            config["signature_version"] = "s3v4"  # addresses would be signed in the old way, which few regions accept
+        return {"config_kwargs": config}
+    if scheme == "hf":  # the driver would read it only once, when it is imported
+        return {"endpoint": os.environ.get("HF_ENDPOINT") or None}
+    return {}
+
+
+def open_artifacts(uri: str, credentials: Mapping[str, str] | None = None) -> Artifacts:
     """The files at an address: ``file:///dir``, ``/dir``, or one of `DRIVERS`' schemes.
+
+    Args:
+        uri: The address.
+        credentials: Of a project (`Credentials.options`); without any this process's own environment counts.
 
     Raises:
         ArtifactsNotFound: Nothing is there, or it cannot be read.
@@ -28,12 +52,47 @@ def open_artifacts(uri: str) -> Artifacts:
         BadField: The address is a relative path, or names another host.
         SchemeNotSupported: No driver for its scheme is installed, or there is none.
     """
-    scheme, separator, rest = uri.partition("://")
+    folder = _folder_of(uri)
+    if folder is not None:
+        return LocalArtifacts(uri, folder)
+    scheme, rest = _driven(uri)
+    import fsspec  # noqa: PLC0415  # a local folder is looked at without it, in half the time
+
+    from headrace.storage.remote import RemoteArtifacts, translated  # noqa: PLC0415  # ditto
+
+    options = _options(scheme, rest) | driver_options(scheme, credentials or {})
+    with translated(uri):  # some drivers look for credentials at once
+        # A private instance: listings kept by a shared one would hide what changed at the source.
+        filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+    return RemoteArtifacts(uri, filesystem, rest)
+
+
+def require_openable(uri: str) -> None:
+    """Hold what can be known of an address without asking anybody: no object store is called.
+
+    Raises:
+        ArtifactsNotFound: It is a path of this machine, and there is no such folder.
+        BadField, SchemeNotSupported: As in `open_artifacts`.
+    """
+    folder = _folder_of(uri)
+    if folder is not None:
+        existing_folder(uri, folder)
+    else:
+        _driven(uri)
+
+
+def _folder_of(uri: str) -> Path | None:
+    """The path on this machine that an address names; None for another machine's."""
+    scheme, separator, _rest = uri.partition("://")
     if not separator:
-        return LocalArtifacts(uri, _absolute(uri, uri))
+        return _absolute(uri, uri)
+    return path_of_file_uri(uri) if scheme.lower() == "file" else None
+
+
+def _driven(uri: str) -> tuple[str, str]:
+    """Scheme and rest of an address whose driver is installed."""
+    scheme, _separator, rest = uri.partition("://")
     scheme = scheme.lower()
-    if scheme == "file":
-        return LocalArtifacts(uri, _path_of_file_uri(uri))
     if scheme not in DRIVERS:
         raise SchemeNotSupported(
             f"Weights cannot be read from {scheme}:// addresses.",
@@ -43,20 +102,25 @@ def open_artifacts(uri: str) -> Artifacts:
     if not rest.strip("/"):
         raise BadField(f"{uri} names no bucket or folder.", fix=f"Give {scheme}://BUCKET/FOLDER.")
     try:
-        import fsspec  # noqa: PLC0415  # a local folder is looked at without it, in half the time
+        import fsspec  # noqa: PLC0415  # see `open_artifacts`
 
-        from headrace.storage.remote import RemoteArtifacts  # noqa: PLC0415  # ditto
-
-        # A private instance: listings kept by a shared one would hide what changed at the source.
-        filesystem = fsspec.filesystem(scheme, skip_instance_cache=True)
+        if scheme == "gs" and os.environ.get("STORAGE_EMULATOR_HOST"):
+            # Else gcsfs asks an emulator over gRPC what kind of bucket it is, and waits a minute for no answer.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         raise SchemeNotSupported(
-            f"No driver for {scheme}:// addresses is installed.", evidence=str(error), fix=DRIVERS[scheme]
+            f"No driver for {scheme}:// addresses is installed.", evidence=str(error), fix=_install(DRIVERS[scheme])
         ) from error
-    return RemoteArtifacts(uri, filesystem, rest)
+    return scheme, rest
 
 
-def _path_of_file_uri(uri: str) -> Path:
+def path_of_file_uri(uri: str) -> Path:
+    """The path that a ``file://`` address names.
+
+    Raises:
+        BadField: It names another host, or no absolute path.
+    """
     parts = urlsplit(uri)
     if parts.netloc not in {"", "localhost"}:
         raise BadField(

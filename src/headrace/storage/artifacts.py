@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import msgspec
 
@@ -33,9 +34,12 @@ class Artifacts(abc.ABC):
     It satisfies `headrace.weights.reader.FolderReader`, so a folder can be checked where it lies.
 
     Attributes:
+        resumable: `copy_into` goes on with what an earlier one left in the folder.
         address: What the user gave, for messages.
         files: The files, sorted by name. Names with a part that starts with a dot (``.git``, ``.cache``) are left out.
     """
+
+    resumable: ClassVar[bool] = False
 
     def __init__(self, address: str, files: Iterable[ArtifactFile]) -> None:
         self.address = address
@@ -45,6 +49,11 @@ class Artifacts(abc.ABC):
             raise ArtifactsNotFound(
                 f"There are no files at {address}.", fix="Give the address of the folder that holds config.json."
             )
+
+    @property
+    def unvouched(self) -> tuple[str, ...]:
+        """Files that were copied and that their store has no checksum for; a folder of this machine needs none."""
+        return ()
 
     @property
     def total_bytes(self) -> int:
@@ -85,8 +94,14 @@ class Artifacts(abc.ABC):
         """The same address as it is now, past every cache."""
 
     @abc.abstractmethod
-    def copy(self, file: ArtifactFile, target: int, copied: Callable[[int], None]) -> None:
-        """Write a file's content to the open descriptor ``target``, calling ``copied`` with each chunk's length."""
+    def copy_into(self, folder: Path, copied: Callable[[int], None]) -> None:
+        """Write every file into a folder, calling ``copied`` with the bytes that came to be there; it may raise.
+
+        Raises:
+            ArtifactsChanged: A file is not as long as it was when it was listed.
+            ArtifactsCorrupt: A file is not what its store says it is.
+            ArtifactsNotFound: A file cannot be read any more.
+        """
 
     @abc.abstractmethod
     def _read(self, file: ArtifactFile, start: int, length: int) -> bytes:

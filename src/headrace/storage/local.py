@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from headrace.resources.errors import ArtifactsNotFound, ArtifactsRefused
+from headrace.resources.errors import ArtifactsChanged, ArtifactsNotFound, ArtifactsRefused
 from headrace.storage.artifacts import ArtifactFile, Artifacts, is_hidden
 
 CHUNK_BYTES = 16 * 1024 * 1024
@@ -30,15 +30,34 @@ class LocalArtifacts(Artifacts):
     """
 
     def __init__(self, address: str, folder: Path) -> None:
-        self.folder = _existing_folder(address, folder)
+        self.folder = existing_folder(address, folder)
         super().__init__(address, self._walk())
 
     def list_again(self) -> LocalArtifacts:
         """The folder as it is now."""
         return LocalArtifacts(self.address, self.folder)
 
+    def copy_into(self, folder: Path, copied: Callable[[int], None]) -> None:
+        """Each file in turn: a disk is not read faster in several places at once."""
+        for file in self.files:
+            copied(0)
+            target = folder / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                self.copy(file, descriptor, copied)
+                size_bytes = os.fstat(descriptor).st_size
+            finally:
+                os.close(descriptor)
+            if size_bytes != file.size_bytes:
+                raise ArtifactsChanged(
+                    f"The files at {self.address} changed while they were used.",
+                    evidence=f"{file.name} had {file.size_bytes:,} bytes when listed and {size_bytes:,} now.",
+                    fix="Import the model again once nothing writes there.",
+                )
+
     def copy(self, file: ArtifactFile, target: int, copied: Callable[[int], None]) -> None:
-        """Copy within the kernel where it can be done (which shares blocks on file systems that share them)."""
+        """Write a file to an open descriptor, within the kernel where it can: some file systems then share blocks."""
         with self._open(file) as source:
             descriptor = source.fileno()
             try:
@@ -127,14 +146,20 @@ class LocalArtifacts(Artifacts):
         return real
 
 
-def _existing_folder(address: str, folder: Path) -> Path:
+def existing_folder(address: str, folder: Path) -> Path:
+    """The folder, without links in its path.
+
+    Raises:
+        ArtifactsNotFound: There is none.
+        ArtifactsRefused: Its path is not UTF-8.
+    """
     try:
         real = folder.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, on Python before 3.13
         raise ArtifactsNotFound(
             f"There is no folder at {address}.",
             evidence=str(error),
-            fix="The path is looked up on the machine where the server runs; check it there.",
+            fix="Check the path. That of a deployment is looked up on the machine where the server runs.",
         ) from error
     _require_utf_8(real)
     if not real.is_dir():
@@ -163,7 +188,7 @@ def _unreadable(what: str, error: OSError) -> ArtifactsNotFound:
     return ArtifactsNotFound(
         f"{what} cannot be read.",
         evidence=error.strerror or str(error),
-        fix="Make it readable for the user that the server runs as.",
+        fix="Make it readable for whoever reads it: of a deployment, the user that the server runs as.",
     )
 
 
