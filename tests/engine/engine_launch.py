@@ -70,16 +70,12 @@ def in_the_form_of(engine: str, folder: Path) -> Path:
 
 def engine_command(engine: str, model: Path, socket: Path, *, token: str = TOKEN, **wished: Any) -> EngineCommand:
     """How a node would start this engine on this machine, with what else a version wishes of it."""
-    launch = Launch(
-        model_dir=model,
-        served_name=MODEL_NAME,
-        nonce=token,
-        socket=socket,
-        max_model_len=MAX_MODEL_LEN,
-        dtype="auto",
-        threads=THREADS,
-        cores=tuple(sorted(os.sched_getaffinity(0)))[:THREADS],
-        kv_cache_bytes=KV_CACHE_BYTES,
-        **wished,
-    )
+    usual: dict[str, Any] = {
+        "max_model_len": MAX_MODEL_LEN,
+        "dtype": "auto",
+        "threads": THREADS,
+        "cores": tuple(sorted(os.sched_getaffinity(0)))[:THREADS],
+        "kv_cache_bytes": KV_CACHE_BYTES,
+    }
+    launch = Launch(model_dir=model, served_name=MODEL_NAME, nonce=token, socket=socket, **(usual | wished))
     return find(engine).command(launch, environment_of(engine))

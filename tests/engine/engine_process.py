@@ -18,6 +18,9 @@ import httpx
 import pytest
 from engine_launch import MODEL_NAME, TOKEN, engine_command, environment_of, required
 
+KEPT = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=1)
+"""vLLM's server closes a connection after 5 s without a request, httpx's own time: each might close what is in use."""
+
 START_TIMEOUT_S = 240
 """vLLM compiles for more than a minute on a machine with nothing else to do."""
 
@@ -44,7 +47,7 @@ class EngineProcess:
     def new_client(self, timeout_s: float = 120, token: str | None = None) -> httpx.Client:
         """A client with connections of its own."""
         return httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.uds)),
+            transport=httpx.HTTPTransport(uds=str(self.uds), limits=KEPT),
             base_url="http://engine",
             timeout=timeout_s,
             headers={"Authorization": f"Bearer {token or self.token}"},

@@ -49,10 +49,12 @@ def hang_up_on_a_long_stream(engine: EngineProcess) -> None:
 
 
 def test_a_stream_that_is_hung_up_frees_its_place(engine: EngineProcess) -> None:
-    """Work for nobody stops at the next step."""
+    """Work for nobody stops at the next step: of thousands of tokens hardly any comes after it."""
     engine.wait_idle()
     hang_up_on_a_long_stream(engine)
+    made = engine.metric("vllm:generation_tokens_total")
     engine.wait_idle()
+    assert engine.metric("vllm:generation_tokens_total") - made < LONG["max_tokens"] / 20
 
 
 @pytest.mark.engines(*OURS)  # vLLM forgets an aborted request before its metrics would count it

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_launch import MODEL_NAME, OURS
+from engine_launch import MAX_MODEL_LEN, MODEL_NAME, OURS
 from engine_process import EngineProcess, chat_body, start_engine
 
 from headrace_engines.serving.parameters import HARMLESS
@@ -14,6 +14,8 @@ HI = chat_body("Hi", max_tokens=2)
 TEXT = {"type": "text", "text": "a"}
 SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 TOOL = {"type": "function", "function": {"name": "get_weather"}}
+DEEP = '{"a":' * 3000 + "1" + "}" * 3000
+"""JSON that a reader which recurses cannot read."""
 
 
 def with_messages(*messages: Any) -> dict[str, Any]:
@@ -48,6 +50,8 @@ BAD = [
     (CHAT, HI | {"seed": 2**63}, 400, "seed"),
     (CHAT, HI | {"stop": ""}, 400, "stop"),
     (CHAT, HI | {"stop": ["a", 5]}, 400, "stop[1]"),
+    (CHAT, HI | {"stop": list("abcde")}, 400, "stop"),
+    (CHAT, HI | {"stop": ["a" * 1000, "b" * 1000]}, 400, "stop"),
     (CHAT, HI | {"stream": "yes"}, 400, "stream"),
     (CHAT, HI | {"stream_options": {"include_usage": True}}, 400, "stream_options"),
     (CHAT, HI | {"n": 0}, 400, "n"),
@@ -61,19 +65,31 @@ BAD = [
     (CHAT, HI | {"guided_json": {}, "guided_regex": "a"}, 400, "guided_regex"),
     (CHAT, HI | {"guided_regex": "a" * 70_000}, 400, "guided_regex"),
     (CHAT, HI | {"guided_json": {"$ref": "#"}}, 400, "guided_json"),
+    (CHAT, HI | {"guided_json": {"$ref": "https://example.com/schema.json"}}, 400, "guided_json"),
     (CHAT, HI | {"guided_json": {"type": "integer", "minimum": 10**30}}, 400, "guided_json"),
     (CHAT, HI | {"guided_regex": "(x{1,1000}){1,1000}"}, 400, "guided_regex"),
     (CHAT, HI | {"guided_json": {"type": "integer", "multipleOf": 999_983}}, 400, "guided_json"),
+    (CHAT, HI | {"guided_regex": "((x*)*)*" * 100}, 400, "guided_regex"),
+    (CHAT, HI | {"guided_regex": "(x{1,1000}){1," + "0" * 40 + "1000}"}, 400, "guided_regex"),
+    (CHAT, HI | {"guided_json": {"type": "string", "pattern": "(.+)+" * 500}}, 400, "guided_json"),
+    (CHAT, HI | {"guided_json": DEEP}, 400, "guided_json"),
+    (CHAT, HI | {"structured_outputs": {"json": DEEP}}, 400, "structured_outputs"),
+    (CHAT, HI | {"guided_json": {"type": "no_such_type"}}, 400, "guided_json"),
+    (CHAT, HI | {"chat_template_kwargs": {"self": 1}}, 400, "chat_template_kwargs"),
+    (CHAT, HI | {"chat_template_kwargs": {"messages": 1}}, 400, "chat_template_kwargs"),
     (CHAT, with_messages({"role": "user", "content": "a " * 150_000}), 400, "messages"),
     (CHAT, HI | {"no_such_thing": 1}, 400, "no_such_thing"),
     (COMPLETIONS, {"model": MODEL_NAME}, 400, "prompt"),
     (COMPLETIONS, {"model": MODEL_NAME, "prompt": 5}, 400, "prompt"),
     (COMPLETIONS, {"model": MODEL_NAME, "prompt": ""}, 400, "prompt"),
     (COMPLETIONS, {"model": MODEL_NAME, "prompt": [1] * 8192}, 400, "prompt"),
+    (COMPLETIONS, {"model": MODEL_NAME, "prompt": ["a"] * 2000}, 400, "prompt"),
+    (COMPLETIONS, {"model": MODEL_NAME, "prompt": ["a", "a " * 9000]}, 400, "prompt"),
     (COMPLETIONS, {"model": MODEL_NAME, "prompt": "a", "best_of": 3}, 400, "best_of"),
     (COMPLETIONS, {"model": MODEL_NAME, "prompt": "a", "suffix": "b"}, 400, "suffix"),
     ("/tokenize", {}, 400, "prompt"),
     ("/tokenize", {"prompt": "a", "model": "another"}, 404, "model"),
+    ("/detokenize", {"model": MODEL_NAME, "tokens": [1] * 8193}, 400, "tokens"),
 ]  # fmt: skip
 """What no engine takes."""
 
@@ -130,12 +146,19 @@ def test_our_shell_refuses_by_name(engine: EngineProcess, path: str, body: Any, 
     check_refusal(engine, path, body, status, param)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"model": "smol",}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"model": "smol",}', b"[" * 50_000])
 def test_what_is_not_a_json_object_is_refused(engine: EngineProcess, body: bytes) -> None:
     """Wrong JSON gets 400, whatever is wrong with it."""
     for path in (CHAT, COMPLETIONS, "/tokenize"):
         response = engine.client.post(path, content=body)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, "/tokenize", "/detokenize"])
+def test_a_body_of_more_values_than_anybody_means_is_refused(engine: EngineProcess, path: str) -> None:
+    """Whatever parameter holds them, and before it is decoded: it breaks off."""
+    response = engine.client.post(path, content=b'{"metadata":[' + b"[]," * 80_000)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "too_many_values")
 
 
 def test_an_overflow_says_by_how_much(engine: EngineProcess) -> None:
@@ -144,6 +167,13 @@ def test_an_overflow_says_by_how_much(engine: EngineProcess) -> None:
     error = engine.client.post(COMPLETIONS, json=body).json()["error"]
     assert error["code"] == "context_length_exceeded"
     assert "3 too many" in error["message"]
+
+
+def test_a_chats_overflow_says_by_how_much(engine: EngineProcess) -> None:
+    """The template's tokens count, and so do those that are asked for."""
+    count = engine.post("/tokenize", {"model": MODEL_NAME, "messages": HI["messages"]})["count"]
+    error = engine.client.post(CHAT, json=HI | {"max_tokens": MAX_MODEL_LEN - count + 4}).json()["error"]
+    assert (error["code"], "4 too many" in error["message"]) == ("context_length_exceeded", True), error
 
 
 def test_tools_that_the_template_does_not_know_are_refused(model_folder: Path) -> None:

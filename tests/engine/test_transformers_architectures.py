@@ -48,7 +48,7 @@ NAMES = [
         "gpt_oss",
     ),
     *("gptj", "granite", "granitemoe", "granitemoehybrid", "jais2", "llama", "llama-dynamic"),
-    *("llama-longrope", "llama4_text", "mamba", "mamba2", "marian", "mbart"),
+    *("llama-longrope", "llama4", "llama4_text", "mamba", "mamba2", "marian", "mbart"),
     *("ministral3", "mistral", "mistral3", "mixtral", "mpt", "mt5", "nemotron", "olmo", "olmo2", "olmo3", "opt"),
     *("pegasus", "persimmon", "phi", "phi3", "phi3-longrope", "qwen2", "qwen2-window", "qwen2_moe", "qwen3"),
     *("qwen3_moe", "qwen3_next", "smollm3", "stablelm", "starcoder2", "t5", "umt5"),

@@ -11,6 +11,7 @@ from engine_launch import MODEL_NAME, TOKEN, folder_for
 from engine_process import EngineProcess, chat_body, completion_body, start_engine
 
 from headrace.node.probe import EngineProbe
+from headrace.runtimes import find
 
 pytestmark = pytest.mark.engines("vllm")
 
@@ -72,10 +73,26 @@ def test_a_picture_for_a_model_of_text_is_refused_and_one_from_the_network_is_no
 
 @pytest.fixture(name="own", scope="module")
 def fixture_own() -> Iterator[EngineProcess]:
-    """A server of this file's own, to be ended."""
-    with start_engine(folder_for("vllm"), engine="vllm", token=TOKEN) as running:
+    """A server of this file's own, to be ended; its deployment may scale to zero."""
+    with start_engine(folder_for("vllm"), engine="vllm", token=TOKEN, may_sleep=True) as running:
         running.wait_ready()
         yield running
+
+
+def test_on_a_cpu_it_is_not_started_to_sleep(own: EngineProcess) -> None:
+    """Sleep mode is not offered, also to what may scale to zero: no route of it is there, and it goes on answering."""
+    assert find("vllm").sleep_mode is None
+    for method, path in (("POST", "/sleep"), ("POST", "/wake_up"), ("GET", "/is_sleeping")):
+        assert own.client.request(method, path).status_code == 404
+    assert own.client.post("/collective_rpc", json={"method": "sleep"}).status_code == 404
+    assert own.text("The river", max_tokens=4)
+
+
+def test_on_a_cpu_vllm_refuses_to_sleep() -> None:
+    """That it is not offered is vLLM's own word: told to, it does not start."""
+    with start_engine(folder_for("vllm"), "--enable-sleep-mode", engine="vllm", token=TOKEN) as running:
+        assert running.process.wait(120) != 0
+        assert "Sleep mode is not supported on current platform." in running.log.read_text(encoding="utf-8")
 
 
 def test_sigterm_lets_a_stream_finish_and_leaves_no_process_file_or_shared_memory(own: EngineProcess) -> None:

@@ -156,6 +156,13 @@ TEXT_MODELS: dict[str, dict[str, Any]] = {
     "llama4_text": _PLAIN
     | _MOE
     | {"num_hidden_layers": 4, "head_dim": 8, "attention_chunk_size": 8, "intermediate_size_mlp": 48},
+    "llama4": {
+        "text_config": _PLAIN
+        | _MOE
+        | {"num_hidden_layers": 4, "head_dim": 8, "attention_chunk_size": 8, "intermediate_size_mlp": 48},
+        "vision_config": _VISION
+        | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32, "intermediate_size": 128},
+    },
     "llama-longrope": _PLAIN | _LONGROPE,
     "mamba": _MAMBA,
     "mamba2": _MAMBA | {"num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8},
@@ -269,9 +276,9 @@ def _class_of(name: str, config: Any) -> Any:
         return transformers.AutoModel
     if getattr(config, "is_encoder_decoder", False):
         return transformers.AutoModelForSeq2SeqLM
-    if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        return transformers.AutoModelForCausalLM
-    return transformers.AutoModelForImageTextToText
+    if hasattr(config, "vision_config"):  # as it is published: with the part that sees
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The pure part of streaming: characters and stop strings, however the bytes and pieces are cut."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -99,3 +100,28 @@ def test_a_stop_string_ends_the_text_however_it_is_cut(pieces: list[str], stops:
 def test_only_what_may_begin_a_stop_string_is_held_back(piece: str, shown: str) -> None:
     """Text is shown as soon as it cannot be part of a stop string."""
     assert StopScanner(["END."]).push(piece) == shown
+
+
+def test_a_stop_string_that_keeps_almost_coming_is_looked_for_once_a_character() -> None:
+    """However long it is: the work is counted, as characters that were compared."""
+    compared = 0
+
+    class Counting(str):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        def __ne__(self, other: object) -> bool:
+            return not self == other
+
+        __hash__ = str.__hash__
+
+        def __getitem__(self, key: Any) -> str:
+            return Counting(str.__getitem__(self, key)) if isinstance(key, int) else str.__getitem__(self, key)
+
+    scanner = StopScanner([Counting("a" * 1000 + "b")])
+    compared = 0
+    shown = "".join(scanner.push("a" * 4) for _ in range(2500))
+    assert compared <= 3 * 10_000
+    assert (shown, scanner.flush()) == ("a" * 9000, "a" * 1000)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +15,9 @@ from headrace.resources.assignments import RuntimeReport
 from headrace.resources.errors import ArchitectureUnsupported, HeadraceError, RuntimeUnknown, RuntimeUnsuitable
 from headrace.resources.models import Dtype, ServingSpec, Task
 from headrace.resources.nodes import Node
-from headrace.runtimes import RUNTIMES, MachineFacts, ModelFacts, Runtime, choose, facts_of, machine_of
+from headrace.runtimes import RUNTIMES, MachineFacts, ModelFacts, Runtime, choose, machine_of
 from headrace.runtimes.choice import TABLE, Device
+from headrace.runtimes.facts import stored_in
 
 
 class Known:
@@ -137,6 +139,67 @@ def test_what_cannot_be_served_is_refused_with_the_reason(
     assert raised.value.fix
 
 
+NATIVE = ModelFacts(model_type="llama", stored="f8_e4m3", quantisation="fp8", published_so=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "why"),
+    [
+        (NATIVE, MachineFacts(device="cuda", gpus=1), ""),
+        (NATIVE, MachineFacts(device="cuda", gpus=1, capability=7.5), ""),
+        (NATIVE, MachineFacts(device="cuda", gpus=1, capability=7.0), "compute capability 7.5, and this one has 7"),
+        (NATIVE, MachineFacts(), "not given weights quantised with fp8"),
+        (
+            msgspec.structs.replace(NATIVE, published_so=False),
+            MachineFacts(device="cuda", gpus=1),
+            "quantised with fp8",
+        ),
+        (
+            msgspec.structs.replace(NATIVE, quantisation="awq"),
+            MachineFacts(device="cuda", gpus=1),
+            "quantised with awq",
+        ),
+    ],
+)
+def test_a_publishers_own_quantisation_is_for_vllm_on_a_gpu(model: ModelFacts, machine: MachineFacts, why: str) -> None:
+    """A base model that is published in no other form, on a GPU that can; nothing else that is quantised."""
+    if not why:
+        assert choose(model, machine, "", THREE).runtime == "vllm"
+        return
+    with pytest.raises(ArchitectureUnsupported) as raised:
+        choose(model, machine, "", THREE)
+    assert why in raised.value.evidence
+
+
+CERTIFIED = ModelFacts(model_type="llama", stored="i32", quantisation="gptq", certified_so=True, bits=4)
+GPU = MachineFacts(device="cuda", gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine", "why"),
+    [
+        ({}, GPU, ""),
+        ({}, MachineFacts(), ""),
+        ({"bits": 8}, GPU, ""),
+        ({"bits": 8}, MachineFacts(), "on a CPU it computes with gptq of 4 bits only"),
+        ({"bits": None}, MachineFacts(), "on a CPU it computes with gptq of 4 bits only"),
+        ({"wanted": "float32"}, GPU, "in 16 bits only"),
+        ({"quantisation": "awq"}, MachineFacts(device="cuda", gpus=1, capability=7.0), "compute capability 7.5"),
+        ({"quantisation": "aqlm"}, GPU, "not given weights quantised with aqlm"),
+        ({"certified_so": False}, GPU, "not given weights quantised with gptq"),
+    ],
+)
+def test_a_certified_quantisation_is_for_vllm(changes: dict[str, Any], machine: MachineFacts, why: str) -> None:
+    """On a GPU, and of four bits on a CPU; where the specification accepts it and nowhere else."""
+    model = msgspec.structs.replace(CERTIFIED, **changes)
+    if not why:
+        assert choose(model, machine, "", THREE).runtime == "vllm"
+        return
+    with pytest.raises(ArchitectureUnsupported) as raised:
+        choose(model, machine, "", THREE)
+    assert why in raised.value.evidence
+
+
 @given(
     st.builds(
         ModelFacts,
@@ -145,6 +208,7 @@ def test_what_cannot_be_served_is_refused_with_the_reason(
         wanted=st.sampled_from(get_args(Dtype)),
         stored=st.sampled_from(["", "bfloat16", "float16", "float32", "float64", "f8_e4m3"]),
         quantisation=st.sampled_from([None, "gptq"]),
+        published_so=st.just(False),
     ),
     st.builds(MachineFacts, device=st.sampled_from(get_args(Device)), installed=st.frozensets(st.sampled_from([*ALL]))),
     st.sampled_from(["", *ALL]),
@@ -196,10 +260,10 @@ def test_every_architecture_that_the_documents_name_is_served() -> None:
 
 def test_facts_are_read_from_headers_and_reports() -> None:
     """Most of the bytes decide the precision; a GPU in the report makes the machine one with CUDA."""
-    facts = facts_of("llama", {"F32": 10, "BF16": 1000})
+    facts = ModelFacts(model_type="llama", stored=stored_in({"F32": 10, "BF16": 1000}))
     assert (facts.stored, facts.precision) == ("bfloat16", "bfloat16")
-    assert facts_of("llama", {"F32": 10}, wanted="float16").precision == "float16"
-    assert facts_of("llama", {}).stored == ""
+    assert msgspec.structs.replace(facts, wanted="float16").precision == "float16"
+    assert stored_in({}) == ""
     runtimes = (RuntimeReport(name="vllm", installed=False), RuntimeReport(name="openvino", installed=True))
     node = Node(id="n", boot_id="b", memory_bytes=1, cores=1, runtimes=runtimes, last_seen_at=0.0)
     assert machine_of(node) == MachineFacts(device="cpu", installed=frozenset({"openvino"}))
@@ -284,3 +348,47 @@ def test_a_machines_gpus_are_counted() -> None:
     """As its agent reported them."""
     node = Node(id="n", boot_id="b", memory_bytes=1, cores=1, last_seen_at=0.0, hardware={"gpus": [{}, {}]})
     assert (machine_of(node).device, machine_of(node).gpus) == ("cuda", 2)
+
+
+def test_own_code_is_run_by_who_can() -> None:
+    """An architecture that only the folder's code knows goes to transformers on every device; openvino runs no code."""
+    own = ModelFacts(model_type="river", stored="bfloat16", own_code="runs", own_class=True, own_base=True)
+    devices: tuple[Device, ...] = ("cpu", "cuda")
+    for device in devices:
+        chosen = choose(own, MachineFacts(device=device, gpus=1), runtimes=THREE)
+        assert chosen.runtime == "transformers"
+        assert chosen.reason.startswith("it runs the model's own code, for river")
+        assert "not openvino: it runs no model's own code" in chosen.sentence
+        assert "not vllm: it runs only code that is written for its own attention" in chosen.sentence
+        assert choose(own, MachineFacts(device=device, gpus=1), "vllm", THREE).runtime == "vllm"
+    with pytest.raises(ArchitectureUnsupported, match="openvino cannot serve"):
+        choose(own, MachineFacts(), "openvino", THREE)
+    shared = choose(own, MachineFacts(device="cuda", gpus=2), runtimes=THREE, spec=ServingSpec(tensor_parallel=2))
+    assert shared.runtime == "vllm"
+    with pytest.raises(ArchitectureUnsupported, match="AutoModel, which the folder's auto_map does not name"):
+        choose(msgspec.structs.replace(own, own_base=False), MachineFacts(), "vllm", THREE)
+
+
+def test_own_code_runs_for_an_architecture_that_is_known_too() -> None:
+    """What an operator allowed is run, and not passed over by a runtime that does without it."""
+    known = ModelFacts(model_type="llama", stored="bfloat16", own_code="runs", own_class=True)
+    assert choose(known, MachineFacts(), runtimes=THREE).runtime == "transformers"
+    ignored = msgspec.structs.replace(known, own_code="ignored")
+    assert choose(ignored, MachineFacts(), runtimes=THREE).runtime == "openvino"
+
+
+def test_code_that_nobody_allowed_serves_nothing_and_the_fix_says_how() -> None:
+    """The refusal names the flag only where the code has the class that is needed."""
+    ignored = ModelFacts(model_type="river", own_code="ignored", own_class=True)
+    for asked_for in ("", "transformers"):
+        with pytest.raises(ArchitectureUnsupported) as refused:
+            choose(ignored, MachineFacts(), asked_for, THREE)
+        assert "headrace deploy --allow-custom-code" in refused.value.fix
+    for useless in (
+        msgspec.structs.replace(ignored, own_class=False),
+        ModelFacts(model_type="river", own_code="runs"),
+        ModelFacts(model_type="river"),
+    ):
+        with pytest.raises(ArchitectureUnsupported) as refused:
+            choose(useless, MachineFacts(), runtimes=THREE)
+        assert "--allow-custom-code" not in refused.value.fix

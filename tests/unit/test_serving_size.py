@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_fake import MODEL, Bytes, Saying, post, refused, serving
+from serving_fake import MODEL, VOCAB_SIZE, Bytes, Saying, post, refused, serving
 
+from headrace_engines.serving.app import build_app
+from headrace_engines.serving.embedder import Embedder, EmbedderLimits
+from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.followable import GRAMMAR_MAX_CHARS
+from headrace_engines.serving.generator import ServedModel
 from headrace_engines.serving.repetition import counted_repetitions
 from headrace_engines.serving.text_size import MAX_CHARS_PER_TOKEN
 
@@ -64,6 +69,75 @@ async def test_a_text_that_cannot_fit_is_not_even_tokenised(encoded: list[int]) 
         assert f"{LIMIT:,}" in (await refused(client, COMPLETIONS, {"prompt": long}))["message"]
         tokenised = await post(client, "/tokenize", {"prompt": long[1:]})
     assert tokenised["count"] == LIMIT
+
+
+@pytest.mark.anyio
+async def test_no_prompt_is_tokenised_of_more_than_the_engine_takes(encoded: list[int]) -> None:
+    """Nor any after the first that does not fit with what was asked for."""
+    long = "x" * CONTEXT
+    async with serving(Saying("a")) as client:
+        encoded.clear()
+        for body in ({"prompt": ["a"] * 9}, {"prompt": ["a"] * 3, "n": 3}):
+            assert (await refused(client, COMPLETIONS, body))["code"] == "invalid_value"
+        assert encoded == []
+        error = await refused(client, COMPLETIONS, {"prompt": ["a", long, long, long]})
+        assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+        assert encoded == [1, CONTEXT]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "said"), [(COMPLETIONS, {"prompt": ["aa", "b", "b"]}), ("/v1/embeddings", {"input": ["aa", "b", "b"]})]
+)
+async def test_who_hangs_up_while_texts_are_tokenised_has_the_rest_left_out(
+    encoded: list[int], monkeypatch: pytest.MonkeyPatch, path: str, said: dict[str, Any]
+) -> None:
+    """There may be thousands of them."""
+    encode, going_on = Bytes.encode, threading.Event()
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def waiting(self: Bytes, text: str, *, add_special_tokens: bool) -> list[int]:
+        if text == "aa":
+            loop.call_soon_threadsafe(begun.set)
+            assert going_on.wait(60)
+        return encode(self, text, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr(Bytes, "encode", waiting)
+    saying, embedder = Saying("a"), Ones()
+    shell = Engine(MODEL, {"engine": "transformers"}, lambda fatal: None)
+    generator = saying if path == COMPLETIONS else None
+    await shell.start(
+        lambda loop, on_death: ServedModel(generator, Bytes(None), embedder=None if generator else embedder)
+    )
+    body = [{"type": "http.request", "body": json.dumps({"model": MODEL} | said).encode()}]
+
+    async def receive() -> Any:
+        if body:
+            return body.pop()
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    head = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    encoded.clear()
+    await build_app(shell, None)(head, receive, send)
+    going_on.set()
+    await shell.encode("the codec's next", add_special_tokens=True)
+    assert encoded == [2, len("the codec's next")]
+
+
+class Ones(Embedder):
+    """The same vector for everything."""
+
+    limits = EmbedderLimits(
+        max_input_tokens=CONTEXT, dimensions=1, max_batch_inputs=2, vocab_size=VOCAB_SIZE, matryoshka=False
+    )
+
+    async def embed(self, inputs: list[list[int]]) -> list[list[float]]:
+        """One dimension of it."""
+        return [[1.0] for _ in inputs]
 
 
 @pytest.mark.anyio
@@ -237,6 +311,67 @@ async def test_a_schema_that_recurs_through_something_is_followed(schema: Any) -
     """Trees and lists are what references are for."""
     async with serving(Saying("a")) as client:
         await post(client, CHAT, {"messages": HI} | _format(schema))
+
+
+DEEP = '{"a":' * 3000 + "1" + "}" * 3000
+"""JSON that a reader which recurses cannot read."""
+LESS_DEEP = '{"a":' * 400 + "1" + "}" * 400
+"""JSON that can be read, and at which what comes after fails."""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("deep", [DEEP, LESS_DEEP])
+async def test_json_inside_a_text_that_is_nested_too_deeply_is_the_clients_mistake(deep: str) -> None:
+    """400 with the parameter, wherever JSON comes as text; the engine goes on."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": deep}}
+    calling = {"messages": [*HI, {"role": "assistant", "tool_calls": [call]}]}
+    place = "messages[1].tool_calls[0].function.arguments"
+    async with serving(Saying("a")) as client:
+        for path, body, param, code in (
+            (CHAT, {"messages": HI, "guided_json": deep}, "guided_json", "grammar_invalid"),
+            (
+                COMPLETIONS,
+                {"prompt": "x", "structured_outputs": {"json": deep}},
+                "structured_outputs",
+                "grammar_invalid",
+            ),
+            (CHAT, calling, place, "invalid_value"),
+            ("/tokenize", calling, place, "invalid_value"),
+        ):
+            error = await refused(client, path, body)
+            assert (error["param"], error["code"]) == (param, code)
+            assert "more than 128 levels deep" in error["message"]
+        await post(client, CHAT, {"messages": HI})
+
+
+@pytest.mark.anyio
+async def test_a_body_as_deep_as_can_be_read_is_answered_or_refused() -> None:
+    """Whatever is nested in it: what reads it further on recurses too."""
+    for levels in range(100, 1000, 150):
+        deep = json.loads('{"a":' * levels + "1" + "}" * levels)
+        async with serving(Saying("a")) as client:
+            for said in (
+                {"chat_template_kwargs": {"mood": deep}},
+                {"tools": [{"type": "function", "function": {"name": "f", "parameters": deep}}]},
+                _tool(deep),
+                _format(deep),
+                {"metadata": deep},
+                {"response_format": deep},
+                {"tool_choice": deep},
+            ):
+                response = await client.post(CHAT, json={"model": MODEL, "messages": HI} | said)
+                assert response.status_code in {200, 400}, response.text
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["self", "messages", "conversation", "add_generation_prompt", "truncation"])
+async def test_what_renders_a_template_keeps_its_names(name: str) -> None:
+    """A request cannot say them for the template; the refusal names them and does not blame the template."""
+    async with serving(Saying("a")) as client:
+        for path in (CHAT, "/tokenize"):
+            error = await refused(client, path, {"messages": HI, "chat_template_kwargs": {name: 1}})
+            assert (error["param"], error["code"]) == ("chat_template_kwargs", "invalid_value")
+            assert error["message"].startswith(f"`chat_template_kwargs` cannot say {name}: ")
 
 
 @pytest.mark.anyio

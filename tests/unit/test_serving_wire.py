@@ -29,6 +29,7 @@ from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.generator import Generation, GenerationFailed, Grammar, Limits, Load, ServedModel
 from headrace_engines.serving.images import sees
 from headrace_engines.serving.metrics import Metrics, RequestMeter
+from headrace_engines.serving.parameters import MAX_STOP_CHARS, MAX_STOP_TOKEN_IDS
 
 pytestmark = pytest.mark.anyio
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -241,6 +242,28 @@ async def test_a_stop_string_may_be_shown(streamed: bool) -> None:
             assert (await post(client, COMPLETIONS, body))["choices"][0]["text"] == "hello,"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"stop": list("abcde")},
+        {"stop": [f"q{number:06x}" for number in range(50_000)]},
+        {"stop": "x" * (MAX_STOP_CHARS + 1)},
+        {"stop": ["x" * MAX_STOP_CHARS, "y"]},
+        {"stop_token_ids": [1] * (MAX_STOP_TOKEN_IDS + 1)},
+    ],
+)
+async def test_there_are_only_so_many_ends_of_an_answer(said: dict[str, Any]) -> None:
+    """Each is looked for at every token: more of them than anybody means are refused, on every engine alike."""
+    saying = Saying("hello")
+    async with serving(saying) as client:
+        for path, body in ((CHAT, {"messages": HI}), (COMPLETIONS, {"prompt": "Hi"})):
+            error = await refused(client, path, body | said)
+            assert (error["param"], error["code"]) == (next(iter(said)), "invalid_value")
+        assert saying.requests == []
+        most = {"stop": ["x" * (MAX_STOP_CHARS - 6), "ll", "yy", "zz"], "stop_token_ids": [1] * MAX_STOP_TOKEN_IDS}
+        assert (await post(client, COMPLETIONS, {"prompt": "Hi"} | most))["choices"][0]["text"] == "he"
+
+
 async def test_special_tokens_are_hidden_unless_wanted() -> None:
     """`skip_special_tokens: false` shows them, but never the one that ended the sequence."""
     saying = Saying("a")
@@ -404,6 +427,7 @@ async def test_each_cell_of_the_table_is_kept(engine: EngineName, row: str) -> N
         assert f"is not honoured by {engine}, and this model takes text alone, on every engine" in error["message"]
     else:
         assert f"is not honoured by {engine}; {' and '.join(engines_that_honour(row))} do" in error["message"]
+        assert f"deploy with `--runtime {engines_that_honour(row)[0]}`" in error["message"]
 
 
 async def test_an_image_for_a_model_that_sees_is_refused_with_the_engine_that_takes_it() -> None:

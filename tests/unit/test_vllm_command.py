@@ -78,6 +78,7 @@ def test_on_a_cpu_the_replicas_cores_are_bound_and_the_cache_is_bounded(tmp_path
     assert (free.env["VLLM_CPU_OMP_THREADS_BIND"], free.env["OMP_NUM_THREADS"]) == ("nobind", "2")
     assert option(free, "--kv-cache-memory-bytes") == str(2**30)
     assert "--enforce-eager" in free.argv
+    assert option(free, "--worker-cls") == "headrace_engines.vllm.worker.FrugalWorker"
 
 
 def test_on_a_cpu_each_of_its_processes_can_import_torchvision(tmp_path: Path) -> None:
@@ -94,9 +95,36 @@ def test_on_a_gpu_nothing_is_bound_to_a_cpu(tmp_path: Path) -> None:
     """There the engine compiles, and sizes its cache itself where no plan did."""
     made = command(tmp_path, VllmRuntime("cuda"))
     assert "--enforce-eager" not in made.argv
+    assert "--worker-cls" not in made.argv
     assert "--kv-cache-memory-bytes" not in made.argv
     assert "VLLM_CPU_OMP_THREADS_BIND" not in made.env
     assert option(command(tmp_path, VllmRuntime("cuda"), kv=7), "--kv-cache-memory-bytes") == "7"
+
+
+def test_it_may_sleep_only_where_that_is_wished_and_offered(tmp_path: Path) -> None:
+    """On a GPU, for what may scale to zero: flag and variable, behind the gate and on a unix socket; else neither."""
+    made = command(tmp_path, VllmRuntime("cuda"), may_sleep=True)
+    assert VllmRuntime("cuda").sleep_mode is not None
+    assert "--enable-sleep-mode" in made.argv
+    assert made.env["VLLM_SERVER_DEV_MODE"] == "1"
+    assert option(made, "--middleware") == "headrace_engines.vllm.gate.Gate"
+    assert option(made, "--uds") == str(tmp_path / "7.engine")
+    assert not {"--host", "--port"} & set(made.argv)
+    assert VllmRuntime("cpu").sleep_mode is None
+    for device, may_sleep in (("cuda", False), ("cpu", True), ("cpu", False)):
+        awake = command(tmp_path, VllmRuntime(device), may_sleep=may_sleep)  # type: ignore[arg-type]
+        assert "--enable-sleep-mode" not in awake.argv
+        assert "VLLM_SERVER_DEV_MODE" not in awake.env
+    assert RUNTIMES["openvino"].sleep_mode is RUNTIMES["transformers"].sleep_mode is None
+
+
+def test_a_folders_own_code_runs_only_where_that_was_allowed(tmp_path: Path) -> None:
+    """The option is vLLM's; transformers copies the code to a place that goes away with the environment."""
+    allowed = command(tmp_path, VllmRuntime("cpu"), allow_custom_code=True)
+    assert "--trust-remote-code" in allowed.argv
+    assert allowed.env["HF_MODULES_CACHE"].startswith(str(tmp_path / "env"))
+    assert "--trust-remote-code" not in command(tmp_path, VllmRuntime("cpu")).argv
+    assert "--trust-remote-code" not in command(tmp_path, VllmRuntime("cuda"), tool_parser="hermes").argv
 
 
 def test_the_cpus_requirements_are_complete_and_without_builds_for_cuda() -> None:

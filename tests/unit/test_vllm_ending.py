@@ -62,6 +62,18 @@ def _bare(line: str) -> str:
     return line.partition("] ")[2] if line.startswith("(") else line
 
 
+def test_the_docs_claim_what_the_fixtures_show() -> None:
+    """For each code: recorded or synthetic in the table of docs/engines.md as its logs are labelled, and no more."""
+    shown = {(each.head["code"], each.head["origin"]) for each in map(read, LOGS)}
+    claimed = set()
+    for line in (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8").splitlines():
+        codes, *columns = (part.strip() for part in line.strip("|").split("|"))
+        if len(columns) == 2 and codes.startswith("`") and all(code.strip("` ") in CODES for code in codes.split(",")):
+            filled = [origin for origin, told in zip(("recorded", "synthetic"), columns, strict=True) if told]
+            claimed |= {(code.strip("` "), origin) for code in codes.split(",") for origin in filled}
+    assert claimed == shown
+
+
 def test_an_unknown_cause_is_still_the_evidence() -> None:
     """What vLLM says last is only that something above went wrong, so the first exception is shown instead."""
     failure = classify(

@@ -20,10 +20,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headrace_engines.serving.body_size import MAX_BUILT
 from headrace_engines.serving.frozen import FrozenWatch
 from headrace_engines.serving.text_size import MAX_CHARS_PER_TOKEN
 from headrace_engines.vllm import gate
 from headrace_engines.vllm.gate import Gate
+from headrace_engines.vllm.parameters import MAX_PROMPTS
 
 MAX_MODEL_LEN = 100
 VOCAB_SIZE = 50
@@ -50,6 +52,10 @@ class Server:
             routes=[
                 Route("/health", lambda _: Response(status_code=200)),
                 Route("/collective_rpc", lambda _: Response("done"), methods=["POST"]),
+                Route("/reset_prefix_cache", lambda _: Response("done"), methods=["POST"]),
+                Route("/sleep", lambda asked: Response(asked.url.query), methods=["POST"]),
+                Route("/wake_up", lambda _: Response("awake"), methods=["POST"]),
+                Route("/is_sleeping", lambda _: JSONResponse({"is_sleeping": True})),
                 Route("/tokenize", self.tokenize, methods=["POST"]),
                 Route("/detokenize", lambda _: JSONResponse({"prompt": "text"}), methods=["POST"]),
                 Route("/v1/completions", self.generate, methods=["POST"]),
@@ -57,6 +63,7 @@ class Server:
             ]
         )
         self.is_multimodal_model = True
+        self.max_model_len = MAX_MODEL_LEN
         self.app.state.vllm_config = SimpleNamespace(model_config=self)
 
     def behind_a_gate(self) -> ASGIApp:
@@ -94,6 +101,9 @@ class Server:
         if asked.get("prompt") == "wrong":
             said = {"message": "Too hot.", "type": "BadRequestError", "param": "body.temperature", "code": 400}
             return JSONResponse({"error": said}, 400)
+        if asked.get("prompt") == "grammar":
+            why = "[16:14:22] /project/cpp/json_schema_converter.cc:4944: Unsupported type 'x'"
+            return JSONResponse({"error": {"message": f"Failed to transform json schema into a grammar: {why}"}}, 400)
         if asked.get("prompt") == "broken":
             return Response("Internal Server Error", 500)
         if asked.get("stream"):
@@ -171,6 +181,23 @@ def test_without_a_token_of_its_own_nothing_is_served(server: Server, monkeypatc
     monkeypatch.setenv(gate.TOKEN_VARIABLE, "")
     with pytest.raises(KeyError):
         Gate(server.app)
+
+
+def test_an_engine_that_may_sleep_is_put_to_sleep_by_its_node_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its three routes are there for the token; what else the variable opens is not, nor they for any other engine."""
+    for method, path in gate.SLEEP_ROUTES:
+        error(ask(server, method, path), 404)
+    monkeypatch.setattr("sys.argv", ["server", "--enable-sleep-mode"])
+    assert ask(server, "POST", "/sleep?level=1&mode=wait").text == "level=1&mode=wait"
+    assert ask(server, "POST", "/wake_up").text == "awake"
+    assert ask(server, "GET", "/is_sleeping").json() == {"is_sleeping": True}
+    for method, path in gate.SLEEP_ROUTES:
+        error(ask(server, method, path, token=None), 401)
+    for path in ("/collective_rpc", "/reset_prefix_cache"):
+        error(ask(server, "POST", path, {}), 404)
+    error(ask(server, "GET", "/sleep"), 404)
 
 
 def test_only_the_allowed_routes_are_let_through(server: Server) -> None:
@@ -261,7 +288,12 @@ def test_several_greedy_answers_are_asked_for_as_vllm_takes_them(server: Server)
 
 @pytest.mark.parametrize(
     ("said", "param"),
-    [({"stop": list("abcde")}, "stop"), ({"max_tokens": 2, "min_tokens": 3}, "min_tokens"), ({"temperature": 3}, None)],
+    [
+        ({"stop": list("abcde")}, "stop"),
+        ({"stop": "x" * 1025}, "stop"),
+        ({"max_tokens": 2, "min_tokens": 3}, "min_tokens"),
+        ({"temperature": 3}, None),
+    ],
 )
 def test_what_vllm_refuses_in_its_own_words_is_said_in_ours(server: Server, said: dict[str, Any], param: str) -> None:
     """The parameter is named, and vLLM is not asked."""
@@ -355,6 +387,39 @@ def test_media_for_a_model_of_text_are_refused_by_what_they_are(server: Server, 
     assert (server.seen, server.questions) == ([], 0)
 
 
+@pytest.mark.parametrize("content", [None, [{"type": "text", "text": "a"}, PICTURE]])
+@pytest.mark.parametrize("arguments", ['{"a":' * 3000 + "1" + "}" * 3000, "[]", "{"])
+def test_calls_of_tools_are_read_before_vllm_reads_them(
+    server: Server, monkeypatch: pytest.MonkeyPatch, arguments: str, content: Any
+) -> None:
+    """Wherever messages come, with pictures or not: vLLM answers some of them with a failure of its own."""
+    monkeypatch.setattr("sys.argv", ["server", "--tool-call-parser", "hermes"])
+    server.max_model_len = 10_000  # they fit
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [{"role": "assistant", "content": content, "tool_calls": [call]}]
+    for refused in (chat(server, messages), ask(server, "POST", "/tokenize", {"model": "m", "messages": messages})):
+        said = error(refused)
+        assert (said["param"], said["code"]) == ("messages[0].tool_calls[0].function.arguments", "invalid_value")
+    assert (server.seen, server.questions) == ([], 0)
+
+
+def test_json_that_is_nested_too_deeply_names_its_parameter(server: Server) -> None:
+    """Also where it comes as text."""
+    deep = '{"a":' * 3000 + "1" + "}" * 3000
+    assert error(complete(server, guided_json=deep))["param"] == "guided_json"
+    assert error(complete(server, structured_outputs={"json": deep}))["param"] == "structured_outputs"
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("name", ["self", "messages", "conversation", "chat_template", "max_length"])
+def test_what_renders_a_template_keeps_its_names(server: Server, name: str) -> None:
+    """As in our own shell, and nothing of vLLM's insides is told."""
+    said = error(chat(server, [{"role": "user", "content": "x"}], chat_template_kwargs={name: 1}))
+    assert (said["param"], said["code"]) == ("chat_template_kwargs", "invalid_value")
+    assert said["message"].startswith(f"`chat_template_kwargs` cannot say {name}: ")
+    assert server.seen == []
+
+
 def test_a_chat_with_a_picture_is_always_counted(server: Server) -> None:
     """A picture of a few bytes can be a thousand tokens."""
     messages = [{"role": "user", "content": [PICTURE]}]
@@ -393,6 +458,52 @@ def test_what_does_not_fit_the_context_is_refused_with_the_excess(
     assert said.json()["error"]["param"] == ("max_tokens" if max_tokens else "prompt")
 
 
+def test_no_prompt_is_counted_of_more_than_vllm_takes(server: Server) -> None:
+    """Nor one that surely fits, nor any after the first that does not."""
+    said = error(complete(server, ["word"] * (MAX_PROMPTS + 1)))
+    assert (said["param"], said["code"], server.questions) == ("prompt", "invalid_value", 0)
+    long = "word " * (MAX_MODEL_LEN + 1)
+    assert error(complete(server, ["x", long, long, long]))["code"] == "context_length_exceeded"
+    assert server.questions == 2  # its gate's measurement, and the first long one
+    assert complete(server, ["word"] * MAX_PROMPTS).status_code == 200
+    assert server.questions == 3
+
+
+def test_who_hangs_up_while_prompts_are_counted_has_the_rest_not_counted(server: Server) -> None:
+    """There may be a thousand of them."""
+    gone = asyncio.Event()
+    answer = server.tokenize
+
+    async def tokenize(request: Request) -> Response:
+        if server.questions:
+            gone.set()
+            await asyncio.Event().wait()  # until it is cancelled
+        return await answer(request)
+
+    server.app.router.routes[:] = [Route("/tokenize", tokenize, methods=["POST"])]
+
+    async def asked() -> list[Any]:
+        body = json.dumps({"model": "m", "prompt": ["word " * MAX_MODEL_LEN] * 50}).encode()
+        inbox = [{"type": "http.request", "body": body}]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            if inbox:
+                return inbox.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"authorization", b"Bearer tok")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+        await server.behind_a_gate()(scope, receive, send)
+        return sent
+
+    assert (asyncio.run(asked()), server.questions) == ([], 1)
+
+
 def test_a_chats_template_counts_too(server: Server) -> None:
     """Its tokens are measured once; a short request is not counted at all."""
     fits = [{"role": "user", "content": "word " * 43}]
@@ -416,6 +527,17 @@ def test_vllms_own_refusals_are_told_in_our_shape(server: Server) -> None:
     }
     assert error(complete(server, "broken"), 500)["message"] == "Internal Server Error"
     assert error(ask(server, "POST", "/tokenize", {"prompt": "x", "y": 1}))["param"] == "y"
+
+
+def test_a_schema_that_vllm_cannot_follow_is_refused_as_by_other_engines(server: Server) -> None:
+    """With the parameter, in the same sentence, and without the time and the place in its compiler's source."""
+    for said in ({"guided_json": {"type": "x"}}, _format({"type": "x"})):
+        assert error(complete(server, "grammar", **said)) == {
+            "message": "The response format cannot be followed: Unsupported type 'x'",
+            "type": "invalid_request_error",
+            "param": next(iter(said)),
+            "code": "grammar_invalid",
+        }
 
 
 def test_a_stream_is_passed_on_event_by_event(server: Server) -> None:
@@ -508,11 +630,31 @@ LIMIT = MAX_MODEL_LEN * MAX_CHARS_PER_TOKEN
 def test_a_text_that_cannot_fit_is_not_even_tokenised(
     server: Server, path: str, body: dict[str, Any], param: str
 ) -> None:
-    """Ten megabytes would take a tokeniser half a minute; vLLM is asked for nothing but the length of its context."""
+    """Ten megabytes would take a tokeniser half a minute; vLLM is asked for nothing."""
     said = error(ask(server, "POST", path, {"model": "m"} | body))
     assert (said["code"], said["param"]) == ("context_length_exceeded", param)
     assert "are read." in said["message"]
-    assert (server.questions, server.seen) == (1, [])
+    assert (server.questions, server.seen) == (0, [])
+
+
+def test_a_body_of_more_values_than_anybody_means_is_not_even_decoded(server: Server) -> None:
+    """Nor do tokens beyond the context, or what calls hide in a text of their own, reach vLLM."""
+    nothing = ",".join(["[]"] * (MAX_BUILT + MAX_MODEL_LEN))
+    for path in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"):
+
+        async def asked(path: str = path) -> httpx.Response:
+            headers = {"Authorization": "Bearer tok"}
+            transport = httpx.ASGITransport(server.behind_a_gate())
+            async with httpx.AsyncClient(transport=transport, base_url="http://engine", headers=headers) as client:
+                return await client.post(path, content=f'{{"metadata":[{nothing}], and no JSON from here on')
+
+        assert error(asyncio.run(asked()))["code"] == "too_many_values"
+    said = error(ask(server, "POST", "/detokenize", {"model": "m", "tokens": [0] * (MAX_MODEL_LEN + 1)}))
+    assert (said["code"], said["param"]) == ("context_length_exceeded", "tokens")
+    call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "[]" * LIMIT}}
+    said = error(chat(server, [{"role": "assistant", "content": "", "tool_calls": [call]}]))
+    assert (said["code"], said["param"]) == ("context_length_exceeded", "messages")
+    assert (server.questions, server.seen) == (0, [])
 
 
 def test_pictures_are_not_counted_as_text(server: Server) -> None:
@@ -535,7 +677,7 @@ def _tools(*schemas: Any, **function: Any) -> list[dict[str, Any]]:
 NAMED = {"$defs": {"a/b": {"type": "integer"}, "c": {"type": "integer"}}}
 
 
-@pytest.mark.parametrize("reference", ["#/$defs/a~1b", "#/$defs/a%2Fb", "#/$defs/~0"])
+@pytest.mark.parametrize("reference", ["#/$defs/a~1b", "#/$defs/a%2Fb", "#/$defs/~0", "other.json#/a", "urn:a"])
 @pytest.mark.parametrize(
     ("said", "param"),
     [
@@ -545,10 +687,10 @@ NAMED = {"$defs": {"a/b": {"type": "integer"}, "c": {"type": "integer"}}}
         (lambda schema: {"tools": _tools(schema, strict=True)}, "tools"),
     ],
 )
-def test_a_reference_with_an_escape_is_refused_before_vllm_fails_at_it(
+def test_a_reference_that_vllm_does_not_read_is_refused(
     server: Server, monkeypatch: pytest.MonkeyPatch, said: Any, param: str, reference: str
 ) -> None:
-    """Its compiler would end the request with 500, or a stream in its middle; plain references are passed on."""
+    """Its compiler would fail at an escape in the middle of a stream, and let anything through for another document."""
     monkeypatch.setattr("sys.argv", ["server", "--tool-call-parser", "hermes"])
     hi = [{"role": "user", "content": "hi"}]
     schema = {"type": "object", "properties": {"x": {"anyOf": [{"$ref": reference}]}}} | NAMED
@@ -589,10 +731,13 @@ def test_a_grammar_that_would_hold_up_or_fail_vllm_is_refused(
 
 
 def test_numbers_that_vllms_reader_fails_at_are_refused(server: Server) -> None:
-    """Beyond 64 bits; text with as many digits is text."""
-    messages = [{"role": "user", "content": "1" * 30}]
-    assert error(chat(server, messages, chat_template_kwargs={"a": 10**30}))["code"] == "invalid_value"
-    assert chat(server, messages, max_tokens=1).status_code == 200
+    """Beyond 64 bits; text with as many digits is text, and what has a point or an exponent is no whole number."""
+    for beyond in (2**63, -(2**63) - 1, 10**30, -(10**4000)):
+        messages = [{"role": "user", "content": '1"'}]
+        assert error(chat(server, messages, chat_template_kwargs={"a": [beyond]}))["code"] == "invalid_value"
+    for taken in (2**63 - 1, -(2**63), "1" * 30, '"' + "1" * 30, 1e30, 1.2345678901234567890123):
+        messages = [{"role": "user", "content": "1" * 30}]
+        assert chat(server, messages, max_tokens=1, chat_template_kwargs={"a": taken}).status_code == 200
 
 
 def test_it_is_not_healthy_while_what_computes_is_stopped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

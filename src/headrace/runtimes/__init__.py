@@ -1,9 +1,19 @@
 """Floor 3: how a model version becomes a server: the environment, the command, the meaning of its output."""
 
-from headrace.runtimes.choice import Choice, MachineFacts, ModelFacts, choose, facts_of, machine_of
+from headrace.runtimes.choice import Choice, choose
 from headrace.runtimes.conversions import CONVERTERS
 from headrace.runtimes.environments import Environments
-from headrace.runtimes.runtime import Conversion, EngineCommand, EngineEnd, Environment, Installable, Launch, Runtime
+from headrace.runtimes.facts import MachineFacts, ModelFacts, facts_of, machine_of
+from headrace.runtimes.runtime import (
+    Conversion,
+    EngineCommand,
+    EngineEnd,
+    Environment,
+    Installable,
+    Launch,
+    Runtime,
+    SleepMode,
+)
 from headrace.runtimes.table import RUNTIMES, find
 
 __all__ = [
@@ -20,6 +30,7 @@ __all__ = [
     "MachineFacts",
     "ModelFacts",
     "Runtime",
+    "SleepMode",
     "choose",
     "facts_of",
     "find",

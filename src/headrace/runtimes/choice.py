@@ -9,62 +9,42 @@ transformers 5.23's own server (6 s). What GPUs do was not measured: the order t
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from typing import Any, Literal
 
 import msgspec
 
 from headrace.resources.errors import ArchitectureUnsupported, HeadraceError, RuntimeUnsuitable
-from headrace.resources.models import Dtype, ServingSpec, Task
-from headrace.resources.nodes import Node
+from headrace.resources.models import ServingSpec, Task
+from headrace.runtimes.facts import Device, MachineFacts, ModelFacts
 from headrace.runtimes.runtime import Runtime
 from headrace.runtimes.table import RUNTIMES, find
 from headrace.runtimes.vllm.model_types import IMAGE_TYPES
 from headrace.runtimes.wishes import unmet
 
-Device = Literal["cpu", "cuda"]
+NATIVE_CAPABILITY = {"fp8": 7.5, "mxfp4": 8.0}
+"""The compute capability from which vLLM 0.32.0 takes a quantisation: ``get_min_capability`` in ``fp8.py`` and
+``mxfp4.py`` of ``vllm/model_executor/layers/quantization``. Newer GPUs compute in it, older ones unpack it."""
 
-_STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-"""Safetensors' names of the number formats that weights usually have."""
+CERTIFIED_CAPABILITY = {"gptq": 6.0, "awq": 7.5}
+"""The same of those that software specifications accept: ``auto_gptq.py`` and ``auto_awq.py``, in the same folder."""
+
+CPU_BITS = 4
+"""Of the weights that vLLM 0.32.0 computes with on a CPU (``CPUWNA16LinearKernel`` in
+vllm/model_executor/kernels/linear/mixed_precision/cpu.py)."""
+
+_EXPERTS = frozenset({"mixtral"})
+"""Certified families with experts, for which it has no such kernel on a CPU."""
+
+RUNS_OWN_CODE = {
+    "transformers": "",
+    "vllm": "it runs only code that is written for its own attention, which shows when it loads",
+}
+"""The runtimes that can execute a model's own code, each with what is to be said against leaving it to that one: vLLM
+0.32.0 puts its attention into the layers of transformers' classes, or refuses a class that does not let it
+(``is_backend_compatible``, vllm/model_executor/models/registry.py:1284)."""
 
 _ON = {"cpu": "on a CPU", "cuda": "on a GPU"}
-
-
-class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a choice depends on of the model.
-
-    Attributes:
-        model_type: ``model_type`` of ``config.json``.
-        task: What it is for.
-        wanted: The number format that the user asked for; ``auto`` is the stored one.
-        stored: The number format of most of the weights; empty where it is not known (pickles).
-        quantisation: Name of the quantisation method; None without one.
-    """
-
-    model_type: str
-    task: Task = "generate"
-    wanted: Dtype = "auto"
-    stored: str = ""
-    quantisation: str | None = None
-
-    @property
-    def precision(self) -> str:
-        """The number format to compute in; empty where that is the checkpoint's own and not known."""
-        return self.stored if self.wanted == "auto" else self.wanted
-
-
-class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a choice depends on of the machine.
-
-    Attributes:
-        device: What there is to compute on.
-        gpus: How many GPUs it has.
-        installed: The runtimes whose environments are there.
-    """
-
-    device: Device = "cpu"
-    gpus: int = 0
-    installed: frozenset[str] = frozenset()
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -149,30 +129,6 @@ TABLE: tuple[Line, ...] = (
 """On each device, the preferred first."""
 
 
-def facts_of(
-    model_type: str,
-    bytes_by_dtype: Mapping[str, int],
-    *,
-    task: Task = "generate",
-    wanted: Dtype = "auto",
-    quantisation: str | None = None,
-) -> ModelFacts:
-    """A model's facts, the stored number format told from what its tensors take by safetensors' element type."""
-    most = max(bytes_by_dtype, key=bytes_by_dtype.__getitem__, default="")
-    stored = _STORED.get(most, most.lower())
-    return ModelFacts(model_type=model_type, task=task, wanted=wanted, stored=stored, quantisation=quantisation)
-
-
-def machine_of(node: Node) -> MachineFacts:
-    """A machine's facts, from what its agent reported."""
-    gpus: Any = node.hardware.get("gpus")
-    return MachineFacts(
-        device="cuda" if gpus else "cpu",
-        gpus=len(gpus or ()),
-        installed=frozenset(report.name for report in node.runtimes if report.installed),
-    )
-
-
 def choose(
     model: ModelFacts,
     machine: MachineFacts,
@@ -196,10 +152,12 @@ def choose(
         RuntimeUnknown: The one asked for does not exist.
     """
     lines = [line for line in TABLE if line.device == machine.device and line.runtime in runtimes]
-    hard = {line.runtime: _obstacle(line, model, runtimes) for line in lines}
+    hard = {line.runtime: _obstacle(line, model, machine, runtimes) for line in lines}
     lacking = {name: {} if why else unmet(spec, name, gpus=machine.gpus) for name, why in hard.items()}
     obstacles = {name: why or " and ".join(lacking[name].values()) for name, why in hard.items()}
     able = [line for line in lines if not obstacles[line.runtime]]
+    if model.own_code == "runs":  # first the one that runs any
+        able.sort(key=lambda line: bool(RUNS_OWN_CODE[line.runtime]))
     if asked_for:
         asked = find(asked_for, runtimes)
         if obstacle := obstacles.get(asked_for, "it is not in the table of choices"):
@@ -211,11 +169,13 @@ def choose(
         raise error(
             f"No runtime serves this model {'as asked for ' if otherwise else ''}{_ON[machine.device]}.",
             evidence="; ".join(f"{name}: {why}" for name, why in obstacles.items()) + ".",
-            fix=otherwise or "Convert the model to an architecture that is supported.",
+            fix=otherwise or _allow(model) or _another(model, runtimes),
         )
     best = able[0]
     passed_over = {option for line in lines[: lines.index(best)] for option in lacking[line.runtime]}
     why = f"the first that does what {' and '.join(sorted(passed_over))} wants," if passed_over else best.why
+    if model.own_code == "runs":
+        why = "it runs the model's own code,"
     reason = _reason(best, model, why) + _to_fetch(best, machine, runtimes)
     return Choice(best.runtime, reason, _rejected(lines, obstacles, best.runtime, model))
 
@@ -232,6 +192,26 @@ def _rejected(
     )
 
 
+def _allow(model: ModelFacts) -> str:
+    """What to do where the model's own code, which nobody allowed, would serve it; empty where it would not."""
+    if model.own_code != "ignored" or not model.own_class:
+        return ""
+    return (
+        "Use a checkpoint in an architecture that is supported. Or, if you trust its author, let the folder's own code "
+        "serve it: `headrace deploy --allow-custom-code`, as an admin of every project."
+    )
+
+
+def _another(model: ModelFacts, runtimes: Mapping[str, Runtime]) -> str:
+    """Which architectures there are, the nearest in name before the whole list."""
+    known = sorted(frozenset().union(*(runtime.model_types for runtime in runtimes.values())))
+    lists = "`headrace runtimes --architectures` lists those that there are."
+    near = difflib.get_close_matches(model.model_type[:80], known, n=3)
+    if not near or model.model_type in known:
+        return f"Use a checkpoint in an architecture, and a form, that is supported: {lists}"
+    return f"If config.json means one of {', '.join(near)}, correct its model_type; else use another model: {lists}"
+
+
 def _leave_out(options: Mapping[str, str] | None) -> str:
     """What to do where nothing but these options stands in the way; empty where there are none."""
     return f"Leave out {' and '.join(options)}." if options else ""
@@ -240,6 +220,8 @@ def _leave_out(options: Mapping[str, str] | None) -> str:
 def _cannot(asked: Runtime, able: list[Line], obstacle: str, model: ModelFacts, otherwise: str) -> HeadraceError:
     error = RuntimeUnsuitable if model.model_type in asked.model_types else ArchitectureUnsupported
     another = f"Leave the runtime open: {able[0].runtime} can." if able else "No other runtime can either."
+    if not able and (allow := _allow(model)):
+        another = f"{another} {allow}"
     if otherwise and able:
         otherwise = otherwise.replace("Leave", "Or leave", 1)
     return error(
@@ -257,15 +239,37 @@ def _as_asked(asked: Runtime, best: Line, model: ModelFacts, rejected: tuple[tup
     return Choice(asked.name, f"as asked for, not {best.runtime}, {_reason(best, model)}", others)
 
 
-def _obstacle(line: Line, model: ModelFacts, runtimes: Mapping[str, Runtime]) -> str:
+def _obstacle(line: Line, model: ModelFacts, machine: MachineFacts, runtimes: Mapping[str, Runtime]) -> str:
     """Why a runtime cannot serve a model; empty where it can."""
     if model.task not in line.tasks:
         return "it makes no embeddings here" if model.task == "embed" else "it generates no text"
+    if model.own_code == "runs" and line.runtime not in RUNS_OWN_CODE:
+        return "it runs no model's own code: it computes graphs of architectures that it knows"
+    own = model.own_code == "runs" and model.own_class
     if model.model_type not in runtimes[line.runtime].model_types:
-        return f"it does not know the architecture {model.model_type}"
+        if not own:
+            return f"it does not know the architecture {model.model_type}"
+        if line.runtime == "vllm" and not model.own_base:
+            return "it builds a model's own class by AutoModel, which the folder's auto_map does not name"
     if model.quantisation:
-        return f"it is not given weights quantised with {model.quantisation}"
+        return _quantisation_obstacle(line, model, model.quantisation, machine)
     return _precision_obstacle(line, model)
+
+
+def _quantisation_obstacle(line: Line, model: ModelFacts, method: str, machine: MachineFacts) -> str:
+    """Only vLLM is given quantised weights: of base models that are published in no other, or as certified."""
+    accepted = NATIVE_CAPABILITY if model.published_so else CERTIFIED_CAPABILITY if model.certified_so else {}
+    least = accepted.get(method.lower())
+    if line.runtime != "vllm" or least is None or (line.device == "cpu" and not model.certified_so):
+        return f"it is not given weights quantised with {method}"
+    if model.certified_so and model.wanted == "float32":
+        return f"it computes with weights quantised with {method} in 16 bits only"
+    if line.device == "cpu":
+        can = model.bits == CPU_BITS and model.model_type not in _EXPERTS
+        return "" if can else f"on a CPU it computes with {method} of {CPU_BITS} bits only, and without experts"
+    if machine.capability is not None and machine.capability < least:
+        return f"for {method} it needs a GPU of compute capability {least:g}, and this one has {machine.capability:g}"
+    return ""
 
 
 def _precision_obstacle(line: Line, model: ModelFacts) -> str:
@@ -283,7 +287,7 @@ def _objection(line: Line, model: ModelFacts, *, chosen_sees: bool) -> str:
     """What speaks against a runtime that could serve the model; and for it, where only it passes images."""
     if line.sees and not chosen_sees and model.model_type in IMAGE_TYPES:
         return f"{line.but}; but it alone takes this model's images (deploy with --runtime {line.runtime})"
-    return line.but
+    return line.but if model.own_code != "runs" else RUNS_OWN_CODE[line.runtime] or line.but
 
 
 def _reason(line: Line, model: ModelFacts, why: str = "") -> str:

@@ -18,6 +18,7 @@ class OpenVinoRuntime:
 
     name = "openvino"
     complete = True
+    sleep_mode = None
     disk_bytes = 500_000_000  # 0.32 GB installed, the rest pip's downloads (measured)
 
     @property

@@ -45,6 +45,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         prefix_caching: Whether prompts share what was computed of a common beginning; None: the engine's own choice.
         chat_template: A file that takes the place of the folder's own template; None: that one.
         tool_parser: How the model writes tool calls; None: told by the chat template.
+        allow_custom_code: Whether the engine may run Python code out of the model's folder.
+        may_sleep: Whether it may be put to sleep, where the runtime offers that.
     """
 
     model_dir: Path
@@ -60,6 +62,24 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     prefix_caching: bool | None = None
     chat_template: Path | None = None
     tool_parser: str | None = None
+    allow_custom_code: bool = False
+    may_sleep: bool = False
+
+
+class SleepMode(msgspec.Struct, frozen=True):
+    """How an engine gives its devices' memory back and gets it again while its process lives: paths of its HTTP.
+
+    Both orders are answered once they are carried out, and may be repeated.
+
+    Attributes:
+        sleep: POST. Requests that it has are answered before, and those that come are kept until it is awake.
+        wake: POST.
+        state: GET. Answers ``{"is_sleeping": true}`` or ``false``.
+    """
+
+    sleep: str
+    wake: str
+    state: str
 
 
 class EngineCommand(msgspec.Struct, frozen=True):
@@ -141,6 +161,10 @@ class Runtime(Installable, Protocol):
     @property
     def model_types(self) -> frozenset[str]:
         """The architectures that it serves, by ``model_type`` of ``config.json``."""
+
+    @property
+    def sleep_mode(self) -> SleepMode | None:
+        """How engines that were launched with `Launch.may_sleep` are put to sleep here; None: they can only end."""
 
     def conversion(self, model_dir: Path, dtype: Dtype) -> Conversion | None:
         """What has to be made of the model's folder before an engine can load it; None: it loads the folder itself.

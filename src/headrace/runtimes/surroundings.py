@@ -31,6 +31,11 @@ def surroundings(environment: Environment, *passed_on: str) -> dict[str, str]:
     }
 
 
+def modules_cache(environment: Environment) -> dict[str, str]:
+    """Where transformers copies a model's own code before it imports it: it goes away with the environment."""
+    return {"HF_MODULES_CACHE": str(environment.path / "cache" / "modules")}
+
+
 def run_module(environment: Environment, module: str, *arguments: str) -> tuple[str, ...]:
     """The command that runs a module of ours; ``-P``, as the working directory is no place to import from."""
     return (str(environment.python), "-P", "-m", f"headrace_engines.{module}", *arguments)

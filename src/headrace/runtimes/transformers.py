@@ -10,8 +10,12 @@ from headrace.runtimes import ending
 from headrace.runtimes.architectures import CAUSAL_LM_TYPES, ENCODER_DECODER_TYPES, VISION_LANGUAGE_TYPES
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
-from headrace.runtimes.surroundings import OFFLINE, engine_command, surroundings
+from headrace.runtimes.surroundings import OFFLINE, engine_command, modules_cache, surroundings
 from headrace.weights.task import ENCODER_TYPES
+
+KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+"""oneDNN compiles a kernel for each shape of a product and keeps 1,024 of them. Pieces of prompts are of many lengths,
+most of which do not come again; a pass over so many tokens takes about six."""
 
 
 class TransformersRuntime:
@@ -19,6 +23,7 @@ class TransformersRuntime:
 
     name = "transformers"
     complete = False
+    sleep_mode = None
     disk_bytes = 2_500_000_000  # 1.2 GB installed, the rest pip's downloads and unpacking (measured)
 
     @property
@@ -39,8 +44,10 @@ class TransformersRuntime:
         # Threads that spin while they wait for each other starve whoever holds the core they wait for: with two engines
         # on two cores, spinning made both some ten times slower (bench/NOTES.md).
         threads = {"OMP_NUM_THREADS": str(launch.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        env = surroundings(environment, "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND") | OFFLINE | threads
-        return engine_command(self.name, launch, environment, env)
+        env = surroundings(environment, "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND") | OFFLINE | threads | KERNELS
+        if not launch.allow_custom_code:
+            return engine_command(self.name, launch, environment, env)
+        return engine_command(self.name, launch, environment, env | modules_cache(environment), "--allow-custom-code")
 
     def classify(self, end: EngineEnd) -> Failure:
         """What an engine's end means."""

@@ -7,7 +7,6 @@ the real tokenizer, and with a model that costs nothing: one layer of one head, 
 from __future__ import annotations
 
 import os
-import re
 import resource
 import signal
 import struct
@@ -25,12 +24,10 @@ from openvino import opset15 as ops
 from openvino.op.util import Variable, VariableInfo
 
 from headrace_engines.openvino.sampling import structured_output_config
+from headrace_engines.serving.compilers import told_by_xgrammar
 from headrace_engines.serving.generator import Grammar
 
 _HEAD_DIM = 16
-_WHY_MAX_CHARS = 500
-_PLACE_IN_SOURCE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
-"""What xgrammar begins its messages with."""
 
 
 def indifferent_model(vocab_size: int) -> ov.Model:
@@ -96,7 +93,7 @@ class Compiler:
             handle.read()
         except RuntimeError as error:
             self._pipeline = self._new_pipeline()  # no step of the old one would succeed any more
-            return _PLACE_IN_SOURCE.sub("", str(error).strip())[:_WHY_MAX_CHARS]
+            return told_by_xgrammar(str(error))
         return ""
 
     def _new_pipeline(self) -> Any:

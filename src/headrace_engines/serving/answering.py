@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from headrace_engines.serving.answers import AnswerShape
@@ -14,6 +16,8 @@ from headrace_engines.serving.choices import Choice, Piece, joined
 from headrace_engines.serving.errors import ApiError, api_error_from
 from headrace_engines.serving.generator import GenerationFailed
 from headrace_engines.serving.sequences import Sequences
+
+T = TypeVar("T")
 
 _JSON, _EVENTS = b"application/json", b"text/event-stream"
 
@@ -105,6 +109,22 @@ class Answer:
             "completion_tokens": completion_tokens,
             "total_tokens": self._prompt_tokens + completion_tokens,
         }
+
+
+async def unless_hung_up(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away.
+
+    Raises:
+        ClientDisconnect: It has gone.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        async with cancelled_on_hang_up(receive, working.cancel):
+            return await working
+    except asyncio.CancelledError:
+        if working.cancelled() and not asyncio.current_task().cancelling():  # type: ignore[union-attr] # in a task
+            raise ClientDisconnect from None
+        raise
 
 
 @asynccontextmanager

@@ -74,13 +74,22 @@ def engines_that_honour(parameter: str) -> tuple[EngineName, ...]:
 
 
 class NotHonoured(BadRequest):
-    """The engine cannot do what a parameter says; the message names the engines that can."""
+    """The engine cannot do what a parameter says; the message names the engines that can, and how to get one."""
 
     def __init__(self, row: str, *, param: str, engine: str) -> None:
         others = engines_that_honour(row)
         which = f"{' and '.join(others)} {'do' if len(others) > 1 else 'does'}" if others else "no engine does"
         subject = f"`{param}`" if row == param else f"`{param}` ({row})"
-        super().__init__(f"{subject} is not honoured by {engine}; {which}.", param=param, code="unsupported_parameter")
+        super().__init__(
+            f"{subject} is not honoured by {engine}; {which}{_how_to_get(others)}.",
+            param=param,
+            code="unsupported_parameter",
+        )
+
+
+def _how_to_get(engines: tuple[EngineName, ...]) -> str:
+    """What to do for an engine that honours it."""
+    return f": deploy with {' or '.join(f'`--runtime {engine}`' for engine in engines)}" if engines else ""
 
 
 def require(row: str, *, param: str, engine: str) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from headrace_engines.serving.answering import Answer
 from headrace_engines.serving.answers import ChatShape
 from headrace_engines.serving.capabilities import engines_that_honour
-from headrace_engines.serving.chat_prompt import RESERVED_VARIABLES, ChatPrompt
+from headrace_engines.serving.chat_prompt import ChatPrompt, require_free
 from headrace_engines.serving.choices import CallingChoice, Choice
 from headrace_engines.serving.codec import ChatRefused
 from headrace_engines.serving.engine import Engine
@@ -20,7 +20,7 @@ from headrace_engines.serving.followable import require_followable, require_sche
 from headrace_engines.serving.generator import Grammar
 from headrace_engines.serving.images import ImagesNotHonoured
 from headrace_engines.serving.messages import chat_messages, place_of_image, place_of_tool_use
-from headrace_engines.serving.parameters import ChatParameters, read_parameters
+from headrace_engines.serving.parameters import ChatParameters, read_json, read_parameters
 from headrace_engines.serving.submission import Submission, submit
 from headrace_engines.serving.text_size import require_readable_chat
 from headrace_engines.serving.tools.formats import CONSTRAINED, FORMATS, ToolFormat, format_of, knows_tools
@@ -50,8 +50,10 @@ async def chat_completions(request: Request) -> Answer:
     """A conversation, continued `n` times by the assistant."""
     arrived_s = time.monotonic()
     engine: Engine = request.app.state.engine
-    parameters = read_parameters(await request.body(), ChatParameters, engine.name)
+    fields = read_json(await request.body(), max_model_len=engine.max_model_len)
+    parameters = read_parameters(fields, ChatParameters, engine.name)
     engine.check_model(parameters.model)
+    engine.require_generator()  # before its chat template is looked for, which an embedding model has not
     tools = _tool_use(engine, parameters)
     grammar, grammar_param = _grammar(parameters, tools)
     prompt = chat_prompt(
@@ -118,12 +120,7 @@ def chat_prompt(
             param="continue_final_message",
             code="invalid_value",
         )
-    if taken := RESERVED_VARIABLES & (variables or {}).keys():
-        raise BadRequest(
-            f"`chat_template_kwargs` cannot say {', '.join(sorted(taken))}: the request's own fields do.",
-            param="chat_template_kwargs",
-            code="invalid_value",
-        )
+    require_free(variables or {})
     return ChatPrompt(
         messages=chat_messages(messages),
         tools=tools,

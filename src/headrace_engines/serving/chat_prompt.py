@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from headrace_engines.serving.codec import ChatMessage, ChatRefused, TextCodec
+from headrace_engines.serving.errors import BadRequest
 from headrace_engines.serving.template_process import TemplateProcess
 
-RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
-"""What the request's own fields say; `ChatPrompt.variables` cannot."""
+_OF_THE_REQUEST = {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"}
+_OF_RENDERING = {
+    "self",  # of jinja2's ``render``
+    # The rest is of transformers' ``apply_chat_template``, to which vLLM hands them.
+    "conversation",
+    "chat_template",
+    "tokenize",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+    "return_dict",
+    "return_assistant_tokens_mask",
+    "tokenizer_kwargs",
+}
+RESERVED_VARIABLES = frozenset(_OF_THE_REQUEST | _OF_RENDERING)
+"""What the request's own fields say, and what whoever renders a template takes for itself; `ChatPrompt.variables`
+cannot."""
 
 # Ends in a space, as transformers' own mark does, to see whether the template strips what it is given.
 _MARK = "HEADRACE_CONTINUES_HERE "
+
+
+def require_free(variables: Mapping[str, Any]) -> None:
+    """Refuse variables for the template that are not the request's to name.
+
+    Raises:
+        BadRequest: It names them.
+    """
+    if taken := RESERVED_VARIABLES & variables.keys():
+        raise BadRequest(
+            f"`chat_template_kwargs` cannot say {', '.join(sorted(taken))}: the request's own fields do, or whoever "
+            "renders the template.",
+            param="chat_template_kwargs",
+            code="invalid_value",
+        )
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True):

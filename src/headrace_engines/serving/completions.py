@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
 
-from headrace_engines.serving.answering import Answer
+from headrace_engines.serving.answering import Answer, unless_hung_up
 from headrace_engines.serving.answers import CompletionShape
 from headrace_engines.serving.choices import Choice, EchoingChoice
 from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.errors import BadRequest
-from headrace_engines.serving.parameters import CompletionParameters, read_parameters
-from headrace_engines.serving.submission import Submission, submit
+from headrace_engines.serving.parameters import CompletionParameters, read_json, read_parameters
+from headrace_engines.serving.submission import Submission, budget, require_places, submit
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default; chat completions default to the rest of the context."""
 
 
 class Prompt(NamedTuple):
-    """One prompt: its token ids, and its text, if it came as text."""
+    """One prompt: its token ids, and its text as it is echoed, nothing of it left out; empty where it is not."""
 
     token_ids: list[int]
-    text: str | None
+    echo: str
 
 
 async def completions(request: Request) -> Answer:
     """One or more prompts, continued `n` times each; choice ``prompt * n + sample``, as OpenAI counts them."""
     arrived_s = time.monotonic()
     engine: Engine = request.app.state.engine
-    parameters = read_parameters(await request.body(), CompletionParameters, engine.name)
+    fields = read_json(await request.body(), max_model_len=engine.max_model_len)
+    parameters = read_parameters(fields, CompletionParameters, engine.name)
     engine.check_model(parameters.model)
-    add_special_tokens = parameters.add_special_tokens is not False
-    prompts = [
-        await _read_prompt(engine, prompt, add_special_tokens=add_special_tokens)
-        for prompt in _separate(parameters.prompt)
-    ]
     grammar, grammar_param = parameters.grammar() or (None, None)
+    separate = _separate(parameters.prompt)
+    require_places(engine, parameters, prompts=len(separate), prompt_param="prompt")
+    prompts = await unless_hung_up(request.receive, _read_prompts(engine, parameters, separate))
     sequences = submit(
         engine,
         parameters,
@@ -62,7 +62,7 @@ async def completions(request: Request) -> Answer:
         shape,
         sequences,
         [
-            EchoingChoice(_text(engine, prompt)) if parameters.echo else Choice()
+            EchoingChoice(prompt.echo) if parameters.echo else Choice()
             for prompt in prompts
             for _ in range(parameters.n or 1)
         ],
@@ -79,7 +79,21 @@ def _separate(prompt: str | list[Any]) -> list[str | list[Any]]:
     return [prompt]
 
 
-async def _read_prompt(engine: Engine, prompt: str | list[Any], *, add_special_tokens: bool) -> Prompt:
+async def _read_prompts(
+    engine: Engine, parameters: CompletionParameters, separate: Sequence[str | list[Any]]
+) -> list[Prompt]:
+    """All of them, up to the first that does not fit."""
+    prompts = []
+    for each in separate:
+        prompt = await _read_prompt(
+            engine, each, add_special_tokens=parameters.add_special_tokens is not False, echo=bool(parameters.echo)
+        )
+        budget(engine, parameters, prompt.token_ids, prompt_param="prompt", default=DEFAULT_MAX_TOKENS)
+        prompts.append(prompt)
+    return prompts
+
+
+async def _read_prompt(engine: Engine, prompt: str | list[Any], *, add_special_tokens: bool, echo: bool) -> Prompt:
     vocab_size = engine.generator.limits.vocab_size
     if isinstance(prompt, str):
         return Prompt(await engine.encode(prompt, add_special_tokens=add_special_tokens), prompt)
@@ -89,11 +103,4 @@ async def _read_prompt(engine: Engine, prompt: str | list[Any], *, add_special_t
             param="prompt",
             code="invalid_value",
         )
-    return Prompt(prompt, None)
-
-
-def _text(engine: Engine, prompt: Prompt) -> str:
-    """The prompt as it is echoed: nothing of it left out, as vLLM and OpenAI do."""
-    if prompt.text is not None:
-        return prompt.text
-    return engine.served.codec.decode(prompt.token_ids, skip_special_tokens=False)
+    return Prompt(prompt, await engine.decode_all(prompt) if echo else "")

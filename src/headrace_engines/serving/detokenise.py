@@ -13,6 +13,9 @@ REPLACEMENT = "\ufffd"
 _REMEMBERED_TOKENS = 2**15
 """Some 5 MB of strings; a text's tokens come back sooner."""
 
+_REMEMBERED_STOPS = 64
+"""The sequences of a request have the same ones."""
+
 
 def remembering(decode: Decode) -> Decode:
     """`decode`, which does not do single tokens twice: half of what `IncrementalDetokeniser` asks for."""
@@ -88,7 +91,7 @@ class StopScanner:
     """Ends text before the first stop string, wherever the pieces are cut.
 
     The stop string that is complete first wins, and of several complete at once the longest; so the answer does not
-    depend on how the text is cut into pieces.
+    depend on how the text is cut into pieces. Each character is looked at once, however long the stop strings are.
 
     Args:
         stops: Stop strings, none of them empty.
@@ -96,7 +99,7 @@ class StopScanner:
     """
 
     def __init__(self, stops: Sequence[str], *, include_stop: bool = False) -> None:
-        self._stops = tuple(stops)
+        self._stops = [_Begun(stop) for stop in stops]
         self._include_stop = include_stop
         self._held = ""
         self.hit = False
@@ -106,29 +109,50 @@ class StopScanner:
         if not self._stops:
             return piece
         text = self._held + piece
-        match = min(self._matches(text), default=None)
-        if match is not None:
-            self.hit = True
-            self._held = ""
-            end, start = match
-            return text[: end if self._include_stop else start]
-        held_chars = self._possible_start_chars(text)
-        self._held = text[len(text) - held_chars :]
-        return text[: len(text) - held_chars]
+        for end, char in enumerate(piece, start=len(self._held) + 1):
+            complete = [len(begun.stop) for begun in self._stops if begun.goes_on_with(char)]
+            if complete:
+                self.hit = True
+                self._held = ""
+                return text[: end if self._include_stop else end - max(complete)]
+        shown_chars = len(text) - max(begun.chars for begun in self._stops)
+        self._held = text[shown_chars:]
+        return text[:shown_chars]
 
     def flush(self) -> str:
         """What was held back, once nothing more can follow."""
         held, self._held = self._held, ""
         return held
 
-    def _matches(self, text: str) -> list[tuple[int, int]]:
-        starts = ((text.find(stop), stop) for stop in self._stops)
-        return [(start + len(stop), start) for start, stop in starts if start >= 0]
 
-    def _possible_start_chars(self, text: str) -> int:
-        """Length of the longest end of `text` that is a beginning of a stop string."""
-        longest = min(len(text), max((len(stop) for stop in self._stops), default=1) - 1)
-        for chars in range(longest, 0, -1):
-            if any(stop.startswith(text[-chars:]) for stop in self._stops):
-                return chars
-        return 0
+class _Begun:
+    """How much of one stop string the text ends with: the automaton of Knuth, Morris and Pratt.
+
+    Attributes:
+        stop: The string.
+        chars: Length of its longest beginning that the text ends with.
+    """
+
+    def __init__(self, stop: str) -> None:
+        self.stop = stop
+        self.chars = 0
+        self._borders = _borders(stop)
+
+    def goes_on_with(self, char: str) -> bool:
+        """Take the next character of the text; whether the string is complete with it."""
+        while self.chars and self.stop[self.chars] != char:
+            self.chars = self._borders[self.chars - 1]
+        self.chars += self.stop[self.chars] == char
+        return self.chars == len(self.stop)
+
+
+@lru_cache(_REMEMBERED_STOPS)
+def _borders(stop: str) -> tuple[int, ...]:
+    """For each beginning of a string, the length of the longest shorter one that it also ends with."""
+    borders = [0]
+    for char in stop[1:]:
+        border = borders[-1]
+        while border and stop[border] != char:
+            border = borders[border - 1]
+        borders.append(border + (stop[border] == char))
+    return tuple(borders)

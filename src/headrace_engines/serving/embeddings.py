@@ -7,13 +7,14 @@ import base64
 import math
 import struct
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from headrace_engines.serving.answering import cancelled_on_hang_up
+from headrace_engines.serving.answering import unless_hung_up
 from headrace_engines.serving.embedder import Embedder
 from headrace_engines.serving.engine import Engine
 from headrace_engines.serving.errors import BadRequest, ContextOverflow, api_error_from
@@ -40,22 +41,18 @@ async def embeddings(request: Request) -> Response:
     """A vector for each input: text or token ids, one or many."""
     arrived_s = time.monotonic()
     engine: Engine = request.app.state.engine
-    parameters = convert(read_json(await request.body()), EmbeddingParameters)
+    parameters = convert(read_json(await request.body(), max_model_len=engine.max_model_len), EmbeddingParameters)
     engine.check_model(parameters.model)
     embedder = engine.embedder
     dimensions = _dimensions(embedder, parameters.dimensions)
-    inputs = [await _token_ids(engine, each) for each in _separate(parameters.input)]
-    computing = asyncio.ensure_future(_embed(embedder, inputs))
+    inputs = await unless_hung_up(request.receive, _read_inputs(engine, _separate(parameters.input)))
     try:
-        async with cancelled_on_hang_up(request.receive, computing.cancel):
-            vectors = await computing
+        vectors = await unless_hung_up(request.receive, _embed(embedder, inputs))
     except (QueueFull, GenerationFailed) as error:
         engine.metrics.ended["error"].inc()
         raise api_error_from(error) from error
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ClientDisconnect):
         engine.metrics.ended["abort"].inc()
-        if computing.cancelled() and not asyncio.current_task().cancelling():  # type: ignore[union-attr] # in a task
-            return Response(status_code=400)  # the client hung up: nobody reads this
         raise
     if dimensions is not None:
         vectors = [_shortened(vector, dimensions) for vector in vectors]
@@ -92,8 +89,15 @@ def _separate(value: str | list[Any]) -> list[str | list[Any]]:
     return inputs
 
 
+async def _read_inputs(engine: Engine, values: Sequence[str | list[Any]]) -> list[list[int]]:
+    """The token ids of all, up to the first that does not fit."""
+    return [await _token_ids(engine, value) for value in values]
+
+
 async def _token_ids(engine: Engine, value: str | list[Any]) -> list[int]:
     limits = engine.embedder.limits
+    if value == "":  # not nothing to the model, which puts its own tokens around it; OpenAI refuses it too
+        raise BadRequest("`input` has an empty text.", param="input", code="invalid_value")
     if isinstance(value, str):
         token_ids = await engine.encode(value, add_special_tokens=True)
     elif all(type(item) is int and 0 <= item < limits.vocab_size for item in value):

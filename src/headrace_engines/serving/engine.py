@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
@@ -94,6 +94,14 @@ class Engine:
                 code="unsupported_task",
             )
         return generator
+
+    def require_generator(self) -> None:
+        """Refuse what wants text of a model that generates none.
+
+        Raises:
+            ApiError: As `generator`.
+        """
+        _ = self.generator
 
     @property
     def embedder(self) -> Embedder:
@@ -197,6 +205,16 @@ class Engine:
             )
         except EncodingFailed as error:
             raise TokenizerFailed(str(error), param=param) from error
+
+    async def decode_all(self, token_ids: Sequence[int]) -> str:
+        """The text of many tokens, special ones included."""
+        codec = self.served.codec
+        return await _in_thread(self._codec_thread, lambda: codec.decode(token_ids, skip_special_tokens=False))
+
+    async def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """The vocabulary's own spelling of each of many tokens."""
+        codec = self.served.codec
+        return await _in_thread(self._codec_thread, lambda: [codec.piece(token_id) for token_id in token_ids])
 
     async def encode_chat(self, prompt: ChatPrompt, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a conversation; the template writes special tokens itself.

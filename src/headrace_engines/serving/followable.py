@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from headrace_engines.serving.ambiguity import why_too_ambiguous
 from headrace_engines.serving.errors import ApiError, api_error_from
 from headrace_engines.serving.generator import Grammar, GrammarInvalid
 from headrace_engines.serving.repetition import MAX_COUNTED, counted_repetitions
@@ -65,11 +66,6 @@ def require_schema(schema: Any, param: str) -> None:
     """
     if why := _why_not(schema):
         raise refused(why, param)
-
-
-def within_64_bits(value: Any) -> bool:
-    """Whether every whole number in it fits 64 bits."""
-    return not any(_is_beyond(each) for each, _ in walk(value))
 
 
 def refused(why: str, param: str) -> ApiError:
@@ -149,7 +145,7 @@ def _steps(multiple: Any) -> int:
 def _too_many_repetitions(pattern: str) -> str:
     counted = counted_repetitions(pattern)
     if counted <= MAX_COUNTED:
-        return ""
+        return why_too_ambiguous(pattern)
     return f"a pattern has {counted:,} repetitions within one another, and at most {MAX_COUNTED:,} are followed."
 
 

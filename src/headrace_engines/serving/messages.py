@@ -8,6 +8,8 @@ import msgspec
 
 from headrace_engines.serving.codec import ChatMessage
 from headrace_engines.serving.errors import BadRequest
+from headrace_engines.serving.json_text import NotAnObject, object_in
+from headrace_engines.serving.wrong_values import explain
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -21,7 +23,7 @@ def chat_messages(messages: list[dict[str, Any]]) -> list[ChatMessage]:
     Raises:
         BadRequest: A role or a content part that this shell does not have; it names the place.
     """
-    return [_chat_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    return [chat_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
 def place_of_tool_use(messages: list[dict[str, Any]]) -> str | None:
@@ -45,7 +47,16 @@ def place_of_image(messages: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def _chat_message(message: dict[str, Any], place: str) -> ChatMessage:
+def chat_message(message: dict[str, Any], place: str) -> ChatMessage:
+    """One of them.
+
+    Args:
+        message: As it came.
+        place: Where it stands in the request.
+
+    Raises:
+        BadRequest: As `chat_messages`.
+    """
     role = message.get("role")
     if role not in ROLES:
         raise _invalid(f"{place}.role", f"is {role!r}; {', '.join(ROLES)} are supported")
@@ -122,10 +133,11 @@ def _tool_call(call: Any, place: str) -> dict[str, Any]:
     try:
         read = msgspec.convert(call, _ToolCall)
     except msgspec.ValidationError as error:
-        raise _invalid(place, f"is not a tool call: {error}") from error
+        sentence, _ = explain(error, call, place)
+        raise BadRequest(sentence, param=place, code="invalid_value") from error
     try:
-        arguments = msgspec.json.decode(read.function.arguments or "{}", type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+        arguments = object_in(read.function.arguments or "{}")
+    except NotAnObject as error:
         raise _invalid(f"{place}.function.arguments", f"must be a JSON object, as text: {error}") from error
     return {"type": "function", "id": read.id, "function": {"name": read.function.name, "arguments": arguments}}
 

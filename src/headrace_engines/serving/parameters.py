@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from headrace_engines.serving.body_size import require_decodable
 from headrace_engines.serving.capabilities import CAPABILITIES, VLLM_ONLY, NotHonoured, require
 from headrace_engines.serving.errors import BadRequest
 from headrace_engines.serving.generator import Grammar, Sampling
@@ -17,6 +17,7 @@ from headrace_engines.serving.response_format import (
     response_format_grammar,
     structured_outputs_grammar,
 )
+from headrace_engines.serving.wrong_values import explain, unknown
 
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -73,6 +74,16 @@ MAX_SEQUENCES = 128
 MAX_LOGPROBS = 20
 """OpenAI's bound of `top_logprobs`, and vLLM's default of ``--max-logprobs``."""
 
+MAX_STOPS = 4
+"""OpenAI's bound of `stop`, and vLLM's."""
+
+MAX_STOP_CHARS = 1024
+"""Of all stop strings together. Each character of an answer is held against each of them, and held back while it may
+belong to one."""
+
+MAX_STOP_TOKEN_IDS = 1024
+"""Engines look at all of them at each token; a vocabulary has some tens of special tokens."""
+
 StopString = Annotated[str, Meta(min_length=1)]
 _INT_MAX = 2**31 - 1
 """Engines keep counts and ids in 32 bits."""
@@ -127,7 +138,7 @@ class SharedParameters(msgspec.Struct, kw_only=True):
     max_tokens: TokenCount | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=_INT_MAX)] | None = None
     stop: StopString | list[StopString] | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
@@ -171,18 +182,26 @@ class SharedParameters(msgspec.Struct, kw_only=True):
         found = []
         if form := response_format_grammar(self.response_format):
             found.append((form, "response_format"))
+        for text, param in self._schemas_as_text():
+            require_decodable(text.encode(), max_model_len=0, param=param)
         if self.structured_outputs is not None:
             found.append(
                 (structured_outputs_grammar(self.structured_outputs, "structured_outputs"), "structured_outputs")
             )
         for name in ("json", "regex", "choice"):
             if (value := getattr(self, f"guided_{name}")) is not None:
-                outputs = convert({name: value}, StructuredOutputs)
+                outputs = _guided(name, value)
                 found.append((structured_outputs_grammar(outputs, f"guided_{name}"), f"guided_{name}"))
         if len(found) > 1:
             params = " and ".join(f"`{param}`" for _, param in found)
             raise BadRequest(f"{params} each say what the answer has to match; give one.", param=found[1][1])
         return found[0] if found else None
+
+    def _schemas_as_text(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.guided_json, str):
+            yield self.guided_json, "guided_json"
+        if self.structured_outputs is not None and isinstance(self.structured_outputs.json, str):
+            yield self.structured_outputs.json, "structured_outputs"
 
     def demands(self) -> Iterator[tuple[str, str]]:
         """The rows of `CAPABILITIES` that this request needs, each with the parameter that needs it."""
@@ -271,16 +290,30 @@ class DetokenizeParameters(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     model: str | None = None
 
 
+def _guided(name: str, value: Any) -> StructuredOutputs:
+    """What an older name says, as the newer one."""
+    try:
+        return convert({name: value}, StructuredOutputs)
+    except BadRequest as error:
+        message = error.message.replace(f"`{name}", f"`guided_{name}", 1)
+        raise BadRequest(message, param=f"guided_{name}", code=error.code) from error
+
+
 Body = TypeVar("Body", bound=msgspec.Struct)
 Parameters = TypeVar("Parameters", bound=SharedParameters)
 
 
-def read_json(body: bytes) -> dict[str, Any]:
+def read_json(body: bytes, *, max_model_len: int) -> dict[str, Any]:
     """The body as a JSON object.
 
+    Args:
+        body: As it came.
+        max_model_len: Tokens of context, by which it may hold more.
+
     Raises:
-        BadRequest: It is not one.
+        BadRequest: It is not one, or holds more than anybody means to ask.
     """
+    require_decodable(body, max_model_len=max_model_len)
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -299,33 +332,56 @@ def convert(fields: dict[str, Any], shape: type[Body]) -> Body:
     try:
         return msgspec.convert(fields, shape, str_keys=True)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"{error}.", param=_param_of(error), code="invalid_value") from error
+        sentence, param = explain(error, fields)
+        raise BadRequest(sentence, param=param, code="invalid_value") from error
 
 
-def read_parameters(body: bytes, shape: type[Parameters], engine: str) -> Parameters:
-    """Check a generation request's body: known parameters, their types and ranges, and that the engine honours them.
+def read_parameters(fields: dict[str, Any], shape: type[Parameters], engine: str) -> Parameters:
+    """Check a generation request: known parameters, their types and ranges, and that the engine honours them.
 
     Raises:
         BadRequest: Something is wrong; it names the parameter.
     """
-    fields = read_json(body)
     for name in fields.keys() - set(shape.__struct_fields__):
-        _check_unsupported(name, fields[name], engine)
+        _check_unsupported(name, fields[name], engine, shape)
     parameters = convert(fields, shape)
     if parameters.stream_options is not None and not parameters.stream:
         raise BadRequest("`stream_options` needs `stream` to be true.", param="stream_options", code="invalid_value")
+    _check_stops(parameters.stops)
     for row, param in parameters.demands():
         require(row, param=param, engine=engine)
     return parameters
 
 
-def _check_unsupported(name: str, value: object, engine: str) -> None:
+def _check_stops(stops: list[str]) -> None:
+    if len(stops) > MAX_STOPS:
+        raise BadRequest(
+            f"`stop` has {len(stops):,} strings; at most {MAX_STOPS} are taken.", param="stop", code="invalid_value"
+        )
+    if (chars := sum(map(len, stops))) > MAX_STOP_CHARS:
+        raise BadRequest(
+            f"`stop` has {chars:,} characters; at most {MAX_STOP_CHARS:,} are taken, of all its strings together.",
+            param="stop",
+            code="invalid_value",
+        )
+
+
+ROUTE_OF: dict[type[SharedParameters], str] = {
+    CompletionParameters: "/v1/completions",
+    ChatParameters: "/v1/chat/completions",
+}
+"""Where each shape is asked."""
+
+
+def _check_unsupported(name: str, value: object, engine: str, shape: type[SharedParameters]) -> None:
     if name in HARMLESS or value is None:
         return
     if name in VLLM_ONLY:
         raise NotHonoured(name, param=name, engine=engine)
     if name not in NEUTRAL_VALUES:
-        raise BadRequest(f"Unknown parameter: {name!r}.", param=name, code="unknown_parameter")
+        elsewhere = [route for other, route in ROUTE_OF.items() if name in other.__struct_fields__]
+        known = f"`{name}` belongs to {elsewhere[0]}." if elsewhere else unknown(name, shape.__struct_fields__)
+        raise BadRequest(known, param=name, code="unknown_parameter")
     if not any(type(value) is type(neutral) and value == neutral for neutral in NEUTRAL_VALUES[name]):
         raise BadRequest(
             f"`{name}` is not supported, except as null{_listed(NEUTRAL_VALUES[name])}.",
@@ -336,13 +392,3 @@ def _check_unsupported(name: str, value: object, engine: str) -> None:
 
 def _listed(values: tuple[Any, ...]) -> str:
     return "".join(f" or {msgspec.json.encode(value).decode()}" for value in values)
-
-
-def _param_of(error: msgspec.ValidationError) -> str | None:
-    """The parameter that msgspec's message names: ``... - at `$.temperature` `` or ``... field `model` ``."""
-    message = str(error)
-    path = re.search(r"(?:at|in) `\$\.?([^`]*)`", message)
-    if path and path.group(1):
-        return path.group(1).removesuffix("[...]")
-    field = re.search(r"field `([^`]+)`", message)
-    return field.group(1) if field else None

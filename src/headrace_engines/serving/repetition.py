@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MAX_COUNTED = 1_000
 """The most. An engine goes through the ways in which a text can be told apart into repetitions, at every token and for
 all that run. In openvino a token of ``(x{1,100}){1,10}`` takes 5 ms at worst, of ``(x{1,100}){1,100}`` 90, of
@@ -9,7 +11,13 @@ all that run. In openvino a token of ``(x{1,100}){1,10}`` takes 5 ms at worst, o
 
 ENDLESS_IN_COUNTED = 10
 """What an endless repetition counts for within a counted one: ``(x*y*){1,100}`` takes 3 ms a token, ``(x*y*){1,1000}``
-400. By itself, or in an endless one, it counts nothing."""
+400. What endless ones cost by themselves, and within one another, is `serving.ambiguity`'s."""
+
+
+_MOST = 10**9
+"""Larger counts and products are not told apart: far more than any engine follows."""
+
+_BOUNDS = re.compile(r"\{ *(?P<lowest>[0-9]*) *(?P<comma>,?) *(?P<highest>[0-9]*) *\}")
 
 
 class _Level:
@@ -47,12 +55,12 @@ def counted_repetitions(pattern: str) -> int:
             levels[-1].add(group.counted, endless=group.endless)
         elif character in "*+":
             levels[-1].add(levels[-1].last[0], endless=True)
-        elif character == "{" and (bounds := _bounds(pattern, at)):
-            lowest, highest, end = bounds
+        elif character == "{" and (found := bounds(pattern, at)):
+            lowest, highest, end = found
             worst = max(worst, _repeat(levels[-1], lowest, highest))
             at = end
         elif character != "?":
-            at = _end_of_atom(pattern, at)
+            at = end_of_atom(pattern, at)
             levels[-1].last = (1, False)
         at += 1
     return worst
@@ -64,24 +72,29 @@ def _repeat(level: _Level, lowest: int, highest: int | None) -> int:
     times = max(1, lowest if highest is None else highest)
     if endless and times > 1:
         counted = max(counted, ENDLESS_IN_COUNTED)
-    level.add(times * counted, endless=endless or highest is None)
-    return times * counted if times > 1 and counted > 1 else 1
+    product = min(_MOST, times * counted)
+    level.add(product, endless=endless or highest is None)
+    return product if times > 1 and counted > 1 else 1
 
 
-def _bounds(pattern: str, at: int) -> tuple[int, int | None, int] | None:
+def bounds(pattern: str, at: int) -> tuple[int, int | None, int] | None:
     """Lower and upper bound of ``{m,n}``, None for no upper one, and where it ends; None for another brace."""
-    end = pattern.find("}", at, at + 32)
-    lowest, comma, highest = pattern[at + 1 : end].partition(",") if end > 0 else ("", "", "")
-    numbers = (lowest or "0", highest or "0")
-    if end < 0 or not (lowest or highest) or not all(each.isascii() and each.isdecimal() for each in numbers):
+    found = _BOUNDS.match(pattern, at)
+    if found is None or not (found["lowest"] or found["highest"]):
         return None
-    least = int(numbers[0])
-    if not comma:
+    least, end = _number(found["lowest"]), found.end() - 1
+    if not found["comma"]:
         return least, least, end
-    return least, int(highest) if highest else None, end
+    return least, _number(found["highest"]) if found["highest"] else None, end
 
 
-def _end_of_atom(pattern: str, at: int) -> int:
+def _number(digits: str) -> int:
+    """What digits say, however many zeros they begin with, up to `_MOST`."""
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) < len(str(_MOST)) else _MOST
+
+
+def end_of_atom(pattern: str, at: int) -> int:
     """The last character of what begins here: an escape, a class, or itself."""
     if pattern[at] == "\\":
         return at + 1

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import msgspec
 
 from headrace_engines.serving.errors import BadRequest
-from headrace_engines.serving.followable import require_followable, schema_grammar
+from headrace_engines.serving.followable import refused, require_followable, schema_grammar
 from headrace_engines.serving.generator import Grammar
+from headrace_engines.serving.json_text import NotAnObject, TooDeep, object_in
+from headrace_engines.serving.wrong_values import explain
 
 ANY_OBJECT = '{"type":"object"}'
 """The schema of ``json_object``."""
@@ -61,7 +63,8 @@ def response_format_grammar(value: dict[str, Any] | None) -> Grammar | None:
     try:
         form = msgspec.convert(value, _Text | _JsonObject | _JsonSchema)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"`response_format`: {error}.", param="response_format", code="invalid_value") from error
+        sentence, _ = explain(error, value, "response_format")
+        raise BadRequest(sentence, param="response_format", code="invalid_value") from error
     if isinstance(form, _JsonSchema):
         return schema_grammar(form.json_schema.schema, "response_format")
     return Grammar(kind="json_schema", text=ANY_OBJECT) if isinstance(form, _JsonObject) else None
@@ -87,8 +90,11 @@ def structured_outputs_grammar(value: StructuredOutputs, param: str) -> Grammar:
     schema = value.json
     if isinstance(schema, str):
         try:
-            schema = msgspec.json.decode(schema, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise BadRequest(f"`{param}`: the schema is no JSON object: {error}.", param=param) from error
+            schema = object_in(schema)
+        except TooDeep as error:
+            raise refused(f"{error}.", param) from error
+        except NotAnObject as error:
+            why = f"`{param}`: the schema is no JSON object: {error}."
+            raise BadRequest(why, param=param, code="invalid_value") from error
     assert schema is not None  # the one field that is left
     return schema_grammar(schema, param)

@@ -48,18 +48,12 @@ def submit(engine: Engine, parameters: CompletionParameters | ChatParameters, wa
     """
     generator, limits = engine.generator, engine.generator.limits
     _check_token_ids(parameters, limits.vocab_size)
+    require_places(engine, parameters, prompts=len(wanted.prompts), prompt_param=wanted.prompt_param)
     requests = [
         _request(engine, parameters, wanted, prompt_ids, sample)
         for prompt_ids in wanted.prompts
         for sample in range(parameters.n or 1)
     ]
-    if len(requests) > limits.max_running + limits.max_waiting:
-        raise BadRequest(
-            f"The request asks for {len(requests)} sequences; the engine takes "
-            f"{limits.max_running + limits.max_waiting} at once.",
-            param="n" if (parameters.n or 1) > 1 else wanted.prompt_param,
-            code="invalid_value",
-        )
     running: list[RunningSequence] = []
     reader_of = _readers(engine, parameters, wanted)
     try:
@@ -76,6 +70,24 @@ def submit(engine: Engine, parameters: CompletionParameters | ChatParameters, wa
     return Sequences(running)
 
 
+def require_places(
+    engine: Engine, parameters: CompletionParameters | ChatParameters, *, prompts: int, prompt_param: str
+) -> None:
+    """Refuse more sequences than the engine ever takes at once; to be asked before so many prompts are tokenised.
+
+    Raises:
+        BadRequest: It names `n` or the prompts' parameter.
+    """
+    limits = engine.generator.limits
+    sequences, places = prompts * (parameters.n or 1), limits.max_running + limits.max_waiting
+    if sequences > places:
+        raise BadRequest(
+            f"The request asks for {sequences} sequences; the engine takes {places} at once.",
+            param="n" if (parameters.n or 1) > 1 else prompt_param,
+            code="invalid_value",
+        )
+
+
 def _request(
     engine: Engine,
     parameters: CompletionParameters | ChatParameters,
@@ -85,7 +97,9 @@ def _request(
 ) -> GenerationRequest:
     return GenerationRequest(
         prompt_ids=prompt_ids,
-        max_tokens=_budget(parameters, wanted, prompt_ids, engine.generator.limits.max_model_len),
+        max_tokens=budget(
+            engine, parameters, prompt_ids, prompt_param=wanted.prompt_param, default=wanted.default_max_tokens
+        ),
         min_tokens=parameters.min_tokens or 0,
         ignore_eos=bool(parameters.ignore_eos),
         sampling=_seeded(parameters.sampling(engine.served.sampling), sample),
@@ -103,14 +117,24 @@ def _seeded(sampling: Sampling, sample: int) -> Sampling:
     return msgspec.structs.replace(sampling, seed=seed)
 
 
-def _budget(
-    parameters: CompletionParameters | ChatParameters, wanted: Submission, prompt_ids: list[int], max_model_len: int
+def budget(
+    engine: Engine,
+    parameters: CompletionParameters | ChatParameters,
+    prompt_ids: list[int],
+    *,
+    prompt_param: str,
+    default: int | None,
 ) -> int:
-    """Tokens to generate at most."""
+    """Tokens to generate at most after a prompt.
+
+    Raises:
+        BadRequest: There is no prompt, it does not fit the context with what was asked for, or `min_tokens` is more.
+    """
+    max_model_len = engine.generator.limits.max_model_len
     if not prompt_ids:
-        raise BadRequest(f"`{wanted.prompt_param}` holds no tokens.", param=wanted.prompt_param, code="invalid_value")
+        raise BadRequest(f"`{prompt_param}` holds no tokens.", param=prompt_param, code="invalid_value")
     rest = max(1, max_model_len - len(prompt_ids))
-    max_tokens = parameters.max_tokens or min(rest, wanted.default_max_tokens or rest)
+    max_tokens = parameters.max_tokens or min(rest, default or rest)
     if (parameters.min_tokens or 0) > max_tokens:
         raise BadRequest(
             f"`min_tokens` is {parameters.min_tokens}, more than the {max_tokens} tokens allowed.",
@@ -122,7 +146,7 @@ def _budget(
             prompt_tokens=len(prompt_ids),
             max_tokens=max_tokens,
             max_model_len=max_model_len,
-            param=wanted.prompt_param if parameters.max_tokens is None else parameters.max_tokens_param,
+            param=prompt_param if parameters.max_tokens is None else parameters.max_tokens_param,
         )
     return max_tokens
 

@@ -5,9 +5,10 @@ Tokenising ten megabytes takes half a minute and gigabytes; counting their chara
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from headrace_engines.serving.body_size import require_decodable
 from headrace_engines.serving.errors import BadRequest
 
 MAX_CHARS_PER_TOKEN = 32
@@ -43,16 +44,36 @@ def require_readable(chars: int, *, max_model_len: int, param: str) -> None:
 
 
 def require_readable_chat(messages: Sequence[Mapping[str, Any]], *, max_model_len: int) -> None:
-    """Refuse a chat by the number of its messages, each of which takes a token at least, and by their text.
+    """Refuse a chat by the number of its messages, their parts and calls, each of which takes a token at least.
+
+    And by their text, and by what the arguments of calls would be decoded to.
 
     Raises:
         TextTooLong: It cannot fit.
+        BadRequest: The arguments hold too much, as `require_decodable` has it.
     """
-    if len(messages) > max_model_len:
-        what, at_most = f"{len(messages):,} messages", f"{max_model_len:,}"
+    count = sum(1 + len(_listed(message, "content")) + len(_listed(message, "tool_calls")) for message in messages)
+    if count > max_model_len:
+        what, at_most = f"{count:,} messages, parts and calls", f"{max_model_len:,}"
         raise TextTooLong(what, at_most, max_model_len=max_model_len, param="messages")
-    chars = sum(_chars(message.get("content")) for message in messages)
+    arguments = "".join(each for message in messages for each in _arguments(message))
+    chars = len(arguments) + sum(_chars(message.get("content")) for message in messages)
     require_readable(chars, max_model_len=max_model_len, param="messages")
+    require_decodable(arguments.encode(), max_model_len=max_model_len, param="messages")
+
+
+def _listed(message: Mapping[str, Any], name: str) -> Sequence[object]:
+    value = message.get(name)
+    return value if isinstance(value, list) else ()
+
+
+def _arguments(message: Mapping[str, Any]) -> Iterator[str]:
+    """What each call of a message says, as JSON; whatever is no call is refused later."""
+    for call in _listed(message, "tool_calls"):
+        function = call.get("function") if isinstance(call, dict) else None
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(arguments, str):
+            yield arguments
 
 
 def _chars(content: object) -> int:

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--max-running", type=int, default=64, metavar="N", help="sequences computed at once")
     parser.add_argument("--max-waiting", type=int, default=256, metavar="N", help="sequences accepted beyond those")
     parser.add_argument("--kv-cache-bytes", type=int, default=0, metavar="B", help="key-value cache (0: own choice)")
+    parser.add_argument("--allow-custom-code", action="store_true", help="run the folder's own Python code")
     arguments = parser.parse_args()
     # Weights come from a folder; nothing is ever asked of a hub, and a log file wants no progress bars.
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -40,6 +41,7 @@ def main() -> None:
             max_running=arguments.max_running,
             max_waiting=arguments.max_waiting,
             kv_cache_bytes=arguments.kv_cache_bytes,
+            own_code=arguments.allow_custom_code,
         )
         return load(options, loop, on_death)
 

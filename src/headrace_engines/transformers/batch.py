@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from headrace_engines.serving.fatal import is_out_of_memory
 from headrace_engines.serving.generator import GenerationFailed, TokenEvent
+from headrace_engines.serving.heap import FreedBlocks
 from headrace_engines.transformers.cache_cost import CacheCost
 from headrace_engines.transformers.forward import Forward
 from headrace_engines.transformers.group import Group
+from headrace_engines.transformers.pace import Pace
 from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS
 from headrace_engines.transformers.prompts import PromptQueue
 from headrace_engines.transformers.sampler import pick_tokens
@@ -74,6 +77,8 @@ class DynamicBatch(Batch):
         self._cost = cost
         self._forward = forward
         self._prompts = PromptQueue(forward, cost)
+        self._pace = Pace()
+        self._freed = FreedBlocks(budget_bytes)
         self._groups: list[Group] = []
         self._displaced: list[Sequence] = []  # oldest first
         self._arrivals: dict[Sequence, None] = {}  # in the order of arrival
@@ -106,23 +111,32 @@ class DynamicBatch(Batch):
         decoding = list(self._groups)
         if self._prompts:
             outcomes += self._read_prompts(sum(group.rows for group in decoding))
-        for group in decoding:
-            outcomes += self._decode(group)
+        if decoding:
+            began_s = time.perf_counter()
+            for group in decoding:
+                outcomes += self._decode(group)
+            self._pace.decoded(time.perf_counter() - began_s)
         return outcomes
 
     def _decode(self, group: Group) -> list[Outcome]:
+        copied_bytes = group.held_bytes(self._cost) if group.room_after_step > group.room else 0
         outcomes = self._outcomes(group.sequences, group.step)
+        if copied_bytes:  # into blocks with room to grow
+            self._freed.add(copied_bytes, self._used_bytes())
         self._keep_going(group, outcomes)
         return outcomes
 
     def _read_prompts(self, decoding: int) -> list[Outcome]:
-        piece = self._prompts.next_piece(decoding, self._budget_bytes - self._used_bytes())
+        limit = self._pace.piece_tokens(len(self._prompts), decoding)
+        piece = self._prompts.next_piece(limit, self._budget_bytes - self._used_bytes())
+        began_s = time.perf_counter()
         try:
             group, logits = piece.read()
         except Exception as error:
             _log.exception("A prompt failed.")
             self._prompts.remove(piece.sequences)
             return self._ended([Outcome(sequence, failed(error)) for sequence in piece.sequences])
+        self._pace.read(piece.computed_tokens, time.perf_counter() - began_s)
         if group is None:
             return []
         self._prompts.remove(piece.sequences)
@@ -160,7 +174,9 @@ class DynamicBatch(Batch):
 
     def _keep(self, group: Group, rows: list[int]) -> None:
         if len(rows) < group.rows:
+            held_bytes = group.held_bytes(self._cost)
             group.regroup(rows)
+            self._freed.add(held_bytes, self._used_bytes())
         if not rows:
             self._groups.remove(group)
 
@@ -172,7 +188,9 @@ class DynamicBatch(Batch):
         if others:
             host = min(others, key=lambda group: _distance(group, newcomer))
             self._groups.remove(newcomer)
+            held_bytes = newcomer.held_bytes(self._cost) + host.held_bytes(self._cost)
             host.regroup(range(host.rows), newcomer)
+            self._freed.add(held_bytes, self._used_bytes())
 
     def _may_join(self, newcomer: Group, host: Group) -> bool:
         rows, columns = newcomer.rows + host.rows, max(newcomer.columns, host.columns)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, EncoderDecoderCache
 
-from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS, cache_bytes
+from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS, PaddedLayer, cache_bytes
 
 
 class Window(NamedTuple):
@@ -55,7 +55,9 @@ def cost_of(cache: Any, tokens: int) -> CacheCost:
     windows, token_bytes = [], 0
     for layer in cache.layers:
         kept = sum(getattr(layer, name).nbytes for name in ("keys", "values") if getattr(layer, name, None) is not None)
-        if type(layer) is DynamicSlidingWindowLayer:
+        if isinstance(layer, PaddedLayer) and layer.window is not None:
+            windows.append(Window(layer.window - 1, kept // tokens))
+        elif type(layer) is DynamicSlidingWindowLayer:
             windows.append(Window(layer.sliding_window - 1, kept // tokens))
         elif isinstance(layer, DynamicLayer):
             token_bytes += kept // tokens

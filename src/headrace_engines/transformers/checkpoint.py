@@ -16,14 +16,14 @@ _log = logging.getLogger(__name__)
 _NAMES_SHOWN = 5
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokeniser.
+def load_tokenizer(folder: Path, *, own_code: bool = False) -> Any:
+    """The folder's tokeniser; the folder's own Python code for it is run only where that is allowed.
 
     Raises:
         FatalError: It cannot be read.
     """
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
     except Exception as error:  # the tokenizers library raises plain ones
         if is_out_of_memory(error):
             raise fatal_from(error) from error
@@ -34,7 +34,9 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def load_weights(folder: Path, config: Any, loader: Any, dtype: str, *, unused: str | None = None) -> Any:
+def load_weights(
+    folder: Path, config: Any, loader: Any, dtype: str, *, unused: str | None = None, own_code: bool = False
+) -> Any:
     """A model with every weight of its folder.
 
     Args:
@@ -43,6 +45,7 @@ def load_weights(folder: Path, config: Any, loader: Any, dtype: str, *, unused: 
         loader: The class of transformers that loads it.
         dtype: A torch dtype's name, or ``auto`` for the configuration's own.
         unused: The beginning of names that may be missing, as nobody uses what they stand for.
+        own_code: Run the folder's own Python code where its configuration names it.
 
     Raises:
         FatalError: They cannot be read, or are not those of the configuration.
@@ -53,7 +56,7 @@ def load_weights(folder: Path, config: Any, loader: Any, dtype: str, *, unused: 
             config=config,
             dtype=dtype,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=own_code,
             ignore_mismatched_sizes=True,  # refused below, with the shapes as evidence
             output_loading_info=True,
         )

@@ -28,6 +28,7 @@ def load_embedder(
     device: str,
     threads: int | None,
     max_model_len: int | None,
+    own_code: bool,
     loop: asyncio.AbstractEventLoop,
     on_death: OnDeath,
 ) -> EncoderEmbedder:
@@ -37,7 +38,8 @@ def load_embedder(
         FatalError: They cannot be served; it says why.
     """
     pooling = read_pooling(folder)
-    model = load_weights(folder, config, transformers.AutoModel, dtype, unused="pooler.").to(device).eval()
+    loader = transformers.AutoModel
+    model = load_weights(folder, config, loader, dtype, unused="pooler.", own_code=own_code).to(device).eval()
     own = [pooling.max_tokens, max_model_len, _positions(config)]
     limits = EmbedderLimits(
         max_input_tokens=min(tokens for tokens in own if tokens),

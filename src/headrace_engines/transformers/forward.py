@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from headrace_engines.transformers.padded_cache import Part, can_be_merged, has_recurrent_state, merged
+from headrace_engines.transformers.padded_cache import Part, can_be_merged, has_recurrent_state, merged, with_room
 from headrace_engines.transformers.rope import row_angles
 from headrace_engines.transformers.sequence import Sequence
-from headrace_engines.transformers.sharing import may_share
+from headrace_engines.transformers.sharing import is_own_class, may_share
 
 
 class Abilities(NamedTuple):
@@ -90,7 +90,8 @@ class CausalForward(Forward):
         # As `generate` does: logits of the last position only, where the architecture can.
         self._keep_last = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
         cache = DynamicCache(config=self._config)
-        shares = self._cache_name is not None and may_share(self._config) and can_be_merged(cache)
+        known = may_share(self._config) and not is_own_class(model)
+        shares = self._cache_name is not None and known and can_be_merged(cache)
         chunks = shares and not has_recurrent_state(cache)
         self.abilities = Abilities(shares=shares, chunks=chunks, pads=shares)
         self._angles = row_angles(model, self._config) if shares else None
@@ -101,9 +102,12 @@ class CausalForward(Forward):
         """Prompt and answer."""
         return sequence.token_ids
 
-    def start(self, _prompts: list[list[int]]) -> Any:
+    def start(self, prompts: list[list[int]]) -> Any:
         """An empty cache; None for a model that has none and reads the whole sequence each time."""
-        return None if self._cache_name is None else DynamicCache(config=self._config)
+        if self._cache_name is None:
+            return None
+        cache = DynamicCache(config=self._config)
+        return with_room(cache, max(map(len, prompts))) if self.abilities.chunks else cache
 
     def merged(self, parts: SequenceOf[Part]) -> Any:
         """One cache for all."""

@@ -55,6 +55,10 @@ class Group:
             return self.columns + 1
         return self.room if self.columns < self.room else self.room + GROWTH_COLUMNS
 
+    def held_bytes(self, cost: CacheCost) -> int:
+        """What it holds, room to grow included."""
+        return cost.block_bytes(self.rows, self.room, self.encoded_columns)
+
     def bytes_after_step(self, cost: CacheCost) -> int:
         """What it holds once one more token of each was computed."""
         return cost.block_bytes(self.rows, self.room_after_step, self.encoded_columns)

@@ -52,14 +52,27 @@ class PaddedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no ty
         self.dtype, self.device = key_block.dtype, key_block.device
         self.window = window
         self._columns = columns
+        self._first_capacity = 0
         self._begin, self._end = 0, filled
         self._key_block, self._value_block = key_block, value_block
         self._show()
 
+    @classmethod
+    def unread(cls, columns: int, window: int | None) -> PaddedLayer:
+        """A layer of nothing yet, whose blocks will have room for so many columns from the first on."""
+        nothing = torch.empty((0, 0, 0, 0))
+        layer = cls(nothing, nothing, filled=0, columns=0, window=window)
+        layer._first_capacity = columns if window is None else min(columns, window + GROWTH_COLUMNS)
+        return layer
+
     def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
         """Add columns; what the new tokens attend to."""
         added = key_states.shape[-2]
-        if self._end + added > self._key_block.shape[-2]:
+        if not self._end:
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self._key_block = _room_for(key_states, self._first_capacity)
+            self._value_block = _room_for(value_states, self._first_capacity)
+        elif self._end + added > self._key_block.shape[-2]:
             self._key_block = _roomier(self.keys, added)
             self._value_block = _roomier(self.values, added)
             self._begin, self._end = 0, self._end - self._begin
@@ -110,6 +123,22 @@ def can_be_merged(cache: Any) -> bool:
 def has_recurrent_state(cache: Any) -> bool:
     """Whether a layer keeps a state that is not one of single tokens."""
     return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
+
+
+def with_room(cache: Any, columns: int) -> Any:
+    """An empty cache of known layers, as one that takes so many columns in place.
+
+    transformers' own layers are copied whole for every piece of a prompt that is added: slow, and the blocks that it
+    leaves behind, each a little larger than the last, are holes in the heap that the next prompts cannot use.
+    """
+    cache.layers = [_unread(layer, columns) for layer in cache.layers]
+    return cache
+
+
+def _unread(layer: Any, columns: int) -> Any:
+    if type(layer) in {DynamicLayer, DynamicSlidingWindowLayer}:
+        return PaddedLayer.unread(columns, getattr(layer, "sliding_window", None))
+    return layer
 
 
 def merged(parts: Sequence[Part]) -> Any:
@@ -197,16 +226,33 @@ def _aligned(blocks: list[Any], rows: list[list[int]], filled: int) -> Any:
     """A block of these rows' last columns, with room to grow.
 
     What a row does not have is zero, never left as found: a masked column counts nothing times what stands in it, and
-    nothing times NaN is NaN.
+    nothing times NaN is NaN. The room to grow is left as found, for it is written before it is shown.
     """
     _, heads, _, width = blocks[0].shape
-    target = blocks[0].new_zeros((sum(len(chosen) for chosen in rows), heads, filled + GROWTH_COLUMNS, width))
+    target = blocks[0].new_empty((sum(len(chosen) for chosen in rows), heads, filled + GROWTH_COLUMNS, width))
     row = 0
     for block, chosen in zip(blocks, rows, strict=True):
         taken = min(filled, block.shape[-2])
-        target[row : row + len(chosen), :, filled - taken : filled] = block[chosen, :, block.shape[-2] - taken :]
-        row += len(chosen)
+        target[row : row + len(chosen), :, : filled - taken] = 0
+        for first, count in _runs(chosen):  # a slice is copied once, rows by their numbers twice and slowly
+            kept = block[first : first + count, :, block.shape[-2] - taken :]
+            target[row : row + count, :, filled - taken : filled] = kept
+            row += count
     return target
+
+
+def _room_for(states: Any, columns: int) -> Any:
+    rows, heads, new, width = states.shape
+    return states.new_empty((rows, heads, max(new, columns), width))
+
+
+def _runs(numbers: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Numbers that follow each other, as the first of them and how many."""
+    begin = 0
+    for place in range(1, len(numbers) + 1):
+        if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:
+            yield numbers[begin], place - begin
+            begin = place
 
 
 def _aligned_at_begin(blocks: list[Any], parts: Sequence[Part], columns: int) -> Any:
@@ -223,7 +269,7 @@ def _aligned_at_begin(blocks: list[Any], parts: Sequence[Part], columns: int) ->
 
 def _roomier(shown: Any, added: int) -> Any:
     rows, heads, columns, width = shown.shape
-    block = shown.new_zeros((rows, heads, columns + added + GROWTH_COLUMNS - 1, width))
+    block = shown.new_empty((rows, heads, columns + added + GROWTH_COLUMNS - 1, width))
     block[:, :, :columns] = shown
     return block
 

@@ -11,17 +11,6 @@ from headrace_engines.transformers.group import Group
 from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS
 from headrace_engines.transformers.sequence import Sequence
 
-PIECE_TOKENS = 512
-"""Tokens of one pass while nobody waits for a next token; more are hardly computed faster."""
-
-COMPANY_TOKENS, COMPANY_TOKENS_PER_ROW = 16, 3
-"""Tokens of one pass while others wait for their next token: at least so many, and so many for each of the others.
-
-Then it takes about twice as long as the others' own pass, and these see thrice the time between two tokens. On two
-cores with SmolLM2-135M in bfloat16, passes of 1, 8, 32 and 128 tokens cost 48, 148, 305 and 730 ms of CPU.
-"""
-
-
 ENCODED_PER_TOKEN = 2
 """Tokens of an encoder that count as one here: they pass half the layers and no vocabulary.
 
@@ -50,11 +39,13 @@ class Piece(NamedTuple):
     Attributes:
         prompts: One, or several of which nothing was read yet.
         tokens: Of a single prompt, how many to read.
+        computed_tokens: What the pass computes, padding included, an encoder's tokens as they count here.
     """
 
     forward: Forward
     prompts: list[_Prompt]
     tokens: int
+    computed_tokens: int
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -115,23 +106,23 @@ class PromptQueue:
         gone = set(sequences)
         self._prompts = [prompt for prompt in self._prompts if prompt.sequence not in gone]
 
-    def next_piece(self, decoding: int, spare_bytes: int) -> Piece:
+    def next_piece(self, limit: int, spare_bytes: int) -> Piece:
         """What to read next.
 
         The oldest prompt and the shortest take turns, so that neither waits for a long one to end.
 
         Args:
-            decoding: Other sequences that wait for their next token meanwhile.
+            limit: Tokens to read at most; what cannot be read in pieces may be more.
             spare_bytes: What padding may take beyond `held_bytes`.
         """
-        company_limit = max(COMPANY_TOKENS, COMPANY_TOKENS_PER_ROW * decoding)
-        limit = min(PIECE_TOKENS, company_limit) if decoding else PIECE_TOKENS
         self._turn += 1
         first = min(self._prompts, key=self._left) if self._turn % 2 else self._prompts[0]
         abilities = self._forward.abilities
         if first.done or self._left(first) >= limit:
-            return Piece(self._forward, [first], limit if abilities.chunks else self._left(first))
-        return Piece(self._forward, self._together(first, limit, spare_bytes), self._left(first))
+            tokens = min(limit, self._left(first)) if abilities.chunks else self._left(first)
+            return Piece(self._forward, [first], tokens, tokens)
+        together = self._together(first, limit, spare_bytes)
+        return Piece(self._forward, together, self._left(first), len(together) * max(map(self._left, together)))
 
     def _together(self, first: _Prompt, limit: int, spare_bytes: int) -> list[_Prompt]:
         """What is read in the same pass as this prompt, which is unread."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+
 from headrace_engines.transformers.rope import LONGROPE
 
 SHARING_TYPES = frozenset(
@@ -71,6 +73,11 @@ def may_share(text_config: Any) -> bool:
     """Whether sequences of this model may be computed in one pass."""
     model_type = text_config.model_type
     return model_type in SHARING_TYPES and (model_type in _LONGROPE_TYPES or LONGROPE not in _rope_types(text_config))
+
+
+def is_own_class(model: Any) -> bool:
+    """Whether its class comes out of its folder: then it is not the one that was tried, whatever its type is called."""
+    return type(model).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 def _rope_types(text_config: Any) -> set[str]:

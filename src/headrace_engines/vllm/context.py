@@ -7,12 +7,13 @@ does not fit without a word. Our other engines refuse both and say by how many t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope
 
+from headrace_engines.serving.answering import unless_hung_up
 from headrace_engines.serving.errors import ContextOverflow
 from headrace_engines.serving.parameters import ChatParameters, CompletionParameters
 from headrace_engines.serving.text_size import max_chars, require_readable, require_readable_chat
@@ -26,6 +27,44 @@ _OF_TOKENIZE = ("messages", "tools", "chat_template_kwargs", "add_generation_pro
 class _Counted(msgspec.Struct):
     count: int
     max_model_len: int
+
+
+def require_readable_messages(fields: dict[str, Any], *, max_model_len: int) -> None:
+    """Refuse a chat that is too long to be tokenised, before anything is made of its messages.
+
+    Args:
+        fields: A request's body, of which nothing else is known yet.
+        max_model_len: Tokens of context.
+
+    Raises:
+        TextTooLong: It says how much is read.
+    """
+    messages = fields.get("messages")
+    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
+        require_readable_chat(messages, max_model_len=max_model_len)
+
+
+def require_readable_texts(fields: dict[str, Any], *, max_model_len: int, size_bytes: int) -> None:
+    """Refuse other texts that are too long to be tokenised; a text has no more characters than its request has bytes.
+
+    Args:
+        fields: A request's body.
+        max_model_len: Tokens of context.
+        size_bytes: Length of the body.
+
+    Raises:
+        TextTooLong: It says how much is read.
+    """
+    if size_bytes <= max_chars(max_model_len):
+        return
+    prompt = fields.get("prompt")
+    for text in prompt if isinstance(prompt, list) else [prompt]:
+        if isinstance(text, str):
+            require_readable(len(text), max_model_len=max_model_len, param="prompt")
+    # What a template shows beside the messages.
+    for name in ("tools", "chat_template_kwargs"):
+        chars = len(msgspec.json.encode(fields.get(name)))
+        require_readable(chars, max_model_len=max_model_len, param=name)
 
 
 class ContextRoom:
@@ -42,52 +81,45 @@ class ContextRoom:
         self._app = app
         self._shortest: _Counted | None = None
 
-    async def require(self, scope: Scope, request: CheckedRequest, *, size_bytes: int) -> None:
+    async def require(self, scope: Scope, receive: Receive, request: CheckedRequest, *, size_bytes: int) -> None:
         """Refuse what does not fit.
 
         Args:
             scope: The request's.
+            receive: The request's, whose body was read.
             request: What is asked.
             size_bytes: Length of its body.
 
         Raises:
             ContextOverflow: It says by how many tokens.
+            ClientDisconnect: The client has gone.
         """
         parameters = request.parameters
         shortest = self._shortest or await self._measure(scope, parameters.model)
         if shortest is None:
             return  # vLLM refuses the request itself, and says why
-        _require_readable(request.for_vllm, shortest.max_model_len, size_bytes=size_bytes)
         if request.for_vllm.get("truncate_prompt_tokens") is not None:
             return  # vLLM will cut it to size
         max_tokens = parameters.max_tokens or 1  # unsaid: what is left is what there is
         pictured = isinstance(parameters, ChatParameters) and has_media(parameters.messages)
         if not pictured and size_bytes + shortest.count + max_tokens <= shortest.max_model_len:
             return
-        prompt_tokens = await self._prompt_tokens(scope, request)
-        if prompt_tokens is not None and prompt_tokens + max_tokens > shortest.max_model_len:
-            prompt_param = "messages" if isinstance(parameters, ChatParameters) else "prompt"
-            raise ContextOverflow(
-                prompt_tokens=prompt_tokens,
-                max_tokens=max_tokens,
-                max_model_len=shortest.max_model_len,
-                param=prompt_param if parameters.max_tokens is None else parameters.max_tokens_param,
-            )
+        counting = self._require_each(scope, request, shortest, max_tokens)
+        several = isinstance(parameters, CompletionParameters) and isinstance(parameters.prompt, list)
+        await (unless_hung_up(receive, counting) if several else counting)
 
-    async def require_readable(self, scope: Scope, fields: dict[str, Any], *, size_bytes: int) -> None:
-        """Refuse what `/tokenize` is asked to count and what cannot fit.
-
-        Args:
-            scope: The request's.
-            fields: Its body.
-            size_bytes: Length of that.
-
-        Raises:
-            TextTooLong: It says how much is read.
-        """
-        shortest = self._shortest or await self._measure(scope, fields.get("model"))
-        if shortest is not None:
-            _require_readable(fields, shortest.max_model_len, size_bytes=size_bytes)
+    async def _require_each(self, scope: Scope, request: CheckedRequest, shortest: _Counted, max_tokens: int) -> None:
+        """Count one prompt after another, up to the first that does not fit."""
+        parameters, room = request.parameters, shortest.max_model_len - max_tokens
+        async for prompt_tokens in self._lengths(scope, request, surely_fit_bytes=room - shortest.count):
+            if prompt_tokens > room:
+                prompt_param = "messages" if isinstance(parameters, ChatParameters) else "prompt"
+                raise ContextOverflow(
+                    prompt_tokens=prompt_tokens,
+                    max_tokens=max_tokens,
+                    max_model_len=shortest.max_model_len,
+                    param=prompt_param if parameters.max_tokens is None else parameters.max_tokens_param,
+                )
 
     async def _measure(self, scope: Scope, model: object) -> _Counted | None:
         """Tokens of the shortest chat, or of nothing where the model has no chat template."""
@@ -97,25 +129,27 @@ class ContextRoom:
         self._shortest = measured
         return measured
 
-    async def _prompt_tokens(self, scope: Scope, request: CheckedRequest) -> int | None:
-        """Tokens of the longest prompt; None where vLLM cannot count them and so will refuse the request."""
+    async def _lengths(self, scope: Scope, request: CheckedRequest, *, surely_fit_bytes: int) -> AsyncIterator[int]:
+        """Tokens of one prompt after another that may be too long, but not of those that vLLM will refuse itself."""
         parameters = request.parameters
         if not isinstance(parameters, CompletionParameters):
             asked = {name: request.for_vllm[name] for name in _OF_TOKENIZE if name in request.for_vllm}
-            counted = await self._count(scope, {"model": parameters.model} | asked)
-            return None if counted is None else counted.count
+            if counted := await self._count(scope, {"model": parameters.model} | asked):
+                yield counted.count
+            return
         prompts = parameters.prompt if isinstance(parameters.prompt, list) else [parameters.prompt]
         if _are_token_ids(prompts):
-            return len(prompts)
+            yield len(prompts)
+            return
         special = {"add_special_tokens": request.for_vllm.get("add_special_tokens", True)}
-        lengths = []
         for prompt in prompts:
             if isinstance(prompt, str):
-                counted = await self._count(scope, {"model": parameters.model, "prompt": prompt} | special)
-                lengths.append(counted.count if counted else 0)
+                if len(prompt.encode()) <= surely_fit_bytes:
+                    continue
+                if counted := await self._count(scope, {"model": parameters.model, "prompt": prompt} | special):
+                    yield counted.count
             elif _are_token_ids(prompt):
-                lengths.append(len(prompt))
-        return max(lengths, default=None)
+                yield len(prompt)
 
     async def _count(self, scope: Scope, question: dict[str, Any]) -> _Counted | None:
         """What ``POST /tokenize`` says; None where it refuses."""
@@ -139,23 +173,6 @@ class ContextRoom:
         if not answer or answer[0]["status"] != 200:
             return None
         return msgspec.json.decode(b"".join(message.get("body", b"") for message in answer[1:]), type=_Counted)
-
-
-def _require_readable(fields: dict[str, Any], max_model_len: int, *, size_bytes: int) -> None:
-    """Refuse texts that are too long to be tokenised; a text has no more characters than its request has bytes."""
-    messages = fields.get("messages")
-    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
-        require_readable_chat(messages, max_model_len=max_model_len)
-    if size_bytes <= max_chars(max_model_len):
-        return
-    prompt = fields.get("prompt")
-    for text in prompt if isinstance(prompt, list) else [prompt]:
-        if isinstance(text, str):
-            require_readable(len(text), max_model_len=max_model_len, param="prompt")
-    # What a template shows beside the messages.
-    for name in ("tools", "chat_template_kwargs"):
-        chars = len(msgspec.json.encode(fields.get(name)))
-        require_readable(chars, max_model_len=max_model_len, param=name)
 
 
 def _are_token_ids(prompt: object) -> bool:

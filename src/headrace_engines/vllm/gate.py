@@ -12,15 +12,16 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace_engines.serving.app import TokenRequired
+from headrace_engines.serving.body_size import outside_texts
 from headrace_engines.serving.errors import ApiError, BadRequest, TooManyRequests, UnknownPath, error_response
-from headrace_engines.serving.followable import within_64_bits
 from headrace_engines.serving.frozen import Compute, FrozenWatch, descendants
 from headrace_engines.serving.parameters import (
     ChatParameters,
@@ -28,7 +29,7 @@ from headrace_engines.serving.parameters import (
     SharedParameters,
     read_json,
 )
-from headrace_engines.vllm.context import ContextRoom
+from headrace_engines.vllm.context import ContextRoom, require_readable_messages, require_readable_texts
 from headrace_engines.vllm.parameters import check, check_detokenize, check_tokenize
 from headrace_engines.vllm.refusals import PanicsTold, TranslatedErrors
 
@@ -51,11 +52,16 @@ ROUTES = {
 }
 """All that is let through. vLLM has many more (pausing, weights, scaling, raw generation); none is for tenants."""
 
+SLEEP_ROUTES = {("POST", "/sleep"), ("POST", "/wake_up"), ("GET", "/is_sleeping")}
+"""The node's, where it was started to be put to sleep. The variable with which vLLM has them opens many others, which
+reset caches or call any method of its workers (vllm/entrypoints/launchers/api_server/routers.py:40); they stay shut."""
+
 MAX_OPEN = 512
 """Requests that may run or wait in vLLM, whose own waiting room has no end; 128 run at once on a CPU, 1,024 on a
 large GPU."""
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_LONG_NUMBER = re.compile(rb"(?<![-+.eE0-9])-?[0-9]{19,}+(?![.eE])")
+"""A whole number that may not fit 64 bits."""
 
 
 class Gate:
@@ -66,7 +72,9 @@ class Gate:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        checks = Checks(app, reads_tool_calls="--tool-call-parser" in sys.argv)
+        checks = Checks(
+            app, reads_tool_calls="--tool-call-parser" in sys.argv, may_sleep="--enable-sleep-mode" in sys.argv
+        )
         self._checked = TokenRequired(PanicsTold(checks), _token())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,10 +91,12 @@ class Checks:
     Args:
         app: vLLM's server.
         reads_tool_calls: Whether it was started with a parser of this model's tool calls.
+        may_sleep: Whether it was started to be put to sleep.
     """
 
-    def __init__(self, app: ASGIApp, *, reads_tool_calls: bool) -> None:
+    def __init__(self, app: ASGIApp, *, reads_tool_calls: bool, may_sleep: bool) -> None:
         self._app = app
+        self._sleep_routes = SLEEP_ROUTES if may_sleep else frozenset[tuple[str, str]]()
         self._room = ContextRoom(app)
         self._reads_tool_calls = reads_tool_calls
         self._open = 0
@@ -95,17 +105,20 @@ class Checks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "lifespan":
+        if scope["type"] == "lifespan" or (scope["method"], scope["path"]) in self._sleep_routes:
             await self._app(scope, receive, send)
             return
+        grammar_param = None
         try:
             _require_route(scope)
             if scope["method"] == "POST":
                 body = await _read(receive)
                 if body is None:
                     return  # hung up before the body was whole
-                body = await self._check(scope, body)
+                body, grammar_param = await self._check(scope, receive, body)
                 scope, receive = _with_body(scope, body), _replay(body, receive)
+        except ClientDisconnect:
+            return
         except ApiError as error:
             await error_response(error)(scope, receive, send)
             return
@@ -117,32 +130,37 @@ class Checks:
             return
         try:
             with self._place():
-                await self._app(scope, receive, TranslatedErrors(scope, receive, self._counting(send)))
+                told = TranslatedErrors(scope, receive, self._counting(send), grammar_param=grammar_param)
+                await self._app(scope, receive, told)
         except TooManyRequests as error:
             await error_response(error)(scope, receive, send)
 
-    async def _check(self, scope: Scope, body: bytes) -> bytes:
-        """The body that vLLM gets.
+    async def _check(self, scope: Scope, receive: Receive, body: bytes) -> tuple[bytes, str | None]:
+        """The body that vLLM gets, and the parameter that the answer's grammar is made of.
 
         Raises:
             ApiError: The request is refused.
+            ClientDisconnect: Nobody waits for it any more.
         """
-        fields = read_json(body)
+        model = _model(scope)
+        fields = read_json(body, max_model_len=model.max_model_len)
         shape = GENERATION.get(scope["path"])
         try:
             if scope["path"] == "/detokenize":
-                check_detokenize(fields, vocab_size=_model(scope).get_vocab_size())
-                return body
-            takes_media = _model(scope).is_multimodal_model
+                check_detokenize(fields, vocab_size=model.get_vocab_size(), max_model_len=model.max_model_len)
+                return body, None
+            require_readable_messages(fields, max_model_len=model.max_model_len)
+            takes_media = model.is_multimodal_model
             if shape is None:
-                check_tokenize(fields, takes_media=takes_media)
-                _require_64_bits(fields, body)
-                await self._room.require_readable(scope, fields, size_bytes=len(body))
-                return body
+                check_tokenize(fields, reads_tool_calls=self._reads_tool_calls, takes_media=takes_media)
+                _require_64_bits(body)
+                require_readable_texts(fields, max_model_len=model.max_model_len, size_bytes=len(body))
+                return body, None
             request = check(fields, shape, reads_tool_calls=self._reads_tool_calls, takes_media=takes_media)
-            _require_64_bits(fields, body)
-            await self._room.require(scope, request, size_bytes=len(body))
-            return msgspec.json.encode(request.for_vllm)
+            _require_64_bits(body)
+            require_readable_texts(request.for_vllm, max_model_len=model.max_model_len, size_bytes=len(body))
+            await self._room.require(scope, receive, request, size_bytes=len(body))
+            return msgspec.json.encode(request.for_vllm), request.grammar_param
         except RecursionError as error:  # what could be read can still be too deep to be written again
             raise BadRequest("The body is nested too deeply.", code="invalid_json") from error
 
@@ -179,7 +197,10 @@ class Checks:
 
 
 class _Model(Protocol):
-    """What is used of vLLM's ``ModelConfig`` (vllm/config/model.py:1616, 1981)."""
+    """What is used of vLLM's ``ModelConfig`` (vllm/config/model.py:245, 1616, 1981)."""
+
+    max_model_len: int
+    """Tokens of context."""
 
     @property
     def is_multimodal_model(self) -> bool:
@@ -202,10 +223,14 @@ def _token() -> str:
     return token
 
 
-def _require_64_bits(fields: dict[str, Any], body: bytes) -> None:
+def _require_64_bits(body: bytes) -> None:
     """Refuse longer numbers: at them vLLM's own reader of JSON fails, with status 500."""
-    if _LONG_NUMBER.search(body) and not within_64_bits(fields):
+    if _LONG_NUMBER.search(body) and any(map(_is_beyond, _LONG_NUMBER.findall(outside_texts(body)))):
         raise BadRequest("The body has a whole number that does not fit 64 bits.", code="invalid_value")
+
+
+def _is_beyond(number: bytes) -> bool:
+    return len(number) > len(str(-(2**63))) or not -(2**63) <= int(number) < 2**63
 
 
 def _require_route(scope: Scope) -> None:

@@ -17,14 +17,16 @@ from headrace_engines.serving.parameters import (
     HARMLESS,
     NEUTRAL_VALUES,
     ChatParameters,
+    CompletionParameters,
     DetokenizeParameters,
     SharedParameters,
+    TokenizeParameters,
     convert,
     read_parameters,
 )
 from headrace_engines.serving.tokenization import require_known
-from headrace_engines.vllm.conversation import check_conversation
-from headrace_engines.vllm.media import check_media
+from headrace_engines.serving.wrong_values import unknown
+from headrace_engines.vllm.conversation import check_chat, check_conversation
 from headrace_engines.vllm.references import require_plain_references
 
 ENGINE = "vllm"
@@ -32,8 +34,8 @@ ENGINE = "vllm"
 OF_TOKENIZE = frozenset({"model", "prompt", "messages", "add_special_tokens", "add_generation_prompt", "tools"})
 """What ``/tokenize`` may be asked."""
 
-MAX_STOPS = 4
-"""Stop strings of a request, as at OpenAI."""
+MAX_PROMPTS = 1024
+"""Of one completion: vLLM's ``VLLM_MAX_COMPLETION_PROMPTS`` (vllm/envs.py:113)."""
 
 _GREEDY_BELOW = 1e-5
 """vLLM's ``_SAMPLING_EPS``: a temperature below means greedy."""
@@ -48,10 +50,12 @@ class CheckedRequest(msgspec.Struct, frozen=True):
     Attributes:
         parameters: As read by the shell.
         for_vllm: The fields that vLLM gets.
+        grammar_param: The parameter that the answer's grammar is made of; None without one.
     """
 
     parameters: SharedParameters
     for_vllm: dict[str, Any]
+    grammar_param: str | None
 
 
 def check(
@@ -69,11 +73,11 @@ def check(
         BadRequest: vLLM would ignore or refuse something; it names the parameter.
     """
     known = {name: value for name, value in fields.items() if name not in VLLM_ONLY}
-    parameters = read_parameters(msgspec.json.encode(known), shape, ENGINE)
+    parameters = read_parameters(known, shape, ENGINE)
     if said := parameters.grammar():
         require_plain_references(*said)
     if isinstance(parameters, ChatParameters):
-        check_conversation(parameters, reads_tool_calls=reads_tool_calls, takes_media=takes_media)
+        check_chat(parameters, reads_tool_calls=reads_tool_calls, takes_media=takes_media)
     _check_what_vllm_words_otherwise(parameters)
     dropped = HARMLESS | NEUTRAL_VALUES.keys() - shape.__struct_fields__
     wanted = {name: value for name, value in fields.items() if name not in dropped and value is not None}
@@ -87,7 +91,7 @@ def check(
         wanted |= {"temperature": 1.0, "top_k": 1}  # as greedy, and vLLM refuses several answers that are called so
     for name in wanted.keys() & _GUIDED.keys():
         wanted["structured_outputs"] = {_GUIDED[name]: wanted.pop(name)}
-    return CheckedRequest(parameters, wanted)
+    return CheckedRequest(parameters, wanted, said[1] if said else "tools" if wanted.get("tools") else None)
 
 
 def _strict(tool: Any) -> Any:
@@ -101,34 +105,42 @@ def _strict(tool: Any) -> Any:
     return {**tool, "function": {**function, "strict": True}}
 
 
-def check_tokenize(fields: dict[str, Any], *, takes_media: bool) -> None:
-    """Check a request to ``/tokenize``, for which vLLM looks at media as for an answer.
+def check_tokenize(fields: dict[str, Any], *, reads_tool_calls: bool, takes_media: bool) -> None:
+    """Check a request to ``/tokenize``, for which vLLM looks at messages as for an answer.
 
     Raises:
-        BadRequest: It has a parameter that would be ignored, or media that a chat may not have.
+        BadRequest: It has a parameter that would be ignored, or messages that a chat may not have.
     """
     for name in sorted(fields.keys() - OF_TOKENIZE):
-        raise BadRequest(f"Unknown parameter: {name!r}.", param=name, code="unknown_parameter")
-    messages = fields.get("messages")
-    for index, message in enumerate(messages if isinstance(messages, list) else []):
-        if isinstance(message, dict):
-            check_media(message, f"messages[{index}]", takes_media=takes_media)
+        raise BadRequest(unknown(name, OF_TOKENIZE), param=name, code="unknown_parameter")
+    parameters = convert(fields, TokenizeParameters)
+    check_conversation(
+        parameters.messages or [],
+        tools=parameters.tools,
+        variables=parameters.chat_template_kwargs,
+        reads_tool_calls=reads_tool_calls,
+        takes_media=takes_media,
+    )
 
 
-def check_detokenize(fields: dict[str, Any], *, vocab_size: int) -> None:
+def check_detokenize(fields: dict[str, Any], *, vocab_size: int, max_model_len: int) -> None:
     """Check a request to ``/detokenize``.
 
     Raises:
-        BadRequest: It has no tokens, one that the model has not, or something besides.
+        BadRequest: It has no tokens, too many, one that the model has not, or something besides.
     """
-    require_known(convert(fields, DetokenizeParameters).tokens, vocab_size)
+    tokens = convert(fields, DetokenizeParameters).tokens
+    require_known(tokens, vocab_size=vocab_size, max_model_len=max_model_len)
 
 
 def _check_what_vllm_words_otherwise(parameters: SharedParameters) -> None:
     """What it refuses too, without the parameter's name or as pages of its validator's output."""
-    if len(parameters.stops) > MAX_STOPS:
+    prompt = parameters.prompt if isinstance(parameters, CompletionParameters) else ""
+    if isinstance(prompt, list) and len(prompt) > MAX_PROMPTS and not isinstance(prompt[0], int):
         raise BadRequest(
-            f"`stop` has {len(parameters.stops)} strings; vllm takes {MAX_STOPS}.", param="stop", code="invalid_value"
+            f"`prompt` holds {len(prompt):,} prompts; vllm takes {MAX_PROMPTS:,} at once.",
+            param="prompt",
+            code="invalid_value",
         )
     if parameters.max_tokens is not None and (parameters.min_tokens or 0) > parameters.max_tokens:
         raise BadRequest(

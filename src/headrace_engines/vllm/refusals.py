@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace_engines.serving.codec import why_not_encoded
+from headrace_engines.serving.compilers import told_by_xgrammar
 from headrace_engines.serving.errors import (
     ApiError,
     BadRequest,
@@ -15,8 +17,10 @@ from headrace_engines.serving.errors import (
     TooManyRequests,
     Unavailable,
     UnknownModel,
+    api_error_from,
     error_response,
 )
+from headrace_engines.serving.generator import GrammarInvalid
 
 
 class TranslatedErrors:
@@ -26,9 +30,11 @@ class TranslatedErrors:
         scope: The request's.
         receive: The request's.
         send: Where answers go.
+        grammar_param: The parameter that the answer's grammar was made of, if it has one.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, grammar_param: str | None = None) -> None:
+        self._grammar_param = grammar_param
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -44,7 +50,7 @@ class TranslatedErrors:
         else:
             self._held.append(message.get("body", b""))
             if not message.get("more_body", False):
-                error = translate(self._status, b"".join(self._held))
+                error = translate(self._status, b"".join(self._held), grammar_param=self._grammar_param)
                 await error_response(error)(self._scope, self._receive, self._send)
 
 
@@ -90,7 +96,11 @@ class _Refusal(msgspec.Struct):
     error: _Said
 
 
-def translate(status: int, body: bytes) -> ApiError:
+_NO_GRAMMAR = re.compile(r"Failed to transform (?:json schema|regex|choices) into a grammar: ")
+"""How vLLM begins what xgrammar says (vllm/v1/structured_output/backend_xgrammar.py:433, 442, 469)."""
+
+
+def translate(status: int, body: bytes, *, grammar_param: str | None = None) -> ApiError:
     """What vLLM says (``ErrorResponse``, vllm/entrypoints/serve/engine/protocol.py:86), as one of our errors."""
     said = _Said(body[:500].decode(errors="replace"))
     with contextlib.suppress(msgspec.MsgspecError):
@@ -99,6 +109,9 @@ def translate(status: int, body: bytes) -> ApiError:
         return UnknownModel(said.message, param=said.param, code="model_not_found")
     if status == 429:
         return TooManyRequests(said.message, code="queue_full", retry_after_s=1)
+    if status < 500 and (begun := _NO_GRAMMAR.match(said.message)):
+        why = told_by_xgrammar(said.message[begun.end() :])
+        return api_error_from(GrammarInvalid(why), grammar_param=grammar_param)
     if status < 500:
         param = said.param.removeprefix("body.") if said.param else None
         return BadRequest(said.message, param=param, code="invalid_value")

@@ -17,8 +17,8 @@ from headrace.hardware import find_gpus
 from headrace.resources.errors import Failure
 from headrace.resources.models import Dtype
 from headrace.runtimes.engines import read_requirements
-from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
-from headrace.runtimes.surroundings import OFFLINE, TOKEN_VARIABLE, run_module, surroundings
+from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch, SleepMode
+from headrace.runtimes.surroundings import OFFLINE, TOKEN_VARIABLE, modules_cache, run_module, surroundings
 from headrace.runtimes.vllm.ending import classify
 from headrace.runtimes.vllm.model_types import GENERATION_TYPES
 from headrace.runtimes.vllm.tool_calls import tool_call_parser
@@ -42,6 +42,12 @@ ends with status 500, or is followed in part."""
 
 MAX_IMAGE_PIXELS = 50_000_000
 """The largest picture that is decoded: 150 MB. A file of 300 KB can hold vLLM's own limit, of 540 MB."""
+
+SLEEP_MODE = SleepMode(sleep="/sleep?level=1&mode=wait", wake="/wake_up", state="/is_sleeping")
+"""Level 1 moves the weights to the machine's memory and drops the cache. The mode, because by itself vLLM aborts what
+runs (vllm/entrypoints/serve/dev/sleep/api_router.py:26); so what runs ends before, and what comes waits until it is
+awake (vllm/v1/engine/core.py:2061). Both orders do nothing to an engine that obeyed already
+(vllm/v1/executor/abstract.py:383, 395)."""
 
 DRAIN_TIMEOUT_S = 30
 """How long requests under way may go on after SIGTERM; the shim's own patience (`compute.backend.EngineSpec`)."""
@@ -91,6 +97,11 @@ class VllmRuntime:
         """Those of vLLM 0.32.0 that generate text, from text or from images too (`GENERATION_TYPES`)."""
         return GENERATION_TYPES
 
+    @property
+    def sleep_mode(self) -> SleepMode | None:
+        """On a GPU only: on a CPU vLLM refuses to start with it (vllm/config/model.py:655)."""
+        return SLEEP_MODE if self.device == "cuda" else None
+
     def conversion(self, model_dir: Path, dtype: Dtype) -> None:
         """None: vLLM loads the folder itself."""
 
@@ -110,18 +121,26 @@ class VllmRuntime:
         flags = ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
         if self.device == "cpu":
             options["--kv-cache-memory-bytes"] = str(launch.kv_cache_bytes or KV_CACHE_BYTES_ON_CPU)
+            options["--worker-cls"] = "headrace_engines.vllm.worker.FrugalWorker"
             # Compiling needs a C++ compiler and 40 s more at each start. Measured with SmolLM2 on two cores it made 8
             # requests at once 5 % faster and 32 at once 18 %; a CPU gets vLLM where nothing faster knows the model.
             flags.append("--enforce-eager")
         elif launch.kv_cache_bytes:
             options["--kv-cache-memory-bytes"] = str(launch.kv_cache_bytes)
+        sleeps = launch.may_sleep and self.sleep_mode is not None
+        if sleeps:
+            flags.append("--enable-sleep-mode")
         wished, switches = _as_the_version_says(launch)
         options |= wished
         flags += switches
         flat = [part for pair in options.items() for part in pair]
         return EngineCommand(
             argv=run_module(environment, "vllm", *flat, *flags),
-            env=self._surroundings(environment) | self._threads(launch) | {TOKEN_VARIABLE: launch.nonce},
+            env=self._surroundings(environment)
+            | self._threads(launch)
+            | (modules_cache(environment) if launch.allow_custom_code else {})
+            | ({"VLLM_SERVER_DEV_MODE": "1"} if sleeps else {})  # else it has no routes for it; the gate closes others
+            | {TOKEN_VARIABLE: launch.nonce},
         )
 
     def classify(self, end: EngineEnd) -> Failure:
@@ -162,6 +181,8 @@ def _as_the_version_says(launch: Launch) -> tuple[dict[str, str], list[str]]:
         switches.append("--enable-prefix-caching" if launch.prefix_caching else "--no-enable-prefix-caching")
     if launch.chat_template is not None:
         options["--chat-template"] = str(launch.chat_template)
+    if launch.allow_custom_code:
+        switches.append("--trust-remote-code")
     if parser := tool_call_parser(launch.model_dir, launch.chat_template, launch.tool_parser):
         options["--tool-call-parser"] = parser
         switches.append("--enable-auto-tool-choice")

@@ -45,6 +45,11 @@ _NAMES_TOOLS = re.compile(r"\{[{%][^{}%]*\btools\b")
 """A template does something with tools; as in `headrace_engines.serving.tools.formats`."""
 
 
+def names_tools(template: str) -> bool:
+    """Whether a chat template does something with the tools of a request."""
+    return _NAMES_TOOLS.search(template) is not None
+
+
 def tool_call_parser(model_dir: Path, given_template: Path | None = None, asked_for: str | None = None) -> str:
     """The parser's name; empty for a model whose template shows no form of calls that is known here.
 
@@ -58,7 +63,7 @@ def tool_call_parser(model_dir: Path, given_template: Path | None = None, asked_
     """
     template = _template(model_dir) if given_template is None else _text(given_template)
     if asked_for:
-        return asked_for if _NAMES_TOOLS.search(template) else ""
+        return asked_for if names_tools(template) else ""
     return next((parser for sign, parser in _SIGNS if re.search(sign, template, re.DOTALL)), "")
 
 

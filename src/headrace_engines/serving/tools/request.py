@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from headrace_engines.serving.errors import BadRequest
+from headrace_engines.serving.wrong_values import explain
 
 # OpenAI's rule, and the dot that others allow.
 _ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.\-]{1,64}$")]
@@ -100,7 +101,8 @@ def _definition(tool: Any, place: str) -> dict[str, Any]:
     try:
         function = msgspec.convert(tool, _Tool).function
     except msgspec.ValidationError as error:
-        raise BadRequest(f"{place}: {error}.", param=place, code="invalid_value") from error
+        sentence, _ = explain(error, tool, place)
+        raise BadRequest(sentence, param=place, code="invalid_value") from error
     try:
         msgspec.convert(function.name, _ToolName)
     except msgspec.ValidationError as error:
