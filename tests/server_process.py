@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 START_TIMEOUT_S = 60.0
+RECOVERY_S = 60.0
 PROJECT = "my-proj"
 LOCATION = "us-central1"
 
@@ -164,6 +165,15 @@ class ServerProcess:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+def eventually(question: Callable[[], Any], *, timeout_s: float = RECOVERY_S) -> Any:
+    """The first true answer; other processes' states can only be asked for."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := question()):
+        assert time.monotonic() < deadline, f"never became true: {question}"
+        time.sleep(0.1)
+    return answer
 
 
 @contextmanager

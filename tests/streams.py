@@ -51,11 +51,13 @@ class Stream:
                 self.chunks += 1
 
 
-def read_stream(client: httpx.Client, endpoint: str, *, after_chunks: int, then: Callable[[], object]) -> Stream:
-    """Stream `REQUEST` from an endpoint; once `after_chunks` chunks were read, do `then` and read on."""
+def read_stream(
+    client: httpx.Client, endpoint: str, *, after_chunks: int, then: Callable[[], object], **more: Any
+) -> Stream:
+    """Stream `REQUEST` and `more` from an endpoint; once `after_chunks` chunks were read, do `then` and read on."""
     stream = Stream()
     happened = False
-    body = REQUEST | {"stream": True, "stream_options": {"include_usage": True}}
+    body = REQUEST | more | {"stream": True, "stream_options": {"include_usage": True}}
     try:
         with client.stream("POST", f"/v1/{endpoint}/chat/completions", json=body) as response:
             assert response.status_code == 200, response.read()

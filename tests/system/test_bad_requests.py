@@ -16,7 +16,7 @@ from server_process import LOCATION, PROJECT, ServerProcess
 DEPLOY = f"/v1beta1/projects/{PROJECT}/locations/{LOCATION}:deploy"
 BAD: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "unknown path": ("GET", "/v1/projects/p/nowhere", {}, 404, "UNKNOWN_PATH"),
-    "wrong method": ("PUT", DEPLOY, {"json": {}}, 404, "UNKNOWN_PATH"),
+    "wrong method": ("PUT", DEPLOY, {"json": {}}, 405, "METHOD_NOT_ALLOWED"),
     "not JSON": ("POST", DEPLOY, {"content": b"{"}, 400, "BAD_JSON"),
     "no model": ("POST", DEPLOY, {"json": {}}, 400, "BAD_FIELD"),
     "unknown field": ("POST", DEPLOY, {"json": {"customModel": {"gcsUri": "/x"}, "modell": 1}}, 400, "BAD_FIELD"),

@@ -59,6 +59,18 @@ def test_a_fault_is_named(shared_server: ServerProcess, demo_model: Path, tmp_pa
     assert not shared_server.pids("headrace_engines")
 
 
+def test_a_gguf_is_refused_with_the_command_that_converts_it(shared_server: ServerProcess, tmp_path: Path) -> None:
+    """A folder with nothing else fails in CHECKING, and not for lack of a config.json; the fix is the command."""
+    folder = tmp_path / "quantised"
+    folder.mkdir()
+    architecture = b"general.architecture" + (8).to_bytes(4, "little") + (5).to_bytes(8, "little") + b"llama"
+    (folder / "river.Q4_1.gguf").write_bytes(b"GGUF" + bytes(20) + (20).to_bytes(8, "little") + architecture)
+    operation = shared_server.await_operation(shared_server.deploy(folder))
+    detail = operation["error"]["details"][0]
+    assert detail["reason"] == "WEIGHTS_QUANTISED"
+    assert f"`headrace convert {folder}/river.Q4_1.gguf ./river.Q4_1`" in detail["metadata"]["fix"]
+
+
 def test_an_address_that_leads_nowhere(shared_server: ServerProcess) -> None:
     """An address without files fails the operation; it is not a 5xx and not a wait."""
     operation = shared_server.await_operation(shared_server.deploy("/nowhere/at/all"))

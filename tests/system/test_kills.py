@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server_process import ServerProcess
+from server_process import ServerProcess, eventually
 from streams import TOKENS, read_stream, whole_text
-
-RECOVERY_S = 60.0
-
-
-def eventually(question: Callable[[], Any], *, timeout_s: float = RECOVERY_S) -> Any:
-    """The first true answer; other processes' states can only be asked for."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := question()):
-        assert time.monotonic() < deadline, f"never became true: {question}"
-        time.sleep(0.1)
-    return answer
 
 
 def one(server: ServerProcess, *words: str) -> int:

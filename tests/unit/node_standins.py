@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 import uvicorn
+from starlette.types import ASGIApp
 
 from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaReport, RuntimeReport
 from headrace.resources.errors import Failure
 from headrace.resources.layout import Layout
 from headrace.resources.models import Dtype
-from headrace.runtimes import EngineCommand, EngineEnd, Environment, Launch, Runtime, ending
+from headrace.runtimes import EngineCommand, EngineEnd, Environment, Launch, Runtime, SleepMode, ending
 
 TOKEN = "internal"
 
@@ -32,6 +33,17 @@ if name.startswith("pinned"):
 if name == "crash":
     print('HEADRACE_FATAL {"code": "ENGINE_BAD_TENSOR", "message": "bad", "evidence": "lm_head"}', flush=True)
     sys.exit(3)
+asleep = False
+def turn(path):
+    "As vLLM does: answered when it is done. A FIFO beside the socket holds it back until somebody writes."
+    global asleep
+    if os.path.exists(socket + ".gate"):
+        print("waiting before", path, flush=True)
+        open(socket + ".gate").read()
+    if path == "/wake_up" and name == "sleeper-dies": os._exit(4)
+    if path == "/wake_up" and name == "sleeper-refuses": return 500
+    if name != "sleeper-lies": asleep = path == "/sleep?deep"
+    return 200
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def address_string(self): return ""
@@ -43,11 +55,20 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def do_GET(self):
+        if self.path == "/is_sleeping":
+            self.answer(200, {"is_sleeping": asleep})
+            return
         task = {"task": "embed"} if name.startswith("embed") else {}
         cards = {"data": [{"id": name, **task}]} if self.path == "/v1/models" else {}
         self.answer(503 if name == "never-healthy" else 200, cards)
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path in ("/sleep?deep", "/wake_up"):
+            assert self.headers["Authorization"] == "Bearer " + token
+            self.answer(turn(self.path), {})
+            return
+        assert not asleep
+        asked = json.loads(body)
         assert self.headers["Authorization"] == "Bearer " + token and asked["model"] == name
         if name.startswith("embed"):
             assert self.path == "/v1/embeddings" and asked["input"]
@@ -57,8 +78,14 @@ class Handler(BaseHTTPRequestHandler):
         assert self.path == "/v1/completions" and asked["stream"]
         if name == "dies-warming": os._exit(4)
         count = 0 if name == "mute" else asked["max_tokens"]
-        events = [{"choices": [{"text": "x"}]}] * count + [{"choices": [], "usage": {"completion_tokens": count}}]
+        words = len(asked["prompt"].split())
+        if name == "short-of-breath" and words > 3:
+            self.answer(400, {"error": {"message": "too long"}})
+            return
+        usage = {"completion_tokens": count, "prompt_tokens": words}
+        events = [{"choices": [{"text": "x"}]}] * count + [{"choices": [], "usage": usage}]
         self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
         for event in events:
@@ -67,6 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 2048
 Server(socket, Handler).serve_forever()
 """
 
@@ -79,8 +107,9 @@ class ScriptedRuntime:
     disk_bytes = 0
     model_types = frozenset({"scripted"})
 
-    def __init__(self) -> None:
+    def __init__(self, *, sleeps: bool = False) -> None:
         self.launches: list[Launch] = []
+        self.sleep_mode = SleepMode("/sleep?deep", "/wake_up", "/is_sleeping") if sleeps else None
 
     def conversion(self, model_dir: Path, dtype: Dtype) -> None:
         """None: there is nothing to load."""
@@ -166,7 +195,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def listening(control: ControlStandIn, layout: Layout) -> AsyncIterator[None]:
+async def listening(control: ASGIApp, layout: Layout) -> AsyncIterator[None]:
     """Control, reachable for as long as this lasts."""
     layout.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = uvicorn.Config(

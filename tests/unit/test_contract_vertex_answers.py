@@ -164,6 +164,15 @@ def test_endpoint() -> None:
     ]
 
 
+def test_endpoint_tells_when_it_scales_to_zero() -> None:
+    """As it was asked for: no replica at least, and after how long without a request."""
+    pool = msgspec.structs.replace(POOL, scale_to_zero_after_s=1_234_567.5)
+    wire = endpoint_json(ENDPOINT, [Bound(BINDING, pool, 0)], host="h")
+    resources = wire["deployedModels"][0]["dedicatedResources"]
+    assert resources["minReplicaCount"] == 0
+    assert resources["scaleToZeroSpec"] == {"idleScaledownPeriod": "1234567.5s"}
+
+
 def test_endpoint_tells_why_it_does_not_get_on() -> None:
     """A deployed model's status carries what went wrong."""
     pool = msgspec.structs.replace(POOL, failure=Failure("NO_CAPACITY", "No room."))

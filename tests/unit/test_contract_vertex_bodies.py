@@ -142,9 +142,34 @@ def test_integers_as_strings() -> None:
     assert (wish.min_replicas, wish.max_replicas) == (2, 3)
 
 
+def to_zero(**fields: object) -> dict[str, object]:
+    """A body's fields that ask for it."""
+    return {"deployConfig": {"dedicatedResources": {"minReplicaCount": 0, "scaleToZeroSpec": fields}}}
+
+
+def test_scaling_to_zero_is_a_time_without_requests() -> None:
+    """Zero replicas at least means one while somebody asks; the idle period is when none runs."""
+    wish = deploy(**to_zero(idleScaledownPeriod="300s", minScaleupPeriod="300s"))
+    assert (wish.min_replicas, wish.max_replicas, wish.scale_to_zero_after_s) == (1, 1, 300.0)
+    assert deploy().scale_to_zero_after_s == 0.0
+
+
 @pytest.mark.parametrize(
     ("body", "error", "says"),
     [
+        (to_zero(), BadField, "idleScaledownPeriod must say"),
+        (to_zero(idleScaledownPeriod="0s"), BadField, "idleScaledownPeriod must say"),
+        (to_zero(minScaleupPeriod="300s"), BadField, "idleScaledownPeriod must say"),
+        (to_zero(idleScaledownPeriod="300s", minScaleupPeriod="600s"), NotSupported, "minScaleupPeriod"),
+        (
+            {
+                "deployConfig": {
+                    "dedicatedResources": {"minReplicaCount": 1, "scaleToZeroSpec": {"idleScaledownPeriod": "300s"}}
+                }
+            },
+            BadField,
+            "minReplicaCount of 0",
+        ),
         ({"modelConfg": {}}, BadField, "'modelConfig'"),
         ({"modelConfig": {"modelUserID": "x"}}, BadField, "'modelConfig.modelUserID'"),
         (

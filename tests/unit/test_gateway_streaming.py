@@ -108,6 +108,46 @@ def test_death_in_mid_stream_is_told(tmp_path: Path, die_after: int) -> None:
     asyncio.run(main())
 
 
+def test_an_engine_that_stands_still_is_given_up(tmp_path: Path) -> None:
+    """When nothing more comes, the stream ends with an error event, and the engine hears that nobody waits."""
+
+    async def main() -> None:
+        async with (
+            StandIn(tmp_path / "e") as engine,
+            gateway_before(tmp_path, deployed(engine.address), stall_timeout_s=0.2) as served,
+        ):
+            engine.script = Script(chunks=5, gated=True)
+            engine.gate.release()
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                pieces, whole = await pieces_of(answer)
+            events = b"".join(pieces).strip().split(b"\n\n")
+            assert (whole, len(events)) == (False, 2)
+            error = json.loads(events[-1].removeprefix(b"data: "))["error"]
+            assert (error["code"], "0.2 s" in error["evidence"], bool(error["fix"])) == ("ENGINE_STALLED", True, True)
+            await engine.until(cancelled=1)
+            assert (await served.admin_get("/status")).json()["outstanding"] == {}
+
+    asyncio.run(main())
+
+
+def test_a_slow_stream_is_not_a_still_one(tmp_path: Path) -> None:
+    """An answer that takes longer in all, piece after piece, comes to its end; so does one whose client is slow."""
+
+    async def main() -> None:
+        async with (
+            StandIn(tmp_path / "e") as engine,
+            gateway_before(tmp_path, deployed(engine.address), stall_timeout_s=2.0) as served,
+        ):
+            engine.script = Script(chunks=8, delay_ms=400)
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                pieces = answer.aiter_raw()
+                await anext(pieces)
+                await engine.until(answered=1)  # more than three seconds later
+                assert b"".join([piece async for piece in pieces]).endswith(b"data: [DONE]\n\n")
+
+    asyncio.run(main())
+
+
 def test_revoked_key_ends_its_streams(tmp_path: Path) -> None:
     """The push without a key ends its streams: an error event, a broken connection, an engine that stops. No others."""
 

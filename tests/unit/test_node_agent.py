@@ -23,7 +23,7 @@ from headrace.node import Agent
 from headrace.node.probe import Patience
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
 from headrace.resources.layout import Layout
-from headrace.storage import fingerprint, open_artifacts
+from headrace.storage import ModelCache, fingerprint, open_artifacts
 
 
 @pytest.fixture
@@ -69,6 +69,7 @@ def agent(
     layout: Layout,
     patience: Patience = Patience(),  # noqa: B008 - it never changes
     runtime: ScriptedRuntime | None = None,
+    model_cache_bytes: int | None = None,
 ) -> Agent:
     """An agent that can run scripted engines."""
     return Agent(
@@ -77,6 +78,7 @@ def agent(
         TOKEN,
         runtimes={"scripted": runtime or ScriptedRuntime()},
         installer=NothingToInstall(),
+        model_cache_bytes=model_cache_bytes,
         patience=patience,
     )
 
@@ -200,6 +202,63 @@ def test_a_template_goes_with_a_replica_that_fails_and_stays_with_one_that_is_ha
                 os.kill(pid, signal.SIGKILL)
                 await control.replica("7", "FAILED")
                 assert not template.exists()
+
+    asyncio.run(live())
+
+
+def test_a_model_is_claimed_as_long_as_anything_needs_it(layout: Layout, model: StageOrder) -> None:
+    """By its stage, then by its replica, between replicas by its deployment; by nobody once all of them are gone."""
+
+    async def live() -> None:
+        control = ControlStandIn()
+        cache = ModelCache(layout.models_dir)
+        async with listening(control, layout), working(agent(layout)):
+            await control.order(stages=(model,))
+            await control.until(lambda report: any(stage.phase == "done" for stage in report.stages))
+            assert not cache.remove(model.fingerprint)
+            await control.order(stages=(), replicas=(replica(model),))
+            await control.replica("7", "READY")
+            assert not cache.remove(model.fingerprint)
+            assert [(one.fingerprint, one.in_use) for one in cache.report().models] == [(model.fingerprint, True)]
+            await control.order(replicas=(), kept=(model.fingerprint,))
+            await control.until(lambda report: not report.replicas)
+            assert not cache.remove(model.fingerprint)
+            await control.order(kept=())
+            await control.until(lambda report: report.orders_generation == 4)
+            assert cache.remove(model.fingerprint)
+            assert cache.models() == []
+
+    asyncio.run(live())
+
+
+def test_a_model_that_nobody_uses_makes_room_for_the_next(layout: Layout, model: StageOrder, tmp_path: Path) -> None:
+    """Under a limit that holds one of two: the first goes once its replica is gone, and the second's stage says so."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "scripted", "other": 1}')
+    uri = f"file://{other}"
+    second = StageOrder(artifact_uri=uri, fingerprint=fingerprint(open_artifacts(uri)), runtime="scripted")
+
+    async def notes(control: ControlStandIn) -> tuple[str, ...]:
+        done = (second.fingerprint, "done")
+        report = await control.until(lambda report: done in [(one.fingerprint, one.phase) for one in report.stages])
+        return next(one.notes for one in report.stages if one.fingerprint == second.fingerprint)
+
+    async def live() -> None:
+        control = ControlStandIn()
+        limited = agent(layout, model_cache_bytes=50)
+        async with listening(control, layout), working(limited):
+            await control.order(replicas=(replica(model),))
+            await control.replica("7", "READY")
+            await control.order(stages=(second,))
+            assert "all that is left in it is in use" in (await notes(control))[0]
+            assert (layout.models_dir / model.fingerprint).is_dir()
+            await control.order(stages=(), replicas=())
+            await control.until(lambda report: not report.replicas and not report.stages)
+            ModelCache(layout.models_dir).remove(second.fingerprint)
+            await control.order(stages=(second,))
+            assert (await notes(control))[0].startswith(f"Evicted staged model {model.fingerprint[:12]} ")
+            assert not (layout.models_dir / model.fingerprint).is_dir()
 
     asyncio.run(live())
 
@@ -410,6 +469,8 @@ def test_a_killed_node_is_replaced_by_one_that_adopts(layout: Layout, model: Sta
                 first = control.reports[0]
                 assert (first.orders_generation, [one.state for one in first.replicas]) == (0, ["READY"])
                 assert (adopted.pid, adopted.warmup, adopted.since) == (ready.pid, ready.warmup, ready.since)
+                assert not ModelCache(layout.models_dir).remove(model.fingerprint)
+                await control.until(lambda report: any(one.in_use for one in report.model_cache.models))
             assert nothing_runs(layout)
 
     asyncio.run(live())

@@ -22,7 +22,7 @@ from headrace.resources.assignments import StageOrder, StageReport
 from headrace.resources.errors import Cancelled, ConversionFailed, DiskFull, HeadraceError
 from headrace.resources.models import Dtype
 from headrace.runtimes import Conversion, EngineCommand, Environment, Installable
-from headrace.storage import fingerprint, open_artifacts
+from headrace.storage import ModelCache, fingerprint, open_artifacts
 
 SRC = Path(__file__).parents[2] / "src"
 STANDIN = Path(__file__).parent / "converter_standin.py"
@@ -219,7 +219,7 @@ class Seen:
     def __init__(self, root: Path) -> None:
         self.reports: list[StageReport] = []
         runtime = ConvertingRuntime()
-        self.stager = Stager(root, {runtime.name: runtime}, NothingToInstall(), self._changed)
+        self.stager = Stager(ModelCache(root), {runtime.name: runtime}, NothingToInstall(), self._changed)
 
     def _changed(self) -> None:
         self.reports.extend(self.stager.reports)

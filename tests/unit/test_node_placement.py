@@ -19,6 +19,7 @@ from headrace.capacity import PLANNED_SEQUENCES
 from headrace.hardware import find_cores
 from headrace.hardware.cores import read_list
 from headrace.node import Agent
+from headrace.node.probe import MEASURED_TOKENS
 from headrace.node.sharing import CoreSharing
 from headrace.resources.assignments import ReplicaReport, StageOrder
 from headrace.resources.layout import Layout
@@ -43,11 +44,13 @@ def agent_with(layout: Layout, runtime: ScriptedRuntime) -> Agent:
     return Agent(layout, address, TOKEN, runtimes={"scripted": runtime}, installer=NothingToInstall())
 
 
-async def ready(layout: Layout, model: StageOrder, runtime: ScriptedRuntime, name: str) -> ReplicaReport:
+async def ready(
+    layout: Layout, model: StageOrder, runtime: ScriptedRuntime, name: str, **changes: object
+) -> ReplicaReport:
     """Run one replica until it is READY, or has failed."""
     control = ControlStandIn()
     async with listening(control, layout), working(agent_with(layout, runtime)):
-        await control.order(replicas=(replica(model, name),))
+        await control.order(replicas=(replica(model, name, **changes),))
         return await control.replica("7", "READY", "FAILED")
 
 
@@ -140,7 +143,7 @@ def test_the_cache_is_as_large_as_the_plan(layout: Layout, tmp_path: Path) -> No
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    save_file({"w": np.zeros((10, 8), np.float16)}, folder / "model.safetensors")
+    save_file({"w": np.zeros((10, 8), np.float16)}, folder / "model.safetensors", metadata={"format": "pt"})
     uri = f"file://{folder}"
     order = StageOrder(artifact_uri=uri, fingerprint=fingerprint(open_artifacts(uri)), runtime="scripted")
     runtime = ScriptedRuntime()
@@ -148,6 +151,28 @@ def test_the_cache_is_as_large_as_the_plan(layout: Layout, tmp_path: Path) -> No
     layers, kv_heads, head_dim, two_bytes = 2, 2, 2, 2
     per_token = 2 * layers * kv_heads * head_dim * two_bytes
     assert runtime.launches[0].kv_cache_bytes == per_token * 2048 * PLANNED_SEQUENCES
+
+
+def test_a_second_longer_generation_is_measured(layout: Layout, model: StageOrder) -> None:
+    """How fast a prompt was read and how fast was written after it; and what memory there was when it was READY."""
+    warmup = asyncio.run(ready(layout, model, ScriptedRuntime(), "chat")).warmup
+    assert warmup is not None
+    assert MEASURED_TOKENS[0] <= warmup.prompt_tokens <= MEASURED_TOKENS[1]
+    assert warmup.prompt_s > 0
+    assert warmup.decode_tokens_per_s > 0
+    assert warmup.resident_bytes > 0
+
+
+@pytest.mark.parametrize(("name", "max_model_len"), [("short-of-breath", 2048), ("chat", 20)])
+def test_without_a_second_generation_a_replica_is_ready_all_the_same(
+    layout: Layout, model: StageOrder, name: str, max_model_len: int
+) -> None:
+    """An engine that refuses the longer prompt, or has no room for it, has shown what it is for by the first one."""
+    report = asyncio.run(ready(layout, model, ScriptedRuntime(), name, max_model_len=max_model_len))
+    assert report.state == "READY"
+    assert report.warmup is not None
+    assert report.warmup.output_tokens > 0
+    assert (report.warmup.prompt_tokens, report.warmup.decode_tokens_per_s) == (0, 0.0)
 
 
 def test_an_embedding_engine_is_warmed_by_an_embedding(layout: Layout, model: StageOrder) -> None:

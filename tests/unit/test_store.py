@@ -7,19 +7,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 import headrace.store.migrations as migrations
-from headrace.resources.assignments import RuntimeReport
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, Failure, IllegalMove, NameTaken, StaleWrite
@@ -29,7 +30,7 @@ from headrace.resources.states import DeploymentState, moves_from
 from headrace.store import Row, Store, Transaction, cursor, migrate
 from headrace.store.database import open_engine
 from headrace.store.rows import NOUNS
-from headrace.store.schema import metadata
+from headrace.store.schema import deployments, metadata
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +89,8 @@ def _strategy(hint: Any) -> st.SearchStrategy[Any]:
         return _LEAVES[hint]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return st.builds(hint, **{name: _strategy(field) for name, field in get_type_hints(hint).items()})
-    if hint == tuple[RuntimeReport, ...]:
-        return st.lists(_strategy(RuntimeReport), max_size=2).map(tuple)
+    if get_origin(hint) is tuple:
+        return st.lists(_strategy(get_args(hint)[0]), max_size=2).map(tuple)
     if type(None) in (parts := getattr(hint, "__args__", ())):
         return st.none() | st.one_of(*(_strategy(part) for part in parts if part is not type(None)))
     return st.from_type(hint)
@@ -101,8 +102,10 @@ def _row_of(kind: type[Any]) -> st.SearchStrategy[Any]:
 
 def _key(row: Row) -> dict[str, Any]:
     noun = NOUNS[type(row)]
+    if not {"project", "location"} <= set(noun.key):
+        return {name: getattr(row, name) for name in noun.key}
     names = [name for name in noun.key if name not in {"project", "location"}]
-    return {name: getattr(row, name) for name in names} | ({"scope": row.scope} if "project" in noun.key else {})  # type: ignore[union-attr]
+    return {name: getattr(row, name) for name in names} | {"scope": row.scope}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", NOUNS, ids=lambda kind: kind.__name__)
@@ -346,6 +349,29 @@ def test_migrating_again_keeps_everything(store: Store, tmp_path: Path) -> None:
     with store.transaction() as tx:
         assert len(tx.list(Model)) == 1
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("headrace.db*")} == {0o600}
+
+
+def test_deployments_of_before_never_scale_to_zero(tmp_path: Path) -> None:
+    """A database that knew no such time gets its column with what was deployed kept as it was."""
+    url = f"sqlite:///{tmp_path}/headrace.db"
+    deployment = Deployment(
+        scope=DEFAULT_SCOPE, id="1", model_id="m", model_version="1", deadline_at=5.0, created_at=1.0, updated_at=1.0
+    )
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    record = NOUNS[Deployment].record(deployment)
+    del record["scale_to_zero_after_s"]
+    engine = open_engine(url, connections=1)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        connection.execute(insert(deployments).values(record))
+    engine.dispose()
+    migrate(url)
+    store = Store(url)
+    with store.transaction(read_only=True) as tx:
+        assert tx.list(Deployment) == [deployment]
+    store.close()
 
 
 def test_columns_are_the_nouns_fields() -> None:

@@ -97,7 +97,7 @@ class Authentication:
                 else:
                     request.state.principal = await self._principal(request)
             except HeadraceError as error:
-                await refusal(error)(scope, receive, send)
+                await refusal(error, scope["path"])(scope, receive, send)
                 return
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})

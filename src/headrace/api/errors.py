@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headrace.api.requests import path_of, refusal
+from headrace.api.requests import allowed, path_of, refusal
 from headrace.resources.errors import BadField, BadJson, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -23,12 +23,12 @@ def install(app: FastAPI) -> None:
     """Give every kind of exception its answer; `LastResort` takes what is left."""
 
     @app.exception_handler(HeadraceError)
-    async def ours(_request: Request, error: HeadraceError) -> Response:
-        return refusal(error)
+    async def ours(request: Request, error: HeadraceError) -> Response:
+        return refusal(error, path_of(request))
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
-        return refusal(_from_framework(request, error))
+        return refusal(_from_framework(request, error), path_of(request))
 
     @app.exception_handler(RequestValidationError)
     async def validation(_request: Request, error: RequestValidationError) -> Response:
@@ -41,8 +41,7 @@ def _from_framework(request: Request, error: HTTPException) -> HeadraceError:
     if error.status_code == 404:
         return UnknownPath(f"There is no {path}.")
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return MethodNotAllowed(f"There is no {path}.", evidence=f"The path takes {allowed}." if allowed else "")
+        return MethodNotAllowed(f"There is no {path}.", allow=allowed(request))
     return BadJson(str(error.detail)) if error.status_code < 500 else InternalError(str(error.detail))
 
 

@@ -9,10 +9,13 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 from fastapi import Request, Response
+from starlette.routing import Match
 
+from headrace.contracts.openai.errors import openai_error
+from headrace.contracts.openai.paths import is_openai_path
 from headrace.contracts.vertex.errors import google_error
 from headrace.resources.access import Principal
-from headrace.resources.errors import BadField, BodyTooLarge, HeadraceError
+from headrace.resources.errors import BadField, BodyTooLarge, HeadraceError, MethodNotAllowed
 from headrace.resources.layout import Layout
 from headrace.resources.names import Scope
 from headrace.store import Store, Transaction
@@ -78,6 +81,15 @@ def path_of(request: Request) -> str:
     return path[:200]
 
 
+def allowed(request: Request, *, but: str = "") -> tuple[str, ...]:
+    """The methods that some route takes at the path of a request; the route of the template ``but`` does not count."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if getattr(route, "path", "") != but and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return tuple(sorted(methods))
+
+
 def scope_of(request: Request) -> Scope:
     """The project and location in the path.
 
@@ -108,12 +120,14 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def refusal(error: HeadraceError) -> Response:
-    """An error as an HTTP answer."""
-    status, body = google_error(error)
+def refusal(error: HeadraceError, path: str = "") -> Response:
+    """An error as an HTTP answer, in the shape that clients read who ask at this path."""
+    status, body = openai_error(error) if is_openai_path(path) else google_error(error)
     headers = {"www-authenticate": "Bearer"} if status == 401 else {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        headers["allow"] = ", ".join(error.allow)
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 

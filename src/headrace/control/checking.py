@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from headrace.resources.deployments import MachineSpec, Predicted
 from headrace.resources.models import ModelVersion
 from headrace.resources.nodes import Node
 
@@ -19,6 +20,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
         memory_bytes: What one replica is to reserve.
         model_bytes: Size of the files.
         warnings: Sentences about what will not work.
+        predicted: What a replica will take, and how fast it will be; None where that is not known.
     """
 
     fingerprint: str
@@ -28,13 +30,19 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     model_bytes: int
     warnings: tuple[str, ...] = ()
+    predicted: Predicted | None = None
 
 
 class Checker(Protocol):
     """Looks at a version's artifacts for a node; called in a thread."""
 
-    def check(self, version: ModelVersion, node: Node) -> Checked:
+    def check(self, version: ModelVersion, node: Node, machine: MachineSpec) -> Checked:
         """What it takes to serve this version on this node.
+
+        Args:
+            version: What is served.
+            node: Where.
+            machine: What its deployer asked for.
 
         Raises:
             HeadraceError: It cannot be served there, with the reason that its user is told.

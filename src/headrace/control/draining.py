@@ -26,7 +26,7 @@ def drain(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None
         # Only a READY one can have requests; a DRAINING one is ordered to stop.
         served = replica.state is ReplicaState.READY
         over = replica.state in LIVE and (not served or sight.idle(replica.id) or sight.now >= give_up_at)
-        replicas.append(_stop(tx, replica) if over else replica)
+        replicas.append(stop(tx, replica) if over else replica)
     if all(replica.state in {ReplicaState.FAILED, ReplicaState.GONE} for replica in replicas):
         _bury(tx, deployment, replicas)
         return None
@@ -36,10 +36,10 @@ def drain(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None
 def stop_replicas(tx: Transaction, deployment: Deployment) -> None:
     """Stop at once what still runs of a deployment that failed: it never was READY, so nobody is served by it."""
     for replica in tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=LIVE):
-        _stop(tx, replica)
+        stop(tx, replica)
 
 
-def _stop(tx: Transaction, replica: Replica) -> Replica:
+def stop(tx: Transaction, replica: Replica) -> Replica:
     """Have its node stop it. One that has no node is not ours to stop: its key is forgotten, and that is all."""
     stopped = tx.move(replica, ReplicaState.DRAINING)
     return stopped if replica.node_id else tx.move(stopped, ReplicaState.GONE, nonce="")

@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
-from headrace.capacity import DEFAULT_CONTEXT_TOKENS, PLANNED_SEQUENCES, check_fit, estimate
+from collections.abc import Callable
+from pathlib import Path
+
+from headrace.capacity import (
+    PLANNED_SEQUENCES,
+    Load,
+    MemoryNeed,
+    Tier,
+    check_fit,
+    context_tokens,
+    need_of,
+    tier_for,
+)
 from headrace.control.checking import Checked
+from headrace.control.predicting import predicted
+from headrace.hardware import read_catalogue
+from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import (
     ArtifactsChanged,
     BadField,
-    ChatTemplateInvalid,
-    ChatTemplateLimited,
-    ChatTemplateMissing,
+    ConfigInvalid,
+    DoesNotFit,
 )
 from headrace.resources.models import ModelVersion, ServingSpec, Task
 from headrace.resources.nodes import Node
-from headrace.runtimes import choose, facts_of, machine_of
-from headrace.storage import fingerprint, open_artifacts
-from headrace.weights import check, inspect, task_of
+from headrace.runtimes import RUNTIMES, choose, facts_of, machine_of
+from headrace.runtimes.vllm.tool_calls import names_tools
+from headrace.storage import Artifacts, fingerprint, open_artifacts
+from headrace.weights import check, inspect
 from headrace.weights.config import ModelConfig
-from headrace.weights.finding import Finding
+from headrace.weights.custom_code import own_code
 from headrace.weights.findings import raise_first_error
+from headrace.weights.folder import ModelFolder
+from headrace.weights.reader import ReadOnce
+from headrace.weights.templates import read_template
 
-_TEMPLATE_CODES = frozenset({ChatTemplateInvalid.code, ChatTemplateLimited.code, ChatTemplateMissing.code})
+_ANY = MachineSpec()
 
 
 class FolderChecker:
-    """A `Checker` that reads listings, small files and tensor headers, never the tensors."""
+    """A `Checker` that reads listings, small files and tensor headers, never the tensors.
 
-    def check(self, version: ModelVersion, node: Node) -> Checked:
+    Args:
+        data_dir: Where `headrace calibrate` keeps what it measured; None: nowhere.
+        credentials: What a project's address is opened with, as `headrace.storage.Credentials.options`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        credentials: Callable[[str, str], dict[str, str]] = lambda _project, _uri: {},
+    ) -> None:
+        self._data_dir = data_dir
+        self._credentials = credentials
+
+    def check(self, version: ModelVersion, node: Node, machine: MachineSpec = _ANY) -> Checked:
         """As `Checker.check`. The whole of the node's memory counts: what others hold now may be free later."""
-        artifacts = open_artifacts(version.artifact_uri)
+        uri = version.artifact_uri
+        artifacts = open_artifacts(uri, self._credentials(version.scope.project, uri))
         identity = fingerprint(artifacts)
         if version.fingerprint not in {"", identity}:
             raise ArtifactsChanged(
@@ -36,30 +68,30 @@ class FolderChecker:
                 evidence=f"Their fingerprint was {version.fingerprint[:12]} and is {identity[:12]}.",
                 fix="Register them as a new version.",
             )
-        findings = [finding for finding in check(artifacts) if not _settled(finding, version.spec)]
+        reader = ReadOnce(artifacts)
+        code, certificate = version.spec.allow_custom_code, version.spec.software_specification
+        findings = check(
+            reader, allow_custom_code=code, specification=certificate, chat_template=version.spec.chat_template
+        )
         raise_first_error(findings)
-        folder = inspect(artifacts)
-        facts = facts_of(
-            folder.config.model_type,
-            folder.bytes_by_dtype,
-            task=task_of(folder.config, folder.files),
-            wanted=version.spec.dtype,
-            quantisation=folder.config.quantisation,
-        )
-        spec = version.spec
+        folder = inspect(reader)
+        facts, spec = facts_of(folder, version.spec, own_code(reader)), version.spec
+        _require_size(folder, machine, self._data_dir)
         _require_chats(facts.task, spec)
-        choice = choose(facts, machine_of(node), spec.runtime, spec=spec)
+        _require_tools(artifacts, spec)
+        has = machine_of(node)
+        choice = choose(facts, has, spec.runtime, spec=spec)
         _require_divisible(folder.config, spec.tensor_parallel)
-        context = _context_tokens(folder.config, spec.max_model_len)
-        need = estimate(
-            folder,
-            context,
-            PLANNED_SEQUENCES,
-            spec.dtype,
-            runtime=choice.runtime,
-            tensor_parallel=spec.tensor_parallel,
+        context = context_tokens(folder.config, spec.max_model_len)
+        load = Load(
+            context, PLANNED_SEQUENCES, spec.dtype, choice.runtime, spec.tensor_parallel, on_cpu=has.device == "cpu"
         )
+        alone = facts.model_type not in RUNTIMES[choice.runtime].model_types
+        need = _need(folder, load, known_from_code_alone=alone)
         check_fit(need, node.memory_bytes)
+        warnings = [finding.message for finding in findings]
+        if alone:
+            warnings.append(_planned_by_the_usual_fields(facts.model_type, need))
         return Checked(
             fingerprint=identity,
             runtime=choice.runtime,
@@ -67,13 +99,51 @@ class FolderChecker:
             max_model_len=context,
             memory_bytes=need.total_bytes,
             model_bytes=artifacts.total_bytes,
-            warnings=tuple(finding.message for finding in findings),
+            warnings=tuple(warnings),
+            predicted=predicted(folder, need, load, node, self._data_dir),
         )
 
 
-def _settled(finding: Finding, spec: ServingSpec) -> bool:
-    """Whether the spec brings what the folder lacks."""
-    return finding.code in _TEMPLATE_CODES and spec.chat_template is not None
+def _need(folder: ModelFolder, load: Load, *, known_from_code_alone: bool) -> MemoryNeed:
+    """What a replica takes; of an architecture that only the folder's code knows by the fields that most use."""
+    try:
+        return need_of(folder, load, load.tensor_parallel or 1)
+    except ConfigInvalid as error:
+        if not known_from_code_alone:
+            raise
+        raise ConfigInvalid(
+            "Only the model's own code knows what its cache takes, so no memory can be set aside for it.",
+            evidence=error.evidence,
+            fix="Write the sizes into config.json by their usual names, beside the code's own: num_hidden_layers, "
+            "num_attention_heads, num_key_value_heads, and head_dim or hidden_size.",
+        ) from error
+
+
+def _planned_by_the_usual_fields(model_type: str, need: MemoryNeed) -> str:
+    return (
+        f"Only its own code knows the architecture {model_type}: its weights are planned as they are stored, and "
+        f"{need.kv_bytes_per_token:,} bytes of cache a token by the usual fields of config.json."
+    )
+
+
+def _require_size(folder: ModelFolder, machine: MachineSpec, data_dir: Path | None) -> None:
+    """Hold that a size in parameters, if one was asked for, takes the model.
+
+    Raises:
+        DoesNotFit: It does not; the fix names the one that does.
+    """
+    shapes = read_catalogue(data_dir).shapes
+    tiers = [Tier(each.name, each.max_parameters) for each in shapes if each.max_parameters]
+    asked = next((tier for tier in tiers if tier.name.lower() == machine.machine_type.lower()), None)
+    if asked is None or folder.parameters is None:
+        return
+    needed = tier_for(folder.config.model_type, folder.parameters, tiers)
+    if needed.max_parameters > asked.max_parameters:
+        raise DoesNotFit(
+            f"{asked.name} takes models of up to {asked.max_parameters / 1e9:g} billion parameters.",
+            evidence=f"This one has {folder.parameters:,}.",
+            fix=f"Ask for {needed.name}.",
+        )
 
 
 def _require_chats(task: Task, spec: ServingSpec) -> None:
@@ -84,6 +154,23 @@ def _require_chats(task: Task, spec: ServingSpec) -> None:
             evidence="The folder's files say that the model was made for embeddings.",
             fix="Leave out --chat-template.",
         )
+
+
+def _require_tools(artifacts: Artifacts, spec: ServingSpec) -> None:
+    """Hold that a parser of tool calls is named for a model that is shown tools: its engine would drop them unsaid."""
+    if spec.tool_parser is None:
+        return
+    text = spec.chat_template
+    if text is None:
+        template = read_template(artifacts)
+        text = f"{template.text}\n{template.for_tools}" if template else ""
+    if names_tools(text):
+        return
+    raise BadField(
+        "The chat template does nothing with tools, so a parser of their calls would do nothing.",
+        evidence="No expression or statement of the template names `tools`." if text else "There is no chat template.",
+        fix="Leave out --tool-parser, or give a template that shows the model its tools: --chat-template FILE.",
+    )
 
 
 def _require_divisible(config: ModelConfig, devices: int) -> None:
@@ -99,16 +186,3 @@ def _require_divisible(config: ModelConfig, devices: int) -> None:
             evidence=f"config.json gives {heads} {name}; tensor_parallel is {devices}.",
             fix=f"Ask for a --tensor-parallel that divides {heads}.",
         )
-
-
-def _context_tokens(config: ModelConfig, wanted: int | None) -> int:
-    longest = config.max_positions
-    if wanted is None:
-        return min(DEFAULT_CONTEXT_TOKENS, longest or DEFAULT_CONTEXT_TOKENS)
-    if wanted < 1 or (longest is not None and wanted > longest):
-        raise BadField(
-            f"A context of {wanted:,} tokens is not one that this model has.",
-            evidence=f"config.json gives {longest or 'no'} positions.",
-            fix=f"Ask for 1 to {longest or DEFAULT_CONTEXT_TOKENS} tokens.",
-        )
-    return wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 
 from headrace.control.gateway_client import GatewayAway, GatewayClient
 from headrace.control.routing import routed_replicas
@@ -14,7 +14,8 @@ _log = logging.getLogger(__name__)
 
 ASK_EVERY_S = 2.0
 ASK_IN_HASTE_EVERY_S = 0.25
-"""While something drains, which then ends that much later than its last request, and while the gateway is away."""
+"""While something drains, which then ends that much later than its last request; while something sleeps, which then
+wakes that much later than its first; and while the gateway is away."""
 
 
 class GatewayLink:
@@ -30,8 +31,10 @@ class GatewayLink:
         self._changed = changed
         self._snapshot: RoutingSnapshot | None = None
         self._status: GatewayStatus | None = None
-        self._offered = asyncio.Event()
-        self.draining = False
+        self._news = asyncio.Event()
+        self._draining = False
+        self._asleep: Set[str] = frozenset()
+        self._sleepy: Mapping[str, float] = {}
 
     @property
     def routed(self) -> frozenset[str] | None:
@@ -46,6 +49,16 @@ class GatewayLink:
         return self._status.outstanding if self._status else {}
 
     @property
+    def waiting(self) -> dict[str, int]:
+        """Requests in line by deployment, as last heard."""
+        return self._status.waiting if self._status else {}
+
+    @property
+    def idle_s(self) -> dict[str, float]:
+        """For how long nobody has asked, by deployment, as last heard."""
+        return self._status.idle_s if self._status else {}
+
+    @property
     def generation(self) -> int:
         """What the gateway last said that it routes by; 0 before it said anything."""
         return self._status.generation if self._status else 0
@@ -53,17 +66,34 @@ class GatewayLink:
     def offer(self, snapshot: RoutingSnapshot) -> None:
         """Have this one pushed now."""
         self._snapshot = snapshot
-        self._offered.set()
+        self._news.set()
+
+    def watch(self, *, draining: bool, asleep: Set[str], sleepy: Mapping[str, float]) -> None:
+        """Say what waits for the gateway's answers, and so how often it is asked.
+
+        Args:
+            draining: Whether something drains.
+            asleep: Deployments that sleep until a request comes.
+            sleepy: Deployments that go to sleep, with the seconds that nobody must have asked.
+        """
+        hurried = self._hurries
+        self._draining, self._asleep, self._sleepy = draining, asleep, sleepy
+        if self._hurries and not hurried:
+            self._news.set()  # else the pause that has begun would be a long one
+
+    @property
+    def _hurries(self) -> bool:
+        return self._draining or bool(self._asleep)
 
     async def run(self) -> None:
         """Push and ask, until cancelled."""
         while True:
-            self._offered.clear()
+            self._news.clear()
             await self.exchange()
-            pause_s = ASK_IN_HASTE_EVERY_S if self.draining or self._status is None else ASK_EVERY_S
+            pause_s = ASK_IN_HASTE_EVERY_S if self._hurries or self._status is None else ASK_EVERY_S
             try:
                 async with asyncio.timeout(pause_s):
-                    await self._offered.wait()
+                    await self._news.wait()
             except TimeoutError:
                 continue
 
@@ -81,5 +111,9 @@ class GatewayLink:
             if before is not None:
                 _log.warning("The gateway is away: %s", error)
             self._status = None
-        if self.draining or self.generation != (before.generation if before else 0):
+        if self._draining or self.generation != (before.generation if before else 0) or self._sleep_ends_or_begins():
             self._changed()
+
+    def _sleep_ends_or_begins(self) -> bool:
+        tired = any(self.idle_s.get(one, 0.0) >= after_s for one, after_s in self._sleepy.items())
+        return tired or not self._asleep.isdisjoint(self.waiting)

@@ -15,11 +15,11 @@ from headrace.control.external.life import LOOKED_AT
 from headrace.control.external.life import advance as advance_external
 from headrace.control.operations import settle_operations
 from headrace.control.placement import gib, home
-from headrace.control.pool import tend
 from headrace.control.sight import Sight
 from headrace.control.timeline import entered_at, note
+from headrace.control.zero import PLACED, rest_or_tend
 from headrace.resources.assignments import StageReport
-from headrace.resources.deployments import Deployment
+from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.errors import Failure, InternalError
 from headrace.resources.external import EXTERNAL
 from headrace.resources.models import ModelVersion
@@ -41,8 +41,8 @@ def advance(tx: Transaction, deployment: Deployment, sight: Sight) -> float | No
             return _await_check(tx, tx.move(deployment, DeploymentState.CHECKING), sight)
         case DeploymentState.STAGING:
             return _stage(tx, deployment, sight)
-        case DeploymentState.PLACING | DeploymentState.STARTING | DeploymentState.WARMING | DeploymentState.READY:
-            return tend(tx, deployment, sight)
+        case state if state in PLACED:
+            return rest_or_tend(tx, deployment, sight)
         case DeploymentState.DRAINING:
             return drain(tx, deployment, sight)
         case DeploymentState.FAILED:
@@ -50,12 +50,12 @@ def advance(tx: Transaction, deployment: Deployment, sight: Sight) -> float | No
     return None
 
 
-def checkable(tx: Transaction, deployment: Deployment) -> tuple[ModelVersion, Node] | None:
+def checkable(tx: Transaction, deployment: Deployment) -> tuple[ModelVersion, Node, MachineSpec] | None:
     """What a check of this deployment looks at; None unless it is to be checked and there is a node to check it for."""
     node = home(tx)
     if deployment.state is not DeploymentState.CHECKING or deployment.runtime == EXTERNAL or node is None:
         return None
-    return version_of(tx, deployment), node
+    return version_of(tx, deployment), node, deployment.machine
 
 
 def take_check(tx: Transaction, key: tuple[Scope, str], outcome: Checked | Failure) -> None:
@@ -86,6 +86,7 @@ def _accept(tx: Transaction, deployment: Deployment, outcome: Checked) -> None:
         max_model_len=outcome.max_model_len,
         memory_bytes=outcome.memory_bytes,
         model_bytes=outcome.model_bytes,
+        predicted=outcome.predicted,
     )
 
 
@@ -114,6 +115,8 @@ def _stage(tx: Transaction, deployment: Deployment, sight: Sight) -> float | Non
     report = sight.stages.get((node.id, version.fingerprint, deployment.runtime, version.spec.dtype))
     if report is not None and report.phase == "done":
         there_before = 0 < report.done_at < entered_at(tx, deployment)
+        if not there_before:
+            _tell_notes(tx, deployment, report)
         if said := report.found if there_before else report.detail:
             note(tx, deployment, said)  # of the phase that ends, so that its line shows what it cost
         tx.move(deployment, DeploymentState.PLACING)
@@ -126,8 +129,16 @@ def _stage(tx: Transaction, deployment: Deployment, sight: Sight) -> float | Non
         tx.move(deployment, DeploymentState.FAILED, failure=overdue(tx, deployment))
         return None
     if report is not None:
+        _tell_notes(tx, deployment, report)
         _tell_progress(tx, deployment, report, sight.now)
     return deployment.deadline_at
+
+
+def _tell_notes(tx: Transaction, deployment: Deployment, report: StageReport) -> None:
+    told = {move.detail for move in tx.timeline("deployment", deployment.id)}
+    for sentence in report.notes:
+        if sentence not in told:
+            note(tx, deployment, sentence)
 
 
 def _tell_progress(tx: Transaction, deployment: Deployment, report: StageReport, now: float) -> None:
@@ -135,6 +146,12 @@ def _tell_progress(tx: Transaction, deployment: Deployment, report: StageReport,
     last = tx.timeline("deployment", deployment.id)[-1]
     if last.detail.startswith(phase) and now - last.at < PROGRESS_EVERY_S:
         return
-    copied = f"{gib(report.done_bytes)} of {gib(report.total_bytes)}." if report.total_bytes else ""
-    known = " ".join(part for part in (report.detail, copied) if part)
+    known = " ".join(part for part in (report.detail, _progress(report)) if part)
     note(tx, deployment, f"{phase}: {known}" if known else f"{phase}.")
+
+
+def _progress(report: StageReport) -> str:
+    if not report.total_bytes:
+        return ""
+    pace = f", {report.bytes_per_s / 1024**2:.0f} MiB/s" if report.phase == "copying" and report.done_bytes else ""
+    return f"{gib(report.done_bytes)} of {gib(report.total_bytes)}{pace}."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from headrace.control.placement import home
 from headrace.control.pool import LIVE
 from headrace.control.routing import served_name
@@ -11,18 +14,40 @@ from headrace.resources.models import ModelVersion
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
 
+_KEEPING = (
+    DeploymentState.STAGING,
+    DeploymentState.PLACING,
+    DeploymentState.STARTING,
+    DeploymentState.WARMING,
+    DeploymentState.READY,
+)
+
+_WANTED: Mapping[ReplicaState, Literal["sleep", "stop"]] = {
+    ReplicaState.DOZING: "sleep",
+    ReplicaState.ASLEEP: "sleep",
+    ReplicaState.DRAINING: "stop",
+}
+
 
 def build_orders(tx: Transaction, node_id: str, generation: int) -> NodeOrders:
-    """What this node should do: stage for deployments that wait for it, run its live replicas, stop draining ones."""
+    """What this node should do: stage for deployments that wait for it, run its live replicas, stop draining ones.
+
+    And what it is to keep: the models of deployments that run, or are about to.
+    """
     node = home(tx)
     staging = tx.list(Deployment, state=DeploymentState.STAGING) if node is not None and node.id == node_id else []
     stages = {_stage(tx, deployment) for deployment in staging}
     replicas = tx.list(Replica, node_id=node_id, state=(*LIVE, ReplicaState.DRAINING))
     return NodeOrders(
         generation=generation,
-        stages=tuple(sorted(stages, key=lambda one: (one.fingerprint, one.runtime, one.dtype, one.artifact_uri))),
+        kept=tuple(sorted({_version(tx, each).fingerprint for each in tx.list(Deployment, state=_KEEPING)})),
+        stages=tuple(sorted(stages, key=_order_of_stages)),
         replicas=tuple(_replica(tx, replica) for replica in replicas),
     )
+
+
+def _order_of_stages(one: StageOrder) -> tuple[str, ...]:
+    return one.fingerprint, one.runtime, one.dtype, one.artifact_uri, one.project
 
 
 def _stage(tx: Transaction, deployment: Deployment) -> StageOrder:
@@ -32,6 +57,7 @@ def _stage(tx: Transaction, deployment: Deployment) -> StageOrder:
         fingerprint=version.fingerprint,
         runtime=deployment.runtime,
         dtype=version.spec.dtype,
+        project=deployment.scope.project,
     )
 
 
@@ -44,17 +70,20 @@ def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:
         deployment_id=deployment.id,
         epoch=replica.epoch,
         nonce=replica.nonce,
-        wanted="stop" if replica.state is ReplicaState.DRAINING else "run",
+        wanted=_WANTED.get(replica.state, "run"),
         artifact_uri=version.artifact_uri,
         fingerprint=version.fingerprint,
         runtime=deployment.runtime,
         served_name=served_name(deployment),
         max_model_len=deployment.max_model_len,
         dtype=version.spec.dtype,
+        project=deployment.scope.project,
         tensor_parallel=version.spec.tensor_parallel,
         prefix_caching=version.spec.prefix_caching,
         chat_template=version.spec.chat_template,
         tool_parser=version.spec.tool_parser,
+        may_sleep=bool(deployment.scale_to_zero_after_s),
+        allow_custom_code=version.spec.allow_custom_code,
     )
 
 

@@ -18,13 +18,14 @@ def home(tx: Transaction) -> Node | None:
     return max(nodes, key=lambda node: (node.memory_bytes, node.id), default=None)
 
 
-def reserved_bytes(tx: Transaction, node_id: str) -> int:
-    """What the replicas on a node hold together."""
-    total = 0
-    for replica in tx.list(Replica, node_id=node_id, state=HOLDING):
-        deployment = tx.get(Deployment, scope=replica.scope, id=replica.deployment_id)
-        total += deployment.memory_bytes if deployment else 0
-    return total
+def reserved_bytes(tx: Transaction, node_id: str, states: tuple[ReplicaState, ...] = HOLDING) -> int:
+    """What the replicas on a node hold together, or those in these states."""
+    return sum(_held_bytes(tx, replica) for replica in tx.list(Replica, node_id=node_id, state=states))
+
+
+def _held_bytes(tx: Transaction, replica: Replica) -> int:
+    deployment = tx.get(Deployment, scope=replica.scope, id=replica.deployment_id)
+    return deployment.memory_bytes if deployment else 0
 
 
 def no_room(tx: Transaction, node: Node, deployment: Deployment) -> Failure | None:
@@ -37,6 +38,23 @@ def no_room(tx: Transaction, node: Node, deployment: Deployment) -> Failure | No
         evidence=f"Other replicas hold {gib(node.memory_bytes - free)} of its {gib(node.memory_bytes)}.",
         fix="Undeploy something else, or ask for a shorter context.",
     ).failure
+
+
+def spare(tx: Transaction, node: Node, deployment: Deployment) -> list[Replica]:
+    """The sleeping replicas to stop so that one more replica has room.
+
+    None where that would not be enough, or where those that are ending already are. A sleeping engine keeps what it
+    reserved, which holds its weights meanwhile and lets it wake, until somebody needs it.
+    """
+    lacking = deployment.memory_bytes + reserved_bytes(tx, node.id) - node.memory_bytes
+    lacking -= reserved_bytes(tx, node.id, (ReplicaState.DRAINING,))
+    chosen: list[Replica] = []
+    for replica in tx.list(Replica, node_id=node.id, state=ReplicaState.ASLEEP):
+        if lacking <= 0:
+            break
+        chosen.append(replica)
+        lacking -= _held_bytes(tx, replica)
+    return chosen if lacking <= 0 else []
 
 
 def gib(size_bytes: int) -> str:

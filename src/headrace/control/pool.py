@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.control.deadlines import overdue
 from headrace.control.operations import deploy_runs
-from headrace.control.placement import gib, home, no_room
+from headrace.control.placement import gib, home, no_room, spare
 from headrace.control.restarts import KEPT_FAILURES, delay_s, hopeless, was_stable
 from headrace.control.sight import Sight
 from headrace.control.timeline import note
@@ -19,7 +19,8 @@ from headrace.resources.nodes import Node
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
 
-LIVE = (ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.WARMING, ReplicaState.READY)
+STARTING = (ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.WARMING)
+LIVE = (*STARTING, ReplicaState.READY, ReplicaState.DOZING, ReplicaState.ASLEEP, ReplicaState.WAKING)
 _LADDER = (DeploymentState.PLACING, DeploymentState.STARTING, DeploymentState.WARMING, DeploymentState.READY)
 
 
@@ -59,12 +60,18 @@ def _follow(tx: Transaction, deployment: Deployment, live: Sequence[Replica], fa
     for state in _LADDER[rung + 1 : best + 1]:
         if state is DeploymentState.READY:
             deployment = msgspec.structs.replace(deployment, failure=None)
-        deployment = tx.move(deployment, state, detail=_measured(live) if state is DeploymentState.READY else "")
+        deployment = tx.move(deployment, state, detail=_told(tx, live) if state is DeploymentState.READY else "")
     return deployment
 
 
 def _rung(replica: Replica) -> int:
-    return {ReplicaState.READY: 3, ReplicaState.WARMING: 2}.get(replica.state, 1)
+    return {ReplicaState.READY: 3, ReplicaState.WARMING: 2, ReplicaState.DOZING: 0}.get(replica.state, 1)
+
+
+def _told(tx: Transaction, live: Sequence[Replica]) -> str:
+    """How it became READY: what a replica that woke says, or what WARMING measured."""
+    ready = next(replica for replica in live if replica.state is ReplicaState.READY)
+    return tx.timeline("replica", ready.id)[-1].detail or _measured(live)
 
 
 def _measured(live: Sequence[Replica]) -> str:
@@ -93,6 +100,8 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
     for _ in range(missing):
         lacking = no_room(tx, node, deployment)
         if lacking is not None:
+            for sleeper in spare(tx, node, deployment):
+                tx.move(sleeper, ReplicaState.DRAINING, detail=f"Stopped: deployment {deployment.id} needs its memory.")
             note(tx, deployment, f"{lacking.message} {lacking.evidence}")
             return None
         epoch += 1

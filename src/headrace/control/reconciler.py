@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from headrace.control.restarts import delay_s
 from headrace.control.routing import build_snapshot
 from headrace.control.sight import Sight
 from headrace.resources.assignments import NodeOrders, NodeReport
-from headrace.resources.deployments import Deployment
+from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.egress import Egress
 from headrace.resources.errors import Failure, HeadraceError, InternalError
 from headrace.resources.models import ModelVersion
@@ -136,10 +136,22 @@ class Reconciler:
             When to look again even if nothing is heard until then, in Unix seconds.
         """
         living = await self._store.run(lambda tx: tx.list(Deployment, state=_ALIVE), read_only=True)
-        self._link.draining = any(one.state is DeploymentState.DRAINING for one in living)
+        self._follow_gateway_for(living)
         due = [await self._advance((one.scope, one.id)) for one in living]
         await self._publish()
         return min((at for at in due if at is not None), default=None)
+
+    def _follow_gateway_for(self, living: Sequence[Deployment]) -> None:
+        """Tell the link which of the gateway's answers these wait for."""
+        self._link.watch(
+            draining=any(one.state is DeploymentState.DRAINING for one in living),
+            asleep=frozenset(one.id for one in living if one.state is DeploymentState.ASLEEP),
+            sleepy={
+                one.id: one.scale_to_zero_after_s
+                for one in living
+                if one.state is DeploymentState.READY and one.scale_to_zero_after_s
+            },
+        )
 
     async def _reconcile(self) -> None:
         while True:
@@ -171,6 +183,8 @@ class Reconciler:
             stages=self._nodes.stages(),
             routed=self._link.routed,
             outstanding=self._link.outstanding,
+            waiting=self._link.waiting,
+            idle_s=self._link.idle_s,
             external=self._looks.newest,
         )
 
@@ -189,10 +203,10 @@ class Reconciler:
             self._defects.pop(key, None)
         return due_at
 
-    async def _check(self, key: Key, version: ModelVersion, node: Node) -> None:
+    async def _check(self, key: Key, version: ModelVersion, node: Node, machine: MachineSpec) -> None:
         outcome: Checked | Failure
         try:
-            outcome = await asyncio.to_thread(self._checker.check, version, node)
+            outcome = await asyncio.to_thread(self._checker.check, version, node, machine)
         except HeadraceError as error:
             outcome = error.failure
         except Exception as error:
@@ -238,7 +252,9 @@ class Reconciler:
         return fresh, changed, wanted_looks(tx, self._egress)
 
 
-def _advance_far(tx: Transaction, key: Key, sight: Sight) -> tuple[float | None, tuple[ModelVersion, Node] | None]:
+def _advance_far(
+    tx: Transaction, key: Key, sight: Sight
+) -> tuple[float | None, tuple[ModelVersion, Node, MachineSpec] | None]:
     """As many steps as need nothing from outside; with when to look again, and what is to be checked."""
     due_at: float | None = None
     for _ in range(_STEPS_AT_ONCE):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.timeline import note
 from headrace.resources.assignments import NodeReport, ReplicaReport
-from headrace.resources.deployments import Replica
+from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.errors import EngineDied, Failure
 from headrace.resources.nodes import Node
 from headrace.resources.states import ReplicaState
@@ -13,6 +14,12 @@ from headrace.store import Transaction
 
 _LADDER = (ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.WARMING, ReplicaState.READY)
 _ENDED = (ReplicaState.FAILED, ReplicaState.GONE)
+_OBEYED = {
+    (ReplicaState.DOZING, ReplicaState.ASLEEP),
+    (ReplicaState.DOZING, ReplicaState.DRAINING),  # its engine cannot sleep: it ends
+    (ReplicaState.WAKING, ReplicaState.READY),
+}
+"""What was ordered of a replica, and what its node reports once it is so."""
 
 
 def fold(tx: Transaction, report: NodeReport, *, takes_account_of: frozenset[str], now: float) -> None:
@@ -44,6 +51,7 @@ def _fold_node(tx: Transaction, report: NodeReport, now: float) -> None:
         cores=report.cores,
         hardware=report.hardware,
         runtimes=report.runtimes,
+        model_cache=report.model_cache,
         last_seen_at=now,
     )
     before = tx.get(Node, id=report.node_id)
@@ -88,10 +96,16 @@ def _follow(tx: Transaction, replica: Replica, report: ReplicaReport) -> None:
     rungs: tuple[ReplicaState, ...] = ()
     if replica.state in _LADDER and report.state in _LADDER:
         rungs = _LADDER[_LADDER.index(replica.state) + 1 : _LADDER.index(report.state) + 1]
+    elif (replica.state, report.state) in _OBEYED:
+        rungs = (report.state,)
     for state in rungs:
-        told = tx.move(told, state)
+        told = tx.move(told, state, detail=report.detail)
     if not rungs and told != replica:
         tx.update(told)
+    if rungs and report.state is ReplicaState.ASLEEP:
+        deployment = tx.get(Deployment, scope=replica.scope, id=replica.deployment_id)
+        assert deployment is not None, "a foreign key holds it"
+        note(tx, deployment, report.detail)
 
 
 def _lose(tx: Transaction, replica: Replica) -> None:

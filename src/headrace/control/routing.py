@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from headrace.control.external.probe import external_host
+from headrace.control.operations import deploy_runs
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.egress import Egress
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -32,6 +33,7 @@ _WHY_NOT_READY = {
     DeploymentState.STARTING: "Its engine is loading.",
     DeploymentState.WARMING: "Its engine is making its first tokens.",
     DeploymentState.READY: "Its replicas are being replaced.",
+    DeploymentState.ASLEEP: "It scaled to zero; a request wakes it.",
     DeploymentState.FAILED: "It failed.",
 }
 """DRAINING and GONE are not routed to at all."""
@@ -86,6 +88,7 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egr
     assert version is not None, "nor is its version"
     ready = _ready(tx, deployment)
     server = version.spec.external
+    failed = deployment.state is DeploymentState.FAILED
     replicas = tuple(
         _external_route(replica, server, egress)
         if server is not None
@@ -104,6 +107,9 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egr
         served_name=server.model if server is not None else served_name(deployment),
         max_model_len=deployment.max_model_len,
         created_at=deployed.created_at,
+        wakes=bool(deployment.scale_to_zero_after_s) and not failed and not deploy_runs(tx, deployment),
+        pending=not replicas and deploy_runs(tx, deployment),
+        failure=deployment.failure if failed else None,
         why_not_ready="" if replicas else _why_not_ready(deployment, [one.failure for one in ready if one.failure]),
         external_host=external_host(server) if server is not None else "",
         replicas=replicas,
@@ -119,7 +125,7 @@ def _external_route(replica: Replica, server: ExternalServer, egress: Egress) ->
 
 
 def _ready(tx: Transaction, deployment: Deployment) -> list[Replica]:
-    if deployment.state is DeploymentState.FAILED:
+    if deployment.state in {DeploymentState.FAILED, DeploymentState.ASLEEP}:
         return []
     return tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=ReplicaState.READY)
 

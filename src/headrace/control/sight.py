@@ -24,6 +24,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         stages: What nodes say of the stage orders that they have.
         routed: Replicas that the gateway may still send to; None while it is not known.
         outstanding: Requests that the gateway has under way, by replica.
+        waiting: Requests that wait in the gateway, by deployment.
+        idle_s: For how long nobody has asked, by deployment, as the gateway said last; so also the two before.
         external: What the newest looks at external servers found, by deployment.
     """
 
@@ -32,6 +34,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     stages: Mapping[StageKey, StageReport] = {}
     routed: frozenset[str] | None = None
     outstanding: Mapping[str, int] = {}
+    waiting: Mapping[str, int] = {}
+    idle_s: Mapping[str, float] = {}
     external: Mapping[str, Look] = {}
 
     def hears(self, node_id: str) -> bool:

@@ -13,7 +13,7 @@ from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.exchange import Exchange, Headers
 from headrace.gateway.record import RequestRecord
-from headrace.resources.errors import Draining, HeadraceError, TooLarge, Unauthenticated
+from headrace.resources.errors import Draining, HeadraceError, MethodNotAllowed, TooLarge, Unauthenticated
 
 LAST_WORDS_TIMEOUT_S = 1.0
 """For a client that does not read: its connection is broken all the same."""
@@ -32,6 +32,15 @@ async def send_json(
     await exchange.answer(status, [JSON, request_id, *(headers or [])], body)
 
 
+async def send_text(exchange: Exchange, record: RequestRecord, text: str) -> None:
+    """Answer with a few lines for a person."""
+    body = text.encode()
+    record.status = 200
+    record.bytes_sent += len(body)
+    request_id = (b"x-request-id", record.request_id.encode("ascii"))
+    await exchange.answer(200, [(b"content-type", b"text/plain; charset=utf-8"), request_id], body)
+
+
 async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceError, *, google: bool) -> None:
     """Answer with an error; where an answer has begun, break it off with its last words."""
     record.code = error.code
@@ -44,6 +53,8 @@ async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceE
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
     if isinstance(error, Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        headers.append((b"allow", ", ".join(error.allow).encode("ascii")))
     if isinstance(error, Draining | TooLarge):  # the rest of a body that is too large is not read
         headers.append((b"connection", b"close"))
     await send_json(exchange, record, body, status=status, headers=headers)

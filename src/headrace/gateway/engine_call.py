@@ -13,6 +13,7 @@ from headrace.gateway.fleet import Pool, Replica
 from headrace.gateway.limits import Limits
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.upstream import TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
+from headrace.gateway.waiting_room import failed_for_good
 from headrace.resources.errors import EngineTimeout, EngineUnreachable, HeadraceError, NotReady
 from headrace.resources.snapshot import DeployedRoute
 
@@ -53,14 +54,14 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
     early, by an error or because the client left, closes the connection, which stops the engine's work.
 
     Raises:
-        NotReady: The deployment has no replica.
+        NotReady: The deployment has no replica; if it scales to zero, none became ready in time.
         QueueFull: Too many wait for it.
         QueueTimeout: The turn did not come.
         EngineUnreachable: No answer was to be had.
         EngineTimeout: None began in time.
         HeadraceError: An external server is not there, or not to be trusted.
     """
-    if not call.pool.replicas:
+    if not call.pool.replicas and not call.pool.wakes:
         raise _not_ready(call)
     async with call.pool.room.place():
         replica, answer = await _begin(call, path, body, stream=stream)
@@ -102,10 +103,12 @@ async def _send(call: Call, replica: Replica, path: str, body: bytes, *, stream:
         repeatable=True,
     )
     timeout_s = call.limits.first_byte_timeout_s if stream else call.limits.answer_timeout_s
-    return await replica.upstream.send(request, timeout_s=timeout_s)
+    return await replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
 
 
 def _not_ready(call: Call) -> NotReady:
+    if call.deployed.failure is not None:
+        return failed_for_good(call.pool.name, call.deployed.failure)
     return NotReady(
         f"{call.pool.name} has no replica that is ready.",
         evidence=call.deployed.why_not_ready,

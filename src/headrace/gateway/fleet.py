@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from headrace.gateway import external
 from headrace.gateway.exchange import Headers
 from headrace.gateway.upstream import Outside, Upstream, read_address
-from headrace.gateway.waiting_room import WaitingRoom, no_longer_deployed
+from headrace.gateway.waiting_room import WaitingRoom, failed_for_good, no_longer_deployed
 from headrace.resources.snapshot import DeployedRoute, ReplicaRoute, RoutingSnapshot
 
 
@@ -42,11 +42,16 @@ class Replica:
 
 
 class Pool:
-    """The replicas of one deployment and the waiting room before them. Lives on while snapshots come and go."""
+    """The replicas of one deployment and the waiting room before them. Lives on while snapshots come and go.
+
+    Attributes:
+        wakes: As in `DeployedRoute`.
+    """
 
     def __init__(self, deployed: DeployedRoute) -> None:
         self.deployment_id = deployed.deployment_id
         self.replicas: tuple[Replica, ...] = ()
+        self.wakes = False
         self.name = deployed.model_display_name or deployed.served_name
         self.room = WaitingRoom(
             self.name, max_running=0, max_waiting=deployed.max_waiting, max_wait_s=deployed.max_wait_s
@@ -54,12 +59,17 @@ class Pool:
 
     def follow(self, deployed: DeployedRoute, replicas: tuple[Replica, ...]) -> None:
         """Take the replicas and limits of a newer snapshot."""
-        self.replicas = replicas
+        if replicas and not self.replicas:
+            self.room.open()
+        self.replicas, self.wakes = replicas, deployed.wakes
+        self.room.closed_because = deployed.why_not_ready
         self.room.resize(
             max_running=deployed.max_running * len(replicas),
             max_waiting=deployed.max_waiting,
-            max_wait_s=deployed.max_wait_s,
+            max_wait_s=deployed.max_wake_s if self.wakes and not replicas else deployed.max_wait_s,
         )
+        if deployed.failure is not None:
+            self.room.dismiss(failed_for_good(self.name, deployed.failure))
 
     def disband(self) -> None:
         """Send everybody in line away: the deployment is not in the newest snapshot."""
@@ -73,6 +83,15 @@ class Pool:
             return None
         least = min(replica.outstanding for replica in candidates)
         return random.choice([replica for replica in candidates if replica.outstanding == least])  # noqa: S311 - a tie
+
+
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sums, by key."""
+    sums: dict[str, int] = {}
+    for each in counts:
+        for key, count in each.items():
+            sums[key] = sums.get(key, 0) + count
+    return sums
 
 
 class Fleet:
@@ -106,11 +125,22 @@ class Fleet:
 
     def outstanding(self) -> dict[str, int]:
         """Requests under way by replica id; replicas without any are left out."""
-        counts: dict[str, int] = {}
-        for replica in self._all():
-            if replica.outstanding:
-                counts[replica.route.id] = counts.get(replica.route.id, 0) + replica.outstanding
-        return counts
+        return total({replica.route.id: replica.outstanding} for replica in self._all() if replica.outstanding)
+
+    def waiting(self) -> dict[str, int]:
+        """Requests in line by deployment id; deployments without any are left out."""
+        return {key: pool.room.waiting for key, pool in self.pools.items() if pool.room.waiting}
+
+    def busy(self, replica_ids: Container[str], deployment_ids: Container[str]) -> None:
+        """Count anew for how long nobody asked, of pools that have work, be it at another gateway."""
+        for key, pool in self.pools.items():
+            if key in deployment_ids or any(replica.route.id in replica_ids for replica in pool.replicas):
+                pool.room.open()
+
+    def idle_s(self) -> dict[str, float]:
+        """For how long nobody asked, by deployment id: of those that scale to zero, while nobody does."""
+        idle = {key: pool.room.idle_s for key, pool in self.pools.items() if pool.wakes and pool.replicas}
+        return {key: idle_s for key, idle_s in idle.items() if idle_s}
 
     def close(self) -> None:
         """Close the connections that are kept to replicas."""

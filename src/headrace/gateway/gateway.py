@@ -6,11 +6,14 @@ import asyncio
 import logging
 from pathlib import Path
 
+from headrace.contracts.openai.paths import is_openai_path
 from headrace.gateway.access_log import log_request
 from headrace.gateway.admin import Admin, admin_routes
-from headrace.gateway.answering import send_error, send_json
+from headrace.gateway.answering import send_error, send_json, send_text
+from headrace.gateway.authentication import authenticate
 from headrace.gateway.control_proxy import forward_to_control
 from headrace.gateway.exchange import ClientGone, Exchange
+from headrace.gateway.handover import NOTE_EVERY_S, Handover
 from headrace.gateway.inference import serve_inference
 from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
@@ -19,9 +22,20 @@ from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, m
 from headrace.gateway.routing import Routing
 from headrace.gateway.snapshot_file import load_snapshot
 from headrace.gateway.upstream import Upstream, read_address
-from headrace.resources.errors import Draining, HeadraceError, InternalError, UnknownPath
+from headrace.resources.errors import Draining, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
 
 _LOGGER = logging.getLogger(__name__)
+
+_WELCOME = """Headrace serves models here.
+
+/v1            OpenAI's API: /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings
+/v1/projects   Vertex AI's API
+/healthz       whether this process runs
+/readyz        whether it takes requests
+
+All but the last two want a key: Authorization: Bearer KEY
+"""
+"""What a browser shows of the port."""
 
 CLIENT_LEFT = 499
 """What the log says of a client that hung up before its answer began; nginx's number, no client ever sees it."""
@@ -44,7 +58,8 @@ class Gateway:
         self, *, snapshot_path: Path, control_address: str, admin_token: str, limits: Limits | None = None
     ) -> None:
         self._limits = limits or Limits()
-        self._routing = Routing(connect_timeout_s=self._limits.connect_timeout_s)
+        self._handover = Handover(snapshot_path)
+        self._routing = Routing(connect_timeout_s=self._limits.connect_timeout_s, handover=self._handover)
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
         self._metrics = Metrics(self._routing.fleet)
         self._active = 0
@@ -66,19 +81,38 @@ class Gateway:
         """Whether it has a snapshot to route by and takes requests."""
         return self._routing.generation > 0 and not self._draining
 
+    def hand_over(self) -> None:
+        """Refuse new requests, and leave word of those under way. Then a successor may start."""
+        self._draining = True
+        if self._active:
+            self._handover.note(self._routing.carried)
+
     async def drain(self, timeout_s: float) -> int:
-        """Refuse new requests and wait for those under way.
+        """Refuse new requests and wait for those under way; a successor is told of them until then.
 
         Returns:
             How many were still under way when the time was over.
         """
-        self._draining = True
+        self.hand_over()
+        noting = asyncio.create_task(self._keep_note())
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         except TimeoutError:
             _LOGGER.warning("%d requests were still under way after %g s of draining", self._active, timeout_s)
+        finally:
+            noting.cancel()
+            self._handover.over()
         return self._active
+
+    async def _keep_note(self) -> None:
+        """Follow what the successor is told to route by, for revoked keys and for who waits; and tell what is left."""
+        while self._active:
+            newest = self._handover.newer_snapshot()
+            if newest is not None and newest.generation > self._routing.generation:
+                self._routing.follow(newest)
+            self._handover.note(self._routing.carried)
+            await asyncio.sleep(NOTE_EVERY_S)
 
     def break_off(self) -> None:
         """Tell the clients of all that is under way that the server goes down, at the next turn of the event loop."""
@@ -95,7 +129,8 @@ class Gateway:
         """Answer one request of the public port."""
         record = RequestRecord(exchange.head)
         matched = match(exchange.head.method, exchange.head.target)
-        google = "/projects/" in record.path or matched.action in (Action.CONTROL, Action.PRIVATE)
+        others = matched.action in (Action.CONTROL, Action.PRIVATE) and not is_openai_path(record.path)
+        google = "/projects/" in record.path or others
         self._active += 1
         self._idle.clear()
         try:
@@ -124,6 +159,8 @@ class Gateway:
         elif action is Action.READYZ:
             ready = {"status": "ready" if self.ready else "draining" if self._draining else "no routing snapshot yet"}
             await send_json(exchange, record, ready, status=200 if self.ready else 503)
+        elif action is Action.ROOT:
+            await send_text(exchange, record, _WELCOME)
         elif self._draining:
             raise Draining("The server is going down.", fix="Send the request again.", retry_after_s=1.0)
         else:
@@ -132,6 +169,9 @@ class Gateway:
     async def _answer_with_key(self, exchange: Exchange, record: RequestRecord, matched: Match) -> None:
         if matched.action is Action.PRIVATE:
             raise UnknownPath(f"No route has the path {record.path}.")
+        if matched.action is Action.WRONG_METHOD:
+            authenticate(exchange.head, self._routing.table)  # strangers learn nothing of paths
+            raise MethodNotAllowed(f"{record.path} does not take {exchange.head.method}.", allow=matched.takes)
         if matched.action is Action.CONTROL:
             await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:

@@ -17,6 +17,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         first_byte_timeout_s: From a streaming request's arrival at the engine to the first byte of its answer.
         answer_timeout_s: The same for a unary request, whose first byte comes when all tokens are made. OpenAI's client
             gives up after 600 s.
+        stall_timeout_s: The longest that nothing comes of an answer that has begun, while its client reads.
         control_timeout_s: The same for the control plane.
         held_answer_bytes: A unary answer up to this size is held until it is complete, so that one that is cut off
             becomes an error with a status. A longer one streams.
@@ -28,6 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 120.0
     answer_timeout_s: float = 600.0
+    stall_timeout_s: float = 120.0
     control_timeout_s: float = 600.0
     held_answer_bytes: int = MIB
     predict_parallel: int = 16

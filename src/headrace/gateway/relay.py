@@ -12,11 +12,12 @@ from headrace.contracts.openai.usage import UsageFinder
 from headrace.gateway import external
 from headrace.gateway.engine_call import Call
 from headrace.gateway.exchange import Exchange, LastWords
-from headrace.gateway.upstream import BrokeOff, UpstreamAnswer
+from headrace.gateway.upstream import BrokeOff, Stalled, UpstreamAnswer
 from headrace.resources.errors import (
     EngineBrokeOff,
     EngineFailed,
     EngineRefused,
+    EngineStalled,
     HeadraceError,
     NotSupported,
     QueueFull,
@@ -64,6 +65,7 @@ async def relay_events(
 
     Raises:
         EngineBrokeOff: The engine did.
+        EngineStalled: It stood still.
     """
     record, events, finder = call.record, WholeEvents(), UsageFinder()
     record.status = 200
@@ -123,6 +125,7 @@ async def read_whole(call: Call, answer: UpstreamAnswer, *, limit_bytes: int | N
 
     Raises:
         EngineBrokeOff: It does not come to its end.
+        EngineStalled: It stood still.
     """
     pieces, size = [], 0
     try:
@@ -134,11 +137,19 @@ async def read_whole(call: Call, answer: UpstreamAnswer, *, limit_bytes: int | N
     return b"".join(pieces)
 
 
-def broke_off(call: Call, error: BrokeOff) -> EngineBrokeOff:
+def broke_off(call: Call, error: BrokeOff) -> EngineBrokeOff | EngineStalled:
     """What the client is told when an answer breaks off."""
-    if call.deployed.external_host:
+    external_host = call.deployed.external_host
+    if isinstance(error, Stalled):
+        who = f"The external server {external_host}" if external_host else f"The engine of {call.pool.name}"
+        return EngineStalled(
+            f"{who} stood still in the middle of its answer.",
+            evidence=str(error),
+            fix="Send the request again. Where such pauses are to be expected: `headrace serve --stall-timeout`.",
+        )
+    if external_host:
         return EngineBrokeOff(
-            f"The external server {call.deployed.external_host} ended in the middle of its answer.",
+            f"The external server {external_host} ended in the middle of its answer.",
             evidence=str(error),
             fix="Send the request again.",
         )

@@ -17,6 +17,7 @@ class Action(StrEnum):
 
     HEALTHZ = "healthz"
     READYZ = "readyz"
+    ROOT = "root"
     PREDICT = "predict"
     RAW_PREDICT = "rawPredict"
     STREAM_RAW_PREDICT = "streamRawPredict"
@@ -27,6 +28,7 @@ class Action(StrEnum):
     DETOKENIZE = "detokenize"
     MODELS = "models"
     MODEL = "model"
+    WRONG_METHOD = "wrong method"
     PRIVATE = "private"  # our own processes' routes, which no client may reach
     CONTROL = "control"
 
@@ -37,11 +39,13 @@ class Match(msgspec.Struct, frozen=True):
     Attributes:
         endpoint: For paths below an endpoint.
         model: For ``/v1/models/{model}``.
+        takes: The methods that the path takes, where the request has another one.
     """
 
     action: Action
     endpoint: EndpointPath | None = None
     model: str = ""
+    takes: tuple[str, ...] = ()
 
 
 class RouteEntry(msgspec.Struct, frozen=True):
@@ -75,7 +79,7 @@ OPENAI_ACTIONS: Mapping[tuple[str, str], Action] = {
 
 PROBES: Mapping[tuple[str, str], Action] = {
     (method, path): action
-    for path, action in (("/healthz", Action.HEALTHZ), ("/readyz", Action.READYZ))
+    for path, action in (("/healthz", Action.HEALTHZ), ("/readyz", Action.READYZ), ("/", Action.ROOT))
     for method in ("GET", "HEAD")
 }
 
@@ -100,7 +104,19 @@ def match(method: str, target: bytes) -> Match:
         return Match(Action.MODEL, model=unquote(path.removeprefix(_MODEL)))
     endpoint = read_endpoint_path(segments_of(target))
     action = ENDPOINT_ACTIONS.get((method, endpoint.method)) if endpoint is not None else None
-    return Match(Action.CONTROL) if action is None else Match(action, endpoint)
+    if action is not None:
+        return Match(action, endpoint)
+    takes = _takes(path, endpoint)
+    return Match(Action.WRONG_METHOD, endpoint, takes=takes) if takes else Match(Action.CONTROL)
+
+
+def _takes(path: str, endpoint: EndpointPath | None) -> tuple[str, ...]:
+    """The methods that the gateway answers at a path; none where it is control's."""
+    if endpoint is not None:
+        return tuple(method for method, suffix in ENDPOINT_ACTIONS if suffix == endpoint.method)
+    if path.startswith(_MODEL) and len(path) > len(_MODEL):
+        return ("GET",)
+    return tuple(method for method, known in _FIXED if known == path)
 
 
 def is_private(path: str) -> bool:

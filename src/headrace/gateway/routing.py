@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from headrace.gateway.fleet import Fleet
+from headrace.gateway.fleet import Fleet, total
+from headrace.gateway.handover import Handover
 from headrace.gateway.routing_table import RoutingTable
 from headrace.gateway.running import RunningRequests
 from headrace.resources.errors import StaleWrite
@@ -10,9 +11,15 @@ from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
 
 
 class Routing:
-    """The table of names and keys, the fleet behind it and the requests under way: always of the same snapshot."""
+    """The table of names and keys, the fleet behind it and the requests under way: always of the same snapshot.
 
-    def __init__(self, *, connect_timeout_s: float) -> None:
+    Args:
+        connect_timeout_s: To reach an engine.
+        handover: Tells what gateways that drain still carry.
+    """
+
+    def __init__(self, *, connect_timeout_s: float, handover: Handover) -> None:
+        self._handover = handover
         self.table = RoutingTable(RoutingSnapshot(generation=0))
         self.fleet = Fleet(connect_timeout_s=connect_timeout_s)
         self.running = RunningRequests()
@@ -23,9 +30,20 @@ class Routing:
         return self.table.snapshot.generation
 
     @property
+    def carried(self) -> GatewayStatus:
+        """What this gateway has under way."""
+        fleet = self.fleet
+        return GatewayStatus(generation=self.generation, outstanding=fleet.outstanding(), waiting=fleet.waiting())
+
+    @property
     def status(self) -> GatewayStatus:
-        """What control wants to know."""
-        return GatewayStatus(generation=self.generation, outstanding=self.fleet.outstanding())
+        """What control wants to know: what is under way here, and at gateways that drain."""
+        every = [self.carried, *self._handover.others()]
+        outstanding, waiting = total(one.outstanding for one in every), total(one.waiting for one in every)
+        self.fleet.busy(outstanding, waiting)
+        return GatewayStatus(
+            generation=self.generation, outstanding=outstanding, waiting=waiting, idle_s=self.fleet.idle_s()
+        )
 
     def follow(self, snapshot: RoutingSnapshot) -> None:
         """Route by this snapshot from now on, and end what runs for keys that are not in it.

@@ -54,16 +54,16 @@ class RoutingTable:
         return found
 
     def reached(self, principal: Principal) -> Iterator[tuple[EndpointRoute, str]]:
-        """The endpoints that a key reaches and something is deployed on, each with a name that `resolve` takes."""
+        """The endpoints that a key reaches and that have something to offer, each with a name that `resolve` takes."""
         for endpoint in self.snapshot.endpoints:
-            if endpoint.deployed and principal.reaches(endpoint.scope.project):
+            if any(one.offered for one in endpoint.deployed) and principal.reaches(endpoint.scope.project):
                 alone = endpoint.display_name and self._called(endpoint.display_name, principal) == [endpoint]
                 yield endpoint, endpoint.display_name if alone else endpoint.id
 
     def resolve(self, name: str, principal: Principal) -> EndpointRoute:
         """The endpoint that ``model`` names: by id, full name, display name, or by the name of a model on it.
 
-        Among several of one name, those with a replica that is ready come first.
+        Among several of one name, those that answer come first.
 
         Raises:
             ModelNotFound: No endpoint that the key reaches has the name, or several do.
@@ -92,7 +92,7 @@ class RoutingTable:
             NotReady: Nothing is deployed, or nothing that is has a share of the traffic.
         """
         if not deployed_id:
-            ready = frozenset(deployed.id for deployed in endpoint.deployed if deployed.replicas)
+            ready = frozenset(deployed.id for deployed in endpoint.deployed if deployed.answers)
             deployed_id = self._splits[endpoint.scope, endpoint.id].pick(ready) or ""
             if not deployed_id:
                 raise NotReady(
@@ -112,7 +112,7 @@ class RoutingTable:
         for tier in self._by_name:
             found = [endpoint for endpoint in tier.get(name, ()) if principal.reaches(endpoint.scope.project)]
             if found:
-                able = [endpoint for endpoint in found if any(deployed.replicas for deployed in endpoint.deployed)]
+                able = [endpoint for endpoint in found if any(deployed.answers for deployed in endpoint.deployed)]
                 return able or found  # one that failed to deploy takes nobody's name away
         return []
 

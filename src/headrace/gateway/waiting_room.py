@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from headrace.resources.errors import HeadraceError, NotReady, QueueFull, QueueTimeout
+from headrace.resources.errors import Failure, HeadraceError, NotReady, QueueFull, QueueTimeout
 
 _REMEMBERED_DEPARTURES = 64
+
+CLOSED_RETRY_AFTER_S = 30.0
+"""When to come back to what did not open while one waited: nothing tells when it will, and soon is not likely."""
 
 
 class WaitingRoom:
@@ -22,19 +25,31 @@ class WaitingRoom:
 
     Attributes:
         running: Requests that were let in and have not left.
+        closed_because: Why nobody is let in while that is so, for messages.
     """
 
     def __init__(self, name: str, *, max_running: int, max_waiting: int, max_wait_s: float) -> None:
         self._name = name
         self._line: deque[asyncio.Future[None]] = deque()
         self._departures: deque[float] = deque(maxlen=_REMEMBERED_DEPARTURES)
+        self._active_at = time.monotonic()
         self.running = 0
+        self.closed_because = ""
         self.resize(max_running=max_running, max_waiting=max_waiting, max_wait_s=max_wait_s)
 
     @property
     def waiting(self) -> int:
         """Requests in line."""
         return len(self._line)
+
+    @property
+    def idle_s(self) -> float:
+        """For how long nobody has run or waited here; 0 while somebody does."""
+        return 0.0 if self.running or self._line else time.monotonic() - self._active_at
+
+    def open(self) -> None:
+        """Begin to count anew for how long nobody comes: there was no way in before, or they came elsewhere."""
+        self._active_at = time.monotonic()
 
     def resize(self, *, max_running: int, max_waiting: int, max_wait_s: float) -> None:
         """Take new limits; more room lets waiters in at once, less room sends nobody away."""
@@ -48,17 +63,21 @@ class WaitingRoom:
         Raises:
             QueueFull: The line is as long as it may be.
             QueueTimeout: The turn did not come within `max_wait_s`.
-            NotReady: What callers wait for was taken away.
+            NotReady: What callers wait for was taken away, or nobody was let in within `max_wait_s`.
         """
         if self._line or self.running >= self.max_running:
             await self._wait_in_line()
+            while not self.max_running:  # closed after we were let in, before we could go
+                self.running -= 1
+                await self._wait_in_line()
         else:
             self.running += 1
         try:
             yield
         finally:
             self.running -= 1
-            self._departures.append(time.monotonic())
+            self._active_at = time.monotonic()
+            self._departures.append(self._active_at)
             self._let_in()
 
     def dismiss(self, error: HeadraceError) -> None:
@@ -90,7 +109,7 @@ class WaitingRoom:
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         self._line.append(turn)
-        patience = loop.call_later(self.max_wait_s, self._lose_patience, turn)
+        patience = loop.call_later(self.max_wait_s, self._lose_patience, turn, self.max_wait_s)
         try:
             await turn  # whoever let us in has counted us as running
         except asyncio.CancelledError:
@@ -102,16 +121,26 @@ class WaitingRoom:
             patience.cancel()
             if turn in self._line:
                 self._line.remove(turn)
+            self._active_at = time.monotonic()
 
-    def _lose_patience(self, turn: asyncio.Future[None]) -> None:
+    def _lose_patience(self, turn: asyncio.Future[None], waited_s: float) -> None:
         if not turn.done():
-            error = QueueTimeout(
-                f"The request waited {self.max_wait_s:g} s for {self._name} and its turn did not come.",
-                evidence=f"{self.running} are running; {len(self._line) - 1} others are waiting.",
-                fix="Try again later, send fewer at a time, or ask for more replicas.",
-                retry_after_s=self.retry_after_s(),
+            turn.set_exception(self._turn_away(waited_s))
+
+    def _turn_away(self, waited_s: float) -> HeadraceError:
+        if not self.max_running:
+            return NotReady(
+                f"The request waited {waited_s:g} s for a replica of {self._name} and none became ready.",
+                evidence=self.closed_because,
+                fix="`headrace deployments` shows how far it is, and what keeps it.",
+                retry_after_s=CLOSED_RETRY_AFTER_S,
             )
-            turn.set_exception(error)
+        return QueueTimeout(
+            f"The request waited {waited_s:g} s for {self._name} and its turn did not come.",
+            evidence=f"{self.running} are running; {len(self._line) - 1} others are waiting.",
+            fix="Try again later, send fewer at a time, or ask for more replicas.",
+            retry_after_s=self.retry_after_s(),
+        )
 
     def _let_in(self) -> None:
         while self._line and self.running < self.max_running:
@@ -119,6 +148,15 @@ class WaitingRoom:
             if not turn.done():
                 self.running += 1
                 turn.set_result(None)
+
+
+def failed_for_good(name: str, failure: Failure) -> NotReady:
+    """What is told of a deployment that will not be READY again: waiting does not help."""
+    return NotReady(
+        f"{name} failed, and does not come back by itself.",
+        evidence=f"{failure.code}: {failure.message}",
+        fix=f"{failure.fix} `headrace status` shows its last error.".lstrip(),
+    )
 
 
 def no_longer_deployed(name: str) -> NotReady:

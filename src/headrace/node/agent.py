@@ -20,11 +20,12 @@ from headrace.node.probe import Patience
 from headrace.node.replica import ReplicaRun, Surroundings
 from headrace.node.sharing import CoreSharing, Share
 from headrace.node.stager import Installer, Stager
-from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaOrder, RuntimeReport
+from headrace.resources.assignments import ModelCacheReport, NodeOrders, NodeReport, ReplicaOrder, RuntimeReport
 from headrace.resources.errors import ControlPlaneDown
 from headrace.resources.layout import Layout
 from headrace.resources.states import ReplicaState
 from headrace.runtimes import RUNTIMES, Environments, Runtime
+from headrace.storage import Claim, Credentials, ModelCache
 
 HEARTBEAT_S = 2.0
 ORDERS_WAIT_S = 25.0
@@ -48,6 +49,7 @@ class Agent:
         runtimes: What it can run.
         backend: Where engines run; processes of this machine if not given.
         installer: What makes environments; `Environments` if not given.
+        model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
         unclaimed_timeout_s: How long engines go on without a node.
         patience: What is taken from an engine that does not answer.
     """
@@ -62,6 +64,7 @@ class Agent:
         runtimes: Mapping[str, Runtime] = RUNTIMES,
         backend: ComputeBackend | None = None,
         installer: Installer | None = None,
+        model_cache_bytes: int | None = None,
         unclaimed_timeout_s: float = 600.0,
         patience: Patience = Patience(),  # noqa: B008 - it never changes
     ) -> None:
@@ -82,11 +85,16 @@ class Agent:
         self._machine: MachineShape = look(layout.data_dir)
         self._sharing = CoreSharing(find_cores(), self._machine.cores)
         self._runtime_reports: tuple[RuntimeReport, ...] = ()
-        self._stager = Stager(layout.models_dir, runtimes, self._installer, self._on_change)
+        self._cache_report = ModelCacheReport()
+        self._cache = ModelCache(layout.models_dir, model_cache_bytes)
+        self._kept: dict[str, Claim] = {}
+        credentials = Credentials(layout.credentials)
+        self._stager = Stager(self._cache, runtimes, self._installer, self._on_change, credentials.options)
         self._around = Surroundings(
             layout=layout,
             backend=self._backend,
             stager=self._stager,
+            cache=self._cache,
             runtimes=runtimes,
             share=self._share,
             memory_bytes=lambda: self._machine.memory_total_bytes,
@@ -122,6 +130,7 @@ class Agent:
                 await asyncio.gather(*loops, return_exceptions=True)
         finally:
             await asyncio.gather(self._stager.close(), *(run.release() for run in self._runs.values()))
+            self._keep(frozenset())
             await self._control.close()
 
     async def stop(self, *, keep_replicas: bool = False) -> None:
@@ -170,6 +179,7 @@ class Agent:
 
     def _obey(self, orders: NodeOrders) -> None:
         self._orders = orders
+        self._keep(frozenset(orders.kept))
         ordered = {order.id: order for order in orders.replicas}
         for replica_id, run in self._runs.items():
             if replica_id not in ordered or ordered[replica_id].epoch != run.order.epoch:
@@ -178,9 +188,21 @@ class Agent:
             run = self._runs.get(order.id) or self._place(order)
             if order.wanted == "stop":
                 run.stop()
+            else:
+                run.rest(wanted=order.wanted == "sleep")
         placed = [run.stage_order for run in self._runs.values() if run.state is ReplicaState.PLACED]
         self._stager.want([*orders.stages, *placed])
         self._on_change()
+
+    def _keep(self, fingerprints: frozenset[str]) -> None:
+        """Hold on to the models of living deployments, also while no replica of theirs runs."""
+        for fingerprint in self._kept.keys() - fingerprints:
+            self._kept.pop(fingerprint).release()
+        for fingerprint in fingerprints - self._kept.keys():
+            try:
+                self._kept[fingerprint] = self._cache.claim(fingerprint)
+            except OSError as error:
+                _log.warning("Model %s cannot be claimed: %s", fingerprint[:12], error)
 
     def _place(self, order: ReplicaOrder) -> ReplicaRun:
         run = ReplicaRun(order, self._around)
@@ -228,6 +250,7 @@ class Agent:
             stages=self._stager.reports,
             replicas=tuple(run.report for run in self._runs.values()),
             runtimes=self._runtime_reports,
+            model_cache=self._cache_report,
         )
 
     async def _measure(self) -> None:
@@ -238,13 +261,13 @@ class Agent:
 
     async def _look(self) -> None:
         while True:
-            self._runtime_reports, self._machine = await asyncio.to_thread(self._look_once)
+            self._runtime_reports, self._machine, self._cache_report = await asyncio.to_thread(self._look_once)
             self._on_change()
             await asyncio.sleep(_LOOK_S)
 
-    def _look_once(self) -> tuple[tuple[RuntimeReport, ...], MachineShape]:
+    def _look_once(self) -> tuple[tuple[RuntimeReport, ...], MachineShape, ModelCacheReport]:
         reports = tuple(self._installer.inspect(runtime) for runtime in self._runtimes.values())
-        return reports, look(self._layout.data_dir)
+        return reports, look(self._layout.data_dir), self._cache.report()
 
     @property
     def _cores(self) -> int:

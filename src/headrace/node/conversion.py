@@ -22,7 +22,7 @@ from headrace.resources.errors import (
 )
 from headrace.runtimes import Conversion, EngineEnd, Environment, Installable, ending
 from headrace.runtimes.child import run_to_end
-from headrace.storage import make_whole
+from headrace.storage import Room, any_room, make_whole
 
 PROGRESS_PREFIX = "HEADRACE_PROGRESS "
 """How a converter of ours begins a line that tells what it does (`headrace_engines.convert.program`)."""
@@ -62,7 +62,13 @@ class _Refused(ConversionFailed):
 
 
 def convert(
-    conversion: Conversion, source: Path, install: Install, tell: Progress, cancelled: Callable[[], bool]
+    conversion: Conversion,
+    source: Path,
+    install: Install,
+    tell: Progress,
+    cancelled: Callable[[], bool],
+    *,
+    room: Room = any_room,
 ) -> Converted:
     """The converted folder: found, waited for, or made. It lies beside its source, as ``SOURCE.KEY``.
 
@@ -72,6 +78,7 @@ def convert(
         install: For the converter's environment.
         tell: Told what is done.
         cancelled: Asked twice a second; once it is true the program is ended and its folder removed.
+        room: For what is made.
 
     Returns:
         The folder, the `Conversion.reason` of the way that it was made in, and whether it was made now.
@@ -89,7 +96,8 @@ def convert(
         way = way.otherwise
     while True:
         try:
-            return Converted(_convert(conversion, source, install, tell, cancelled), conversion.reason, anew=True)
+            made = _convert(conversion, source, install, tell, cancelled, room=room)
+            return Converted(made, conversion.reason, anew=True)
         except _Refused as refusal:
             if conversion.otherwise is None:
                 raise
@@ -102,7 +110,13 @@ def _folder(conversion: Conversion, source: Path) -> Path:
 
 
 def _convert(
-    conversion: Conversion, source: Path, install: Install, tell: Progress, cancelled: Callable[[], bool]
+    conversion: Conversion,
+    source: Path,
+    install: Install,
+    tell: Progress,
+    cancelled: Callable[[], bool],
+    *,
+    room: Room,
 ) -> Path:
     total_bytes = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     environment = install(conversion.converter)
@@ -127,9 +141,9 @@ def _convert(
             raise _failure(conversion, ending.classify(EngineEnd(exit_status=status, log_tail=tuple(last))), status)
 
     tell(f"{conversion.reason}; waiting for its turn.", 0, total_bytes)
-    return make_whole(
-        source.parent, _folder(conversion, source).name, total_bytes + _BESIDE_WEIGHTS_BYTES, make, cancelled
-    )
+    name, needed_bytes = _folder(conversion, source).name, total_bytes + _BESIDE_WEIGHTS_BYTES
+    with room(name, needed_bytes):
+        return make_whole(source.parent, name, needed_bytes, make, cancelled)
 
 
 def _written_bytes(folder: Path) -> int:

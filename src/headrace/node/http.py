@@ -37,11 +37,13 @@ class HttpClient:
         self._headers = [("Authorization", f"Bearer {token}"), ("Content-Type", "application/json")]
         self._pool = httpcore.AsyncConnectionPool(uds=path)
 
-    async def request(self, method: str, path: str, *, body: bytes | None = None, timeout_s: float) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes | None = None, timeout_s: float | None = None
+    ) -> Answer:
         """One request and its whole answer.
 
         Raises:
-            ConnectionError: There was no whole answer within `timeout_s`.
+            ConnectionError: There was no whole answer, or none within `timeout_s`.
         """
         async with self.stream(method, path, body=body, timeout_s=timeout_s) as response:
             return Answer(response.status, await response.aread())

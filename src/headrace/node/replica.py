@@ -6,18 +6,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from headrace.capacity import PLANNED_SEQUENCES, estimate
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess, EngineSpec
 from headrace.node import chat_template, journal
 from headrace.node.cores import Cores
-from headrace.node.probe import EngineBroken, EngineProbe, Patience
+from headrace.node.planned_cache import planned_cache_bytes
+from headrace.node.probe import EngineBroken, EngineBrokeTurning, EngineProbe, EngineSilent, Patience
 from headrace.node.sharing import Share
 from headrace.node.stager import Staged, Stager
+from headrace.node.watch import watch
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
 from headrace.resources.errors import (
     EngineDied,
@@ -30,13 +32,19 @@ from headrace.resources.errors import (
 )
 from headrace.resources.layout import Layout
 from headrace.resources.states import ReplicaState, check_move
-from headrace.runtimes import EngineEnd, Launch, Runtime
-from headrace.storage import open_artifacts
-from headrace.weights import inspect
+from headrace.runtimes import EngineEnd, Launch, Runtime, SleepMode
+from headrace.storage import Claim, ModelCache
 
 LOG_TAIL_LINES = 20
 
-_COMPUTING = (ReplicaState.STARTING, ReplicaState.WARMING, ReplicaState.READY, ReplicaState.DRAINING)
+_COMPUTING = (
+    ReplicaState.STARTING,
+    ReplicaState.WARMING,
+    ReplicaState.READY,
+    ReplicaState.DOZING,
+    ReplicaState.WAKING,
+    ReplicaState.DRAINING,
+)
 
 _DYING_S = 5.0
 """How long a broken engine is given to turn out dead: its connections break before its process ends."""
@@ -52,6 +60,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     Attributes:
         share: What the engine of a replica that starts now is to compute with.
         memory_bytes: Memory of the machine.
+        cache: Where models' folders are; claimed for as long as anything runs from them.
         changed: Called when a report is worth sending at once.
         unclaimed_timeout_s: How long an engine runs without a node.
         patience: What is taken from an engine that does not answer.
@@ -60,6 +69,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     layout: Layout
     backend: ComputeBackend
     stager: Stager
+    cache: ModelCache
     runtimes: Mapping[str, Runtime]
     share: Callable[[str], Share]
     memory_bytes: Callable[[], int]
@@ -90,10 +100,12 @@ class ReplicaRun:
         self._process = process
         self._cores: Cores = ()
         self._stop_wanted = asyncio.Event()
+        self._turned = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.report = report or ReplicaReport(
             id=order.id, epoch=order.epoch, state=ReplicaState.PLACED, since=time.time()
         )
+        self._rests = self.state in (ReplicaState.DOZING, ReplicaState.ASLEEP)
 
     @property
     def state(self) -> ReplicaState:
@@ -124,6 +136,7 @@ class ReplicaRun:
             fingerprint=self.order.fingerprint,
             runtime=self.order.runtime,
             dtype=self.order.dtype,
+            project=self.order.project,
         )
 
     @property
@@ -142,6 +155,19 @@ class ReplicaRun:
         self._stop_wanted.set()
         if self.state is ReplicaState.FAILED or self._task is None:
             self._move(ReplicaState.GONE)
+
+    def rest(self, *, wanted: bool) -> None:
+        """Have it sleep, or be awake; returns at once. It ends where it cannot, or is to sleep and never ran here."""
+        if self._sleep_mode is None or self._task is None:
+            if wanted or self._rests:
+                self.stop()
+        elif wanted != self._rests:
+            self._rests = wanted
+            self._turned.set()
+
+    @property
+    def _sleep_mode(self) -> SleepMode | None:
+        return self._around.runtimes[self.order.runtime].sleep_mode if self.order.may_sleep else None
 
     async def wait(self) -> None:
         """Wait until it is over."""
@@ -162,10 +188,24 @@ class ReplicaRun:
             resident_bytes = await asyncio.to_thread(self._process.resident_bytes)
             self.report = msgspec.structs.replace(self.report, resident_bytes=resident_bytes)
 
+    def _claim(self) -> Claim | None:
+        """Keep its model here, also from an engine that was found running."""
+        try:
+            return self._around.cache.claim(self.order.fingerprint)
+        except OSError as error:  # a full disk is no reason to end an engine
+            _log.warning("Replica %s cannot claim its model: %s", self.order.id, error)
+            return None
+
     async def _run(self) -> None:
+        with self._claim() or nullcontext():
+            await self._live_or_fail()
+        if self._stop_wanted.is_set() and self.state is ReplicaState.FAILED:
+            self._move(ReplicaState.GONE)
+
+    async def _live_or_fail(self) -> None:
         try:
             await self._live()
-        except EngineUnreachable as error:
+        except (EngineUnreachable, EngineSilent) as error:
             await self._fail(error.failure, at_once=True)
         except HeadraceError as error:
             await self._fail(error.failure)
@@ -173,8 +213,6 @@ class ReplicaRun:
             _log.exception("Replica %s", self.order.id)
             evidence = f"{type(error).__name__}: {error}"
             await self._fail(InternalError("The node failed at running a replica.", evidence=evidence).failure)
-        if self._stop_wanted.is_set() and self.state is ReplicaState.FAILED:
-            self._move(ReplicaState.GONE)
 
     async def _live(self) -> None:
         if self._process is None:
@@ -190,7 +228,11 @@ class ReplicaRun:
         stopping = asyncio.create_task(self._stop_wanted.wait())
         try:
             await asyncio.wait({serving, ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not stopping.done() and not ending.done() and isinstance(serving.exception(), EngineBroken):
+            if (
+                not stopping.done()
+                and not ending.done()
+                and isinstance(serving.exception(), EngineBroken | EngineBrokeTurning)
+            ):
                 await asyncio.wait({ending, stopping}, timeout=_DYING_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (serving, ending, stopping):
@@ -216,7 +258,7 @@ class ReplicaRun:
 
     async def _start(self, staged: Staged) -> EngineProcess:
         order = self.order
-        kv_cache_bytes = await asyncio.to_thread(self._kv_cache_bytes)
+        kv_cache_bytes = await asyncio.to_thread(planned_cache_bytes, self._around.layout, order)
         template = await asyncio.to_thread(chat_template.write, self._directory, order.chat_template)
         share = self._around.share(order.id)  # nothing is awaited from here until its state shows that it computes
         self._cores = share.cores
@@ -234,6 +276,8 @@ class ReplicaRun:
             prefix_caching=order.prefix_caching,
             chat_template=template,
             tool_parser=order.tool_parser,
+            may_sleep=order.may_sleep,
+            allow_custom_code=order.allow_custom_code,
         )
         command = self._around.runtimes[order.runtime].command(launch, staged.environment)
         self._move(ReplicaState.STARTING)  # on record before there is anything to find
@@ -253,57 +297,34 @@ class ReplicaRun:
         self._note(pid=process.pid)
         return process
 
-    def _kv_cache_bytes(self) -> int:
-        """What the plan set aside for keys and values on each device; made of the model's own folder, as control's."""
-        folder = self._around.layout.models_dir / self.order.fingerprint
-        try:
-            model = inspect(open_artifacts(str(folder)))
-            devices = self.order.tensor_parallel
-            need = estimate(
-                model,
-                self.order.max_model_len,
-                PLANNED_SEQUENCES,
-                self.order.dtype,
-                runtime=self.order.runtime,
-                tensor_parallel=devices,
-            )
-            return need.kv_bytes // devices
-        except HeadraceError as error:
-            _log.warning("Replica %s: its engine chooses the size of its cache: %s", self.order.id, error)
-            return 0
-
     async def _serve(self, process: EngineProcess) -> None:
         order = self.order
         socket = self._around.layout.engine_socket(order.id)
         probe = EngineProbe(socket, order.nonce, order.served_name, timeout_s=self._around.patience.timeout_s)
         try:
-            if self.state is not ReplicaState.READY:
+            if self.state in (ReplicaState.STARTING, ReplicaState.WARMING):
                 await self._until_ready(process, probe)
-            await self._while_it_answers(probe)
+            while True:
+                await self._sleep_or_wake(probe)
+                await watch(probe, self._around.patience, self._tell_health, self._turned)
         finally:
             await probe.close()
 
-    async def _while_it_answers(self, probe: EngineProbe) -> None:
-        patience = self._around.patience
-        misses, silent_since = 0, 0.0
-        while True:
-            await asyncio.sleep(patience.every_s)
-            asked_at = time.monotonic()
-            if await probe.healthy():
-                misses = 0
-                if self.report.failure is not None:
-                    self._note(failure=None)
-                continue
-            misses += 1
-            if misses == 1:
-                silent_since = asked_at
-            silent_s = time.monotonic() - silent_since
-            if misses >= patience.misses_told:
-                unreachable = _unreachable(misses, silent_s)
-                if silent_s >= patience.give_up_s:
-                    raise unreachable
-                if self.report.failure is None:
-                    self._note(failure=unreachable.failure)
+    def _tell_health(self, failure: Failure | None) -> None:
+        if (failure is None) != (self.report.failure is None):
+            self._note(failure=failure)
+
+    async def _sleep_or_wake(self, probe: EngineProbe) -> None:
+        """Bring it to where it is wanted; what is begun is ended first."""
+        while self._sleep_mode and self.state is not (ReplicaState.ASLEEP if self._rests else ReplicaState.READY):
+            dozes = self.state in (ReplicaState.READY, ReplicaState.DOZING)
+            self._move(ReplicaState.DOZING if dozes else ReplicaState.WAKING)
+            took_s = await probe.turn(self._sleep_mode, asleep=dozes, timeout_s=self._around.patience.turn_s)
+            if dozes:
+                self._move(ReplicaState.ASLEEP, detail=f"Sleeping, memory released in {took_s:.1f} s.")
+            else:
+                self._move(ReplicaState.READY, detail=f"Awake after {took_s:.1f} s.")
+        self._turned.clear()
 
     async def _until_ready(self, process: EngineProcess, probe: EngineProbe) -> None:
         order = self.order
@@ -313,6 +334,7 @@ class ReplicaRun:
                     await probe.until_healthy()
                     self._move(ReplicaState.WARMING)
                 warmup = await probe.warm_up(order.max_model_len)
+                resident_bytes = await asyncio.to_thread(process.resident_bytes)
         except TimeoutError as error:
             evidence = "\n".join(process.log_tail(LOG_TAIL_LINES)) or "It wrote nothing."
             if self.state is ReplicaState.WARMING:
@@ -325,7 +347,8 @@ class ReplicaRun:
                 fix="Deploy with a longer startup timeout, or a smaller model.",
             ) from error
         address = f"unix:{self._around.layout.engine_socket(order.id)}"
-        self._move(ReplicaState.READY, address=address, warmup=warmup)
+        warmup = msgspec.structs.replace(warmup, resident_bytes=resident_bytes)
+        self._move(ReplicaState.READY, address=address, warmup=warmup, resident_bytes=resident_bytes)
 
     async def _drain(self, process: EngineProcess) -> None:
         self._move(ReplicaState.DRAINING)
@@ -373,7 +396,7 @@ class ReplicaRun:
         check_move(f"Replica {self.order.id}", self.state, state)
         if state is not self.state:
             kept = self.report.failure if state is ReplicaState.GONE else None
-            self._note(state=state, since=time.time(), **({"failure": kept} | changes))
+            self._note(state=state, since=time.time(), **({"failure": kept, "detail": ""} | changes))
         if self.over:
             chat_template.remove(self._directory)
 
@@ -385,11 +408,3 @@ class ReplicaRun:
             except OSError as error:  # a full disk is no reason to end an engine
                 _log.warning("Replica %s cannot be recorded: %s", self.order.id, error)
         self._around.changed()
-
-
-def _unreachable(misses: int, silent_s: float) -> EngineUnreachable:
-    return EngineUnreachable(
-        "The engine does not answer its health check.",
-        evidence=f"{misses} checks in a row failed, over {silent_s:.0f} s; the process lives.",
-        fix="Nothing is sent to it until it answers again; after a minute it is replaced.",
-    )

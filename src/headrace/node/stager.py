@@ -1,6 +1,6 @@
 """Brings to this machine what replicas need: the runtime's environment, and the model in the form that it loads.
 
-One task per order: install, copy, convert.
+One task per order: install, copy, write anew what no engine should have to load (`loadable`), convert for the runtime.
 """
 
 from __future__ import annotations
@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from headrace.node.conversion import convert
+from headrace.node.loadable import loadable
+from headrace.node.pace import Pace
 from headrace.resources.assignments import RuntimeReport, StageOrder, StageReport
 from headrace.resources.errors import (
     ArtifactsChanged,
@@ -27,7 +31,7 @@ from headrace.resources.errors import (
 )
 from headrace.resources.models import Dtype
 from headrace.runtimes import Environment, Installable, Runtime
-from headrace.storage import fingerprint, open_artifacts, stage
+from headrace.storage import Claim, ModelCache, fingerprint, open_artifacts, stage
 
 Key = tuple[str, str, Dtype]
 """Fingerprint, runtime and number format: what a `StageReport` is known by."""
@@ -65,34 +69,43 @@ class _Stage:
             fingerprint=order.fingerprint, runtime=order.runtime, dtype=order.dtype, phase="installing"
         )
         self.dropped = False
+        self.claim: Claim | None = None
         self.task: asyncio.Task[Staged]
 
     def now(self, **changes: object) -> None:
         """Change the report; safe from any thread."""
         self.report = msgspec.structs.replace(self.report, **changes)
 
+    def drop(self) -> None:
+        """Stop it, and let go of its model once nothing works on it any more."""
+        self.dropped = True
+        self.task.add_done_callback(lambda _: self.claim.release() if self.claim else None)
+
 
 class Stager:
     """Everything that is being staged, or was, for orders that still stand.
 
     Args:
-        models_dir: Where models' files go.
+        cache: Where models' files go.
         runtimes: Every runtime by name.
         installer: Makes environments.
         changed: Called when a report is worth sending at once.
+        credentials: What a project's address is opened with, as `headrace.storage.Credentials.options`.
     """
 
     def __init__(
         self,
-        models_dir: Path,
+        cache: ModelCache,
         runtimes: Mapping[str, Runtime],
         installer: Installer,
         changed: Callable[[], None],
+        credentials: Callable[[str, str], dict[str, str]] = lambda _project, _uri: {},
     ) -> None:
-        self._models_dir = models_dir
+        self._cache = cache
         self._runtimes = runtimes
         self._installer = installer
         self._changed = changed
+        self._credentials = credentials
         self._stages: dict[Key, _Stage] = {}
         self._installs: dict[str, asyncio.Task[Environment]] = {}
 
@@ -105,7 +118,7 @@ class Stager:
         """Stage these and nothing else; what failed stays failed until its order went away once."""
         wanted = {_key(order): order for order in orders}
         for key in self._stages.keys() - wanted.keys():
-            self._stages.pop(key).dropped = True
+            self._stages.pop(key).drop()
         for key, order in wanted.items():
             if key not in self._stages:
                 self._begin(key, order)
@@ -136,11 +149,13 @@ class Stager:
 
     async def _run(self, this: _Stage) -> Staged:
         try:
+            # Before anybody looks whether it is there, until no order wants it: nobody removes it in between.
+            this.claim = self._cache.claim(this.order.fingerprint)
             environment = await asyncio.shield(self._installation(this.order.runtime))
             this.now(phase="copying", detail="")
             self._changed()
             model_dir = await asyncio.to_thread(self._fetch, this)
-            model_dir, detail, found = await asyncio.to_thread(self._convert, this, model_dir)
+            model_dir, detail, found = await asyncio.to_thread(self._prepare, this, model_dir)
         except Exception as error:
             failure = _failure(error)
             this.now(phase="failed", failure=failure)
@@ -174,30 +189,57 @@ class Stager:
 
     def _fetch(self, this: _Stage) -> Path:
         order = this.order
-        if (final := self._models_dir / order.fingerprint).is_dir():
+        if (final := self._cache.root / order.fingerprint).is_dir():
             return final  # a folder has its name only when it is whole, wherever it came from
-        artifacts = open_artifacts(order.artifact_uri)
+        artifacts = open_artifacts(order.artifact_uri, self._credentials(order.project, order.artifact_uri))
         if (found := fingerprint(artifacts)) != order.fingerprint:
             raise ArtifactsChanged(
                 f"The files at {order.artifact_uri} are not those that were registered.",
                 evidence=f"Their fingerprint is {found}, registered was {order.fingerprint}.",
                 fix="Import them as a new version.",
             )
-        return stage(
-            artifacts,
-            self._models_dir,
-            lambda done, total: this.now(done_bytes=done, total_bytes=total),
-            lambda: this.dropped,
-        )
+        pace = Pace()
 
-    def _convert(self, this: _Stage, source: Path) -> tuple[Path, str, str]:
+        def tell(done_bytes: int, total_bytes: int) -> None:
+            this.now(done_bytes=done_bytes, total_bytes=total_bytes, bytes_per_s=pace.bytes_per_s(done_bytes))
+
+        with self._room(this, order.fingerprint, artifacts.total_bytes):
+            folder = stage(artifacts, self._cache.root, tell, lambda: this.dropped)
+        if unvouched := artifacts.unvouched:
+            this.now(notes=(*this.report.notes, _unvouched(unvouched, len(artifacts.files))))
+        return folder
+
+    @contextmanager
+    def _room(self, this: _Stage, name: str, needed_bytes: int) -> Iterator[None]:
+        """Room for a folder of this order's model, and a word in the timeline of what went for it."""
+        with self._cache.room(name, needed_bytes) as said:
+            this.now(notes=(*this.report.notes, *said))
+            yield
+
+    def _prepare(self, this: _Stage, source: Path) -> tuple[Path, str, str]:
         """The folder that the runtime loads; what making it took, and for who comes later that it is there.
 
-        Both sentences are empty where the runtime loads any folder.
+        Both sentences are empty where it is the staged folder itself.
         """
+
+        def tell(detail: str, done_bytes: int, total_bytes: int) -> None:
+            if this.report.phase != "converting":
+                this.now(phase="converting", done_bytes=0, total_bytes=0)
+                self._changed()
+            this.now(detail=detail, done_bytes=done_bytes, total_bytes=total_bytes)
+
+        began_at = time.monotonic()
+        ready = loadable(source, tell, lambda: this.dropped, partial(self._room, this))
+        said = _Said(ready.kept, ready.kept)
+        if ready.what:
+            said = _Said.of(ready.what, time.monotonic() - began_at if ready.anew else None)
+        folder, more = self._convert(this, ready.folder)
+        return folder, f"{said.now} {more.now}".strip(), f"{said.later} {more.later}".strip()
+
+    def _convert(self, this: _Stage, source: Path) -> tuple[Path, _Said]:
         conversion = self._runtimes[this.order.runtime].conversion(source, this.order.dtype)
         if conversion is None:
-            return source, "", ""
+            return source, _Said("", "")
         this.now(phase="converting", detail=f"{conversion.reason}.", done_bytes=0, total_bytes=0)
         self._changed()
 
@@ -211,14 +253,30 @@ class Stager:
             this.now(detail=detail, done_bytes=done_bytes, total_bytes=total_bytes)
 
         began_at = time.monotonic()
-        made = convert(conversion, source, install, tell, cancelled)
-        found = f"{made.what}, was there already: nothing to convert."
-        took = f"Converted to {made.what}, in {time.monotonic() - began_at:.1f} s."
-        return made.folder, took if made.anew else found, found
+        made = convert(conversion, source, install, tell, cancelled, room=partial(self._room, this))
+        return made.folder, _Said.of(made.what, time.monotonic() - began_at if made.anew else None)
+
+
+class _Said(NamedTuple):
+    """Two sentences of a conversion: for the deployment that waited for it, and for those that come later."""
+
+    now: str
+    later: str
+
+    @classmethod
+    def of(cls, what: str, took_s: float | None) -> _Said:
+        """Of a conversion that took so long; None: it was there."""
+        found = f"{what[:1].upper()}{what[1:]}, was there already: nothing to convert."
+        return cls(found if took_s is None else f"Converted to {what}, in {took_s:.1f} s.", found)
 
 
 def _key(order: StageOrder) -> Key:
     return order.fingerprint, order.runtime, order.dtype
+
+
+def _unvouched(names: tuple[str, ...], count: int) -> str:
+    shown = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+    return f"The store has no checksum for {len(names)} of {count} files, so only their lengths were checked: {shown}."
 
 
 def _failure(error: Exception) -> Failure:

@@ -106,6 +106,12 @@ class Process(StrEnum):
 
 
 PUBLIC_ROUTES: Mapping[tuple[Process, str, str], str] = {
+    (
+        Process.GATEWAY,
+        "GET",
+        "/",
+    ): "Says to a browser what the port is; the same to everybody, nothing of what runs.",
+    (Process.GATEWAY, "HEAD", "/"): "The same, without the body.",
     (Process.GATEWAY, "GET", "/healthz"): "A load balancer's probe; says only that the process runs.",
     (Process.GATEWAY, "HEAD", "/healthz"): "The same; load balancers ask without wanting a body.",
     (Process.GATEWAY, "GET", "/readyz"): "A load balancer's probe; says only whether it can route.",

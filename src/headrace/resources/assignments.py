@@ -21,21 +21,26 @@ class StageOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         dtype: Number format that the weights are served in; a conversion may depend on it.
+        project: Whose credentials they are fetched with.
     """
 
     artifact_uri: str
     fingerprint: str
     runtime: str
     dtype: Dtype = "auto"
+    project: str = ""
 
 
 class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Run this replica, or stop it. A replica that is in no order at all is stopped too.
+    """Run this replica, put it to sleep, or stop it. A replica that is in no order at all is stopped too.
 
     Attributes:
+        wanted: One whose engine cannot ``sleep`` is stopped.
+        may_sleep: Whether ``sleep`` may ever be wanted of it.
         nonce: The key that the engine is to demand of its callers.
         served_name: The model name that the engine answers to.
-        tensor_parallel: As in the version's `ServingSpec`; so the three that follow.
+        project: Whose credentials the weights are fetched with.
+        tensor_parallel: As in the version's `ServingSpec`; so the four that follow.
         memory_limit_bytes: Hard limit on the engine's address space, or None.
         startup_timeout_s: How long it may take from start to healthy.
         drain_timeout_s: How long running requests may go on after a stop.
@@ -45,26 +50,34 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     deployment_id: str
     epoch: int
     nonce: str
-    wanted: Literal["run", "stop"]
+    wanted: Literal["run", "sleep", "stop"]
     artifact_uri: str
     fingerprint: str
     runtime: str
     served_name: str
     max_model_len: int
+    project: str = ""
     dtype: Dtype = "auto"
     tensor_parallel: int = 1
     prefix_caching: bool | None = None
     chat_template: str | None = None
     tool_parser: str | None = None
+    may_sleep: bool = False
+    allow_custom_code: bool = False
     memory_limit_bytes: int | None = None
     startup_timeout_s: float = 600.0
     drain_timeout_s: float = 30.0
 
 
 class NodeOrders(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one node should do now. `generation` grows with every change."""
+    """Everything that one node should do now. `generation` grows with every change.
+
+    Attributes:
+        kept: Fingerprints of the models of living deployments: not to be removed to make room, also between replicas.
+    """
 
     generation: int
+    kept: tuple[str, ...] = ()
     stages: tuple[StageOrder, ...] = ()
     replicas: tuple[ReplicaOrder, ...] = ()
 
@@ -75,6 +88,9 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         detail: A sentence for the timeline: what an installation is doing; once done, what was converted.
         found: The same for a deployment that comes when it is done: that nothing had to be converted.
+        bytes_per_s: How fast they came in the last seconds, while ``copying``.
+        notes: Sentences for the timeline, each to be told once: what was removed to make room, what could not be held
+            against a checksum.
         done_at: When it was done; 0 until then.
     """
 
@@ -84,19 +100,26 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     phase: Literal["installing", "copying", "converting", "done", "failed"]
     done_bytes: int = 0
     total_bytes: int = 0
+    bytes_per_s: float = 0.0
     detail: str = ""
     found: str = ""
+    notes: tuple[str, ...] = ()
     done_at: float = 0.0
     failure: Failure | None = None
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the node knows of one replica; `GONE` once nothing of it runs any more."""
+    """What the node knows of one replica; `GONE` once nothing of it runs any more.
+
+    Attributes:
+        detail: A sentence for the timeline, of how it came to its state.
+    """
 
     id: str
     epoch: int
     state: ReplicaState
     since: float
+    detail: str = ""
     address: str = ""
     pid: int = 0
     resident_bytes: int = 0
@@ -124,6 +147,34 @@ class RuntimeReport(msgspec.Struct, frozen=True, kw_only=True):
     mismatch: str = ""
 
 
+class StagedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in a node's cache.
+
+    Attributes:
+        fingerprint: Its name there.
+        size_bytes: Of all its folders; of what is not whole yet, what it takes on the disk or is going to.
+        used_at: When somebody began or ended to use it last, in Unix seconds.
+        in_use: Somebody uses it now: it cannot be evicted.
+    """
+
+    fingerprint: str
+    size_bytes: int
+    used_at: float
+    in_use: bool
+
+
+class ModelCacheReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The staged models of a node, when it last looked; at most half a minute ago.
+
+    Attributes:
+        limit_bytes: What they may take together; None: any amount.
+        models: The longest unused first.
+    """
+
+    limit_bytes: int | None = None
+    models: tuple[StagedModel, ...] = ()
+
+
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one machine.
 
@@ -146,3 +197,4 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageReport, ...] = ()
     replicas: tuple[ReplicaReport, ...] = ()
     runtimes: tuple[RuntimeReport, ...] = ()
+    model_cache: ModelCacheReport = ModelCacheReport()

@@ -17,14 +17,45 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     accelerator_count: int = 0
 
 
+class Predicted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plan said of one replica, before it was started; a measurement stands beside each.
+
+    Attributes:
+        weights_bytes: The model's parameters in memory.
+        cache_bytes: Keys and values of all planned sequences at their full length.
+        overhead_bytes: What the runtime's processes hold beside those.
+        load_s: From the engine's start until it is ready; 0 where speeds are not predicted, here and below.
+        time_to_first_token_s: Of a prompt of a few words on an idle engine.
+        tokens_per_s: Tokens written for one sequence alone.
+        prompt_tokens_per_s: Tokens read of a prompt that is long enough for arithmetic to be what counts.
+        rates: Whose rates of the machine that goes by.
+    """
+
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+    load_s: float = 0.0
+    time_to_first_token_s: float = 0.0
+    tokens_per_s: float = 0.0
+    prompt_tokens_per_s: float = 0.0
+    rates: str = ""
+
+    def prompt_s(self, prompt_tokens: int) -> float:
+        """Until the first token after a prompt of this length: all weights are read once, however short it is."""
+        arithmetic_s = prompt_tokens / self.prompt_tokens_per_s if self.prompt_tokens_per_s else 0.0
+        return max(self.time_to_first_token_s, arithmetic_s)
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A pool of replicas of one model version on one machine shape at one scale.
 
     Attributes:
+        scale_to_zero_after_s: How long nobody must have asked before it scales to zero; 0: never.
         runtime: The runtime chosen for it; empty until CHECKING chose. ``external``: none, somebody else's server.
         max_model_len: The context length it serves, in tokens; 0 until CHECKING has chosen.
         memory_bytes: What one replica reserves on its node; 0 until CHECKING has estimated it.
         model_bytes: Size of the artifacts; 0 until CHECKING has read them.
+        predicted: What CHECKING predicted of a replica; None until then, and of external servers.
         failure: Why it is FAILED, or why it is not getting on; None when all is well.
         restarts: Replicas replaced because they failed since the pool was last READY for long.
         deadline_at: When it gives up becoming READY for the first time.
@@ -38,10 +69,12 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    scale_to_zero_after_s: float = 0.0
     runtime: str = ""
     max_model_len: int = 0
     memory_bytes: int = 0
     model_bytes: int = 0
+    predicted: Predicted | None = None
     state: DeploymentState = DeploymentState.ACCEPTED
     failure: Failure | None = None
     restarts: int = 0
@@ -57,15 +90,28 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Warmup(msgspec.Struct, frozen=True, kw_only=True):
-    """What the one real generation of WARMING measured.
+    """What WARMING measured: a first real generation of a few words, and a second, longer one.
 
     Of an engine that makes embeddings: the seconds until its first vector, the tokens that it read per second, and no
     output tokens.
+
+    Attributes:
+        time_to_first_token_s: Of the first generation.
+        tokens_per_s: Of the first generation, after its first token.
+        output_tokens: Of the first generation.
+        prompt_tokens: Of the second generation's prompt; 0 where there was no second, here and below.
+        prompt_s: Until the second one's first token.
+        decode_tokens_per_s: Of the second one, after its first token.
+        resident_bytes: What the engine's processes held after that; 0 where nobody looked.
     """
 
     time_to_first_token_s: float
     tokens_per_s: float
     output_tokens: int
+    prompt_tokens: int = 0
+    prompt_s: float = 0.0
+    decode_tokens_per_s: float = 0.0
+    resident_bytes: int = 0
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):

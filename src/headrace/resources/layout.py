@@ -53,6 +53,11 @@ class Layout:
         return self.data_dir / "login.json"
 
     @property
+    def credentials(self) -> Path:
+        """What projects' weights are fetched with from object stores; mode 0600."""
+        return self.data_dir / "credentials.json"
+
+    @property
     def logs_dir(self) -> Path:
         """Logs of gateway, control and node."""
         return self.data_dir / "logs"

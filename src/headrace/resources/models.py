@@ -30,6 +30,8 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             own choice.
         chat_template: A Jinja template that makes prompts of chats, in place of the folder's own; None: that one.
         tool_parser: How the model writes tool calls, by the engine's name for it; None: told by the chat template.
+        allow_custom_code: The folder's own Python code may run in the engine, with the server's rights.
+        software_specification: The software specification of watsonx.ai that has to be certified for it; empty: none.
         container: A vendor's container specification, kept whole for those who read it back; None without one.
         external: The server that has the model, where that is not ours; None for artifacts.
     """
@@ -41,6 +43,8 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     prefix_caching: bool | None = None
     chat_template: str | None = None
     tool_parser: str | None = None
+    allow_custom_code: bool = False
+    software_specification: str = ""
     container: dict[str, Any] | None = None
     external: ExternalServer | None = None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.resources.assignments import RuntimeReport
+from headrace.resources.assignments import ModelCacheReport, RuntimeReport
 
 LOCAL_NODE = "local"
 """The id of the first node: the agent that `headrace serve` starts on its own machine."""
@@ -29,5 +29,6 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     hardware: dict[str, Any] = {}
     runtimes: tuple[RuntimeReport, ...] = ()
+    model_cache: ModelCacheReport = ModelCacheReport()
     last_seen_at: float
     resource_version: int = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.resources.access import Principal
+from headrace.resources.errors import Failure
 from headrace.resources.names import Scope
 
 
@@ -54,7 +55,11 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
             256 is how many sequences vLLM and OpenVINO GenAI compute at once, and how many ours let wait.
         max_waiting: Requests that may wait for this deployment in this gateway.
         max_wait_s: The longest that one of them waits.
+        wakes: Whether a request that finds no replica waits for one: the deployment scales to zero.
+        max_wake_s: The longest that one of them waits then. Loading an engine takes seconds to minutes.
         why_not_ready: A sentence for callers when `replicas` is empty.
+        pending: Whether it has not been READY yet, and may still be.
+        failure: Why it never comes (back), where that is so.
         external_host: Who answers, for messages, where that is not an engine of ours; else empty.
     """
 
@@ -71,9 +76,23 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     max_running: int = 256
     max_waiting: int = 256
     max_wait_s: float = 60.0
+    wakes: bool = False
+    max_wake_s: float = 300.0
     why_not_ready: str = ""
+    pending: bool = False
+    failure: Failure | None = None
     external_host: str = ""
     replicas: tuple[ReplicaRoute, ...] = ()
+
+    @property
+    def answers(self) -> bool:
+        """Whether a request gets an answer, at once or once a replica is awake."""
+        return bool(self.replicas) or self.wakes
+
+    @property
+    def offered(self) -> bool:
+        """Whether it was READY, and is or will be so again."""
+        return not self.pending and self.failure is None
 
 
 class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +125,11 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         generation: Of the snapshot it routes by; 0 without one.
         outstanding: Requests under way, by replica id; replicas without any are left out.
+        waiting: Requests in line, by deployment id; deployments without any are left out.
+        idle_s: For how long no request ran or waited, by deployment id: of those that scale to zero, while none does.
     """
 
     generation: int
     outstanding: dict[str, int] = {}
+    waiting: dict[str, int] = {}
+    idle_s: dict[str, float] = {}

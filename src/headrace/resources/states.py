@@ -7,7 +7,8 @@ A deployment's life::
 
 A deployment that was READY and lost its replicas goes back to PLACING: the level-triggered reconciler makes new ones.
 An external one has nothing to stage or place: CHECKING → WARMING → READY, and from READY back to CHECKING while its
-server is away.
+server is away. One that scales to zero goes from READY to ASLEEP when nobody asks, and back by way of PLACING when
+somebody does. Its replicas end meanwhile, or go READY → DOZING → ASLEEP → WAKING → READY where their engines can.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ class DeploymentState(StrEnum):
     STARTING = "STARTING"  # the engine loads
     WARMING = "WARMING"  # one real generation, measured
     READY = "READY"  # at least one replica takes traffic
+    ASLEEP = "ASLEEP"  # scaled to zero: no replica computes, and the next request wakes it
     DRAINING = "DRAINING"  # no new requests; running ones finish
     FAILED = "FAILED"  # with code, evidence and fix
     GONE = "GONE"  # nothing of it runs
+
+
+ANSWERING = (DeploymentState.READY, DeploymentState.ASLEEP)
+"""The states in which a request gets an answer, at once or once the deployment is awake."""
 
 
 class ReplicaState(StrEnum):
@@ -40,6 +46,9 @@ class ReplicaState(StrEnum):
     STARTING = "STARTING"
     WARMING = "WARMING"
     READY = "READY"
+    DOZING = "DOZING"  # told to fall asleep, or to end where its engine cannot sleep
+    ASLEEP = "ASLEEP"  # its engine has given its devices' memory back
+    WAKING = "WAKING"  # told to wake
     DRAINING = "DRAINING"
     FAILED = "FAILED"
     GONE = "GONE"
@@ -68,7 +77,8 @@ DEPLOYMENT_MOVES: Mapping[StrEnum, frozenset[StrEnum]] = _table(
         "PLACING": "STARTING FAILED DRAINING",
         "STARTING": "WARMING PLACING FAILED DRAINING",
         "WARMING": "READY PLACING FAILED DRAINING",
-        "READY": "PLACING CHECKING FAILED DRAINING",
+        "READY": "PLACING CHECKING ASLEEP FAILED DRAINING",
+        "ASLEEP": "PLACING DRAINING",
         "DRAINING": "GONE",
         "FAILED": "DRAINING GONE",
         "GONE": "",
@@ -81,7 +91,10 @@ REPLICA_MOVES: Mapping[StrEnum, frozenset[StrEnum]] = _table(
         "PLACED": "STARTING FAILED DRAINING GONE",
         "STARTING": "WARMING FAILED DRAINING GONE",
         "WARMING": "READY FAILED DRAINING GONE",
-        "READY": "DRAINING FAILED GONE",
+        "READY": "DOZING DRAINING FAILED GONE",
+        "DOZING": "ASLEEP DRAINING FAILED GONE",
+        "ASLEEP": "WAKING DRAINING FAILED GONE",
+        "WAKING": "READY DRAINING FAILED GONE",
         "DRAINING": "GONE FAILED",
         "FAILED": "GONE",
         "GONE": "",

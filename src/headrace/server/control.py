@@ -8,11 +8,12 @@ import signal
 import uvloop
 
 from headrace.api import create_app
-from headrace.control import HttpGatewayClient, Reconciler
+from headrace.control import FolderChecker, HttpGatewayClient, Reconciler
 from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
 from headrace.server import process
 from headrace.server.asgi import server, unix_socket
+from headrace.storage import Credentials
 from headrace.store import Store, migrate
 
 API_DRAIN_S = 5
@@ -26,7 +27,9 @@ async def _run(layout: Layout, options: process.Options) -> None:
     migrate(url)
     store = Store(url)
     egress = Egress(networks=tuple(options.external_network), ca_file=options.external_ca_file)
-    reconciler = Reconciler(store, HttpGatewayClient(layout.gateway_socket, token), egress=egress)
+    gateway = HttpGatewayClient(layout.gateway_socket, token)
+    checker = FolderChecker(layout.data_dir, Credentials(layout.credentials).options)
+    reconciler = Reconciler(store, gateway, checker=checker, egress=egress)
     api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())

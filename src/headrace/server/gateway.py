@@ -8,7 +8,7 @@ import socket
 
 import uvloop
 
-from headrace.gateway import Gateway, HttpServer
+from headrace.gateway import Gateway, HttpServer, Limits
 from headrace.resources.layout import Layout
 from headrace.server import process
 from headrace.server.asgi import unix_socket
@@ -24,6 +24,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         snapshot_path=layout.snapshot,
         control_address=f"unix:{layout.control_socket}",
         admin_token=process.internal_token(layout),
+        limits=Limits(stall_timeout_s=options.stall_timeout_s),
     )
     public, admin = HttpServer(gateway.handle), HttpServer(gateway.admin.handle)
     await public.start(listener)
@@ -31,6 +32,8 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     process.notify(options, "ready")
     await stop.wait()
     public.retire()  # the supervisor holds the socket: who comes now waits for the next gateway
+    admin.retire()  # and control talks to that one
+    gateway.hand_over()
     process.notify(options, "draining")
     if await gateway.drain(timeout_s=options.drain_timeout_s):
         gateway.break_off()
@@ -43,6 +46,7 @@ def main() -> None:
     parser = process.arguments(__doc__)
     parser.add_argument("--listen-fd", type=int, required=True)
     parser.add_argument("--drain-timeout-s", type=float, required=True)
+    parser.add_argument("--stall-timeout-s", type=float, required=True)
     options = process.parse(parser)
     layout = process.begin("gateway", options)
     listener = socket.socket(fileno=options.listen_fd)

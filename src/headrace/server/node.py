@@ -15,7 +15,12 @@ from headrace.server import process
 async def _run(layout: Layout, options: process.Options) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    agent = Agent(layout, f"unix:{layout.control_socket}", process.internal_token(layout))
+    agent = Agent(
+        layout,
+        f"unix:{layout.control_socket}",
+        process.internal_token(layout),
+        model_cache_bytes=options.model_cache_bytes,
+    )
     running = asyncio.create_task(agent.run())
     process.notify(options, "ready")
     stopping = asyncio.create_task(stop.wait())
@@ -28,7 +33,9 @@ async def _run(layout: Layout, options: process.Options) -> None:
 
 def main() -> None:
     """Entry of the process."""
-    options = process.parse(process.arguments(__doc__))
+    parser = process.arguments(__doc__)
+    parser.add_argument("--model-cache-bytes", type=int, help="what staged models may take; any amount if not given")
+    options = process.parse(parser)
     layout = process.begin("node", options)
     uvloop.run(_run(layout, options))
 

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DatabaseError
 from headrace.control.commands import create_key
 from headrace.resources.access import EVERY_PROJECT, Role, secret_hash
 from headrace.resources.errors import DatabaseCorrupt, DataDirUnusable, HeadraceError
+from headrace.resources.files import write_private
 from headrace.resources.layout import Layout
 from headrace.resources.operations import ApiKey
-from headrace.server.files import write_private
 from headrace.store import Store, migrate
 
 

@@ -39,8 +39,10 @@ class Options(argparse.Namespace):
     notify_fd: int
     listen_fd: int = -1
     drain_timeout_s: float = 0.0
+    stall_timeout_s: float = 0.0
     external_network: Sequence[str] = ()
     external_ca_file: str = ""
+    model_cache_bytes: int | None = None
 
 
 def parse(parser: argparse.ArgumentParser) -> Options:
@@ -64,7 +66,8 @@ def begin(name: str, options: Options) -> Layout:
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "alembic", "uvicorn.access"):
+    # Clients say every address that they ask, and one of an object store may hold the right to read.
+    for chatty in ("httpx", "httpx2", "httpcore", "urllib3", "azure", "alembic", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return layout
 

@@ -21,9 +21,9 @@ import msgspec
 
 from headrace.resources.egress import Egress
 from headrace.resources.errors import DataDirInUse, DataDirUnusable, Failure, InternalError, PortTaken, error_from
+from headrace.resources.files import private_dir, write_private
 from headrace.resources.layout import Layout
 from headrace.server.children import Child
-from headrace.server.files import private_dir, write_private
 
 PORTS_TO_TRY = 50
 
@@ -37,7 +37,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         port: Port to listen on; 0 takes a free one.
         port_search: Whether a taken port means the next free one.
         drain_timeout_s: How long running requests may go on after SIGTERM.
+        stall_timeout_s: The longest that nothing comes of an engine's answer that has begun.
         egress: Where external servers may be, and whom to believe that they are it.
+        model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
     """
 
     data_dir: Path
@@ -45,7 +47,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     port_search: bool = False
     drain_timeout_s: float = 30.0
+    stall_timeout_s: float = 120.0
     egress: Egress = Egress()
+    model_cache_bytes: int | None = None
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -138,6 +142,10 @@ def _egress_arguments(egress: Egress) -> tuple[str, ...]:
     return (*networks, f"--external-ca-file={egress.ca_file}") if egress.ca_file else networks
 
 
+def _node_arguments(model_cache_bytes: int | None) -> tuple[str, ...]:
+    return () if model_cache_bytes is None else (f"--model-cache-bytes={model_cache_bytes}",)
+
+
 class _Supervisor:
     def __init__(
         self, settings: ServeSettings, layout: Layout, listener: socket.socket, url: str, say: Callable[[str], None]
@@ -147,9 +155,12 @@ class _Supervisor:
         self._url = url
         self._say = say
         fd = listener.fileno()
-        gateway_arguments = ("--listen-fd", str(fd), "--drain-timeout-s", str(settings.drain_timeout_s))
+        gateway_arguments = (
+            *("--listen-fd", str(fd), "--drain-timeout-s", str(settings.drain_timeout_s)),
+            *("--stall-timeout-s", str(settings.stall_timeout_s)),
+        )
         self._control = Child("control", layout, arguments=_egress_arguments(settings.egress))
-        self._node = Child("node", layout)
+        self._node = Child("node", layout, arguments=_node_arguments(settings.model_cache_bytes))
         self._gateway = Child("gateway", layout, arguments=gateway_arguments, pass_fds=(fd,))
 
     async def run(self) -> None:

@@ -17,9 +17,10 @@ from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope
 from headrace.resources.nodes import Node
 from headrace.resources.operations import ApiKey, Operation
+from headrace.resources.quotas import Quota
 from headrace.store import schema
 
-Row = Model | ModelVersion | Endpoint | Deployment | DeployedModel | Replica | Operation | ApiKey | Node
+Row = Model | ModelVersion | Endpoint | Deployment | DeployedModel | Replica | Operation | ApiKey | Node | Quota
 """Every noun that is stored."""
 
 Stateful = Deployment | Replica | Operation
@@ -50,7 +51,7 @@ class Noun(Generic[R]):
     def record(self, row: R) -> dict[str, Any]:
         """The row as column values."""
         record = {name: getattr(row, name) for name in row.__struct_fields__ if name != "scope"}
-        return record | columns_of(scope=row.scope) if not isinstance(row, ApiKey | Node) else record
+        return record | columns_of(scope=row.scope) if not isinstance(row, ApiKey | Node | Quota) else record
 
     def row(self, record: Mapping[str, Any]) -> R:
         """Column values as the noun."""
@@ -85,6 +86,7 @@ NOUNS: Mapping[type[Any], Noun[Any]] = {
         (Operation, schema.operations),
         (ApiKey, schema.api_keys),
         (Node, schema.nodes),
+        (Quota, schema.quotas),
     )
 }
 

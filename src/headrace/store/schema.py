@@ -27,8 +27,8 @@ from sqlalchemy import (
 )
 
 from headrace.resources.access import Role
-from headrace.resources.assignments import RuntimeReport
-from headrace.resources.deployments import MachineSpec, Warmup
+from headrace.resources.assignments import ModelCacheReport, RuntimeReport
+from headrace.resources.deployments import MachineSpec, Predicted, Warmup
 from headrace.resources.errors import Failure
 from headrace.resources.models import ServingSpec
 from headrace.resources.states import DeploymentState, OperationState, ReplicaState
@@ -161,10 +161,12 @@ deployments = Table(
     _json("machine", MachineSpec),
     _int("min_replicas"),
     _int("max_replicas"),
+    Column("scale_to_zero_after_s", Double, nullable=False),
     _text("runtime"),
     _int("max_model_len"),
     _int("memory_bytes"),
     _int("model_bytes"),
+    _json("predicted", Predicted, nullable=True),
     _name("state", DeploymentState),
     _json("failure", Failure, nullable=True),
     _int("restarts"),
@@ -261,6 +263,17 @@ api_keys = Table(
     UniqueConstraint("secret_hash", name="api_keys_one_per_secret"),
 )
 
+quotas = Table(
+    "quotas",
+    metadata,
+    _text("project"),
+    Column("shares", Double, nullable=False),
+    _time("created_at"),
+    _time("updated_at"),
+    _int("resource_version"),
+    PrimaryKeyConstraint("project"),
+)
+
 nodes = Table(
     "nodes",
     metadata,
@@ -270,6 +283,7 @@ nodes = Table(
     _int("cores"),
     _json("hardware", dict[str, Any]),
     _json("runtimes", tuple[RuntimeReport, ...]),
+    _json("model_cache", ModelCacheReport),
     _time("last_seen_at"),
     _int("resource_version"),
     PrimaryKeyConstraint("id"),

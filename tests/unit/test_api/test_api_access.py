@@ -14,7 +14,7 @@ from headrace.api.app import ROUTES
 from headrace.resources.access import PUBLIC_ROUTES, Permission, Process, Role
 from headrace.resources.nodes import Node
 
-SAMPLES = {"version": "v1", "project": "my-proj", "location": "us-central1", "rest": "nothing/here"}
+SAMPLES = {"version": "v1", "project": "my-proj", "location": "us-central1", "rest": "projects/nothing"}
 
 
 def routes_of(app: FastAPI) -> list[tuple[str, str]]:
@@ -54,10 +54,32 @@ def test_internal_routes_take_the_internal_token_only(world: World) -> None:
 
 def test_strangers_learn_nothing_of_paths(world: World) -> None:
     """An unknown path answers 401 to strangers, and 404 only to those with a key."""
-    for path in ("/", "/docs", "/openapi.json", "/v1/what", "/headrace/v1/what", "/internal/what"):
+    for path in ("/", "/docs", "/openapi.json", "/v1beta1/what", "/headrace/v1/what", "/internal/what"):
         assert world.error("GET", path, key=None)[0] == 401, path
-    for path in ("/", "/docs", "/openapi.json", "/v1/what", "/headrace/v1/what"):
+    for path in ("/", "/docs", "/openapi.json", "/v1beta1/what", "/headrace/v1/what"):
         assert world.error("GET", path) == (404, "UNKNOWN_PATH"), path
+
+
+def test_what_nobody_has_below_v1_is_told_as_openai_tells_it(world: World) -> None:
+    """To strangers, too; what is Vertex AI's of `/v1` keeps Google's shape."""
+    for key, status, code in ((None, 401, "NO_KEY"), ("", 404, "UNKNOWN_PATH")):
+        answer = world.call("GET", "/v1/assistants", key=key)
+        assert answer.status_code == status
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+        assert answer.json()["error"]["code"] == code
+        assert world.error("GET", "/v1/projects/p/what", key=key) == (status, code)
+
+
+def test_a_known_path_names_the_methods_that_it_takes(world: World) -> None:
+    """405 with `Allow`: of every route there is at the path."""
+    for method, path, allow in (
+        ("PUT", f"/v1/{SCOPE}:deploy", "POST"),
+        ("PUT", f"/v1/{SCOPE}/operations/1", "DELETE, GET"),
+        ("DELETE", "/headrace/v1/status", "GET"),
+        ("PUT", "/headrace/v1/keys", "GET, POST"),
+    ):
+        assert world.error(method, path) == (405, "METHOD_NOT_ALLOWED")
+        assert world.call(method, path).headers["allow"] == allow
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
@@ -193,10 +215,10 @@ def test_texts_are_bounded(world: World, name: str) -> None:
     model = {"customModel": {"gcsUri": "file:///w"}}
     asked = [
         ("/headrace/v1/keys", {"name": name}),
-        (native, {"artifact_uri": "file:///w", "model_display_name": name}),
-        (native, {"artifact_uri": "file:///w", "labels": {name: "v"}}),
-        (native, {"artifact_uri": "file:///w", "labels": {"k": name}}),
-        (native, {"artifact_uri": "file:///w", "runtime": name}),
+        (native, {"artifact_uri": "file:///", "model_display_name": name}),
+        (native, {"artifact_uri": "file:///", "labels": {name: "v"}}),
+        (native, {"artifact_uri": "file:///", "labels": {"k": name}}),
+        (native, {"artifact_uri": "file:///", "runtime": name}),
         (vertex, model | {"modelConfig": {"modelDisplayName": name}}),
         (vertex, model | {"endpointConfig": {"endpointDisplayName": name}}),
     ]
@@ -214,7 +236,7 @@ def test_addresses_and_labels_are_bounded(world: World) -> None:
     assert "4,097 characters" in response.text
     assert len(response.text) < 2000
     labels = {str(number): "" for number in range(65)}
-    body = {"artifact_uri": "/w", "labels": labels}
+    body = {"artifact_uri": "/", "labels": labels}
     assert world.error("POST", "/headrace/v1/deployments", json=body) == (400, "BAD_FIELD")
     world.deploy(customModel={"gcsUri": "/m/" + "x" * 200 + "\n"})
     (model,) = world.json("GET", "/headrace/v1/models")["models"]

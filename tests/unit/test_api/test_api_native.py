@@ -12,6 +12,7 @@ import pytest
 from api_world import SCOPE, World
 
 from headrace import __version__
+from headrace.resources.access import Role
 from headrace.resources.assignments import RuntimeReport
 from headrace.resources.deployments import Replica, Warmup
 from headrace.resources.errors import EngineDied
@@ -78,13 +79,13 @@ def test_last_error(world: World) -> None:
 def test_native_deploy(world: World) -> None:
     """The native deploy takes what Vertex AI's has no field for, and its operation can be polled either way."""
     body = {
-        "artifact_uri": "/weights/smol",
+        "artifact_uri": "/",
         "project": "my-proj",
         "model_id": "smol",
         "runtime": "transformers",
         "max_model_len": 512,
         "dtype": "bfloat16",
-        "machine": {"machine_type": "m", "accelerator_type": "NVIDIA_L4", "accelerator_count": 1},
+        "machine": {"machine_type": "g2-standard-4", "accelerator_type": "NVIDIA_L4", "accelerator_count": 1},
     }
     operation = world.json("POST", "/headrace/v1/deployments", json=body)
     assert world.woken.times == 1
@@ -101,12 +102,13 @@ WISHED = {
     "prefix_caching": False,
     "chat_template": "{% for m in messages %}{{ m.content }}é\n{% endfor %}",
     "tool_parser": "pythonic",
+    "software_specification": "watsonx-cfm-caikit-1.1",
 }
 
 
 def test_what_is_wished_of_the_engine_is_kept_and_shown(world: World) -> None:
     """Through the store and back, with the deployment and the model, and with Vertex AI's model by name and size."""
-    body = {"artifact_uri": "/weights/smol", "project": "my-proj", "model_id": "smol", **WISHED}
+    body = {"artifact_uri": "/", "project": "my-proj", "model_id": "smol", **WISHED}
     operation = world.json("POST", "/headrace/v1/deployments", json=body)
     (model,) = world.json("GET", "/headrace/v1/models")["models"]
     assert model["versions"][0]["spec"] == WISHED
@@ -120,7 +122,21 @@ def test_what_is_wished_of_the_engine_is_kept_and_shown(world: World) -> None:
         "prefixCaching": False,
         "chatTemplateSizeBytes": len(WISHED["chat_template"].encode()),
         "toolParser": "pythonic",
+        "softwareSpecification": "watsonx-cfm-caikit-1.1",
     }
+
+
+def test_when_it_scales_to_zero_is_kept_and_shown(world: World) -> None:
+    """Seconds go in and come out; left out they are 0, and a time that cannot be held is refused."""
+    body = {"artifact_uri": "/", "project": "my-proj"}
+    operation = world.json("POST", "/headrace/v1/deployments", json=body | {"scale_to_zero_after_s": 300})
+    shown = world.json("GET", f"/headrace/v1/deployments/{operation['targets']['deployment']}")
+    assert shown["scale_to_zero_after_s"] == 300.0
+    operation = world.json("POST", "/headrace/v1/deployments", json=body)
+    shown = world.json("GET", f"/headrace/v1/deployments/{operation['targets']['deployment']}")
+    assert shown["scale_to_zero_after_s"] == 0.0
+    refused = world.error("POST", "/headrace/v1/deployments", json=body | {"scale_to_zero_after_s": 0.1})
+    assert refused == (400, "BAD_FIELD")
 
 
 def test_what_is_left_open_is_said_nowhere(world: World) -> None:
@@ -146,11 +162,12 @@ def test_what_is_left_open_is_said_nowhere(world: World) -> None:
         ("tool_parser", ""),
         ("tool_parser", "two\nlines"),
         ("tool_parser", "x" * 200),
+        ("software_specification", "watsonx-cfm-caikit-9"),
     ],
 )
 def test_a_wish_that_is_none_is_refused_at_once(world: World, field: str, value: Any) -> None:
     """Nothing is made of it, nor with an external server, which is started with nothing."""
-    body = {"artifact_uri": "/w", field: value}
+    body = {"artifact_uri": "/", field: value}
     assert world.error("POST", "/headrace/v1/deployments", json=body) == (400, "BAD_FIELD")
     external = {"external": {"base_url": "https://h/v1", "model": "m"}, field: WISHED[field]}
     assert world.error("POST", "/headrace/v1/deployments", json=external) == (400, "BAD_FIELD")
@@ -160,7 +177,7 @@ def test_a_wish_that_is_none_is_refused_at_once(world: World, field: str, value:
 def test_the_longest_template_is_taken(world: World) -> None:
     """Up to its bound, and JSON's escapes do not count."""
     template = "\n" * (CHAT_TEMPLATE_MAX_BYTES - 1) + "x"
-    world.json("POST", "/headrace/v1/deployments", json={"artifact_uri": "/w", "chat_template": template})
+    world.json("POST", "/headrace/v1/deployments", json={"artifact_uri": "/", "chat_template": template})
 
 
 @pytest.mark.parametrize(
@@ -168,11 +185,11 @@ def test_the_longest_template_is_taken(world: World) -> None:
     [
         ("deployments", b"{", "BAD_JSON"),
         ("deployments", b"{}", "BAD_FIELD"),
-        ("deployments", b'{"artifact_uri": "/w", "shape": 1}', "BAD_FIELD"),
-        ("deployments", b'{"artifact_uri": "/w", "dtype": "int3"}', "BAD_FIELD"),
+        ("deployments", b'{"artifact_uri": "/", "shape": 1}', "BAD_FIELD"),
+        ("deployments", b'{"artifact_uri": "/", "dtype": "int3"}', "BAD_FIELD"),
         ("deployments", b'{"artifact_uri": ""}', "BAD_FIELD"),
-        ("deployments", b'{"artifact_uri": "/w", "project": "NO"}', "BAD_NAME"),
-        ("deployments", b'{"artifact_uri": "/w", "machine": {"machine_type": "m"}}', "MACHINE_SPEC_INCOMPLETE"),
+        ("deployments", b'{"artifact_uri": "/", "project": "NO"}', "BAD_NAME"),
+        ("deployments", b'{"artifact_uri": "/", "machine": {"machine_type": "m"}}', "MACHINE_SPEC_INCOMPLETE"),
         ("keys", b'{"name": "x", "role": "king"}', "BAD_FIELD"),
         ("keys", b'{"name": " ", "role": "viewer"}', "BAD_FIELD"),
         ("keys", b'{"name": "x", "project": "NO"}', "BAD_NAME"),
@@ -181,6 +198,24 @@ def test_the_longest_template_is_taken(world: World) -> None:
 def test_bad_bodies(world: World, path: str, body: bytes, code: str) -> None:
     """Every bad body is refused with its code."""
     assert world.error("POST", f"/headrace/v1/{path}", content=body) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("ftp://host/river", "SCHEME_NOT_SUPPORTED"),
+        ("file:///nowhere/river", "ARTIFACTS_NOT_FOUND"),
+        ("/nowhere/river", "ARTIFACTS_NOT_FOUND"),
+        ("river", "BAD_FIELD"),
+        ("s3://", "BAD_FIELD"),
+    ],
+)
+def test_an_address_that_cannot_be_one_leaves_nothing_behind(world: World, address: str, code: str) -> None:
+    """What needs no store to be asked is refused at once: no endpoint, no model, no operation."""
+    body = {"artifact_uri": address, "endpoint_display_name": "river"}
+    assert world.error("POST", "/headrace/v1/deployments", json=body) == (400, code)
+    for noun in ("endpoints", "models", "deployments", "operations"):
+        assert world.json("GET", f"/headrace/v1/{noun}")[noun] == []
 
 
 def test_deployment_and_its_timeline(world: World) -> None:
@@ -195,6 +230,25 @@ def test_deployment_and_its_timeline(world: World) -> None:
     assert [move["state"] for move in shown["replicas"][0]["timeline"]] == ["READY"]
     assert "nonce" not in shown["replicas"][0]
     assert world.error("GET", "/headrace/v1/deployments/1") == (404, "DEPLOYMENT_NOT_FOUND")
+
+
+def test_when_a_deployment_scales_to_zero_is_changed(world: World) -> None:
+    """By who may deploy in its project; the timeline tells; what is no time, or more than that, changes nothing."""
+    operation = world.deploy()
+    (listed,) = world.json("GET", "/headrace/v1/deployments")["deployments"]
+    path = f"/headrace/v1/deployments/{listed['id']}"
+    woken = world.woken.times
+    changed = world.json("PATCH", path, json={"scale_to_zero_after_s": 60})
+    assert (changed["scale_to_zero_after_s"], world.woken.times) == (60, woken + 1)
+    assert world.json("GET", path)["timeline"][-1]["detail"].endswith("after 60 s without a request.")
+    for body in ({"scale_to_zero_after_s": 0.5}, {"scale_to_zero_after_s": -1}, {"scale_to_zero_after_s": "x"}, {}):
+        assert world.call("PATCH", path, json=body).status_code == 400, body
+    assert world.call("PATCH", path, json={"scale_to_zero_after_s": 5, "max_replicas": 3}).status_code == 400
+    stranger = world.key("elsewhere", Role.DEPLOYER)
+    assert world.call("PATCH", path, key=stranger, json={"scale_to_zero_after_s": 5}).status_code == 404
+    assert world.json("GET", path)["scale_to_zero_after_s"] == 60
+    world.advance(operation, "DRAINING")
+    assert world.error("PATCH", path, json={"scale_to_zero_after_s": 0}) == (404, "DEPLOYMENT_NOT_FOUND")
 
 
 def test_undo_a_deployment(world: World) -> None:
@@ -289,3 +343,37 @@ def test_request_ids(world: World) -> None:
     assert mine.headers["x-request-id"] == "abc-1"
     bad = world.call("GET", "/healthz", key=None, headers={"x-request-id": "a b\tc"})
     assert len(bad.headers["x-request-id"]) == 16
+
+
+def test_a_quota_is_seen_by_its_project_and_changed_by_operators(world: World) -> None:
+    """A project's own admin sees what is taken and cannot raise it; Vertex AI's shape of error where it is full."""
+    admin = world.key("my-proj", Role.ADMIN)
+    body = {"artifact_uri": "/", "project": "my-proj", "machine": {"machine_type": "WX-L"}}
+    operation = world.json("POST", "/headrace/v1/deployments", json=body)
+    shown = world.json("GET", "/headrace/v1/quota", key=admin)
+    assert (shown["shares"], shown["used"]) == (1.0, 1.0)
+    assert shown["deployments"] == [{"id": operation["targets"]["deployment"], "size": "WX-L", "share": 1.0}]
+    assert world.error("POST", "/headrace/v1/deployments", json=body) == (429, "QUOTA_EXCEEDED")
+    more = {"project": "my-proj", "shares": 2}
+    assert world.error("PUT", "/headrace/v1/quota", json=more, key=admin) == (403, "ROLE_MISSING")
+    assert world.json("PUT", "/headrace/v1/quota", json=more)["shares"] == 2.0
+    world.json("POST", "/headrace/v1/deployments", json=body)
+    assert world.error("GET", "/headrace/v1/quota?project=other", key=admin) == (403, "ROLE_MISSING")
+
+
+def test_a_models_own_code_is_allowed_by_operators_alone(world: World) -> None:
+    """It would have the server's rights; what an operator allowed is kept with the version and shown."""
+    body = {"artifact_uri": "/", "project": "my-proj", "allow_custom_code": True}
+    for role in (Role.DEPLOYER, Role.ADMIN):
+        refused = world.call("POST", "/headrace/v1/deployments", key=world.key("my-proj", role), json=body)
+        assert refused.status_code == 403
+        assert "model's own code" in refused.json()["error"]["message"]
+        assert "allow_custom_code" in refused.text
+    operation = world.json("POST", "/headrace/v1/deployments", json=body)
+    deployment = operation["targets"]["deployment"]
+    assert world.json("GET", f"/headrace/v1/deployments/{deployment}")["spec"] == {"allow_custom_code": True}
+    (endpoint,) = world.json("GET", "/headrace/v1/status")["endpoints"]
+    assert endpoint["deployed_models"][0]["deployment"]["allow_custom_code"] is True
+    with world.store.transaction(read_only=True) as tx:
+        (version,) = tx.list(ModelVersion)
+    assert version.spec == ServingSpec(allow_custom_code=True)

@@ -223,3 +223,15 @@ def test_half_a_deploy_is_none(world: World) -> None:
     assert world.error("POST", f"{L}:deploy", json=body) == (400, "BAD_NAME")
     assert world.json("GET", "/headrace/v1/status")["endpoints"] == []
     assert world.json("GET", f"{L}/models")["models"] == []
+
+
+def test_accelerators_that_a_machine_lacks_are_an_invalid_argument(world: World) -> None:
+    """Refused in the vendor's shape, with what the machine type has and which has what was asked for."""
+    wanted = {"machineType": "g2-standard-4", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
+    body = {"customModel": {"gcsUri": "/w"}, "deployConfig": {"dedicatedResources": {"machineSpec": wanted}}}
+    response = world.call("POST", f"{L}:deploy", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["status"]) == (400, "INVALID_ARGUMENT")
+    metadata = error["details"][0]["metadata"]
+    assert "1 × NVIDIA_L4" in metadata["evidence"]
+    assert "g2-standard-24" in metadata["fix"]

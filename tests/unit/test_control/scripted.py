@@ -15,7 +15,7 @@ import msgspec
 from headrace.control import Checked, GatewayAway, Reconciler
 from headrace.control.commands import DeployRequest, deploy
 from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaOrder, ReplicaReport, StageReport
-from headrace.resources.deployments import Deployment, Replica, Warmup
+from headrace.resources.deployments import Deployment, MachineSpec, Replica, Warmup
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import Failure, HeadraceError
 from headrace.resources.models import ModelVersion
@@ -55,7 +55,7 @@ class ScriptedChecker:
         )
         self.asked = 0
 
-    def check(self, version: ModelVersion, node: Node) -> Checked:
+    def check(self, version: ModelVersion, node: Node, machine: MachineSpec) -> Checked:
         """As `Checker.check`."""
         self.asked += 1
         if isinstance(self.says, Exception):
@@ -69,14 +69,20 @@ class ScriptedNode:
     Attributes:
         ladder: The states, or a failure, through which the next replicas go.
         staging: What the next stage orders go through.
+        notes: What it has to tell of every stage.
         silent: It neither asks nor reports.
+        sleeps: Its engines can sleep.
+        wakes: What comes of the next that is told to wake.
     """
 
     def __init__(self, memory_bytes: int = 10 * GIB) -> None:
         self.memory_bytes = memory_bytes
         self.ladder: Sequence[ReplicaState | Failure] = UP
         self.staging: Sequence[Literal["installing", "copying", "done"] | Failure] = ("installing", "copying", "done")
+        self.notes: tuple[str, ...] = ()
         self.silent = False
+        self.sleeps = False
+        self.wakes: ReplicaState | Failure = ReplicaState.READY
         self.boots = 1
         self.orders = NodeOrders(generation=0)
         self.seen_generations: list[int] = []
@@ -112,7 +118,10 @@ class ScriptedNode:
             at=now,
             memory_bytes=self.memory_bytes,
             cores=2,
-            stages=tuple(_stage_report(*key, left[0]) for key, left in self._stages.items()),
+            stages=tuple(
+                msgspec.structs.replace(_stage_report(*key, left[0]), notes=self.notes)
+                for key, left in self._stages.items()
+            ),
             replicas=tuple(self.replicas.values()),
         )
 
@@ -137,11 +146,35 @@ class ScriptedNode:
                 self.replicas[key] = msgspec.structs.replace(one, state=ReplicaState.STARTING)
                 self._ladders[key] = [ReplicaState.READY]
 
+    def _sleep_or_wake(self, one: ReplicaReport, wanted: str) -> None:
+        """One step there: what is begun is ended first, and each takes a turn."""
+        ahead = {
+            ReplicaState.DOZING: (ReplicaState.ASLEEP, "Sleeping, memory released in 0.8 s."),
+            ReplicaState.WAKING: (self.wakes, "Awake after 1.2 s."),
+        }
+        if one.state is ReplicaState.READY and wanted == "sleep":
+            ahead[one.state] = ReplicaState.DOZING, ""
+        if one.state is ReplicaState.ASLEEP and wanted == "run":
+            ahead[one.state] = ReplicaState.WAKING, ""
+        state, detail = ahead.get(one.state, (one.state, one.detail))
+        if isinstance(state, Failure):
+            self.kill(one.id, state)
+        else:
+            self.replicas[one.id] = msgspec.structs.replace(one, state=state, detail=detail)
+
     def _obey(self, order: ReplicaOrder, now: float) -> None:
         one = self.replicas.get(order.id)
-        if order.wanted == "stop":
+        if order.wanted == "stop" or (order.wanted == "sleep" and not self.sleeps):
             if one is not None:
                 self.replicas[order.id] = msgspec.structs.replace(one, state=ReplicaState.GONE, exit_status=0)
+            return
+        up = one is not None and one.state is ReplicaState.READY
+        if one is not None and (one.state in _RESTING or (up and order.wanted == "sleep")):
+            self._sleep_or_wake(one, order.wanted)
+            return
+        if one is None and order.wanted == "sleep":
+            gone = ReplicaReport(id=order.id, epoch=order.epoch, state=ReplicaState.GONE, since=now)
+            self.replicas[order.id] = gone
             return
         if one is None:
             self.started.append(order)
@@ -160,10 +193,14 @@ class ScriptedNode:
             self.replicas[order.id] = msgspec.structs.replace(one, state=rung, warmup=warmup, resident_bytes=GIB)
 
 
+_RESTING = (ReplicaState.DOZING, ReplicaState.ASLEEP, ReplicaState.WAKING)
+
+
 def _stage_report(fingerprint: str, runtime: str, phase: Any) -> StageReport:
     if isinstance(phase, Failure):
         return StageReport(fingerprint=fingerprint, runtime=runtime, phase="failed", failure=phase)
-    return StageReport(fingerprint=fingerprint, runtime=runtime, phase=phase or "installing", total_bytes=GIB)
+    copied = {"done_bytes": GIB // 4, "bytes_per_s": GIB / 8} if phase == "copying" else {}
+    return StageReport(fingerprint=fingerprint, runtime=runtime, phase=phase or "installing", total_bytes=GIB, **copied)
 
 
 class RecordingGateway:
@@ -173,6 +210,8 @@ class RecordingGateway:
         self.pushed: list[RoutingSnapshot] = []
         self.snapshot = RoutingSnapshot(generation=0)
         self.outstanding: dict[str, int] = {}
+        self.waiting: dict[str, int] = {}
+        self.idle_s: dict[str, float] = {}
         self.away = False
 
     async def push(self, snapshot: RoutingSnapshot) -> GatewayStatus:
@@ -188,7 +227,12 @@ class RecordingGateway:
         """As `GatewayClient.status`."""
         if self.away:
             raise GatewayAway("scripted")
-        return GatewayStatus(generation=self.snapshot.generation, outstanding=dict(self.outstanding))
+        return GatewayStatus(
+            generation=self.snapshot.generation,
+            outstanding=dict(self.outstanding),
+            waiting=dict(self.waiting),
+            idle_s=dict(self.idle_s),
+        )
 
     def restart(self) -> None:
         """Without the snapshot that it kept on disk."""

@@ -13,19 +13,24 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from headrace.capacity import DEFAULT_CONTEXT_TOKENS
 from headrace.control import FolderChecker
-from headrace.control.folder_check import DEFAULT_CONTEXT_TOKENS
+from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import (
     ArchitectureUnsupported,
     ArtifactsChanged,
     ArtifactsNotFound,
     BadField,
     ChatTemplateInvalid,
+    ConfigInvalid,
     ConfigMissing,
+    CustomCodeMissing,
     DoesNotFit,
     HeadraceError,
+    NotCertified,
     RuntimeUnknown,
     RuntimeUnsuitable,
+    WeightsQuantised,
     WeightsTruncated,
 )
 from headrace.resources.models import ModelVersion, ServingSpec
@@ -247,9 +252,17 @@ def test_a_machine_without_gpus_shares_no_model(folder: Path) -> None:
             FolderChecker().check(_version(folder, runtime=runtime, tensor_parallel=2), NODE)
 
 
+ABLE = (
+    "{% for t in tools or [] %}{{ t }}{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ m.tool_calls }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""Says all that a conversation has."""
+
+
 def test_a_template_of_its_own_is_what_the_folder_lacked(folder: Path) -> None:
     """No warning is left; a model without chats is given none."""
-    checked = FolderChecker().check(_version(folder, chat_template="{{ messages }}"), NODE)
+    checked = FolderChecker().check(_version(folder, chat_template=ABLE), NODE)
     assert not any("chat template" in warning for warning in checked.warnings)
     (folder / "modules.json").write_text("[]")
     with pytest.raises(BadField, match="no chats"):
@@ -261,4 +274,102 @@ def test_a_template_of_its_own_stands_for_one_that_is_broken(folder: Path) -> No
     (folder / "chat_template.jinja").write_text("{% for message in messages %}")
     with pytest.raises(ChatTemplateInvalid, match="line 1"):
         FolderChecker().check(_version(folder), NODE)
-    assert not FolderChecker().check(_version(folder, chat_template="{{ messages }}"), NODE).warnings
+    assert not FolderChecker().check(_version(folder, chat_template=ABLE), NODE).warnings
+
+
+def test_a_template_of_its_own_is_tried_as_a_folders_is(folder: Path) -> None:
+    """One that does not parse is refused before anything starts; what one cannot say is a warning."""
+    (folder / "chat_template.jinja").write_text(ABLE)
+    with pytest.raises(ChatTemplateInvalid, match="line 1"):
+        FolderChecker().check(_version(folder, chat_template="{% for message in messages %}"), NODE)
+    (warning,) = FolderChecker().check(_version(folder, chat_template="river.example"), NODE).warnings
+    assert warning.startswith("The chat template refuses even a single question")
+
+
+SHOWS_TOOLS = "{% for t in tools %}{{ t }}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+def test_a_tool_parser_is_refused_for_a_template_without_tools(folder: Path) -> None:
+    """Neither without a template nor with one that does nothing with tools; one that does passes this check."""
+    for template in (None, "{% for m in messages %}{{ m.content }}{% endfor %}"):
+        with pytest.raises(BadField, match="does nothing with tools"):
+            FolderChecker().check(_version(folder, tool_parser="hermes", chat_template=template), NODE)
+    checked = FolderChecker().check(
+        _version(folder, tool_parser="hermes", chat_template=SHOWS_TOOLS),
+        msgspec.structs.replace(NODE, memory_bytes=64 * GIB),
+    )
+    assert checked.runtime == "vllm"
+
+
+def test_a_size_must_take_the_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of more parameters than the size that was asked for is refused with the one that takes it."""
+    shapes = tmp_path / "shapes.toml"
+    sizes = {"WX-S": 0.00000001, "WX-M": 0.00000002, "WX-L": 1.0}
+    shapes.write_text(
+        "".join(
+            f'[[shape]]\nname = "{name}"\nkind = "watsonx"\nmax_parameters_billions = {most:.8f}\nquota_share = 0.25\n'
+            for name, most in sizes.items()
+        )
+    )
+    monkeypatch.setenv("HEADRACE_SHAPES", str(shapes))
+    with pytest.raises(DoesNotFit) as refused:
+        FolderChecker().check(_version(folder), NODE, MachineSpec(machine_type="wx-s"))
+    assert refused.value.fix == "Ask for WX-L."
+    assert FolderChecker().check(_version(folder), NODE, MachineSpec(machine_type="WX-L")).runtime
+
+
+OWN = {"auto_map": {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.XForCausalLM"}}
+UNUSUAL = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
+
+def _make_its_own(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "config.json").write_text(json.dumps(config | OWN | {"model_type": "never_heard_of"}))
+    for name in ("configuration_x.py", "modeling_x.py"):
+        (folder / name).write_text("raise SystemExit('it was run')")
+
+
+def test_own_code_needs_to_be_allowed(folder: Path) -> None:
+    """Refused with the flag as the fix; allowed, the warnings name its files and what was planned for it."""
+    _make_its_own(folder, CONFIG)
+    with pytest.raises(ArchitectureUnsupported) as refused:
+        FolderChecker().check(_version(folder), NODE)
+    assert "--allow-custom-code" in refused.value.fix
+    checked = FolderChecker().check(_version(folder, allow_custom_code=True), NODE)
+    assert checked.runtime == "transformers"
+    assert "This model's own code runs: configuration_x.py, modeling_x.py." in checked.warnings
+    assert any("Only its own code knows the architecture never_heard_of" in each for each in checked.warnings)
+
+
+def test_own_code_without_the_usual_sizes_is_refused(folder: Path) -> None:
+    """No memory is guessed: the fix names the fields that the plan goes by."""
+    _make_its_own(folder, {key: value for key, value in CONFIG.items() if key not in UNUSUAL})
+    with pytest.raises(ConfigInvalid, match="Only the model's own code knows") as refused:
+        FolderChecker().check(_version(folder, allow_custom_code=True), NODE)
+    assert all(name in refused.value.fix for name in UNUSUAL)
+
+
+def test_own_code_that_is_not_there_is_refused(folder: Path) -> None:
+    """Allowed, and half of it missing: an engine would find out after minutes."""
+    _make_its_own(folder, CONFIG)
+    (folder / "modeling_x.py").unlink()
+    with pytest.raises(CustomCodeMissing) as refused:
+        FolderChecker().check(_version(folder, allow_custom_code=True), NODE)
+    assert "no modeling_x.py" in refused.value.evidence
+
+
+def test_a_specification_decides_what_is_imported(folder: Path) -> None:
+    """GPTQ of a llama is refused, and accepted where its specification is asked for: planned as it is packed."""
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 8}
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": settings}))
+    roomy = msgspec.structs.replace(NODE, memory_bytes=16 * GIB)
+    with pytest.raises(WeightsQuantised):
+        FolderChecker().check(_version(folder), roomy)
+    with pytest.raises(NotCertified):
+        FolderChecker().check(_version(folder, software_specification="watsonx-tsfm-runtime-1.0"), roomy)
+    for dtype in ("auto", "bfloat16"):
+        asked = _version(folder, software_specification="watsonx-cfm-caikit-1.0", dtype=dtype)
+        checked = FolderChecker().check(asked, roomy)
+        assert checked.runtime == "vllm"
+        assert checked.predicted is not None
+        assert checked.predicted.weights_bytes == inspect(open_artifacts(str(folder))).weight_bytes
+        assert any("as watsonx-cfm-caikit-1.0 accepts it" in warning for warning in checked.warnings)

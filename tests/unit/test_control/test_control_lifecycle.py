@@ -60,6 +60,31 @@ def test_the_timeline_tells_what_was_chosen_and_measured(world: World) -> None:
     assert told["READY"] == "First token after 0.10 s, 50.0 tokens/s."
 
 
+def test_what_went_to_make_room_is_told_once_and_what_runs_is_kept(world: World) -> None:
+    """The node's notes stand in the timeline, each once; its orders name the model until the deployment drains."""
+    world.node.notes = ("Evicted staged model aaa.", "The model cache passes its limit.")
+    world.deploy()
+    asyncio.run(world.until_state("READY"))
+    told = [move.detail for move in world.timeline(world.deployment.id)]
+    assert [told.count(sentence) for sentence in world.node.notes] == [1, 1]
+    assert world.node.orders.kept == ("f" * 64,)
+    first = world.bindings[0]
+    world.write(
+        lambda tx: undeploy(tx, DEFAULT_SCOPE, first.endpoint_id, first.id, contract="test", now=world.clock.now)
+    )
+    asyncio.run(world.until_state("GONE"))
+    asyncio.run(world.turns(2))
+    assert world.node.orders.kept == ()
+
+
+def test_copying_tells_how_much_of_how_much_and_how_fast(world: World) -> None:
+    """Bytes, of how many, and the rate of the last seconds."""
+    world.deploy()
+    asyncio.run(world.until_state("READY"))
+    told = [move.detail for move in world.timeline(world.deployment.id)]
+    assert "Copying: 0.25 GiB of 1.00 GiB, 128 MiB/s." in told
+
+
 def test_what_cannot_be_served_fails_before_anything_is_copied(world: World) -> None:
     """The check's error is the deployment's and its operation's, and the node hears nothing of it."""
     world.checker.says = ArchitectureUnsupported("No runtime serves it.", evidence="seen")

@@ -6,7 +6,7 @@ A route without a project in its path shows what the caller's key reaches; ``pro
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.native import deployments, keys, operations, registry, status
+from headrace.api.native import deployments, keys, operations, quotas, registry, status
 from headrace.resources.access import Permission
 
 READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
@@ -23,6 +23,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/deployments", READ, deployments.list_deployments),
     Route("POST", f"{ROOT}/deployments", DEPLOY, deployments.create_deployment),
     Route("GET", f"{ROOT}/deployments/{{deployment}}", READ, deployments.get_deployment),
+    Route("PATCH", f"{ROOT}/deployments/{{deployment}}", DEPLOY, deployments.change_deployment),
     Route("DELETE", f"{ROOT}/deployments/{{deployment}}", DEPLOY, deployments.delete_deployment),
     Route("GET", f"{ROOT}/replicas/{{replica}}/logs", ADMINISTER, deployments.replica_logs),
     Route("GET", f"{ROOT}/operations", READ, operations.list_operations),
@@ -30,5 +31,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/keys", ADMINISTER, keys.list_keys),
     Route("POST", f"{ROOT}/keys", ADMINISTER, keys.create_key),
     Route("DELETE", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.revoke_key),
+    Route("GET", f"{ROOT}/quota", READ, quotas.get_quota),
+    Route("PUT", f"{ROOT}/quota", ADMINISTER, quotas.set_quota, server_wide=True),
 )
 """Every route, with the permission that it demands."""

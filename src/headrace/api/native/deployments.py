@@ -15,14 +15,16 @@ from headrace.api.native.nouns import noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
 from headrace.api.requests import answer, context_of, flag, number, principal_of
 from headrace.control import commands
-from headrace.resources.access import EVERY_PROJECT, Permission
+from headrace.control.predicting import compare
+from headrace.resources.access import EVERY_PROJECT, Permission, Principal
 from headrace.resources.deployments import Deployment, MachineSpec, Replica, Transition
 from headrace.resources.endpoints import DeployedModel
-from headrace.resources.errors import BadField, DeploymentNotFound, NotSupported, ReplicaNotFound
+from headrace.resources.errors import BadField, DeploymentNotFound, NotSupported, ReplicaNotFound, RoleMissing
 from headrace.resources.external import EXTERNAL, ExternalServer, read_base_url
 from headrace.resources.models import Dtype, ModelVersion, ServingSpec
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
 from headrace.resources.operations import Operation
+from headrace.storage import require_openable
 from headrace.store import Transaction
 
 CONTRACT = "native/v1"
@@ -52,7 +54,8 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         artifact_uri: Where the model's files are; empty with `external`.
-        tensor_parallel: As in `ServingSpec`; so the three that follow.
+        scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
+        tensor_parallel: As in `ServingSpec`; so the five that follow.
         timeout_s: How long it may take until it is READY; None for the platform's own limit.
     """
 
@@ -68,6 +71,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    scale_to_zero_after_s: float = 0.0
     runtime: str = ""
     max_model_len: int | None = None
     dtype: Dtype = "auto"
@@ -75,8 +79,20 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     prefix_caching: bool | None = None
     chat_template: str | None = None
     tool_parser: str | None = None
+    allow_custom_code: bool = False
+    software_specification: str = ""
     dedicated: bool = True
     timeout_s: float | None = None
+
+
+class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be different about a deployment.
+
+    Attributes:
+        scale_to_zero_after_s: As in `DeployBody`.
+    """
+
+    scale_to_zero_after_s: float
 
 
 async def create_deployment(request: Request) -> Response:
@@ -85,12 +101,33 @@ async def create_deployment(request: Request) -> Response:
     body = await read_body(request, DeployBody)
     principal = principal_of(request)
     principal.require(Permission.DEPLOY, body.project)
+    if body.allow_custom_code:
+        _require_operator(principal)
     order = _order(body)
     if body.external is not None:
         # Whoever administers every project may also name servers in private networks: they are theirs.
         order = _outward(order, body, body.external, anywhere=principal.may(Permission.ADMINISTER, EVERY_PROJECT))
-    operation = await context.write(lambda tx: commands.deploy(tx, order, now=context.clock()))
+    elif body.artifact_uri:  # what needs no looking is told here and leaves nothing behind
+        await asyncio.to_thread(require_openable, body.artifact_uri)
+    operation = await context.write(
+        lambda tx: commands.deploy(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
+    )
     return answer(noun_json(operation))
+
+
+def _require_operator(principal: Principal) -> None:
+    """Hold that whoever lets a model's own code run may do everything here: so may that code, from then on.
+
+    Raises:
+        RoleMissing: It is no admin of every project.
+    """
+    if principal.may(Permission.ADMINISTER, EVERY_PROJECT):
+        return
+    raise RoleMissing(
+        f"{principal.name!r} may not let a model's own code run: it has the server's rights, over every project.",
+        evidence=f"Key {principal.key_id} has the role {principal.role} in project {principal.project!r}.",
+        fix="Have an admin of every project deploy it, as the server's first key is; or leave out allow_custom_code.",
+    )
 
 
 def _order(body: DeployBody) -> commands.DeployRequest:
@@ -108,6 +145,7 @@ def _order(body: DeployBody) -> commands.DeployRequest:
         machine=body.machine,
         min_replicas=body.min_replicas,
         max_replicas=body.max_replicas,
+        scale_to_zero_after_s=body.scale_to_zero_after_s,
         spec=ServingSpec(
             runtime=body.runtime,
             max_model_len=body.max_model_len,
@@ -116,6 +154,8 @@ def _order(body: DeployBody) -> commands.DeployRequest:
             prefix_caching=body.prefix_caching,
             chat_template=body.chat_template,
             tool_parser=body.tool_parser,
+            allow_custom_code=body.allow_custom_code,
+            software_specification=body.software_specification,
         ),
         dedicated=body.dedicated,
         **limits,
@@ -164,12 +204,16 @@ async def get_deployment(request: Request) -> Response:
             "external": _external_json(version),
             "spec": _spec_json(version),
             "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
-            "replicas": [
-                {**noun_json(one), "timeline": timeline_json(tx.timeline("replica", one.id))} for one in replicas
-            ],
+            "replicas": [_replica_json(deployment, one, tx.timeline("replica", one.id)) for one in replicas],
         }
 
     return answer(await context_of(request).read(read))
+
+
+def _replica_json(deployment: Deployment, replica: Replica, timeline: list[Transition]) -> dict[str, Any]:
+    """A replica with its timeline, and what was predicted of it beside what was measured."""
+    measured = msgspec.to_builtins(compare(deployment, replica, timeline))
+    return {**noun_json(replica), "timeline": timeline_json(timeline), "measured": measured}
 
 
 def _version(tx: Transaction, deployment: Deployment) -> ModelVersion | None:
@@ -193,6 +237,17 @@ def _spec_json(version: ModelVersion | None) -> dict[str, Any] | None:
     spec = msgspec.to_builtins(said)
     assert isinstance(spec, dict)
     return spec
+
+
+async def change_deployment(request: Request) -> Response:
+    """Change when a deployment scales to zero; what runs goes on. The answer is the deployment."""
+    body = await read_body(request, ChangeBody)
+
+    def change(tx: Transaction) -> Deployment:
+        one = _deployment(tx, request)
+        return commands.scale_to_zero(tx, one.scope, one.id, body.scale_to_zero_after_s)
+
+    return answer(noun_json(await context_of(request).write(change)))
 
 
 async def delete_deployment(request: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from headrace.api.requests import answer, context_of, principal_of
 from headrace.resources.access import EVERY_PROJECT, ROLE_PERMISSIONS, Permission
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.models import ModelVersion
 from headrace.resources.nodes import Node
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
@@ -34,7 +35,9 @@ async def status(request: Request) -> Response:
         replicas = tx.list(Replica, state=LIVING_REPLICAS, **conditions)
         endpoints = tx.list(Endpoint, **conditions)
         return {
-            "endpoints": _endpoints(endpoints, tx.list(DeployedModel, **conditions), deployments, replicas),
+            "endpoints": _endpoints(
+                endpoints, tx.list(DeployedModel, **conditions), deployments, replicas, _with_own_code(tx, deployments)
+            ),
             "draining": [noun_json(one) for one in deployments if one.state is DeploymentState.DRAINING],
             "resident_bytes": sum(replica.resident_bytes for replica in replicas),
             "last_error": _last_error([*deployments, *replicas]),
@@ -44,11 +47,21 @@ async def status(request: Request) -> Response:
     return answer({"version": __version__, "at": context.clock(), **await context.read(read)})
 
 
+def _with_own_code(tx: Transaction, deployments: Iterable[Deployment]) -> frozenset[str]:
+    """The ids of those whose version lets the model's own code run."""
+    versions = {
+        one.id: tx.get(ModelVersion, scope=one.scope, model_id=one.model_id, version=one.model_version)
+        for one in deployments
+    }
+    return frozenset(name for name, version in versions.items() if version and version.spec.allow_custom_code)
+
+
 def _endpoints(
     endpoints: Iterable[Endpoint],
     bindings: Iterable[DeployedModel],
     deployments: Iterable[Deployment],
     replicas: Iterable[Replica],
+    with_own_code: Container[str],
 ) -> list[dict[str, Any]]:
     by_deployment: dict[str, list[Replica]] = defaultdict(list)
     for replica in replicas:
@@ -56,6 +69,7 @@ def _endpoints(
     pools = {
         deployment.id: {
             **noun_json(deployment),
+            "allow_custom_code": deployment.id in with_own_code,
             "replicas": [noun_json(replica) for replica in by_deployment[deployment.id]],
             "resident_bytes": sum(replica.resident_bytes for replica in by_deployment[deployment.id]),
         }

@@ -18,7 +18,9 @@ async def deploy(request: Request) -> Response:
     endpoint_id = query.get("endpointId", query.get("endpoint_id", ""))
     wish = read_deploy(await body_of(request), scope_of(request), endpoint_id=endpoint_id)
     order = _order(wish, contract_of(request.path_params["version"]))
-    operation = await context.write(lambda tx: commands.deploy(tx, order, now=context.clock()))
+    operation = await context.write(
+        lambda tx: commands.deploy(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
+    )
     return answer(operation_json(operation))
 
 

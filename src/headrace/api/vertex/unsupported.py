@@ -6,8 +6,9 @@ import re
 
 from fastapi import Request, Response
 
-from headrace.api.requests import path_of
-from headrace.resources.errors import NotSupported, UnknownPath
+from headrace.api.requests import allowed, path_of
+from headrace.api.vertex.paths import REST
+from headrace.resources.errors import MethodNotAllowed, NotSupported, UnknownPath
 
 _SCOPE = "projects/[^/]+/locations/[^/:]+"
 _METHODS = tuple(
@@ -33,10 +34,13 @@ async def unsupported(request: Request) -> Response:
 
     Raises:
         NotSupported: Vertex AI has this method.
-        UnknownPath: It has not.
+        MethodNotAllowed: Neither has, and the path takes another one.
+        UnknownPath: There is no such path.
     """
     asked = f"{request.method} {request.path_params['rest']}"
     for pattern, fix in _METHODS:
         if pattern.fullmatch(asked):
             raise NotSupported(f"{request.method} {path_of(request)} is not supported yet.", fix=fix)
+    if takes := allowed(request, but=REST):
+        raise MethodNotAllowed(f"There is no {request.method} {path_of(request)}.", allow=takes)
     raise UnknownPath(f"There is no {request.method} {path_of(request)}.")

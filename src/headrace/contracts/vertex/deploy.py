@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.contracts.vertex.containers import ContainerSpec
-from headrace.contracts.vertex.json_bodies import Duration, parse_object, read
+from headrace.contracts.vertex.json_bodies import Duration, duration_s, parse_object, read
 from headrace.contracts.vertex.machine_types import machine_spec
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import BadField, NotSupported
@@ -57,6 +57,13 @@ class WireMachineSpec(_Message, frozen=True):
     min_gpu_driver_version: str = ""
 
 
+class ScaleToZeroSpec(_Message, frozen=True):
+    """When nothing of the model runs. After each start our idle time is counted anew, so it holds both."""
+
+    min_scaleup_period: Duration | None = None
+    idle_scaledown_period: Duration | None = None
+
+
 class DedicatedResources(_Message, frozen=True):
     """Machine and scale. ``spot`` is a price, and so means nothing here."""
 
@@ -68,7 +75,7 @@ class DedicatedResources(_Message, frozen=True):
     autoscaling_metric_specs: tuple[object, ...] = ()
     spot: bool = False
     flex_start: dict[str, object] | None = None
-    scale_to_zero_spec: dict[str, Duration] | None = None
+    scale_to_zero_spec: ScaleToZeroSpec | None = None
 
 
 class DeployConfig(_Message, frozen=True):
@@ -98,6 +105,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
         model_id: The model's identifier; empty to have one made.
         model_user_id: The same as the caller gave it; callers name the model by it in chats.
         endpoint_id: The endpoint's identifier; empty to have one made.
+        scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         timeout_s: How long it may take to become ready; None for the platform's own limit.
     """
 
@@ -111,6 +119,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSpec
     min_replicas: int
     max_replicas: int
+    scale_to_zero_after_s: float
     spec: ServingSpec
     dedicated: bool
     timeout_s: float | None
@@ -164,6 +173,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
         ),
         min_replicas=minimum,
         max_replicas=maximum,
+        scale_to_zero_after_s=_idle_s(resources),
         spec=ServingSpec(container=container.json() if container else None),
         dedicated=not endpoint.dedicated_endpoint_disabled and endpoint.dedicated_endpoint_enabled is not False,
         timeout_s=timeout_s,
@@ -201,16 +211,43 @@ def _identifier(value: str, field: str) -> str:
 def _replicas(resources: DedicatedResources) -> tuple[int, int]:
     where = "deployConfig.dedicatedResources"
     minimum = 1 if resources.min_replica_count is None else resources.min_replica_count
-    if minimum < 1:
+    if minimum == 0 and resources.scale_to_zero_spec is not None:
+        minimum = 1  # while it does not sleep
+    elif minimum < 1:
         raise BadField(
             f"{where}.minReplicaCount must be at least 1.",
             evidence=f"It is {minimum}.",
-            fix="Give 1 or more; a pool that scales to zero is not supported yet." if minimum == 0 else "",
+            fix="Give 1 or more, or scaleToZeroSpec with it." if minimum == 0 else "",
         )
     maximum = minimum if resources.max_replica_count is None else resources.max_replica_count
     if maximum < minimum:
         raise BadField(f"{where}.maxReplicaCount is less than minReplicaCount.", evidence=f"{maximum} < {minimum}.")
     return minimum, maximum
+
+
+def _idle_s(resources: DedicatedResources) -> float:
+    where, spec = "deployConfig.dedicatedResources", resources.scale_to_zero_spec
+    if spec is None:
+        return 0.0
+    if resources.min_replica_count not in (None, 0):
+        raise BadField(
+            f"{where}.scaleToZeroSpec goes with a minReplicaCount of 0.",
+            evidence=f"It is {resources.min_replica_count}.",
+            fix="Give 0, or leave scaleToZeroSpec out.",
+        )
+    periods = [duration_s(each) for each in (spec.idle_scaledown_period, spec.min_scaleup_period) if each is not None]
+    if spec.idle_scaledown_period is None or min(periods) <= 0:
+        raise BadField(
+            f"{where}.scaleToZeroSpec.idleScaledownPeriod must say for how long nobody asked.",
+            fix="Give it, such as 300s.",
+        )
+    if max(periods) > periods[0]:
+        raise NotSupported(
+            f"{where}.scaleToZeroSpec.minScaleupPeriod is not supported beyond idleScaledownPeriod.",
+            evidence=f"{max(periods):g} s is more than {periods[0]:g} s.",
+            fix="Give an idleScaledownPeriod of that length.",
+        )
+    return periods[0]
 
 
 def _refuse_unsupported(endpoint: EndpointConfig, resources: DedicatedResources) -> None:
@@ -220,7 +257,6 @@ def _refuse_unsupported(endpoint: EndpointConfig, resources: DedicatedResources)
         "endpointConfig.privateServiceConnectConfig": endpoint.private_service_connect_config,
         "deployConfig.dedicatedResources.autoscalingMetricSpecs": resources.autoscaling_metric_specs,
         "deployConfig.dedicatedResources.flexStart": resources.flex_start,
-        "deployConfig.dedicatedResources.scaleToZeroSpec": resources.scale_to_zero_spec,
         "deployConfig.dedicatedResources.machineSpec.reservationAffinity": machine.reservation_affinity,
         "deployConfig.dedicatedResources.machineSpec.tpuTopology": machine.tpu_topology,
         "deployConfig.dedicatedResources.machineSpec.gpuPartitionSize": machine.gpu_partition_size,

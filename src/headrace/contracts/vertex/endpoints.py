@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.contracts.vertex.json_bodies import parse_object, read
+from headrace.contracts.vertex.json_bodies import duration, parse_object, read
 from headrace.contracts.vertex.machine_types import machine_spec_json
 from headrace.contracts.vertex.timestamps import etag, rfc3339
 from headrace.resources.deployments import Deployment
@@ -77,10 +77,13 @@ def endpoint_json(endpoint: Endpoint, bound: Sequence[Bound], *, host: str) -> d
 def deployed_model_json(bound: Bound) -> dict[str, Any]:
     """A ``DeployedModel``. ``status`` says how many replicas take traffic, and what keeps the others from it."""
     binding, deployment = bound.binding, bound.deployment
+    idle_s = deployment.scale_to_zero_after_s
     resources: dict[str, Any] = {
-        "minReplicaCount": deployment.min_replicas,
+        "minReplicaCount": 0 if idle_s else deployment.min_replicas,
         "maxReplicaCount": deployment.max_replicas,
     }
+    if idle_s:
+        resources["scaleToZeroSpec"] = {"idleScaledownPeriod": duration(idle_s)}
     machine = machine_spec_json(deployment.machine)
     if machine:
         resources = {"machineSpec": machine, **resources}

@@ -38,6 +38,15 @@ def duration_s(duration: Duration) -> float:
     return float(duration.removesuffix("s"))
 
 
+def duration(seconds: float) -> Duration:
+    """Seconds as a duration, without an exponent.
+
+    >>> duration(300.0), duration(1.5), duration(12_345_678.0)
+    ('300s', '1.5s', '12345678s')
+    """
+    return Duration(f"{seconds:.9f}".rstrip("0").rstrip(".") + "s")
+
+
 def parse_object(body: bytes, *, trailing_commas: bool = False) -> dict[str, Any]:
     """The JSON object in a request's body; an empty body is an empty object.
 

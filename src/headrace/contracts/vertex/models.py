@@ -53,6 +53,8 @@ def _spec_json(spec: ServingSpec) -> dict[str, Any]:
         "prefixCaching": spec.prefix_caching,
         "chatTemplateSizeBytes": None if template is None else len(template.encode()),
         "toolParser": spec.tool_parser,
+        "allowCustomCode": spec.allow_custom_code or None,
+        "softwareSpecification": spec.software_specification or None,
     }
     return {name: value for name, value in said.items() if value is not None}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from headrace.control.commands.quota import require_quota
+from headrace.control.commands.scale import check_idle_s
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
-from headrace.hardware import require_all_or_none
+from headrace.hardware import find_shape, read_catalogue
 from headrace.resources.deployments import Deployment, MachineSpec, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -28,6 +30,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         model_id: Id of the model to make, or of the one to add a version to; empty: made up.
         model_user_id: The importer's own name for the model.
         endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
+        scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         labels: Of the model and of the endpoint, where they are made.
         external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
         timeout_s: How long it may take until it is READY.
@@ -45,6 +48,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    scale_to_zero_after_s: float = 0.0
     spec: ServingSpec = ServingSpec()
     external_key: str = ""
     dedicated: bool = True
@@ -60,21 +64,33 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         return f"DeployRequest({self.scope}, {self.artifact_uri!r})"  # never the key
 
 
-def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
+def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Path | None = None) -> Operation:
     """Store the wish: model version, endpoint, deployment, deployed model and the operation, all or nothing.
 
     The same artifacts deployed twice make two models, as Vertex AI does. On an endpoint that serves already, the new
     deployed model takes all traffic once it is READY; until then those before it keep theirs.
 
+    Args:
+        tx: An open transaction, in which the project's quota is counted too.
+        request: The wish.
+        now: Unix seconds.
+        data_dir: Where an operator's own machine types may be; None for the catalogue's alone.
+
     Raises:
         BadField: The request has no artifacts, a text of it is too long or not printable, or its numbers of replicas
-            make no sense; or its external server has no base URL, model or key that can be one.
+            make no sense; or its external server has no base URL, model or key that can be one; or there is no such
+            machine type, or it does not have these accelerators.
         ExternalAddressForbidden: No external server may be at that address, whoever asks.
         BadName: An identifier is not well formed.
         MachineSpecIncomplete: The machine is named in part.
         EndpointNotFound: The endpoint is being deleted.
+        QuotaExceeded: The project has no room for another deployment of this size.
     """
     _check(request)
+    if request.machine != MachineSpec():
+        catalogue = read_catalogue(data_dir)
+        if shape := find_shape(catalogue, request.machine):
+            require_quota(tx, request.scope.project, shape, catalogue)
     version = _register(tx, request, now)
     endpoint = _open_endpoint(tx, request, now)
     deployment = Deployment(
@@ -86,6 +102,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float) -> Operation:
         machine=request.machine,
         min_replicas=request.min_replicas,
         max_replicas=request.max_replicas,
+        scale_to_zero_after_s=request.scale_to_zero_after_s,
         runtime=EXTERNAL if request.spec.external else "",
         deadline_at=now + request.timeout_s,
         created_at=now,
@@ -159,9 +176,9 @@ def _check(request: DeployRequest) -> None:
             "There must be at least one replica, and no fewer at most than at least.",
             evidence=f"min_replicas is {request.min_replicas}, max_replicas is {request.max_replicas}.",
         )
+    check_idle_s(request.scale_to_zero_after_s, external=request.spec.external is not None)
     if request.timeout_s <= 0:
         raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")
-    require_all_or_none(machine)
 
 
 def _check_external(request: DeployRequest, server: ExternalServer) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from headrace.control.commands.texts import check_text
 from headrace.resources.errors import BadField
 from headrace.resources.models import CHAT_TEMPLATE_MAX_BYTES, ServingSpec
+from headrace.weights import require_specification
 
 
 def check_spec(spec: ServingSpec) -> None:
     """Hold them.
 
     Raises:
-        BadField: A text is empty, too long or not printable, or a number makes no sense.
+        BadField: A text is empty, too long or not printable, a number makes no sense, or there is no such software
+            specification.
     """
     check_text("The runtime", spec.runtime)
     if spec.tensor_parallel < 1:
@@ -20,6 +22,8 @@ def check_spec(spec: ServingSpec) -> None:
             evidence=f"tensor_parallel is {spec.tensor_parallel}.",
             fix="Give the number of GPUs that share the model, or leave it out for one.",
         )
+    if spec.software_specification:
+        require_specification(spec.software_specification)
     if spec.tool_parser is not None:
         check_text("The tool parser", spec.tool_parser)
         if not spec.tool_parser:

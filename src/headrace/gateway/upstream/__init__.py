@@ -5,7 +5,15 @@ from __future__ import annotations
 from headrace.gateway.upstream.address import Address, read_address
 from headrace.gateway.upstream.client import Upstream, UpstreamAnswer, UpstreamRequest
 from headrace.gateway.upstream.dial import Outside
-from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, TimedOut, Unreachable, Untrusted, UpstreamError
+from headrace.gateway.upstream.errors import (
+    BrokeOff,
+    NoAnswer,
+    Stalled,
+    TimedOut,
+    Unreachable,
+    Untrusted,
+    UpstreamError,
+)
 from headrace.gateway.upstream.masking import Secret
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "NoAnswer",
     "Outside",
     "Secret",
+    "Stalled",
     "TimedOut",
     "Unreachable",
     "Untrusted",

@@ -62,10 +62,16 @@ class UpstreamAnswer:
         connection: What it comes by.
         pump: What still sends the request's body, if anything does.
         secret: What is hidden in its headers and body.
+        stall_timeout_s: How long nothing may come of its body while somebody reads; None: any time.
     """
 
     def __init__(
-        self, upstream: Upstream, connection: Connection, pump: asyncio.Task[None] | None, secret: Secret
+        self,
+        upstream: Upstream,
+        connection: Connection,
+        pump: asyncio.Task[None] | None,
+        secret: Secret,
+        stall_timeout_s: float | None,
     ) -> None:
         self.status = connection.status
         self.headers = connection.headers
@@ -77,6 +83,7 @@ class UpstreamAnswer:
         self._upstream = upstream
         self._connection = connection
         self._pump = pump
+        self._stall_timeout_s = stall_timeout_s
 
     def header(self, name: bytes) -> bytes:
         """The first value under this name (lower case); empty without one."""
@@ -87,10 +94,11 @@ class UpstreamAnswer:
 
         Raises:
             BrokeOff: It does not come to its end.
+            Stalled: It stood still for longer than it may.
         """
         if self._masking is None:
-            return await self._connection.read()
-        while piece := await self._connection.read():
+            return await self._connection.read(self._stall_timeout_s)
+        while piece := await self._connection.read(self._stall_timeout_s):
             if shown := self._masking.feed(piece):
                 return shown
         return self._masking.rest()
@@ -131,11 +139,18 @@ class Upstream:
         self._kept: list[Connection] = []
         self._closed = False
 
-    async def send(self, request: UpstreamRequest, *, timeout_s: float) -> UpstreamAnswer:
+    async def send(
+        self, request: UpstreamRequest, *, timeout_s: float, stall_timeout_s: float | None = None
+    ) -> UpstreamAnswer:
         """Send a request and wait until the first byte of the answer's body is there, or its end.
 
         A kept connection that turns out to be closed before one byte was answered is replaced once. Cancelling this
         closes the connection.
+
+        Args:
+            request: What to send.
+            timeout_s: How long the answer may take to begin.
+            stall_timeout_s: How long nothing may come of an answer that has begun; None: any time.
 
         Raises:
             Unreachable: There is no connection to be had.
@@ -146,13 +161,15 @@ class Upstream:
         if self._kept and request.repeatable:
             connection = self._kept.pop()
             try:
-                return await self._exchange(connection, request, timeout_s)
+                return await self._exchange(connection, request, timeout_s, stall_timeout_s)
             except NoAnswer:
                 if connection.answered or not isinstance(request.body, bytes):
                     raise
-        return await self._exchange(await self._connect(), request, timeout_s)
+        return await self._exchange(await self._connect(), request, timeout_s, stall_timeout_s)
 
-    async def _exchange(self, connection: Connection, request: UpstreamRequest, timeout_s: float) -> UpstreamAnswer:
+    async def _exchange(
+        self, connection: Connection, request: UpstreamRequest, timeout_s: float, stall_timeout_s: float | None
+    ) -> UpstreamAnswer:
         pump = None
         try:
             connection.start(request.encode(self.address), head_only=request.method == "HEAD")
@@ -167,7 +184,7 @@ class Upstream:
                 if failure := _failure_of(pump):
                     raise failure from None  # the body could not be read: that is why there is no answer
             raise
-        return UpstreamAnswer(self, connection, pump, self._secret)
+        return UpstreamAnswer(self, connection, pump, self._secret, stall_timeout_s)
 
     async def _connect(self) -> Connection:
         try:

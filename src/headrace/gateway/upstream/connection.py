@@ -13,7 +13,7 @@ from typing import cast
 import httptools
 
 from headrace.gateway.exchange import Headers
-from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, TimedOut, UpstreamError
+from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, Stalled, TimedOut, UpstreamError
 
 READ_AHEAD_BYTES = 64 * 1024
 ANSWER_HEAD_BYTES = 64 * 1024
@@ -94,28 +94,23 @@ class Connection(asyncio.Protocol):
             NoAnswer: The connection ended first.
             TimedOut: It took longer.
         """
-        deadline = self._loop.call_later(timeout_s, self._expire, timeout_s)
-        try:
-            while not (self.complete or self._pieces):
-                if self._error is not None:
-                    raise self._error
-                await self._wait()
-            self._begun = True
-        finally:
-            deadline.cancel()
+        await self._some(timeout_s, TimedOut(f"No answer began within {timeout_s:g} s."))
+        self._begun = True
 
-    async def read(self) -> bytes:
+    async def read(self, timeout_s: float | None = None) -> bytes:
         """What has come of the answer's body since the last call, at least one byte; empty at its end.
+
+        Args:
+            timeout_s: How long nothing may come while this waits; None: any time.
 
         Raises:
             BrokeOff: The connection ended before the answer did.
+            Stalled: Nothing came for too long; `abort` is the caller's to call.
         """
-        while not self._pieces:
-            if self.complete:
+        if not self._pieces:
+            await self._some(timeout_s, Stalled(f"Nothing more of it came for {timeout_s or 0:g} s."))
+            if not self._pieces:
                 return b""
-            if self._error is not None:
-                raise self._error
-            await self._wait()
         piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._waiting_bytes = 0
@@ -239,9 +234,22 @@ class Connection(asyncio.Protocol):
 
     # --- within ---
 
-    def _expire(self, timeout_s: float) -> None:
-        self._error = TimedOut(f"No answer began within {timeout_s:g} s.")
-        self._wake()
+    async def _some(self, timeout_s: float | None, late: UpstreamError) -> None:
+        """Wait until there is a piece of the body, or its end; at most so long."""
+        deadline = None if timeout_s is None else self._loop.call_later(timeout_s, self._expire, late)
+        try:
+            while not (self.complete or self._pieces):
+                if self._error is not None:
+                    raise self._error
+                await self._wait()
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+
+    def _expire(self, late: UpstreamError) -> None:
+        if not (self.complete or self._pieces):  # else it came in the last moment
+            self._error = late
+            self._wake()
 
     def _fail(self, evidence: str) -> None:
         if self._error is None:

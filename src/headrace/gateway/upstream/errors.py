@@ -6,6 +6,7 @@ UpstreamError
 ├── NoAnswer     the connection ended before the answer began
 ├── TimedOut     the answer did not begin in time
 └── BrokeOff     the answer began and did not come to its end
+    └── Stalled  nothing of it came for too long
 """
 
 from __future__ import annotations
@@ -33,3 +34,7 @@ class TimedOut(UpstreamError):
 
 class BrokeOff(UpstreamError):
     """The answer began and did not come to its end."""
+
+
+class Stalled(BrokeOff):
+    """The answer began and then stood still for longer than it may."""

@@ -93,6 +93,12 @@ class EngineWarmupFailed(FailedPrecondition):
     code = "ENGINE_WARMUP_FAILED"
 
 
+class EngineSleepFailed(Unavailable):
+    """The engine was told to fall asleep or to wake, and did not."""
+
+    code = "ENGINE_SLEEP_FAILED"
+
+
 class EngineUnreachable(Unavailable):
     """The engine does not accept connections, or broke one before its answer began."""
 
@@ -121,6 +127,12 @@ class EngineTimeout(DeadlineExceeded):
     """The engine did not begin its answer within the first-byte deadline."""
 
     code = "ENGINE_TIMEOUT"
+
+
+class EngineStalled(DeadlineExceeded):
+    """The engine began its answer, and then nothing more of it came for too long."""
+
+    code = "ENGINE_STALLED"
 
 
 class ExternalAddressForbidden(PermissionDenied):

@@ -37,10 +37,22 @@ class MachineSpecIncomplete(InvalidArgument):
     code = "MACHINE_SPEC_INCOMPLETE"
 
 
+class QuotaExceeded(ResourceExhausted):
+    """The project's quota has no room for another deployment of this size."""
+
+    code = "QUOTA_EXCEEDED"
+
+
 class MachineGaps(FailedPrecondition):
     """This machine lacks something that Headrace needs."""
 
     code = "MACHINE_GAPS"
+
+
+class CalibrationFailed(FailedPrecondition):
+    """This machine could not be measured."""
+
+    code = "CALIBRATION_FAILED"
 
 
 class PortTaken(FailedPrecondition):

@@ -52,10 +52,27 @@ class UnknownErrorCode(NotFound):
 
 
 class MethodNotAllowed(InvalidArgument):
-    """The path exists, with another HTTP method."""
+    """The path exists, with another HTTP method.
+
+    Attributes:
+        allow: The methods that it takes, for the header of that name.
+    """
 
     code = "METHOD_NOT_ALLOWED"
     http_status = 405
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        evidence: str = "",
+        fix: str = "",
+        retry_after_s: float | None = None,
+        allow: tuple[str, ...] = (),
+    ) -> None:
+        told = f"The path takes {', '.join(allow)}." if allow else ""
+        super().__init__(message, evidence=evidence or told, fix=fix, retry_after_s=retry_after_s)
+        self.allow = allow
 
 
 class BodyTooLarge(TooLarge):
@@ -124,6 +141,12 @@ class KeyNotFound(NotFound):
     """No key has this id."""
 
     code = "KEY_NOT_FOUND"
+
+
+class CredentialsNotFound(NotFound):
+    """The project has no credentials for the scheme."""
+
+    code = "CREDENTIALS_NOT_FOUND"
 
 
 class ReplicaNotFound(NotFound):

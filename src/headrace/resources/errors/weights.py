@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.resources.errors.tree import FailedPrecondition
+from headrace.resources.errors.tree import AlreadyExists, FailedPrecondition
 
 
 class ArtifactsNotFound(FailedPrecondition):
@@ -89,6 +89,12 @@ class ArtifactsChanged(FailedPrecondition):
     code = "ARTIFACTS_CHANGED"
 
 
+class ArtifactsCorrupt(FailedPrecondition):
+    """A file did not arrive as its store says that it is."""
+
+    code = "ARTIFACTS_CORRUPT"
+
+
 class ArtifactsRefused(FailedPrecondition):
     """A file at the weights' address leads out of its folder, or is not one that may be read."""
 
@@ -126,15 +132,45 @@ class ChatTemplateLimited(FailedPrecondition):
 
 
 class CustomCodeIgnored(FailedPrecondition):
-    """The folder brings Python code of its own, which is never executed."""
+    """The folder brings Python code of its own, which is not executed: nobody allowed it."""
 
     code = "CUSTOM_CODE_IGNORED"
+
+
+class CustomCodeAllowed(FailedPrecondition):
+    """The folder brings Python code of its own, and an operator lets it run."""
+
+    code = "CUSTOM_CODE_ALLOWED"
+
+
+class CustomCodeMissing(FailedPrecondition):
+    """The folder's own code is to run, and it is not there."""
+
+    code = "CUSTOM_CODE_MISSING"
 
 
 class ConversionFailed(FailedPrecondition):
     """The weights could not be converted to the format that the runtime reads."""
 
     code = "CONVERSION_FAILED"
+
+
+class NothingToConvert(FailedPrecondition):
+    """The folder is in the form already that a conversion would make of it."""
+
+    code = "NOTHING_TO_CONVERT"
+
+
+class DestinationNotEmpty(AlreadyExists):
+    """Where a folder is to be written there is something already."""
+
+    code = "DESTINATION_NOT_EMPTY"
+
+
+class IndexMissing(FailedPrecondition):
+    """Engines would not find the weights: there are several files and no index, or one of another name."""
+
+    code = "INDEX_MISSING"
 
 
 class TimeSeriesConfig(FailedPrecondition):
@@ -219,6 +255,12 @@ class DtypeMismatch(FailedPrecondition):
     """The weights are of another type than ``config.json`` names."""
 
     code = "DTYPE_MISMATCH"
+
+
+class NotCertified(FailedPrecondition):
+    """The software specification that was asked for is not certified for the model's architecture."""
+
+    code = "NOT_CERTIFIED"
 
 
 class NativeQuantisation(FailedPrecondition):

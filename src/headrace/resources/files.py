@@ -16,7 +16,8 @@ def private_dir(path: Path) -> Path:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file of mode 0600, whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    beside.unlink(missing_ok=True)  # of a process of this number that was killed; its mode may be another
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as handle:
         handle.write(content)
         handle.flush()

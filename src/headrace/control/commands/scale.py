@@ -1,0 +1,59 @@
+"""At what scale a deployment stands while nobody asks it, and how that is changed."""
+
+from __future__ import annotations
+
+import math
+
+from headrace.resources.deployments import Deployment
+from headrace.resources.errors import BadField, DeploymentNotFound
+from headrace.resources.external import EXTERNAL
+from headrace.resources.names import Scope
+from headrace.resources.states import DeploymentState
+from headrace.store import Transaction
+
+SHORTEST_IDLE_S = 1.0
+"""Control hears of a deployment that nobody asks for within about two seconds; less would promise what is not held."""
+
+_ENDING = frozenset({DeploymentState.DRAINING, DeploymentState.FAILED, DeploymentState.GONE})
+
+
+def check_idle_s(after_s: float, *, external: bool) -> None:
+    """Hold that a deployment may scale to zero after so long without a request; 0: never.
+
+    Raises:
+        BadField: It may not.
+    """
+    if after_s and not SHORTEST_IDLE_S <= after_s < math.inf:
+        raise BadField(
+            "A deployment scales to zero after a second without a request, or later.",
+            evidence=f"scale_to_zero_after_s is {after_s}.",
+            fix="Give seconds, such as 300; or 0, and it never does.",
+        )
+    if after_s and external:
+        raise BadField("An external server is not ours to stop.", fix="Leave scale_to_zero_after_s out.")
+
+
+def scale_to_zero(tx: Transaction, scope: Scope, deployment_id: str, after_s: float) -> Deployment:
+    """Have a deployment scale to zero after so many seconds without a request from now on; 0: never, and it wakes up.
+
+    Raises:
+        BadField: It may not.
+        DeploymentNotFound: There is no such deployment, or it ends.
+    """
+    deployment = tx.get(Deployment, scope=scope, id=deployment_id)
+    if deployment is None or deployment.state in _ENDING:
+        raise DeploymentNotFound(
+            f"There is no deployment {deployment_id!r} that goes on.",
+            evidence=f"It is {deployment.state}." if deployment else "",
+            fix="`headrace deployments` lists them.",
+        )
+    check_idle_s(after_s, external=deployment.runtime == EXTERNAL)
+    if after_s == deployment.scale_to_zero_after_s:
+        return deployment
+    told = f"From now on it scales to zero after {after_s:g} s without a request."
+    state = deployment.state
+    if not after_s:
+        wakes = state is DeploymentState.ASLEEP
+        told = "It scales to zero no more" + (": it wakes up." if wakes else ".")
+        state = DeploymentState.PLACING if wakes else state
+    return tx.move(deployment, state, detail=told, scale_to_zero_after_s=after_s)

@@ -1,0 +1,224 @@
+"""An engine that is put to sleep and woken by its node: real processes; only the engine and control are stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from node_standins import ControlStandIn, ScriptedRuntime, listening
+from test_node_agent import agent, layout, model, nothing_runs, replica, wait_for_end, working
+
+from headrace.compute.shim import record
+from headrace.node.probe import Patience
+from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
+from headrace.resources.layout import Layout
+
+__all__ = ["layout", "model"]  # fixtures
+
+
+def sleeper(model: StageOrder, name: str = "sleeper", **changes: object) -> ReplicaOrder:
+    """The order to run, or to do something else with, a replica that may sleep."""
+    return replica(model, name, **({"may_sleep": True} | changes))
+
+
+@contextlib.asynccontextmanager
+async def asleep(
+    layout: Layout, model: StageOrder, name: str = "sleeper", patience: Patience | None = None
+) -> AsyncIterator[tuple[ControlStandIn, ReplicaReport]]:
+    """A replica that sleeps, and what was said of it when it was READY."""
+    control = ControlStandIn()
+    at_work = working(agent(layout, patience or Patience(every_s=0.05), ScriptedRuntime(sleeps=True)))
+    async with listening(control, layout), at_work:
+        await control.order(replicas=(sleeper(model, name),))
+        ready = await control.replica("7", "READY")
+        await control.order(replicas=(sleeper(model, name, wanted="sleep"),))
+        await control.replica("7", "ASLEEP")
+        yield control, ready
+
+
+async def until_waiting(layout: Layout, replica_id: str = "7", *, times: int = 1) -> None:
+    """The engine waits before what it was told to do, for the so manieth time."""
+    log = layout.replica_dir(replica_id) / record.ENGINE_LOG
+    async with asyncio.timeout(20):
+        while log.read_text(encoding="utf-8").count("waiting before") < times:  # noqa: ASYNC110 - another process's file
+            await asyncio.sleep(0.01)
+
+
+def let_go(gate: Path) -> None:
+    """What waits at this FIFO goes on."""
+    gate.write_text("", encoding="utf-8")
+
+
+def test_an_engine_sleeps_and_wakes_with_its_process(layout: Layout, model: StageOrder) -> None:
+    """Told to, it says how long it took; told to run, it is READY again where it was, and its health was looked at."""
+
+    async def live() -> None:
+        async with asleep(layout, model) as (control, ready):
+            slept = await control.replica("7", "ASLEEP")
+            assert slept.detail.startswith("Sleeping, memory released in 0.")
+            await control.order(replicas=(sleeper(model),))
+            woken = await control.replica("7", "READY")
+            assert woken.detail.startswith("Awake after 0.")
+            assert (woken.pid, woken.address, woken.warmup) == (ready.pid, ready.address, ready.warmup)
+        assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize(("sleeps", "may_sleep"), [(False, True), (True, False)])
+def test_one_that_cannot_sleep_ends_instead(layout: Layout, model: StageOrder, sleeps: bool, may_sleep: bool) -> None:
+    """Where the runtime does not offer it, and where the engine was not started for it."""
+
+    async def live() -> None:
+        control = ControlStandIn()
+        async with listening(control, layout), working(agent(layout, runtime=ScriptedRuntime(sleeps=sleeps))):
+            await control.order(replicas=(sleeper(model, may_sleep=may_sleep),))
+            await control.replica("7", "READY")
+            await control.order(replicas=(sleeper(model, may_sleep=may_sleep, wanted="sleep"),))
+            gone = await control.replica("7", "GONE")
+            assert (gone.failure, gone.exit_status) == (None, -signal.SIGTERM)
+            assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+def test_one_that_is_to_sleep_and_is_not_there_is_gone(layout: Layout, model: StageOrder) -> None:
+    """After the machine was switched off and on nothing is started only to sleep."""
+
+    async def live() -> None:
+        control, runtime = ControlStandIn(), ScriptedRuntime(sleeps=True)
+        async with listening(control, layout), working(agent(layout, runtime=runtime)):
+            await control.order(replicas=(sleeper(model, wanted="sleep"),))
+            assert (await control.replica("7", "GONE")).failure is None
+            assert runtime.launches == []
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "exit_status"),
+    [("sleeper-refuses", "ENGINE_SLEEP_FAILED", -signal.SIGTERM), ("sleeper-dies", "ENGINE_DIED", 4)],
+)
+def test_one_that_does_not_wake_fails_and_nothing_is_left(
+    layout: Layout, model: StageOrder, name: str, code: str, exit_status: int
+) -> None:
+    """Whether it refuses or dies; what it was is told."""
+
+    async def live() -> None:
+        async with asleep(layout, model, name) as (control, _):
+            await control.order(replicas=(sleeper(model, name),))
+            failed = await control.replica("7", "FAILED")
+            assert failed.failure is not None
+            assert (failed.failure.code, failed.exit_status) == (code, exit_status)
+            assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+def test_one_that_only_says_that_it_slept_fails(layout: Layout, model: StageOrder) -> None:
+    """It is asked afterwards."""
+
+    async def live() -> None:
+        control = ControlStandIn()
+        async with listening(control, layout), working(agent(layout, runtime=ScriptedRuntime(sleeps=True))):
+            await control.order(replicas=(sleeper(model, "sleeper-lies"),))
+            await control.replica("7", "READY")
+            await control.order(replicas=(sleeper(model, "sleeper-lies", wanted="sleep"),))
+            failed = await control.replica("7", "FAILED")
+            assert failed.failure is not None
+            assert (failed.failure.code, failed.failure.message) == (
+                "ENGINE_SLEEP_FAILED",
+                "The engine did not fall asleep.",
+            )
+            assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+def test_one_that_does_not_wake_in_time_is_killed(layout: Layout, model: StageOrder) -> None:
+    """Nobody waits for it to end by itself."""
+
+    async def live() -> None:
+        async with asleep(layout, model, patience=Patience(turn_s=0.3)) as (control, _):
+            os.mkfifo(f"{layout.engine_socket('7')}.gate")
+            await control.order(replicas=(sleeper(model),))
+            failed = await control.replica("7", "FAILED")
+            assert failed.failure is not None
+            assert failed.failure.message == "The engine did not wake within 0.3 s."
+            assert failed.exit_status == -signal.SIGKILL
+            assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+def test_one_that_dies_asleep_is_told_at_once(layout: Layout, model: StageOrder) -> None:
+    """Its process is looked after as if it were awake."""
+
+    async def live() -> None:
+        async with asleep(layout, model) as (control, ready):
+            os.kill(ready.pid, signal.SIGKILL)
+            assert (await control.replica("7", "FAILED")).exit_status == -signal.SIGKILL
+
+    asyncio.run(live())
+
+
+def test_one_that_is_wanted_while_it_falls_asleep_sleeps_first_and_wakes(layout: Layout, model: StageOrder) -> None:
+    """What is begun is ended: it is DOZING until it sleeps, and not READY before it woke."""
+
+    async def live() -> None:
+        control = ControlStandIn()
+        gate = Path(f"{layout.engine_socket('7')}.gate")
+        async with listening(control, layout), working(agent(layout, runtime=ScriptedRuntime(sleeps=True))):
+            await control.order(replicas=(sleeper(model),))
+            await control.replica("7", "READY")
+            os.mkfifo(gate)
+            await control.order(replicas=(sleeper(model, wanted="sleep"),))
+            await until_waiting(layout)
+            await control.order(replicas=(sleeper(model),))
+            await control.until(lambda report: report.orders_generation == 3)
+            assert (await control.replica("7", "DOZING")).state == "DOZING"
+            let_go(gate)
+            await until_waiting(layout, times=2)
+            await control.replica("7", "WAKING")
+            let_go(gate)
+            await control.replica("7", "READY")
+            told = [str(one.state) for report in control.reports for one in report.replicas]
+            assert list(dict.fromkeys(told[told.index("DOZING") :]))[-2:] == ["WAKING", "READY"]
+            assert "READY" not in told[told.index("DOZING") : told.index("WAKING")]
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize("wanted", ["sleep", "stop"])
+def test_the_next_agent_leaves_it_asleep_or_ends_it(layout: Layout, model: StageOrder, wanted: str) -> None:
+    """An agent that ends hands a sleeping engine on; the next one has it as it was, and it wakes, or goes."""
+
+    async def live() -> None:
+        control, first = ControlStandIn(), agent(layout, runtime=ScriptedRuntime(sleeps=True))
+        async with listening(control, layout):
+            running = asyncio.create_task(first.run())
+            await control.order(replicas=(sleeper(model),))
+            pid = (await control.replica("7", "READY")).pid
+            await control.order(replicas=(sleeper(model, wanted="sleep"),))
+            await control.replica("7", "ASLEEP")
+            await first.stop(keep_replicas=True)
+            await running
+            control.reports.clear()
+            async with working(agent(layout, runtime=ScriptedRuntime(sleeps=True))):
+                await control.order(replicas=(sleeper(model, wanted=wanted),))
+                if wanted == "sleep":
+                    await control.until(lambda report: report.orders_generation == 3)
+                    assert {one.state for report in control.reports for one in report.replicas} == {"ASLEEP"}
+                    await control.order(replicas=(sleeper(model),))
+                    assert (await control.replica("7", "READY")).pid == pid
+                else:
+                    await control.replica("7", "GONE")
+            wait_for_end(pid)
+            assert nothing_runs(layout)
+
+    asyncio.run(live())
