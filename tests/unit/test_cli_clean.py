@@ -4,6 +4,7 @@ import fcntl
 import json
 
 import pytest
+from cli_server import serving
 
 from headrace.cli.app import run
 from headrace.cli.clean import Uses, find_items
@@ -37,6 +38,20 @@ def test_only_what_nobody_uses_is_found(layout):
         ("replica log", str(layout.replica_dir("2"))),
         ("runtime", str(layout.runtimes_dir / "transformers-0123456789ab")),
     }
+
+
+def test_a_staged_model_is_named(layout, capsys):
+    """By what it was registered as and where it came from: a fingerprint tells a person nothing."""
+    version = {"model_id": "9", "version": "1", "fingerprint": "bbb", "artifact_uri": "/weights/river"}
+    models = {"models": [{"display_name": "river", "versions": [version]}]}
+    with serving() as server, layout.lock.open("w") as lock:
+        layout.local_login.write_text(json.dumps({"url": server.url, "key": "k"}))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server.answers["GET /headrace/v1/deployments"] = (200, {"deployments": []})
+        server.answers["GET /headrace/v1/models"] = (200, models)
+        assert run(["clean", "--dry-run", "--data-dir", str(layout.data_dir)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if str(layout.models_dir / "bbb") in line]
+    assert "river, /weights/river" in line
 
 
 def test_a_dry_run_shows_sizes_and_removes_nothing(layout, capsys):

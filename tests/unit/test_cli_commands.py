@@ -66,9 +66,10 @@ def test_exit_codes_tell_failures_apart(server, capsys, code, exit_code):
     assert run(["endpoints", "list"]) == exit_code
     captured = capsys.readouterr()
     assert captured.out == ""
+    whose = " The key is that of HEADRACE_API_KEY; `headrace contexts` lists the logins." if exit_code == 4 else ""
     assert captured.err.splitlines() == [
         f"error {code}: It failed.",
-        "  evidence: seen",
+        f"  evidence: seen{whose}",
         "  fix: do this",
         f"  more: headrace explain {code}",
     ]
@@ -196,6 +197,12 @@ def test_status_shows_the_last_error(server, capsys):
         "resident_bytes": 5 * 10**8,
         "replicas": [{"state": "FAILED"}],
     }
+    node = {"id": "local", "memory_bytes": 10**10, "cores": 2, "last_seen_at": 99.0}
+    staged = [
+        {"fingerprint": name, "size_bytes": size, "in_use": name == "b"}
+        for name, size in (("a", 10**9), ("b", 2 * 10**9))
+    ]
+    cache = {"limit_bytes": 4 * 10**9, "models": staged}
     server.answers["GET /headrace/v1/status"] = (
         200,
         {
@@ -205,16 +212,52 @@ def test_status_shows_the_last_error(server, capsys):
                 {"id": "7", "display_name": "rivers", "deployed_models": [{"traffic": 100, "deployment": pool}]},
                 {"id": "6", "display_name": "empty", "deployed_models": []},
             ],
-            "nodes": [{"id": "local", "memory_bytes": 10**10, "cores": 2, "last_seen_at": 99.0}],
+            "nodes": [node | {"model_cache": cache}, node | {"id": "older", "model_cache": {}}],
             "resident_bytes": 5 * 10**8,
             "last_error": {"at": 90.0, "kind": "deployment", "id": "8", "failure": failure},
         },
     )
     assert run(["status"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"7 +rivers +FAILED +100% +0/1 +500 MB +1.0 GB", out)
+    assert re.search(r"7 +rivers +FAILED +100% +0/1 +500 MB\n", out)
+    assert re.search(r"local +10.0 GB +2 +3.0 GB of 4.0 GB: 2 models, 1 in use +1s ago", out)
+    assert re.search(r"older +10.0 GB +2 +empty +1s ago", out)
     assert "error ENGINE_DIED: It died." in out
     assert "EMPTY" in out
+
+
+def test_status_tells_what_sleeps_from_what_is_gone(server, capsys):
+    """An engine that sleeps still holds memory of the machine, and what it reserved; one that was stopped does not."""
+    pool = {"state": "ASLEEP", "min_replicas": 1, "memory_bytes": 10**9, "resident_bytes": 5 * 10**8}
+    pool["replicas"] = [{"state": "ASLEEP"}, {"state": "FAILED"}]
+    bound = [{"traffic": 100, "deployment": pool}]
+    endpoint = {"id": "7", "display_name": "rivers", "deployed_models": bound}
+    said = {"version": "1", "at": 100.0, "endpoints": [endpoint], "nodes": [], "resident_bytes": 5 * 10**8}
+    server.answers["GET /headrace/v1/status"] = (200, said)
+    assert run(["status"]) == 0
+    assert re.search(r"7 +rivers +ASLEEP +100% +0/1, 1 asleep +500 MB +1.0 GB", capsys.readouterr().out)
+    pool |= {"replicas": [], "resident_bytes": 0}
+    assert run(["status"]) == 0
+    assert re.search(r"7 +rivers +ASLEEP +100% +0/1 +0 B\n", capsys.readouterr().out)
+
+
+def test_status_tells_two_models_of_an_endpoint_apart(server, capsys):
+    """By the ids that undeploying and a traffic split go by."""
+    bound = [{"id": str(each), "traffic": 50, "deployment": None} for each in (41, 42)]
+    server.answers["GET /headrace/v1/status"] = (
+        200,
+        {
+            "version": "1",
+            "at": 100.0,
+            "endpoints": [{"id": "7", "display_name": "rivers", "deployed_models": bound}],
+            "nodes": [],
+            "resident_bytes": 0,
+        },
+    )
+    assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"7 +rivers +41 +GONE +50%", out)
+    assert re.search(r"7 +rivers +42 +GONE +50%", out)
 
 
 # --- inference ------------------------------------------------------------------------------------------------------
@@ -345,7 +388,7 @@ def _moves(*states):
 
 
 def test_deploy_shows_each_phase_with_its_seconds(server, capsys, tmp_path):
-    """--wait prints a line per phase as it passes, then the address and what to try."""
+    """--wait prints a line per phase as it passes, then how good the plan was, the address and what to try."""
     server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
     looks = iter(
         [
@@ -354,8 +397,18 @@ def test_deploy_shows_each_phase_with_its_seconds(server, capsys, tmp_path):
         ]
     )
     server.answers["GET /headrace/v1/operations/5"] = lambda _body: next(looks)
+    reading = {"figure": "prompt_tokens_per_s", "predicted": 900.0, "measured": 1000.0, "error_percent": -10.0}
+    loading = {"figure": "load_s", "predicted": 2.0, "measured": 38.769, "error_percent": -95.0}
+    answering = {"figure": "time_to_first_token_s", "predicted": 0.2, "measured": 0.12, "error_percent": 67.0}
+    memory = {"figure": "resident_bytes", "predicted": 10**9, "measured": 0.98 * 10**9, "error_percent": 2.0}
+    compared = {"measured": [reading, loading, answering, memory]}
+    server.answers["GET /headrace/v1/deployments/8"] = (200, {"replicas": [compared]})
     assert run(["deploy", str(tmp_path), "--max-model-len", "512", "--endpoint", "e"]) == 0
     out = capsys.readouterr().out
+    assert re.search(r"reading a prompt +900\.0 tokens/s +1000\.0 tokens/s +1\.1x faster than predicted", out), out
+    assert re.search(r"ready after +2\.0 s +39 s +19\.4x slower than predicted", out), out
+    assert re.search(r"first token, short prompt +200 ms +120 ms +1\.7x faster than predicted", out), out
+    assert re.search(r"memory +1\.0 GB +980 MB +as predicted", out), out
     for phase in ("ACCEPTED", "CHECKING", "STARTING"):
         assert re.search(rf"{phase} +2\.0 s", out), out
     assert "READY" in out
@@ -372,7 +425,7 @@ def test_deploy_tells_how_the_engine_is_to_run(server, tmp_path):
     """Each option arrives as its field, a template by its text; what is not said is left open."""
     (tmp_path / "own.jinja").write_text("{{ messages }}\n")
     server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
-    options = ["--tensor-parallel", "2", "--no-prefix-caching", "--tool-parser", "xlam"]
+    options = ["--tensor-parallel", "2", "--no-prefix-caching", "--tool-parser", "xlam", "--scale-to-zero-after", "300"]
     options += ["--chat-template", str(tmp_path / "own.jinja")]
     assert run(["deploy", str(tmp_path), "--no-wait", *options]) == 0
     assert run(["deploy", str(tmp_path), "--no-wait", "--prefix-caching"]) == 0
@@ -380,6 +433,7 @@ def test_deploy_tells_how_the_engine_is_to_run(server, tmp_path):
     assert (said["tensor_parallel"], said["prefix_caching"], said["tool_parser"]) == (2, False, "xlam")
     assert said["chat_template"] == "{{ messages }}\n"
     assert (unsaid["tensor_parallel"], unsaid["prefix_caching"]) == (1, True)
+    assert (said["scale_to_zero_after_s"], unsaid["scale_to_zero_after_s"]) == (300, 0)
     assert (unsaid["chat_template"], unsaid["tool_parser"]) == (None, None)
 
 
@@ -434,6 +488,16 @@ def test_what_was_asked_for_is_shown_with_the_deployment_and_the_model(server, c
         assert "precision" not in out
 
 
+def test_when_a_deployment_scales_to_zero_is_changed(server, capsys):
+    """One request, and a sentence of what is so now."""
+    server.answers["PATCH /headrace/v1/deployments/8"] = lambda body: (200, {"id": "8"} | body)
+    for seconds, told in (("300", "after 300 s without a request"), ("0", "never")):
+        assert run(["deployments", "update", "8", "--scale-to-zero-after", seconds]) == 0
+        assert f"Deployment 8 scales to zero {told}." in capsys.readouterr().out
+    assert server.asked("PATCH /headrace/v1/deployments/8")[0] == {"scale_to_zero_after_s": 300}
+    assert run(["deployments", "update", "8"]) == 2
+
+
 def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
     """Whatever its code would mean elsewhere: the operation failed."""
     failure = {"code": "ENGINE_DIED", "message": "It died.", "evidence": "exit status 1", "fix": "Look."}
@@ -446,6 +510,10 @@ def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
     captured = capsys.readouterr()
     assert "error ENGINE_DIED: It died." in captured.err
     assert "headrace undeploy rivers --yes" in captured.out
+    alive = {**ENDPOINT, "deployedModels": [*ENDPOINT["deployedModels"], *dead["deployedModels"]]}
+    server.answers[LIST] = (200, {"endpoints": [alive]})
+    assert run(["deploy", str(tmp_path)]) == 1
+    assert "headrace undeploy rivers --failed --yes" in capsys.readouterr().out
 
 
 def _named(identifier, state):
@@ -487,10 +555,37 @@ def test_a_name_of_several_is_refused(server, capsys, tmp_path, state):
     assert not server.asked("POST /headrace/v1/deployments")
 
 
-def test_a_name_of_the_hub_is_told_how_to_fetch(server, capsys):
-    """ORG/NAME that is no folder gets the command that makes it one."""
-    assert run(["deploy", "org/name"]) == 3
-    assert "hf download org/name --local-dir name" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["deploy", "doctor", "plan", "convert"])
+def test_a_name_of_the_hub_is_told_as_an_address(server, capsys, command):
+    """ORG/NAME that is no folder gets the command with the Hub's scheme before it."""
+    assert run([command, "org/name", *(["new"] if command == "convert" else [])]) == 3
+    assert f"headrace {command} hf://org/name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "plan", "convert"])
+def test_a_local_command_speaks_of_this_machine(capsys, tmp_path, command):
+    """A folder that is not there, a file in a model's folder and a folder around one: each is told without a server."""
+    more = [str(tmp_path / "new")] if command == "convert" else []
+    (tmp_path / "around" / "x" / "m").mkdir(parents=True)
+    (tmp_path / "around" / "x" / "m" / "config.json").write_text("{}")
+    told = {
+        "nope": "'nope' in it does not",
+        "around/x/m/config.json": f"Name the folder: `headrace {command} {tmp_path}/around/x/m",
+        "around": f"headrace {command} {tmp_path}/around/x/m",
+    }
+    for name, text in told.items():
+        assert run([command, str(tmp_path / name), *more]) == 3
+        said = capsys.readouterr().err
+        assert text in said
+        assert "server" not in said
+
+
+@pytest.mark.parametrize("command", ["deploy", "doctor", "plan", "convert"])
+def test_help_names_every_scheme(capsys, command):
+    """All that weights can be read from."""
+    run([command, "--help"])
+    shown = capsys.readouterr().out
+    assert all(scheme in shown for scheme in ("gs://", "s3://", "az://", "hf://", "file://"))
 
 
 def test_an_unknown_runtime_is_wrong_usage(server, capsys, tmp_path):
@@ -550,6 +645,40 @@ def test_undeploy_can_keep_the_endpoint(server):
     assert run(["undeploy", "7", "--yes", "--keep-endpoint", "--json"]) == 0
     assert server.asked(f"POST /v1beta1/{name}:undeployModel") == [{"deployedModelId": "70"}]
     assert not any(line.startswith("DELETE") for line, _, _ in server.requests)
+
+
+def test_undeploy_can_take_away_only_what_failed(server, capsys):
+    """--failed leaves what answers, and the endpoint; where nothing failed it says so."""
+    name = f"{SCOPE}/endpoints/7"
+    failed = {"id": "71", "headrace": {"state": "FAILED"}}
+    server.answers[f"POST /v1beta1/{name}:undeployModel"] = (200, {"name": f"{name}/operations/5"})
+    server.answers["GET /headrace/v1/operations/5"] = (200, _operation("SUCCEEDED", []))
+    assert run(["undeploy", "rivers", "--failed", "--yes"]) == 0
+    assert "Nothing on it failed" in capsys.readouterr().out
+    both = ENDPOINT | {"deployedModels": [*ENDPOINT["deployedModels"], failed]}
+    server.answers[LIST] = (200, {"endpoints": [both]})
+    assert run(["undeploy", "rivers", "--failed", "--yes"]) == 0
+    assert server.asked(f"POST /v1beta1/{name}:undeployModel") == [{"deployedModelId": "71"}]
+
+
+def test_models_of_one_name_are_told_apart(server, capsys):
+    """Two models of one name on an endpoint carry their ids; the address is told by the name that deploy told."""
+    bound = [ENDPOINT["deployedModels"][0], ENDPOINT["deployedModels"][0] | {"id": "71", "model": f"{SCOPE}/models/10"}]
+    server.answers[LIST] = (200, {"endpoints": [ENDPOINT | {"deployedModels": bound}]})
+    assert run(["endpoints"]) == 0
+    assert "m@1 (9), m@1 (10)" in capsys.readouterr().out
+    assert run(["endpoints", "get", "7"]) == 0
+    out = capsys.readouterr().out
+    assert "m@1 (10)  READY  71" in out
+    assert "(model: rivers)" in out
+
+
+def test_the_bare_quota_shows_it(server, capsys):
+    """As the bare name of every group tells what there is."""
+    server.answers["GET /headrace/v1/quota"] = (200, {"project": "default", "used": 1, "shares": 4, "deployments": []})
+    for arguments in (["quota"], ["quota", "show"]):
+        assert run(arguments) == 0
+        assert "takes 1 of 4 shares" in capsys.readouterr().out
 
 
 def test_nothing_is_destroyed_unasked(server, capsys):

@@ -6,8 +6,10 @@ import stat
 from contextlib import contextmanager
 
 import pytest
+from cli_server import google_error, serving
 
 from headrace.cli import contexts
+from headrace.cli.app import run
 from headrace.cli.contexts import Context, ContextFile, Wish, resolve
 from headrace.resources.errors import NotLoggedIn, ServerUnreachable
 
@@ -30,9 +32,9 @@ def _local_login(tmp_path, url="http://127.0.0.1:8080", key="hr-local"):
 
 
 @contextmanager
-def _served_locally(tmp_path):
+def _served_locally(tmp_path, url="http://127.0.0.1:8080"):
     """As a server leaves its data directory while it runs."""
-    _local_login(tmp_path)
+    _local_login(tmp_path, url)
     with (tmp_path / "data" / "serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -143,3 +145,51 @@ def test_a_broken_file_is_named():
     with pytest.raises(NotLoggedIn) as caught:
         resolve(Wish())
     assert str(contexts.contexts_path()) in caught.value.message
+
+
+def test_login_without_an_address_means_the_server_of_this_machine(tmp_path):
+    """Whoever started a server comes back to the key of its login file, whatever login is current."""
+    with serving() as server, _served_locally(tmp_path, server.url):
+        server.answers["GET /headrace/v1/whoami"] = (200, {"name": "me", "role": "admin", "project": "*"})
+        _store(two=Context(url=server.url, key="hr-predictor"))
+        assert run(["login"]) == 0
+        assert server.requests[-1][1]["authorization"] == "Bearer hr-local"
+        assert resolve(Wish()).key == "hr-local"
+        assert contexts.load().contexts["two"].key == "hr-predictor"
+
+
+def test_login_without_an_address_or_a_server_here_names_the_way(capsys):
+    """A current login elsewhere is not taken for this machine's server."""
+    _store(far=Context(url="http://far", key="k"))
+    assert run(["login"]) == 4
+    assert "headrace login URL" in capsys.readouterr().err
+
+
+def test_logins_are_listed_chosen_and_forgotten(tmp_path, capsys):
+    """`contexts` shows which one is in use and no key; without a current one the local server is used."""
+    _store(one=Context(url="http://one", key="hr-1"), two=Context(url="http://two", key="hr-2"))
+    with _served_locally(tmp_path):
+        assert run(["contexts", "use", "two"]) == 0
+        assert resolve(Wish()).key == "hr-2"
+        capsys.readouterr()
+        assert run(["contexts"]) == 0
+        shown = capsys.readouterr().out
+        assert [line.split()[-2:] for line in shown.splitlines() if line.startswith("two")] == [["in", "use"]]
+        assert "http://127.0.0.1:8080" in shown
+        assert "hr-" not in shown
+        assert run(["contexts", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["current"] == "two"
+        assert run(["contexts", "delete", "two"]) == 0
+        assert resolve(Wish()).key == "hr-local"
+    assert run(["contexts", "use", "two"]) == 4
+    assert "Known contexts: one." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "ROLE_MISSING"), (401, "UNKNOWN_KEY")])
+def test_a_refused_key_is_named(capsys, status, code):
+    """By the login that it is of and the file that keeps it: it may be another than the one that was meant."""
+    with serving() as server:
+        _store(two=Context(url=server.url, key="hr-predictor"))
+        server.answers["GET /headrace/v1/keys"] = (status, google_error(status, code, "No.", evidence="seen"))
+        assert run(["keys"]) == 4
+    assert f"The key is that of the login 'two' in {contexts.contexts_path()}" in capsys.readouterr().err

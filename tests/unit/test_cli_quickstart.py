@@ -80,10 +80,30 @@ def test_phases_show_the_seconds_of_each():
     assert phases.current == "STARTING"
 
 
+def test_the_end_of_staging_tells_all_that_was_said_in_it():
+    """Also where one look sees several moves: the reason of the runtime's choice is not lost behind what was found."""
+    lines = []
+    details = ("Served by openvino: it is the fastest.", "Copying.", "The converted copy is here.")
+    moves = [{"state": "STAGING", "at": float(at), "detail": detail} for at, detail in enumerate(details)]
+    Phases(lines.append).update([*moves, {"state": "PLACING", "at": 3.0, "detail": ""}])
+    assert [line.split(maxsplit=3)[-1] for line in lines] == [f"{details[0]} {details[2]}"]
+
+
+def test_starting_tells_how_long_it_lasts_and_what_was_expected():
+    """No line is like the one before it, and a person knows whether to wait."""
+    now = iter([0.0, 0.5, 10.0, 20.0])
+    phases = Phases([].append, clock=lambda: next(now))
+    phases.update([{"state": "STARTING", "at": 1.0, "detail": ""}])
+    assert phases.current == "STARTING"
+    phases.expect(55.3)
+    assert phases.current == "STARTING for 10 s, expected to take about 55 s"
+    assert phases.current == "STARTING for 20 s, expected to take about 55 s"
+
+
 def test_a_phase_that_is_over_tells_no_progress():
     """Of copying remains how much it was, not how far it had come when it was last seen."""
     lines = []
-    details = ("Copying.", "Copying: 0.00 GiB of 0.25 GiB.")
+    details = ("Copying.", "Copying: 0.00 GiB of 0.25 GiB.", "Copying: 0.20 GiB of 0.25 GiB, 85 MiB/s.")
     moves = [{"state": "STAGING", "at": float(at), "detail": detail} for at, detail in enumerate(details)]
     Phases(lines.append).update([*moves, {"state": "PLACING", "at": 3.0, "detail": ""}])
     assert [line.split(maxsplit=3)[-1] for line in lines] == ["0.25 GiB copied."]
@@ -128,6 +148,18 @@ def test_a_ready_deployment_is_not_deployed_again(server, tmp_path, capsys):
         ensure_deployed(client, tmp_path, Steps(Output(as_json=False)))
     assert "already READY" in capsys.readouterr().out
     assert not any(line.startswith("POST") for line, _, _ in server.requests)
+
+
+def test_the_demo_endpoint_is_called_what_clients_are_told(server, tmp_path):
+    """/v1/models lists an endpoint by its display name: the one that the commands to try use."""
+    place = "/v1beta1/projects/default/locations/us-central1/endpoints/smollm2"
+    server.answers[f"GET {place}"] = (404, google_error(404, "ENDPOINT_NOT_FOUND", "No."))
+    server.answers["POST /headrace/v1/deployments"] = (200, {"id": "5"})
+    server.answers["GET /headrace/v1/operations/5"] = (200, {"id": "5", "state": "SUCCEEDED", "done": True})
+    with _client(server) as client:
+        ensure_deployed(client, tmp_path, Steps(Output(as_json=False)))
+    (body,) = server.asked("POST /headrace/v1/deployments")
+    assert (body["endpoint_id"], body["endpoint_display_name"]) == ("smollm2", "smollm2")
 
 
 def test_the_commands_to_try_hold_no_key():

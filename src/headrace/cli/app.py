@@ -10,7 +10,10 @@ import msgspec
 import typer
 
 from headrace.cli import (
+    calibrate,
     clean,
+    convert,
+    credentials,
     deploy,
     deployments,
     doctor,
@@ -23,6 +26,7 @@ from headrace.cli import (
     operations,
     plan,
     quickstart,
+    quota,
     runtimes,
     serve,
     status,
@@ -39,6 +43,7 @@ _GROUPS = (
     inference,
     status,
     plan,
+    calibrate,
     explain,
     version,
     endpoints,
@@ -47,7 +52,10 @@ _GROUPS = (
     operations,
     login,
     keys,
+    credentials,
+    quota,
     runtimes,
+    convert,
     clean,
 )
 """In the order in which a newcomer meets them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +16,10 @@ from headrace.cli.contexts import local_login, server_runs
 from headrace.cli.endpoints import YesOption, confirm
 from headrace.cli.help import MANAGE
 from headrace.cli.invocation import Invocation, command
-from headrace.cli.output import size
+from headrace.cli.output import age, size
 from headrace.cli.serve import DataDirOption
 from headrace.resources.layout import Layout, default_data_dir
+from headrace.storage import ModelCache
 
 _ENVIRONMENT = re.compile(r"[a-z0-9-]+-[0-9a-f]{12}")
 
@@ -27,6 +29,7 @@ class Item(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: ``model``, ``replica log`` or ``runtime``.
+        name: Of a model: what it was registered as, and its source's address; empty where nobody knows any more.
         why: A sentence for a person: why nobody misses it.
     """
 
@@ -34,6 +37,7 @@ class Item(msgspec.Struct, frozen=True):
     path: str
     size_bytes: int
     why: str
+    name: str = ""
 
 
 class Uses(msgspec.Struct, frozen=True):
@@ -43,11 +47,13 @@ class Uses(msgspec.Struct, frozen=True):
         fingerprints: Staged models of living deployments; None where no server runs that could say.
         replicas: Living replicas.
         runtimes: Names of runtimes that deployments run on.
+        names: What registered models are called and where they come from, by fingerprint.
     """
 
     fingerprints: frozenset[str] | None = None
     replicas: frozenset[str] = frozenset()
     runtimes: frozenset[str] = frozenset()
+    names: dict[str, str] = {}
 
 
 def register(app: typer.Typer) -> None:
@@ -72,9 +78,9 @@ def clean(
     uses = current_uses(layout)
     items = find_items(layout, uses, everything=everything)
     total_bytes = sum(item.size_bytes for item in items)
-    rows = [(item.kind, size(item.size_bytes), item.path, item.why) for item in items]
+    rows = [(item.kind, size(item.size_bytes), item.name, item.path, item.why) for item in items]
     invocation.output.table(
-        ("WHAT", "SIZE", "WHERE", "WHY"), rows, empty="Nothing to clean.", paths=("WHERE",), spare=("WHY",)
+        ("WHAT", "SIZE", "MODEL", "WHERE", "WHY"), rows, empty="Nothing to clean.", paths=("WHERE",), spare=("WHY",)
     )
     if uses.fingerprints is None:
         invocation.output.line("Staged models are left out: which of them are in use only a running server can say.")
@@ -82,8 +88,11 @@ def clean(
         invocation.output.line(f"{len(items)} in all, {size(total_bytes)}. Nothing was removed.")
     if items and not dry_run:
         confirm(invocation, f"Remove all of this, {size(total_bytes)}?", yes=yes)
+        removed = [item for item in items if _remove(item, layout)]
+        total_bytes = sum(item.size_bytes for item in removed)
         for item in items:
-            _remove(Path(item.path))
+            if item not in removed:
+                invocation.output.line(f"{item.path} stays: it came into use meanwhile.")
         invocation.output.line(f"{size(total_bytes)} freed.")
     invocation.output.document(
         {"items": msgspec.to_builtins(items), "size_bytes": total_bytes, "removed": not dry_run and bool(items)}
@@ -108,12 +117,13 @@ def current_uses(layout: Layout) -> Uses:
 
     with Client(local_login(layout.data_dir)) as client:
         deployments = client.get("/headrace/v1/deployments")["deployments"]
-        versions = [each for model in client.get("/headrace/v1/models")["models"] for each in model["versions"]]
+        models = client.get("/headrace/v1/models")["models"]
         pools = [client.get(f"/headrace/v1/deployments/{each['id']}") for each in deployments]
-    return _uses(pools, versions)
+    return _uses(pools, models)
 
 
-def _uses(pools: list[dict[str, Any]], versions: list[dict[str, Any]]) -> Uses:
+def _uses(pools: list[dict[str, Any]], models: list[dict[str, Any]]) -> Uses:
+    versions = [each for model in models for each in model["versions"]]
     deployed = {(each["model_id"], each["model_version"]) for each in pools}
     return Uses(
         fingerprints=frozenset(
@@ -121,17 +131,22 @@ def _uses(pools: list[dict[str, Any]], versions: list[dict[str, Any]]) -> Uses:
         ),
         replicas=frozenset(each["id"] for pool in pools for each in pool["replicas"] if each["state"] != "GONE"),
         runtimes=frozenset(each["runtime"] for each in pools),
+        names={
+            each["fingerprint"]: f"{model['display_name']}, {each['artifact_uri']}"
+            for model in models
+            for each in model["versions"]
+        },
     )
 
 
 def _models(layout: Layout, uses: Uses) -> Iterator[Item]:
     if uses.fingerprints is None:
         return
-    for path in _folders(layout.models_dir):
-        fingerprint, _, converted = path.name.partition(".")  # FINGERPRINT, or FINGERPRINT.KEY of a converted copy
-        if fingerprint and fingerprint not in uses.fingerprints:
-            again = "converted" if converted else "copied"
-            yield _item("model", path, f"a staged copy that no deployment uses; {again} again when needed")
+    for model in ModelCache(layout.models_dir).models():
+        if model.fingerprint not in uses.fingerprints:
+            unused = f"no deployment uses it, for {age(time.time() - model.used_at)}; copied again when needed"
+            path, name = str(layout.models_dir / model.fingerprint), uses.names.get(model.fingerprint, "")
+            yield Item("model", path, model.size_bytes, unused, name)
 
 
 def _replicas(layout: Layout, uses: Uses) -> Iterator[Item]:
@@ -176,8 +191,12 @@ def _item(kind: str, path: Path, why: str) -> Item:
     return Item(kind, str(path), size_bytes, why)
 
 
-def _remove(path: Path) -> None:
-    """First out of sight, so that half of it is never taken for the whole."""
+def _remove(item: Item, layout: Layout) -> bool:
+    """First out of sight, so that half of it is never taken for the whole; not a model that is in use by now."""
+    path = Path(item.path)
+    if item.kind == "model":
+        return ModelCache(layout.models_dir).remove(path.name)
     doomed = path.with_name(f".{path.name}.removing")
     path.rename(doomed)
     shutil.rmtree(doomed)
+    return True

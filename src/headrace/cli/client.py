@@ -19,9 +19,11 @@ from headrace.resources.errors import (
     HeadraceError,
     InternalError,
     NotReady,
+    PermissionDenied,
     QueueFull,
     RoleMissing,
     ServerUnreachable,
+    Unauthenticated,
     UnknownKey,
     UnknownPath,
     error_from,
@@ -84,6 +86,14 @@ class Client:
         """The JSON that a POST is answered with; ``raw`` is a body sent as it is, ``slow`` one that a model answers."""
         return self._call("POST", path, body=body, raw=raw, timeout=_ANSWER_TIMEOUT if slow else None)
 
+    def put(self, path: str, body: Any) -> Any:
+        """The JSON that a PUT is answered with."""
+        return self._call("PUT", path, body=body)
+
+    def patch(self, path: str, body: Any, **query: str | int) -> Any:
+        """The JSON that a PATCH is answered with."""
+        return self._call("PATCH", path, body=body, query=query)
+
     def delete(self, path: str) -> Any:
         """The JSON that a DELETE is answered with."""
         return self._call("DELETE", path)
@@ -110,7 +120,7 @@ class Client:
         try:
             with self._http.stream("POST", path, json=body, timeout=_ANSWER_TIMEOUT) as response:
                 if response.status_code >= 400:
-                    raise error_in(response.status_code, response.read())
+                    raise self._refused(response.status_code, response.read())
                 yield self._parsed(response)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
@@ -154,11 +164,19 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         if response.status_code >= 400:
-            raise error_in(response.status_code, response.content)
+            raise self._refused(response.status_code, response.content)
         try:
             return msgspec.json.decode(response.content) if response.content else None
         except msgspec.DecodeError as error:
             raise self._unreachable(error) from error
+
+    def _refused(self, status: int, body: bytes) -> HeadraceError:
+        """The error of an answer; where the key is what it is about, with where that came from."""
+        error = error_in(status, body)
+        if isinstance(error, Unauthenticated | PermissionDenied) and self.login.key_origin:
+            whose = f"The key is that of {self.login.key_origin}; `headrace contexts` lists the logins."
+            return error_from(msgspec.structs.replace(error.failure, evidence=f"{error.evidence} {whose}".lstrip()))
+        return error
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
         return ServerUnreachable(

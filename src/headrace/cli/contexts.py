@@ -54,6 +54,7 @@ class Login(msgspec.Struct, frozen=True):
 
     Attributes:
         origin: Where the address was taken from, for error messages.
+        key_origin: Where the key was taken from, for errors about it; empty where nobody says.
     """
 
     url: str
@@ -61,6 +62,7 @@ class Login(msgspec.Struct, frozen=True):
     project: str
     location: str
     origin: str
+    key_origin: str = ""
 
     @property
     def scope(self) -> str:
@@ -151,9 +153,9 @@ def local_login(data_dir: Path) -> Login:
         raise NotLoggedIn(
             f"There is no login for the server of {data_dir}.",
             evidence=f"It does not run, or {Layout(data_dir).local_login} cannot be read.",
-            fix=f"Start the server again: `headrace serve --data-dir {data_dir}`.",
+            fix=f"Start it: `headrace serve --data-dir {data_dir}`; or name another server: `headrace login URL`.",
         )
-    return Login(found.url.rstrip("/"), found.key, found.project, found.location, _LOCAL)
+    return Login(found.url.rstrip("/"), found.key, found.project, found.location, _LOCAL, _LOCAL)
 
 
 def finds(url: str, data_dir: Path) -> bool:
@@ -177,11 +179,13 @@ def resolve(wish: Wish, *, key_needed: bool = True, data_dir: Path | None = None
         ServerUnreachable: The only one that is known is that of this machine, and it does not run.
     """
     stored = load()
-    named = _named(stored, wish.context)
+    named = find(stored, wish.context) if wish.context else None
     candidates = _candidates(stored, named, local_context(data_dir))
     url, origin = _url(wish, named, candidates)
-    known = next((context for _, context in candidates if _same(context.url, url)), None)
-    key = wish.key or ("" if wish.context else os.environ.get("HEADRACE_API_KEY", "")) or (known.key if known else "")
+    known_as, known = next(((name, each) for name, each in candidates if _same(each.url, url)), ("", None))
+    in_environment = "" if wish.context else os.environ.get("HEADRACE_API_KEY", "")
+    keys = ((wish.key, "--key"), (in_environment, "HEADRACE_API_KEY"), (known.key if known else "", known_as))
+    key, key_origin = next((each for each in keys if each[0]), ("", ""))
     if not key and key_needed:
         raise NotLoggedIn(
             f"There is no key for {url}.",
@@ -194,12 +198,16 @@ def resolve(wish: Wish, *, key_needed: bool = True, data_dir: Path | None = None
         project=wish.project or (known.project if known else DEFAULT_PROJECT),
         location=wish.location or (known.location if known else DEFAULT_LOCATION),
         origin=origin,
+        key_origin=key_origin,
     )
 
 
-def _named(stored: ContextFile, name: str) -> Context | None:
-    if not name:
-        return None
+def find(stored: ContextFile, name: str) -> Context:
+    """The context of a name.
+
+    Raises:
+        NotLoggedIn: There is none.
+    """
     if name not in stored.contexts:
         known = ", ".join(sorted(stored.contexts)) or "none"
         raise NotLoggedIn(
@@ -216,11 +224,15 @@ def _candidates(stored: ContextFile, named: Context | None, local: Context | Non
     if named is not None:
         found.append(("--context", named))
     if stored.current in stored.contexts:
-        found.append((f"the context {stored.current!r}", stored.contexts[stored.current]))
+        found.append((_called(stored.current), stored.contexts[stored.current]))
     if local is not None:
         found.append((_LOCAL, local))
-    found += [(f"the context {name!r}", context) for name, context in stored.contexts.items()]
+    found += [(_called(name), context) for name, context in stored.contexts.items()]
     return found
+
+
+def _called(name: str) -> str:
+    return f"the login {name!r} in {contexts_path()}"
 
 
 def _url(wish: Wish, named: Context | None, candidates: list[tuple[str, Context]]) -> tuple[str, str]:

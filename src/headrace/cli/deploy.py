@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.addresses import SCHEMES, artifact_uri
+from headrace.cli.deployments import ROOT, in_scope, show_measured
 from headrace.cli.endpoints import (
     EndpointArgument,
     YesOption,
+    bindings,
     called,
     confirm,
     fetch_endpoints,
@@ -28,14 +29,13 @@ from headrace.cli.invocation import Invocation, command
 from headrace.cli.progress import Steps
 from headrace.cli.spec import ENGINE_PANEL, read_template
 from headrace.cli.what_next import Kind, kind_of, what_next
-from headrace.resources.errors import ArtifactsNotFound, HeadraceError, NameTaken
+from headrace.resources.errors import HeadraceError, NameTaken
 from headrace.resources.models import Dtype
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
 
-_MACHINE = "Which machine (all three or none)"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_MACHINE = "Which machine (none; all three; or a type that has no accelerators, such as WX-S)"
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def deploy(
     invocation: Invocation,
     *,
     artifacts: Annotated[
-        str, typer.Argument(metavar="[DIR|URI]", help="A model folder, or gs://… s3://… file://…", show_default=False)
+        str, typer.Argument(metavar="[DIR|URI]", help=f"A model folder, or {SCHEMES}", show_default=False)
     ] = "",
     name: Annotated[
         str, typer.Option(help="Name of model and endpoint, else the folder's; an endpoint that has it gets the model.")
@@ -58,6 +58,14 @@ def deploy(
     dtype: Annotated[Dtype, typer.Option(help="Precision of the weights in memory.")] = "auto",
     runtime: Annotated[str, typer.Option(help="openvino, transformers or vllm; else the platform picks.")] = "",
     replicas: Annotated[int, typer.Option(min=1, help="How many engines serve it.")] = 1,
+    scale_to_zero_after: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="Stop its engines when nobody asked for as long; the next request starts them, and waits. 0: never.",
+        ),
+    ] = 0.0,
     tensor_parallel: Annotated[
         int, typer.Option(min=1, help="GPUs of one machine that share the model.", rich_help_panel=ENGINE_PANEL)
     ] = 1,
@@ -78,6 +86,22 @@ def deploy(
         str,
         typer.Option(
             metavar="NAME", help="vLLM's parser of tool calls; so vllm serves it.", rich_help_panel=ENGINE_PANEL
+        ),
+    ] = "",
+    allow_custom_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-custom-code",
+            help="Run the folder's own Python code in the engine, with the server's rights; for admins.",
+            rich_help_panel=ENGINE_PANEL,
+        ),
+    ] = False,
+    specification: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Software specification of watsonx.ai that must be certified for it.",
+            rich_help_panel=ENGINE_PANEL,
         ),
     ] = "",
     machine_type: Annotated[
@@ -122,8 +146,11 @@ def deploy(
         "prefix_caching": prefix_caching,
         "chat_template": read_template(chat_template) if chat_template else None,
         "tool_parser": tool_parser or None,
+        "allow_custom_code": allow_custom_code,
+        "software_specification": specification,
         "min_replicas": replicas,
         "max_replicas": replicas,
+        "scale_to_zero_after_s": scale_to_zero_after,
         "machine": {
             "machine_type": machine_type,
             "accelerator_type": accelerator_type,
@@ -166,6 +193,9 @@ def _wait(
         invocation.output.line(f"The deployment goes on. Watch it: headrace operations get {operation['id']} --wait")
         raise
     invocation.output.document(operation)
+    if deployment := operation["targets"].get("deployment"):
+        with contextlib.suppress(HeadraceError):  # that it is READY is the news
+            show_measured(invocation, client.get(f"{ROOT}/deployments/{deployment}", **in_scope(client)))
     scope = f"projects/{operation['project']}/locations/{operation['location']}"
     address = f"{client.login.url}/v1/{scope}/endpoints/{target}"
     name = unique_name(fetch_endpoints(client), target)
@@ -198,7 +228,10 @@ def _taking_over(name: str, endpoint: dict[str, Any]) -> str:
 def _what_is_left(endpoints: list[dict[str, Any]], target: str) -> str:
     name = unique_name(endpoints, target)
     if any(is_ready(each) for each in endpoints if short_id(each["name"]) == target):
-        return f"\nEndpoint {name} goes on with what was READY before; the model that failed stays listed there."
+        return (
+            f"\nEndpoint {name} goes on with what was READY before; the model that failed stays listed there, "
+            f"until: headrace undeploy {name} --failed --yes"
+        )
     return (
         f"\nEndpoint {name} is left, with nothing that answers. Once what failed is mended, deploy again with "
         f"`--name {name}`\nand it takes its place; or remove what is left: headrace undeploy {name} --yes"
@@ -213,44 +246,15 @@ def start_deployment(client: Client, body: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
-def artifact_uri(text: str) -> str:
-    """What the server is to read: an address as it is, a local folder as an absolute path that exists.
-
-    Raises:
-        ArtifactsNotFound: There is no such folder on this machine.
-    """
-    if "://" in text:
-        return text
-    folder = Path(text).expanduser().absolute()
-    if folder.is_dir():
-        return str(folder.resolve())
-    if folder.exists():
-        raise ArtifactsNotFound(
-            f"{folder} is not a folder.",
-            evidence="A model is a folder with config.json, weights (*.safetensors) and a tokenizer.",
-            fix="Name the folder. A GGUF file becomes one: `python -m headrace.weights.gguf FILE.gguf FOLDER`.",
-        )
-    if _HUB_NAME.fullmatch(text) and not Path(text).parent.is_dir():
-        folder_name = shlex.quote(Path(text).name)
-        raise ArtifactsNotFound(
-            f"There is no folder {text} here.",
-            evidence="It looks like a name on the Hugging Face Hub; Headrace deploys files that you have.",
-            fix=f"Fetch it: `hf download {text} --local-dir {folder_name}`, then `headrace deploy {folder_name}`.",
-        )
-    nearest = next(parent for parent in folder.parents if parent.exists())
-    raise ArtifactsNotFound(
-        f"There is no folder {folder} on this machine.",
-        evidence=f"{nearest} exists, {folder.relative_to(nearest).parts[0]!r} in it does not.",
-        fix="Check the path. For a folder that only the server's machine has: file:///absolute/path.",
-    )
-
-
 def undeploy(
     invocation: Invocation,
     *,
     endpoint: EndpointArgument,
     keep_endpoint: Annotated[
         bool, typer.Option("--keep-endpoint", help="Keep the address, with nothing behind.")
+    ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only the models on it that failed; the endpoint and the others stay.")
     ] = False,
     yes: YesOption = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing of it runs.")] = True,
@@ -260,9 +264,12 @@ def undeploy(
 
     with invocation.client() as client:
         found = find_endpoint(client, endpoint)
-        what = "the models of endpoint" if keep_endpoint else "endpoint"
+        what = "what failed of endpoint" if failed else "the models of endpoint" if keep_endpoint else "endpoint"
         confirm(invocation, f"Undeploy {what} {found.get('displayName')!r} ({short_id(found['name'])})?", yes=yes)
-        operations = _undeploy_models(client, found) if keep_endpoint else [_delete(client, found["name"])]
+        if failed or keep_endpoint:
+            operations = _undeploy_models(client, found, bindings(found, state="FAILED" if failed else ""))
+        else:
+            operations = [_delete(client, found["name"])]
         steps = Steps(invocation.output, silent=invocation.as_json)
         done = [
             watch(client, short_id(each["name"]), steps, what=f"Undeploying {endpoint}") if wait else each
@@ -270,7 +277,7 @@ def undeploy(
         ]
     invocation.output.document({"operations": done})
     if not operations:
-        invocation.output.line(f"Nothing was deployed on {endpoint}.")
+        invocation.output.line(f"Nothing {'on it failed' if failed else 'was deployed on it'}: {endpoint}.")
 
 
 def _delete(client: Client, name: str) -> dict[str, Any]:
@@ -279,8 +286,7 @@ def _delete(client: Client, name: str) -> dict[str, Any]:
     return operation
 
 
-def _undeploy_models(client: Client, endpoint: dict[str, Any]) -> list[dict[str, Any]]:
+def _undeploy_models(client: Client, endpoint: dict[str, Any], deployed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        client.post(f"/v1beta1/{endpoint['name']}:undeployModel", {"deployedModelId": each["id"]})
-        for each in endpoint.get("deployedModels") or []
+        client.post(f"/v1beta1/{endpoint['name']}:undeployModel", {"deployedModelId": each["id"]}) for each in deployed
     ]

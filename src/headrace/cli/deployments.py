@@ -10,7 +10,7 @@ import typer
 from headrace.cli.exits import failure_in, text_of
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
-from headrace.cli.output import age, size
+from headrace.cli.output import age, duration, size
 from headrace.cli.paths import segment
 from headrace.cli.spec import rows as spec_rows
 
@@ -19,12 +19,26 @@ if TYPE_CHECKING:
 
 ROOT = "/headrace/v1"
 
+DeploymentArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Its id.")]
+
+_FIGURES = {
+    "resident_bytes": "memory",
+    "load_s": "ready after",
+    "time_to_first_token_s": "first token, short prompt",
+    "prompt_tokens_per_s": "reading a prompt",
+    "tokens_per_s": "writing, one",
+}
+
+_AS_PREDICTED = 1.05
+"""The ratio below which nobody is told that a figure was off."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     group = typer.Typer(help="Pools of replicas and how they came where they stand.")
     list_command(group)(list_deployments)
     command(group, "get")(get_deployment)
+    command(group, "update")(update_deployment)
     app.add_typer(group, name="deployments", rich_help_panel=LOOK)
 
 
@@ -54,9 +68,24 @@ def list_deployments(
     invocation.output.table(columns, rows, empty=empty, spare=("RUNTIME", "REPLICAS"))
 
 
-def get_deployment(
-    invocation: Invocation, deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Its id.")]
+def update_deployment(
+    invocation: Invocation,
+    deployment: DeploymentArgument,
+    scale_to_zero_after: Annotated[
+        float,
+        typer.Option(min=0.0, metavar="SECONDS", help="Stop its engines when nobody asked for as long. 0: never."),
+    ],
 ) -> None:
+    """Change when a deployment scales to zero; what runs goes on."""
+    body = {"scale_to_zero_after_s": scale_to_zero_after}
+    with invocation.client() as client:
+        changed = client.patch(f"{ROOT}/deployments/{segment(deployment)}", body, **in_scope(client))
+    invocation.output.document(changed)
+    told = dict(_to_zero(changed)).get("scales to zero", "never")
+    invocation.output.line(f"Deployment {changed['id']} scales to zero {told}.")
+
+
+def get_deployment(invocation: Invocation, deployment: DeploymentArgument) -> None:
     """One deployment: its timeline, its replicas, its error."""
     with invocation.client() as client:
         found = client.get(f"{ROOT}/deployments/{segment(deployment)}", **in_scope(client))
@@ -68,6 +97,7 @@ def get_deployment(
             ("model", f"{found['model_id']}@{found['model_version']}  {found['display_name']}"),
             ("state", found["state"]),
             ("runtime", found["runtime"]),
+            *_to_zero(found),
             *_served_with(found),
             *spec_rows(found.get("spec") or {}),
         ],
@@ -77,8 +107,14 @@ def get_deployment(
     rows = [(each["id"], each["state"], _resident(each)) for each in found.get("replicas") or []]
     invocation.output.line()
     invocation.output.table(("REPLICA", "STATE", "RESIDENT"), rows, empty="No replicas.")
+    show_measured(invocation, found)
     if found.get("failure"):
         invocation.output.line(f"\n{text_of(failure_in(found['failure']))}")
+
+
+def _to_zero(deployment: dict[str, Any]) -> list[tuple[str, str]]:
+    after_s = deployment.get("scale_to_zero_after_s")
+    return [("scales to zero", f"after {after_s:g} s without a request")] if after_s else []
 
 
 def _served_with(deployment: dict[str, Any]) -> list[tuple[str, str]]:
@@ -93,6 +129,45 @@ def _served_with(deployment: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _resident(replica: dict[str, Any]) -> str:
     return "external" if replica.get("node_id") == "" else size(replica["resident_bytes"])
+
+
+def show_measured(invocation: Invocation, deployment: dict[str, Any]) -> None:
+    """What the plan said beside what was measured of the first replica that was READY; nothing where none was."""
+    compared = next((each["measured"] for each in deployment.get("replicas") or [] if each.get("measured")), None)
+    if not compared:
+        return
+    rows = [
+        (
+            _FIGURES.get(each["figure"], each["figure"]),
+            _figure(each["figure"], each["predicted"]),
+            _figure(each["figure"], each["measured"]),
+            _off_by(each["figure"], each["predicted"], each["measured"]),
+        )
+        for each in compared
+    ]
+    invocation.output.line()
+    invocation.output.table(("FIGURE", "PREDICTED", "MEASURED", "OFF BY"), rows, empty="")
+    if rates := (deployment.get("predicted") or {}).get("rates"):
+        invocation.output.line(f"Rates of the machine: {rates}.")
+
+
+def _figure(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return size(int(value))
+    return f"{value:.1f} tokens/s" if name.endswith("per_s") else duration(value)
+
+
+def _off_by(name: str, predicted: float, measured: float) -> str:
+    """By how many times the measured figure is better or worse than the plan said."""
+    if predicted <= 0 or measured <= 0:
+        return ""
+    ratio = measured / predicted
+    if max(ratio, 1 / ratio) < _AS_PREDICTED:
+        return "as predicted"
+    more, less = ("more", "less") if name.endswith("_bytes") else ("faster", "slower")
+    if name.endswith("_s") and not name.endswith("per_s"):  # of seconds, fewer are faster
+        more, less = less, more
+    return f"{max(ratio, 1 / ratio):.1f}x {more if ratio > 1 else less} than predicted"
 
 
 def show_timeline(invocation: Invocation, timeline: list[dict[str, Any]]) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from headrace.cli.deploy import artifact_uri
+from headrace.cli.addresses import SCHEMES, artifact_uri
 from headrace.cli.exits import ExitCode, exit_code_of
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.output import size
-from headrace.resources.errors import ArchitectureUnsupported, ArtifactsNotFound, Failure, HeadraceError, error_from
+from headrace.resources.errors import ArtifactsNotFound, Failure, HeadraceError, WeightsQuantised, error_from
+from headrace.resources.layout import Layout, default_data_dir
+from headrace.resources.models import ServingSpec
 
 if TYPE_CHECKING:
-    from headrace.storage import Artifacts
+    from headrace.runtimes.facts import Device
     from headrace.weights import Finding, ModelFolder
+    from headrace.weights.reader import FolderReader
 
 
 def register(app: typer.Typer) -> None:
@@ -27,25 +31,45 @@ def register(app: typer.Typer) -> None:
 def doctor(
     invocation: Invocation,
     *,
-    artifacts: Annotated[str, typer.Argument(metavar="DIR|URI", help="A model folder, or gs://… s3://… file://…")],
+    artifacts: Annotated[str, typer.Argument(metavar="DIR|URI", help=f"A model folder, or {SCHEMES}")],
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings count as errors.")] = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Also read the beginnings of tensors, for NaN and infinity.")
     ] = False,
+    machine: Annotated[
+        str, typer.Option(metavar="SHAPE", help="Also whether it fits there: as for `headrace plan`, this-machine too.")
+    ] = "",
+    runtime: Annotated[str, typer.Option(metavar="R", help="Also whether this one serves it, such as vllm.")] = "",
+    allow_custom_code: Annotated[
+        bool, typer.Option("--allow-custom-code", help="As if a deployment let the folder's own Python code run.")
+    ] = False,
+    specification: Annotated[
+        str, typer.Option(metavar="NAME", help="Software specification of watsonx.ai that must be certified for it.")
+    ] = "",
 ) -> None:
     """Look a model over without a server: headers and small files only, nothing of it is run.
 
     Every finding has a code, its evidence and a fix; a deployment is refused for the same errors.
     """
     from headrace.storage import open_artifacts  # noqa: PLC0415  # other commands start without it
-    from headrace.weights import check  # noqa: PLC0415  # ditto
+    from headrace.weights import check, require_specification  # noqa: PLC0415  # ditto
+    from headrace.weights.reader import ReadOnce  # noqa: PLC0415  # ditto
 
-    opened = open_artifacts(artifact_uri(artifacts))
-    findings = check(opened, sample=sample, strict=strict)
-    folder = _inspected(opened)
-    served_by = _served_by(folder) if folder else {}
-    known = _recognised(opened, folder) if folder else None
-    findings = _with_unserved(findings, served_by)
+    wanted = _wanted(machine, runtime)
+    if specification:
+        require_specification(specification)
+    opened = open_artifacts(artifact_uri(artifacts, "doctor"))
+    reader = ReadOnce(opened)
+    wished = ServingSpec(allow_custom_code=allow_custom_code, software_specification=specification)
+    findings = check(
+        reader, sample=sample, strict=strict, allow_custom_code=allow_custom_code, specification=specification
+    )
+    folder = _inspected(reader)
+    served_by = _served_by(folder, reader, wanted, wished) if folder else {}
+    known = _recognised(reader, folder) if folder else None
+    findings = _with_unserved(findings, served_by, wanted)
+    if folder and wanted.planner and not any(finding.severity == "error" for finding in findings):
+        findings = [*wanted.planner(folder), *findings]
     ends_with = _exit_code(findings, strict=strict)
     invocation.output.document(
         {
@@ -64,11 +88,62 @@ def doctor(
         raise typer.Exit(ends_with)
 
 
-class _Served(msgspec.Struct, frozen=True):
-    """What serves a model on one kind of machine; ``runtime`` is empty where nothing does."""
+class _Served(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What serves a model on one kind of machine; ``runtime`` is empty where nothing does, and ``code`` says why."""
 
     runtime: str
     reason: str
+    code: str = ""
+    fix: str = ""
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """What a model is to be served by, as far as that was said.
+
+    Attributes:
+        runtime: Its name; empty for any.
+        devices: Kinds of machines, by the name that they are shown with.
+        planner: Finds what keeps a model from the machine that was named; None where none was.
+    """
+
+    runtime: str
+    devices: dict[str, Device]
+    planner: Callable[[ModelFolder], list[Finding]] | None = None
+
+
+def _wanted(machine: str, runtime: str) -> _Wanted:
+    """What the command line asks for.
+
+    Raises:
+        HeadraceError: There is no such machine, or no such runtime.
+    """
+    both: dict[str, Device] = {"cpu": "cpu", "gpu": "cuda"}
+    if runtime:
+        from headrace.runtimes import find  # noqa: PLC0415  # brings the table of runtimes
+
+        find(runtime)
+    if not machine:
+        return _Wanted(runtime, both)
+    from headrace.cli import planning  # noqa: PLC0415  # brings the catalogue of machines
+
+    machines = planning.Machines(default_data_dir())
+    tier = machines.tier(machine)
+    kind = "gpu" if tier or machines.named(machine).accelerator else "cpu"
+    wish = planning.Wish(machine=machine, runtime=runtime)
+
+    def unfit(folder: ModelFolder) -> list[Finding]:
+        try:
+            if tier:
+                planning.plan_tier(folder, wish, tier, machines.tiers)
+            else:
+                planning.require_fit(planning.plan_model(folder, wish, machines))
+        except HeadraceError as error:
+            from headrace.weights.finding import finding_of  # noqa: PLC0415  # see above
+
+            return [finding_of(error)]
+        return []
+
+    return _Wanted(runtime, {kind: both[kind]}, unfit)
 
 
 class _Recognised(msgspec.Struct, frozen=True):
@@ -78,27 +153,33 @@ class _Recognised(msgspec.Struct, frozen=True):
         base_model: Of Vertex AI's list; empty for none of it.
         active_parameters: Of them, those that one token meets; None for pickles.
         certified_by: The software specifications of watsonx.ai that are certified for it; less than what is possible.
+        made: What `headrace convert` made it of; empty where it did not.
     """
 
     base_model: str
     active_parameters: int | None
     certified_by: tuple[str, ...]
+    made: str
 
 
-def _recognised(opened: Artifacts, folder: ModelFolder) -> _Recognised:
+def _recognised(opened: FolderReader, folder: ModelFolder) -> _Recognised:
     from headrace.resources.errors import ConfigInvalid  # noqa: PLC0415
     from headrace.weights import base_model, count_parameters, specifications_for  # noqa: PLC0415  # see above
     from headrace.weights.config import CONFIG_FILE  # noqa: PLC0415
+    from headrace.weights.conversion import read_mark  # noqa: PLC0415
     from headrace.weights.reader import read_json_object  # noqa: PLC0415
 
     raw = read_json_object(opened, CONFIG_FILE, ConfigInvalid)
     counted = count_parameters(raw, folder.tensors) if folder.tensors else None
     base = base_model(raw, counted.total if counted else None)
     certified = specifications_for(raw, folder.config.quantisation)
-    return _Recognised(base.name if base else "", counted.active if counted else None, certified)
+    mark = read_mark(opened)
+    return _Recognised(
+        base.name if base else "", counted.active if counted else None, certified, mark.made if mark else ""
+    )
 
 
-def _inspected(opened: Artifacts) -> ModelFolder | None:
+def _inspected(opened: FolderReader) -> ModelFolder | None:
     """What the folder holds; None where a finding says why that cannot be told."""
     from headrace.weights import inspect  # noqa: PLC0415  # see above
 
@@ -110,40 +191,42 @@ def _inspected(opened: Artifacts) -> ModelFolder | None:
         return None
 
 
-def _served_by(folder: ModelFolder) -> dict[str, _Served]:
-    """What would serve it on a machine without a GPU and on one with."""
-    from headrace.runtimes import MachineFacts, choose, facts_of  # noqa: PLC0415  # brings the table of runtimes
-    from headrace.weights import task_of  # noqa: PLC0415  # see above
+def _served_by(folder: ModelFolder, reader: FolderReader, wanted: _Wanted, wished: ServingSpec) -> dict[str, _Served]:
+    """What would serve it on each kind of machine."""
+    from headrace.runtimes import MachineFacts, choose, facts_of  # noqa: PLC0415  # see above
+    from headrace.weights.custom_code import own_code  # noqa: PLC0415  # see above
 
-    config = folder.config
-    facts = facts_of(
-        config.model_type,
-        folder.bytes_by_dtype,
-        task=task_of(config, folder.files),
-        quantisation=config.quantisation,
-    )
+    facts, installed = facts_of(folder, wished, own_code(reader)), _installed()
     found: dict[str, _Served] = {}
-    devices: tuple[tuple[str, Literal["cpu", "cuda"]], ...] = (("cpu", "cpu"), ("gpu", "cuda"))
-    for name, device in devices:
+    for name, device in wanted.devices.items():
         try:
-            choice = choose(facts, MachineFacts(device=device, gpus=int(device == "cuda")))
+            machine = MachineFacts(device=device, gpus=int(device == "cuda"), installed=installed)
+            choice = choose(facts, machine, wanted.runtime)
             found[name] = _Served(choice.runtime, choice.sentence)
         except HeadraceError as error:
-            found[name] = _Served("", f"{error.message} {error.evidence}".strip())
+            found[name] = _Served("", error.evidence or error.message, error.code, error.fix)
     return found
 
 
-def _with_unserved(findings: list[Finding], served_by: dict[str, _Served]) -> list[Finding]:
+def _installed() -> frozenset[str]:
+    """The runtimes whose environments are on this machine."""
+    from headrace.runtimes import RUNTIMES, Environments  # noqa: PLC0415  # see above
+
+    environments = Environments(Layout(default_data_dir()).runtimes_dir)
+    return frozenset(name for name, runtime in RUNTIMES.items() if environments.find(runtime))
+
+
+def _with_unserved(findings: list[Finding], served_by: dict[str, _Served], wanted: _Wanted) -> list[Finding]:
     """The findings, errors first, and that nothing serves the model if nothing does and none of them says so."""
     from headrace.weights import Finding  # noqa: PLC0415  # see above
 
-    code = ArchitectureUnsupported.code
     if not served_by or any(each.runtime for each in served_by.values()):
         return findings
-    if any(finding.code == code for finding in findings):
+    first = next(iter(served_by.values()))
+    if any(finding.code in {first.code, WeightsQuantised.code} and finding.severity == "error" for finding in findings):
         return findings
-    fix = "`headrace runtimes` lists what there is; docs/engines.md says which architectures each knows."
-    unserved = Finding(code, "error", "No runtime serves this model.", "", served_by["cpu"].reason, fix)
+    message = f"{wanted.runtime} does not serve this model." if wanted.runtime else "No runtime serves this model."
+    unserved = Finding(first.code, "error", message, "", first.reason, first.fix)
     return [unserved, *findings]
 
 
@@ -169,6 +252,7 @@ def _summary(folder: ModelFolder, known: _Recognised, served_by: dict[str, _Serv
         "tokenizer_files": list(folder.tokenizer_files),
         "chat_template": folder.has_chat_template,
         "certified_by": list(known.certified_by),
+        "made": known.made or None,
         "served_by": {name: msgspec.to_builtins(served) for name, served in served_by.items()},
     }
 
@@ -184,6 +268,7 @@ def _rows(folder: ModelFolder, known: _Recognised, served_by: dict[str, _Served]
         ("base model", known.base_model or "none of Vertex AI's list"),
         ("parameters", parameters),
         ("weights", f"{size(folder.weight_bytes)} in {files}{f': {dtypes}' if dtypes else ''}"),
+        *((("made by", f"headrace convert: {known.made}"),) if known.made else ()),
         ("tokenizer", ", ".join(folder.tokenizer_files) or "none"),
         ("chat template", "yes" if folder.has_chat_template else "none"),
         ("certified by", ", ".join(known.certified_by) or "no software specification of watsonx.ai"),

@@ -11,6 +11,7 @@ from headrace.cli.exits import WrongUsage
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.resources.errors import BadName, EndpointNotFound, RoleMissing, Unavailable
+from headrace.resources.states import ANSWERING
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -36,7 +37,10 @@ def list_endpoints(invocation: Invocation) -> None:
     with invocation.client() as client:
         endpoints = fetch_endpoints(client)
     invocation.output.document({"endpoints": endpoints})
-    rows = [(short_id(each["name"]), each.get("displayName", ""), standing(each), _models(each)) for each in endpoints]
+    rows = [
+        (short_id(each["name"]), each.get("displayName", ""), standing(each), ", ".join(_models(each)))
+        for each in endpoints
+    ]
     columns = ("ENDPOINT", "NAME", "STATE", "MODELS")
     invocation.output.table(columns, rows, empty="No endpoints. Make one: headrace deploy FOLDER")
 
@@ -45,15 +49,19 @@ def get_endpoint(invocation: Invocation, endpoint: EndpointArgument) -> None:
     """One endpoint: its state, its deployed models, its addresses."""
     with invocation.client() as client:
         found = find_endpoint(client, endpoint)
+        name = short_id(found["name"])
+        model = unique_name(fetch_endpoints(client), name)
         url = client.login.url
     invocation.output.document(found)
-    name = short_id(found["name"])
     rows = [
         ("endpoint", name),
         ("display name", found.get("displayName", "")),
         ("state", standing(found)),
-        *(("model", f"{_model(each)}  {_binding_state(each)}  {each.get('id')}") for each in _bindings(found)),
-        ("OpenAI", f"{url}/v1/chat/completions  (model: {name})"),
+        *(
+            ("model", f"{called_so}  {_binding_state(each)}  {each.get('id')}")
+            for each, called_so in zip(bindings(found), _models(found), strict=True)
+        ),
+        ("OpenAI", f"{url}/v1/chat/completions  (model: {model})"),
         ("Vertex AI", f"{url}/v1/{found['name']}:predict"),
     ]
     invocation.output.table(("", ""), rows, empty="")
@@ -130,8 +138,8 @@ def called(endpoints: list[dict[str, Any]], wanted: str) -> list[dict[str, Any]]
 
 
 def is_ready(endpoint: dict[str, Any]) -> bool:
-    """Whether something on it is READY."""
-    return any(_binding_state(each) == "READY" for each in _bindings(endpoint))
+    """Whether something on it is READY, or asleep until somebody asks."""
+    return any(_binding_state(each) in ANSWERING for each in bindings(endpoint))
 
 
 def unique_name(endpoints: list[dict[str, Any]], identifier: str) -> str:
@@ -158,19 +166,23 @@ def standing(endpoint: dict[str, Any]) -> str:
     """How an endpoint is, in a word: its deployments' states, or what it is without any."""
     if (endpoint.get("headrace") or {}).get("deleting"):
         return "DELETING"
-    return ", ".join(sorted({_binding_state(each) for each in _bindings(endpoint)})) or "EMPTY"
+    return ", ".join(sorted({_binding_state(each) for each in bindings(endpoint)})) or "EMPTY"
 
 
-def _bindings(endpoint: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(endpoint.get("deployedModels") or [])
+def bindings(endpoint: dict[str, Any], *, state: str = "") -> list[dict[str, Any]]:
+    """The deployed models of an endpoint; those in a state, where one is named."""
+    return [each for each in endpoint.get("deployedModels") or [] if not state or _binding_state(each) == state]
 
 
 def _binding_state(binding: dict[str, Any]) -> str:
     return str((binding.get("headrace") or {}).get("state") or "UNKNOWN")
 
 
-def _models(endpoint: dict[str, Any]) -> str:
-    return ", ".join(_model(each) for each in _bindings(endpoint))
+def _models(endpoint: dict[str, Any]) -> list[str]:
+    """What to call each of its models: where names are the same, with the models' ids."""
+    named = [(_model(each), short_id(str(each.get("model", "")))) for each in bindings(endpoint)]
+    models_of = {name: {model for other, model in named if other == name} for name, _ in named}
+    return [f"{name} ({model})" if len(models_of[name]) > 1 else name for name, model in named]
 
 
 def _model(binding: dict[str, Any]) -> str:

@@ -88,8 +88,8 @@ def command(app: typer.Typer, name: str, *, server: bool = True, panel: str | No
     return register
 
 
-def list_command(group: typer.Typer, *, server: bool = True) -> Callable[[Body], Body]:
-    """Register a group's ``list``, which also answers to the bare name of the group."""
+def list_command(group: typer.Typer, name: str = "list", *, server: bool = True) -> Callable[[Body], Body]:
+    """Register a group's ``list``, or what stands for it, which also answers to the bare name of the group."""
 
     def register(body: Body) -> Body:
         run = _for_typer(body, server=server)
@@ -101,7 +101,7 @@ def list_command(group: typer.Typer, *, server: bool = True) -> Callable[[Body],
         context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         _shown_as(bare, [context, *inspect.signature(run).parameters.values()])
         group.callback(cls=Group, invoke_without_command=True, help=group.info.help)(bare)
-        group.command("list", cls=Command, epilog=EXIT_CODES_LINE)(run)
+        group.command(name, cls=Command, epilog=EXIT_CODES_LINE)(run)
         return body
 
     return register

@@ -181,6 +181,13 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} GB"
 
 
+def duration(seconds: float) -> str:
+    """How long something takes, for a person: ``120 ms``, ``2.5 s``, ``39 s``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:,.0f} s"
+
+
 def age(seconds: float) -> str:
     """A span for a person: ``42s``, ``7m``, ``3h``, ``12d``."""
     for limit_s, unit_s, letter in ((120, 1, "s"), (7200, 60, "m"), (172_800, 3600, "h")):

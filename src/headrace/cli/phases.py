@@ -12,6 +12,7 @@ from headrace.cli.exits import WorkFailed, failure_in
 from headrace.cli.paths import segment
 from headrace.cli.progress import Step, Steps
 from headrace.resources.errors import Failure, InternalError, WaitTimeout
+from headrace.resources.states import ANSWERING
 
 _POLL_S = 10.0
 """How long one question to the server waits for news (its own limit is 30 s)."""
@@ -19,12 +20,14 @@ _POLL_S = 10.0
 _LOOK_EVERY_S = 0.25
 
 _PROGRESS = re.compile(
-    r"(?:Copying|Converting|Installing)(?:: .*?(?:[\d.]+ [A-Za-z]+ of (?P<total>[\d.]+ [A-Za-z]+))?)?\.?"
+    r"(?:Copying|Converting|Installing)"
+    r"(?:: .*?(?:[\d.]+ [A-Za-z]+ of (?P<total>[\d.]+ [A-Za-z]+)(?:, \d+ [A-Za-z]+/s)?)?)?\.?"
 )
 """How far staging is, as the control plane tells it."""
 
-_CONVERTED = "Converted "
-"""How the sentence begins that says what a conversion made and cost; it is told beside what is known already."""
+_GATHERS = "STAGING"
+"""The state whose sentences each tell something of their own: why this runtime, what went to make room, what a
+conversion made. Elsewhere the newest one replaces those before it."""
 
 _ENDS = frozenset({"READY", "FAILED", "GONE"})
 
@@ -34,32 +37,47 @@ class Phases:
 
     Args:
         say: Takes each line.
+        clock: Seconds, ever growing.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
+        self._clock = clock
         self._shown = 0
         self._state = ""
         self._since = 0.0
+        self._seen_at = 0.0
+        self._expected_s = 0.0
         self._detail = ""
-        self._fact = ""
+        self._facts: list[str] = []
 
     @property
     def current(self) -> str:
-        """The phase that lasts, with what is known of it."""
-        return f"{self._state}: {self._detail}" if self._detail else self._state
+        """The phase that lasts, with what is known of it: its newest sentence, else for how long it lasts already."""
+        if self._detail or not self._state:
+            return f"{self._state}: {self._detail}" if self._detail else self._state
+        lasts_s = self._clock() - self._seen_at
+        text = f"{self._state} for {lasts_s:.0f} s" if lasts_s >= 1 else self._state
+        return f"{text}, expected to take about {self._expected_s:.0f} s" if self._loads else text
+
+    @property
+    def _loads(self) -> bool:
+        return self._state == "STARTING" and self._expected_s >= 1
+
+    def expect(self, load_s: float) -> None:
+        """Know how long the plan says that STARTING takes; 0: it does not say."""
+        self._expected_s = load_s
 
     def update(self, timeline: list[dict[str, Any]]) -> None:
         """Show what is new: a phase when it ends, with the seconds that it took."""
         for move in timeline[self._shown :]:
             if move["state"] != self._state:
                 self._finish(move["at"])
-                self._state, self._since, self._detail, self._fact = move["state"], move["at"], "", ""
+                self._state, self._since, self._detail, self._facts = move["state"], move["at"], "", []
+                self._seen_at = self._clock()
             self._detail = move.get("detail") or self._detail
-            if self._detail.startswith(_CONVERTED):
-                self._fact = f"{self._fact} {self._detail}".lstrip()
-            elif not _PROGRESS.fullmatch(self._detail):
-                self._fact = self._detail
+            if self._detail and not _PROGRESS.fullmatch(self._detail) and self._detail not in self._facts:
+                self._facts = [*(self._facts if self._state == _GATHERS else []), self._detail]
             if self._state in _ENDS:
                 self._say(f"{self._state:<9}         {self._detail}".rstrip())
         self._shown = len(timeline)
@@ -71,7 +89,8 @@ class Phases:
 
     def _finish(self, at: float) -> None:
         if self._state and self._state not in _ENDS:
-            self._say(f"{self._state:<9} {at - self._since:6.1f} s  {self._fact or _closing(self._detail)}".rstrip())
+            told = " ".join(self._facts) or _closing(self._detail)
+            self._say(f"{self._state:<9} {at - self._since:6.1f} s  {told}".rstrip())
 
 
 def _closing(detail: str) -> str:
@@ -101,6 +120,7 @@ def watch(
                 raise _waited(operation_id, phases, timeout_s or 0.0)
             operation = _ask(client, operation_id, seen=phases.shown, wait_s=left_s)
             phases.update(operation.get("timeline") or [])
+            phases.expect(((operation.get("deployment") or {}).get("predicted") or {}).get("load_s") or 0.0)
             _show(step, phases)
             if operation["done"]:
                 break
@@ -123,8 +143,8 @@ def watch_deployment(client: Client, deployment_id: str, steps: Steps, *, what: 
             assert isinstance(deployment, dict)
             timeline = deployment.get("timeline") or []
             step.progress(f"{deployment['state']} {timeline[-1].get('detail', '') if timeline else ''}".rstrip())
-            if deployment["state"] == "READY":
-                step.result = "READY"
+            if deployment["state"] in ANSWERING:
+                step.result = deployment["state"]
                 return deployment
             if deployment["state"] in _ENDS:
                 raise WorkFailed(_reason({"id": deployment_id, "deployment": deployment}))

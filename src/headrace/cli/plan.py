@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headrace.cli.exits import WrongUsage
+from headrace.cli.addresses import SCHEMES, artifact_uri
+from headrace.cli.exits import WorkFailed, WrongUsage
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.serve import DataDirOption
+from headrace.resources.errors import HeadraceError
 from headrace.resources.layout import default_data_dir
+
+if TYPE_CHECKING:
+    from headrace.cli.planning import Answer, TierAnswer
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +27,8 @@ def plan(
     invocation: Invocation,
     *,
     path: Annotated[
-        str, typer.Argument(metavar="[PATH]", help="Folder or address; a config.json is enough.", show_default=False)
+        str,
+        typer.Argument(metavar="[PATH]", help=f"A folder (a config.json is enough), or {SCHEMES}", show_default=False),
     ] = "",
     machine: Annotated[
         str,
@@ -64,14 +69,26 @@ def plan(
         tensor_parallel=tensor_parallel,
         runtime=runtime,
     )
-    folder = planning.read_model(_address(path))
+    folder = planning.read_model(artifact_uri(path, "plan"))
     if tier := known.tier(machine):
-        plan_report.show_tier(invocation.output, planning.plan_tier(folder, wish, tier, known.tiers))
+        sized = planning.plan_tier(folder, wish, tier, known.tiers)
+        plan_report.show_tier(invocation.output, sized)
+        _require_deployable(sized)
         return
     answer = planning.plan_model(folder, wish, known)
     plan_report.show(invocation.output, answer)
-    planning.require_fit(answer)
+    _require_deployable(answer)
 
 
-def _address(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+def _require_deployable(answer: Answer | TierAnswer) -> None:
+    """End as the deployment would.
+
+    Raises:
+        WorkFailed: It would be refused.
+    """
+    from headrace.cli import planning  # noqa: PLC0415  # see above
+
+    try:
+        planning.require_deployable(answer)
+    except HeadraceError as error:
+        raise WorkFailed(error.failure) from error

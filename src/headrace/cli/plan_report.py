@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.capacity import Prediction
-from headrace.cli.output import Output, size
+from headrace.capacity import PROMPT_TOKENS, Prediction
+from headrace.cli.output import Output, duration, size
 from headrace.cli.planning import Answer, TierAnswer
 from headrace.hardware import Shape
 
@@ -21,14 +21,29 @@ def show(output: Output, answer: Answer) -> None:
     if prediction := answer.plan.prediction:
         output.line()
         output.table(("PREDICTED", "", ""), list(_speed_rows(answer, prediction)), empty="")
+        output.line(f"Rates of the machine: {answer.shape.rates}.")
     for note in answer.notes:
         output.line(f"note: {note}")
-    output.line("It fits." if answer.plan.fits else "It does not fit.")
+    output.line(_verdict(answer))
+
+
+def _verdict(answer: Answer) -> str:
+    if not answer.plan.fits:
+        return "It does not fit."
+    return "It fits." if answer.refusal is None else "There is room for it, and a deployment of it would be refused."
 
 
 def show_tier(output: Output, answer: TierAnswer) -> None:
     """Show the size for a model."""
-    output.document(msgspec.to_builtins(answer) | {"fits": True})
+    output.document(
+        {
+            "tier": msgspec.to_builtins(answer.tier),
+            "parameters": answer.parameters,
+            "next_up": msgspec.to_builtins(answer.next_up),
+            "fits": True,
+            "refusal": answer.refusal.code if answer.refusal else None,
+        }
+    )
     output.line(
         f"{answer.tier.name} takes it: {answer.parameters:,} parameters of at most {answer.tier.max_parameters:,}."
     )
@@ -48,8 +63,13 @@ def show_shapes(output: Output, shapes: Iterable[Shape]) -> None:
 
 def _document(answer: Answer) -> dict[str, Any]:
     plan = answer.plan
+    prediction = msgspec.to_builtins(plan.prediction)
+    if prediction and answer.task == "embed":
+        prediction = {"load_s": prediction["load_s"]}
     return {
         "fits": plan.fits,
+        "task": answer.task,
+        "refusal": answer.refusal.code if answer.refusal else None,
         "shape": plan.place.name,
         "reason": answer.reason,
         "runtime": answer.load.runtime,
@@ -71,39 +91,55 @@ def _document(answer: Answer) -> dict[str, Any]:
         "sequences_that_fit": plan.sequences_that_fit,
         "tokens_that_fit": plan.tokens_that_fit,
         "advice": list(plan.advice),
-        "prediction": msgspec.to_builtins(plan.prediction),
+        "prediction": prediction,
+        "rates": answer.shape.rates,
         "notes": list(answer.notes),
     }
 
 
 def _memory_rows(answer: Answer) -> Iterator[tuple[str, str, str]]:
-    plan, need, load = answer.plan, answer.plan.need, answer.load
+    need, load = answer.plan.need, answer.load
     active = f", {_count(answer.active)} of them at work on a token" if answer.active < 0.8 * answer.parameters else ""
     yield "weights", size(need.weights_bytes), f"{_count(answer.parameters)} parameters{active}"
+    if answer.task == "embed":  # the deployment sets as much aside, for the texts that are under way
+        at_work = (
+            f"texts of {load.context_tokens:,} tokens × {load.concurrency} at once, and processes of {load.runtime}"
+        )
+        yield "at work", size(need.kv_bytes + need.overhead_bytes), at_work
+        yield from _total_rows(answer)
+        return
     states = f" and {size(need.bytes_per_sequence)} a sequence" if need.bytes_per_sequence else ""
     each = f"{need.kv_bytes_per_token:,} bytes a token{states}"
     yield "cache", size(need.kv_bytes), f"{each}; {load.context_tokens:,} tokens × {load.concurrency} at once"
     yield "overhead", size(need.overhead_bytes), f"activations and processes of {load.runtime or 'a runtime'}"
+    yield from _total_rows(answer)
+    yield "fits at most", "", _most(answer)
+
+
+def _total_rows(answer: Answer) -> Iterator[tuple[str, str, str]]:
+    plan, need = answer.plan, answer.plan.need
     of_devices = f" on {plan.devices} of {plan.place.devices} devices" if plan.place.devices > 1 else ""
     yield "total", size(need.total_bytes), f"of {size(plan.available_bytes)}{of_devices}"
     yield ("left" if plan.fits else "missing"), size(abs(plan.margin_bytes)), ""
-    yield "fits at most", "", _most(answer)
 
 
 def _most(answer: Answer) -> str:
     plan, load = answer.plan, answer.load
     if not plan.context_that_fits and not plan.sequences_that_fit:
         return "nothing of this kind"
-    return (
-        f"{plan.context_that_fits:,} tokens × {load.concurrency} at once, "
-        f"or {load.context_tokens:,} tokens × {plan.sequences_that_fit:,}"
-    )
+    most = f"{plan.context_that_fits:,} tokens × {load.concurrency} at once"
+    if load.context_tokens > (answer.longest_tokens or load.context_tokens):
+        return f"{most}; the model was made for {answer.longest_tokens:,} tokens"
+    return f"{most}, or {load.context_tokens:,} tokens × {plan.sequences_that_fit:,}"
 
 
 def _speed_rows(answer: Answer, found: Prediction) -> Iterator[tuple[str, str, str]]:
     yield "ready after", f"{found.load_s:.0f} s", "from a local disk"
-    yield "reading prompts", f"{found.prefill_tokens_per_s:,.0f} tokens/s", ""
-    yield "first token", f"{found.time_to_first_token_s * 1000:,.0f} ms", "of one prompt, nothing else under way"
+    if answer.task == "embed":
+        return
+    prompt = f"a prompt of {min(PROMPT_TOKENS, answer.load.context_tokens):,} tokens"
+    yield "reading prompts", f"{found.prefill_tokens_per_s:,.0f} tokens/s", f"of {prompt}"
+    yield "first token", duration(found.time_to_first_token_s), f"of {prompt}, nothing else under way"
     yield "writing, one", f"{found.decode_tokens_per_s:,.0f} tokens/s", ""
     together = f"{found.decode_tokens_per_s_at_once:,.0f} tokens/s"
     yield f"writing, {answer.load.concurrency} at once", together, f"limited by {found.bound_by}"

@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 
 from headrace.capacity import (
-    DEFAULT_CONTEXT_TOKENS,
     PLANNED_SEQUENCES,
     Load,
     Place,
     Plan,
     Tier,
     check_fit,
+    context_tokens,
     next_tier,
     parameters_of,
     plan,
@@ -23,11 +23,25 @@ from headrace.capacity import (
 )
 from headrace.capacity.memory import Dtype
 from headrace.capacity.tiers import WITHOUT_TENSOR_PARALLEL
-from headrace.hardware import THIS_MACHINE, Shape, cheapest_first, look, read_catalogue, shape_by_name, shape_of
-from headrace.resources.errors import BadField, DoesNotFit, HeadraceError, WeightsMissing
+from headrace.hardware import (
+    THIS_MACHINE,
+    Shape,
+    calibrated,
+    cheapest_first,
+    look,
+    read_calibration,
+    read_catalogue,
+    shape_by_name,
+    shape_of,
+)
+from headrace.resources.errors import BadField, DoesNotFit, Failure, HeadraceError, WeightsMissing, error_from
+from headrace.resources.models import ServingSpec, Task
 from headrace.runtimes import MachineFacts, choose, facts_of, find
+from headrace.runtimes.facts import Device
 from headrace.storage import open_artifacts
 from headrace.weights import ModelFolder, inspect, read_config, task_of
+from headrace.weights.folder import saved_alone
+from headrace.weights.quantisation import refused_quantisation
 
 DEVICE_SHARE = 0.9
 """What of a device's memory is planned with: vLLM's default ``gpu_memory_utilization``. Of a CPU's memory it is all, as
@@ -56,6 +70,9 @@ class Answer(msgspec.Struct, frozen=True):
         parameters: The model's.
         active: Those that one token meets.
         reason: Why this machine.
+        task: What the model is for; one that embeds writes nothing and keeps no cache between requests.
+        longest_tokens: The longest sequence that the model was made for; None where that is not known.
+        refusal: Why a deployment as planned would be refused, however much memory there is; None where it would not.
         notes: What else is to be known.
     """
 
@@ -66,7 +83,15 @@ class Answer(msgspec.Struct, frozen=True):
     parameters: int
     active: int
     reason: str
+    task: Task = "generate"
+    longest_tokens: int | None = None
+    refusal: HeadraceError | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def deployable(self) -> bool:
+        """It fits, and nothing else is in its way."""
+        return self.plan.fits and self.refusal is None
 
 
 class TierAnswer(msgspec.Struct, frozen=True):
@@ -76,11 +101,13 @@ class TierAnswer(msgspec.Struct, frozen=True):
         tier: The one that was asked for, and takes it.
         parameters: The model's.
         next_up: What to try if it fails there; None after the largest.
+        refusal: As an `Answer`'s.
     """
 
     tier: Tier
     parameters: int
     next_up: Tier | None
+    refusal: HeadraceError | None = None
 
 
 class Machines:
@@ -96,8 +123,10 @@ class Machines:
 
     @cached_property
     def this(self) -> Shape:
-        """This machine as found."""
-        return shape_of(look(self._data_dir), self._catalogue.accelerators)
+        """This machine as found, with what `headrace calibrate` measured of it."""
+        machine = look(self._data_dir)
+        found = shape_of(machine, self._catalogue.accelerators)
+        return calibrated(found, read_calibration(self._data_dir, machine))
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -140,7 +169,10 @@ def read_model(address: str) -> ModelFolder:
         HeadraceError: As `inspect`, and where the size cannot be told.
     """
     artifacts = open_artifacts(address)
-    if any(name.endswith((".safetensors", ".bin", ".gguf")) or ".index." in name for name in artifacts.sizes()):
+    sizes = artifacts.sizes()
+    if saved_alone(sizes) or any(
+        name.endswith((".safetensors", ".bin", ".gguf")) or ".index." in name for name in sizes
+    ):
         return inspect(artifacts)
     config = read_config(artifacts)
     try:
@@ -162,8 +194,8 @@ def plan_model(folder: ModelFolder, wish: Wish, machines: Machines) -> Answer:
     shared_by, number_format = wish.tensor_parallel or 1, _number_format(folder, wish)
     here, *others = machines.cheap_to_dear()
     candidates = [here] if shared_by <= max(1, here.accelerator_count) else []
-    roomy = (each for each in others if max(1, each.accelerator_count) >= shared_by)
-    candidates += [each for each in roomy if each.flops_per_s(number_format)]
+    enough = (each for each in others if max(1, each.accelerator_count) >= shared_by)
+    candidates += [each for each in enough if each.flops_per_s(number_format)]
     answers = (_planned(folder, wish, shape, "it is here, and has room") for shape in candidates)
     first = next(answers, None)
     if first is None:
@@ -172,15 +204,28 @@ def plan_model(folder: ModelFolder, wish: Wish, machines: Machines) -> Answer:
             evidence=f"The most are {max(each.accelerator_count for each in others)}.",
             fix="Ask for fewer, or name a shape of your own with --machine.",
         )
-    if first.plan.fits and first.shape == here:
+    anywhere = _refusal(folder, wish, None) is None  # else the machine makes no difference, but for the room
+
+    def does(answer: Answer) -> bool:
+        return answer.deployable if anywhere else answer.plan.fits
+
+    if does(first) and first.shape == here:
         return first
-    why = "this machine has fewer devices"
-    if first.shape == here:
-        why = f"this machine lacks {-first.plan.margin_bytes / 1e9:.1f} GB"
-    for answer in (first, *answers):
-        if answer.plan.fits:
-            return msgspec.structs.replace(answer, reason=f"the cheapest with room for it; {why}")
-    return msgspec.structs.replace(first, reason="it has no room, and no shape of the catalogue has")
+    roomy = next((answer for answer in (first, *answers) if does(answer)), None)
+    if roomy is None:
+        none = "it has room, and no shape of the catalogue serves it either"
+        reason = none if first.plan.fits else "it has no room, and no shape of the catalogue has"
+        return msgspec.structs.replace(first, reason=reason)
+    return msgspec.structs.replace(roomy, reason=f"the cheapest with room for it; {_why_not(first, here)}")
+
+
+def _why_not(first: Answer, here: Shape) -> str:
+    """What keeps a model from this machine, by the first plan, which is of it where it has enough devices."""
+    if first.shape != here:
+        return "this machine has fewer devices"
+    if first.plan.fits:
+        return "this machine has no runtime for it"
+    return f"this machine lacks {-first.plan.margin_bytes / 1e9:.1f} GB"
 
 
 def plan_tier(folder: ModelFolder, wish: Wish, asked: Tier, tiers: tuple[Tier, ...]) -> TierAnswer:
@@ -207,7 +252,21 @@ def plan_tier(folder: ModelFolder, wish: Wish, asked: Tier, tiers: tuple[Tier, .
             evidence=f"The table gives {model_type} no tensor parallelism, so {least.name} is its only size.",
             fix=f"Ask for {least.name}.",
         )
-    return TierAnswer(asked, parameters, None if alone else next_tier(asked.name, tiers))
+    _runtime_name, unserved = _runtime(folder, wish, "cuda", wish.tensor_parallel or 1)
+    refusal = _refusal(folder, wish, unserved)
+    return TierAnswer(asked, parameters, None if alone else next_tier(asked.name, tiers), refusal)
+
+
+def require_deployable(answer: Answer | TierAnswer) -> None:
+    """Hold that a deployment as planned would not be refused.
+
+    Raises:
+        HeadraceError: It would be, with the code that it would end with.
+    """
+    if answer.refusal:
+        raise answer.refusal
+    if isinstance(answer, Answer):
+        require_fit(answer)
 
 
 def require_fit(answer: Answer) -> None:
@@ -227,14 +286,16 @@ def require_fit(answer: Answer) -> None:
 
 def _planned(folder: ModelFolder, wish: Wish, shape: Shape, reason: str) -> Answer:
     """The plan on one machine."""
-    runtime, notes = _runtime(folder, wish, shape)
+    runtime, unserved = _runtime(folder, wish, "cuda" if shape.accelerator else "cpu", shape.accelerator_count)
+    refusal = _refusal(folder, wish, unserved)
     number_format = _number_format(folder, wish)
     load = Load(
-        context_tokens=wish.context_tokens or min(DEFAULT_CONTEXT_TOKENS, folder.config.max_positions or 2**40),
+        context_tokens=wish.context_tokens or context_tokens(folder.config, None),
         concurrency=wish.concurrency or PLANNED_SEQUENCES,
         dtype=wish.dtype,
         runtime=runtime,
         tensor_parallel=wish.tensor_parallel,
+        on_cpu=shape.accelerator is None,
     )
     place = Place(
         name=shape.label,
@@ -245,39 +306,50 @@ def _planned(folder: ModelFolder, wish: Wish, shape: Shape, reason: str) -> Answ
         flops_per_s=shape.flops_per_s(number_format),
         measured=shape.measured,
     )
+    notes: tuple[str, ...] = ()
     if not place.flops_per_s:
-        notes = (*notes, f"{shape.label} is not known to compute in {number_format}: no speeds are predicted.")
-    if load.context_tokens > (folder.config.max_positions or load.context_tokens):
-        notes = (*notes, f"The model was made for {folder.config.max_positions:,} tokens.")
+        notes = (f"{shape.label} is not known to compute in {number_format}: no speeds are predicted.",)
     counted = parameters_of(folder)
+    try:
+        planned = plan(folder, load, place)
+    except HeadraceError as error:
+        raise refusal or error from error
     return Answer(
-        plan=plan(folder, load, place),
+        plan=planned,
         load=load,
         shape=shape,
         number_format=number_format,
         parameters=counted.total,
         active=counted.active,
         reason=reason,
+        task=task_of(folder.config, folder.files),
+        longest_tokens=folder.config.max_positions,
+        refusal=refusal,
         notes=notes,
     )
 
 
-def _runtime(folder: ModelFolder, wish: Wish, shape: Shape) -> tuple[str, tuple[str, ...]]:
-    """The runtime that would serve it there; of a model that none is known to serve, none, and why."""
-    if wish.runtime:
-        return wish.runtime, ()
-    facts = facts_of(
-        folder.config.model_type,
-        folder.bytes_by_dtype,
-        task=task_of(folder.config, folder.files),
-        wanted=wish.dtype,
-        quantisation=folder.config.quantisation,
-    )
-    device = MachineFacts(device="cuda" if shape.accelerator else "cpu", gpus=shape.accelerator_count)
+def _refusal(folder: ModelFolder, wish: Wish, unserved: HeadraceError | None) -> HeadraceError | None:
+    """The first of what would refuse it whatever memory there is, in CHECKING's order; None where nothing would."""
+    if found := refused_quantisation(folder.config, folder.tensors):
+        return error_from(Failure(found.code, found.message, found.evidence, found.fix))
+    if unserved:
+        return unserved
     try:
-        return choose(facts, device).runtime, ()
+        context_tokens(folder.config, wish.context_tokens)
     except HeadraceError as error:
-        return ("vllm" if shape.accelerator else ""), (f"{error.message} {error.evidence}",)
+        return error
+    return None
+
+
+def _runtime(folder: ModelFolder, wish: Wish, device: Device, gpus: int) -> tuple[str, HeadraceError | None]:
+    """The runtime that would serve it there; where none would, the one whose memory is planned for, and why."""
+    spec = ServingSpec(dtype=wish.dtype, tensor_parallel=wish.tensor_parallel or 1)
+    facts = facts_of(folder, spec)
+    try:
+        return choose(facts, MachineFacts(device=device, gpus=gpus), wish.runtime, spec=spec).runtime, None
+    except HeadraceError as error:
+        return wish.runtime or ("vllm" if device == "cuda" else ""), error
 
 
 def _number_format(folder: ModelFolder, wish: Wish) -> str:

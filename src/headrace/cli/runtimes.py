@@ -30,10 +30,19 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="runtimes", rich_help_panel=MANAGE)
 
 
-def list_runtimes(invocation: Invocation, data_dir: DataDirOption = None) -> None:
+def list_runtimes(
+    invocation: Invocation,
+    architectures: Annotated[
+        bool, typer.Option("--architectures", help="List the architectures instead, and which runtimes know each.")
+    ] = False,
+    data_dir: DataDirOption = None,
+) -> None:
     """Versions, sizes, and whatever differs from what this version of Headrace pins."""
     from headrace.runtimes import RUNTIMES, Environments  # noqa: PLC0415  # only these commands need them
 
+    if architectures:
+        _list_architectures(invocation)
+        return
     environments = Environments(_layout(data_dir).runtimes_dir)
     reports = [environments.inspect(runtime) for runtime in RUNTIMES.values()]
     invocation.output.document({"runtimes": msgspec.to_builtins(reports)})
@@ -50,6 +59,19 @@ def list_runtimes(invocation: Invocation, data_dir: DataDirOption = None) -> Non
     ]
     columns = ("RUNTIME", "STATE", "SIZE", "VERSIONS", "ENGINES", "MISMATCH")
     invocation.output.table(columns, rows, empty="No runtimes.", spare=("ENGINES",))
+
+
+def _list_architectures(invocation: Invocation) -> None:
+    """By ``model_type`` of config.json."""
+    from headrace.runtimes import RUNTIMES  # noqa: PLC0415  # see above
+
+    known: dict[str, list[str]] = {}
+    for name, runtime in RUNTIMES.items():
+        for model_type in runtime.model_types:
+            known.setdefault(model_type, []).append(name)
+    invocation.output.document({"architectures": dict(sorted(known.items()))})
+    rows = [(model_type, ", ".join(names)) for model_type, names in sorted(known.items())]
+    invocation.output.table(("ARCHITECTURE", "RUNTIMES"), rows, empty="No architectures.")
 
 
 def install(invocation: Invocation, runtime: RuntimeArgument, data_dir: DataDirOption = None) -> None:

@@ -35,6 +35,9 @@ def serve(
     drain_timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds that running requests may go on once it is told to stop.")
     ] = 30.0,
+    stall_timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds that nothing may come of an answer that an engine has begun.")
+    ] = 120.0,
     external_network: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,6 +51,14 @@ def serve(
             exists=True, dir_okay=False, resolve_path=True, help="Authorities (PEM) to trust for external servers, too."
         ),
     ] = None,
+    model_cache_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            envvar="HEADRACE_MODEL_CACHE_BYTES",
+            help="How much staged models may take before the longest unused ones go; any amount if not given.",
+        ),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
     from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
@@ -59,10 +70,12 @@ def serve(
         port=port,
         port_search=port_search,
         drain_timeout_s=drain_timeout,
+        stall_timeout_s=stall_timeout,
         egress=Egress(
             networks=tuple(read_network(each) for each in external_network or ()),
             ca_file=str(external_ca_file or ""),
         ),
+        model_cache_bytes=model_cache_bytes,
     )
 
     def say(sentence: str) -> None:

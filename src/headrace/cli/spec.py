@@ -59,5 +59,7 @@ def rows(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
         "prefix caching": None if caching is None else "on" if caching else "off",
         "chat template": template_bytes and f"its own, {size(template_bytes)}",
         "tool parser": spec.get("tool_parser", spec.get("toolParser")),
+        "own code": spec.get("allow_custom_code", spec.get("allowCustomCode")) and "runs: it was allowed",
+        "specification": spec.get("software_specification", spec.get("softwareSpecification")),
     }
     return [(name, str(value)) for name, value in said.items() if value]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from headrace.cli.client import Client
 
 _FOLLOW_EVERY_S = 1.0
+_HOLDS_NOTHING = frozenset({"FAILED", "GONE"})
+"""States of replicas that reserve no memory; one that sleeps keeps what it had, one that was stopped is gone."""
+
 _FOLLOW_LINES = 10_000
 """The most that the server gives at a time; more than that within a second is lost to a follower."""
 
@@ -39,25 +42,53 @@ def status(invocation: Invocation) -> None:
     invocation.output.document({"url": login.url, "project": login.project, **found})
     invocation.output.line(f"{login.url}  headrace {found['version']}  project {login.project}\n")
     rows = [row for endpoint in found["endpoints"] for row in _rows(endpoint)]
-    columns = ("ENDPOINT", "NAME", "STATE", "TRAFFIC", "REPLICAS", "RESIDENT", "RESERVED")
+    columns = ("ENDPOINT", "NAME", "DEPLOYED MODEL", "STATE", "TRAFFIC", "REPLICAS", "RESIDENT", "RESERVED")
     invocation.output.table(columns, rows, empty="No endpoints. Make one: headrace deploy FOLDER", spare=("RESERVED",))
+    for name in _running_own_code(found["endpoints"]):
+        invocation.output.line(f"{name} runs code out of its model's folder: --allow-custom-code.")
     invocation.output.line()
     nodes = [
-        (each["id"], size(each["memory_bytes"]), each["cores"], f"{age(found['at'] - each['last_seen_at'])} ago")
+        (
+            each["id"],
+            size(each["memory_bytes"]),
+            each["cores"],
+            _model_cache(each.get("model_cache") or {}),
+            f"{age(found['at'] - each['last_seen_at'])} ago",
+        )
         for each in found["nodes"]
     ]
-    invocation.output.table(("NODE", "MEMORY", "CORES", "LAST SEEN"), nodes, empty="No node has reported yet.")
+    of_nodes = ("NODE", "MEMORY", "CORES", "MODEL CACHE", "LAST SEEN")
+    invocation.output.table(of_nodes, nodes, empty="No node has reported yet.")
     invocation.output.line(f"\nReplicas hold {size(found['resident_bytes'])} of memory.")
     if error := found.get("last_error"):
         invocation.output.line(f"\nLast error, {age(found['at'] - error['at'])} ago, {error['kind']} {error['id']}:")
         invocation.output.line(text_of(failure_in(error["failure"])))
 
 
+def _model_cache(cache: dict[str, Any]) -> str:
+    """Bytes, limit, and how many of the models are in use: those cannot be evicted."""
+    models = cache.get("models") or []
+    used = sum(model["in_use"] for model in models)
+    limit = f" of {size(cache['limit_bytes'])}" if cache.get("limit_bytes") is not None else ""
+    held = f"{len(models)} model{'' if len(models) == 1 else 's'}, {used} in use"
+    return f"{size(sum(model['size_bytes'] for model in models))}{limit}: {held}" if models else f"empty{limit}"
+
+
+def _running_own_code(endpoints: list[dict[str, Any]]) -> list[str]:
+    return [
+        endpoint["display_name"] or endpoint["id"]
+        for endpoint in endpoints
+        if any((each.get("deployment") or {}).get("allow_custom_code") for each in endpoint["deployed_models"])
+    ]
+
+
 def _rows(endpoint: dict[str, Any]) -> list[tuple[object, ...]]:
     bound = endpoint["deployed_models"]
     if not bound:
-        return [(endpoint["id"], endpoint["display_name"], "EMPTY", "", "", "", "")]
-    return [(endpoint["id"], endpoint["display_name"], *_pool(each)) for each in bound]
+        return [(endpoint["id"], endpoint["display_name"], "", "EMPTY", "", "", "", "")]
+    several = len(bound) > 1  # one alone is what the endpoint's name says
+    named = [(each["id"] if several else "", *_pool(each)) for each in bound]
+    return [(endpoint["id"], endpoint["display_name"], *row) for row in named]
 
 
 def _pool(binding: dict[str, Any]) -> tuple[object, ...]:
@@ -66,9 +97,12 @@ def _pool(binding: dict[str, Any]) -> tuple[object, ...]:
     if pool is None:
         return "GONE", traffic, "", "", ""
     ready = sum(replica["state"] == "READY" and not replica.get("failure") for replica in pool["replicas"])
-    reserved = size(pool["memory_bytes"]) if pool["memory_bytes"] else ""
+    asleep = sum(replica["state"] == "ASLEEP" for replica in pool["replicas"])
+    replicas = f"{ready}/{pool['min_replicas']}" + (f", {asleep} asleep" if asleep else "")
+    holding = sum(replica["state"] not in _HOLDS_NOTHING for replica in pool["replicas"])
+    reserved = size(holding * pool["memory_bytes"]) if holding and pool["memory_bytes"] else ""
     resident = "external" if pool.get("runtime") == EXTERNAL else size(pool["resident_bytes"])
-    return pool["state"], traffic, f"{ready}/{pool['min_replicas']}", resident, reserved
+    return pool["state"], traffic, replicas, resident, reserved
 
 
 def logs(

@@ -12,6 +12,7 @@ from headrace.cli.phases import watch, watch_deployment
 from headrace.cli.progress import Steps
 from headrace.cli.quickstart.prepare import DEMO_MODEL
 from headrace.resources.errors import EndpointNotFound
+from headrace.resources.states import ANSWERING
 
 ENDPOINT = "smollm2"
 _HOPELESS = frozenset({"FAILED", "DRAINING", "GONE"})
@@ -27,14 +28,19 @@ def ensure_deployed(client: Client, model_dir: Path, steps: Steps) -> None:
     endpoint = _endpoint(client)
     bindings = (endpoint or {}).get("deployedModels") or []
     living = [each for each in bindings if _state(each) not in _HOPELESS]
-    if any(_state(each) == "READY" for each in living):
+    if any(_state(each) in ANSWERING for each in living):
         steps.say(f"Deployment: already READY at endpoint {ENDPOINT}")
     elif living:
         steps.say(f"Deployment: already there, {_state(living[-1])}")
         watch_deployment(client, short_id(living[-1]["headrace"]["deployment"]), steps, what="Deployment")
     else:
         _clear(client, endpoint, steps)
-        body = {"artifact_uri": str(model_dir), "model_display_name": DEMO_MODEL, "endpoint_id": ENDPOINT}
+        body = {
+            "artifact_uri": str(model_dir),
+            "model_display_name": DEMO_MODEL,
+            "endpoint_id": ENDPOINT,
+            "endpoint_display_name": ENDPOINT,  # what /v1/models calls it, and clients are told
+        }
         watch(client, start_deployment(client, body)["id"], steps, what="Deployment")
 
 
