@@ -4,18 +4,20 @@ SmolLM2-135M in bfloat16, 64 tokens that cannot end early. Each of ours through 
 beside them vLLM's own server, `transformers serve`, the OpenVINO pipeline and `model.generate` as libraries. All of
 them are up at once and take turns, so that a slow minute of the machine is everybody's; read the ratios.
 
-    make bench-engine                                   # everything: over an hour; Ctrl-C keeps what was measured
-    make bench-engine ARGUMENTS="--quick"               # one round of the small loads
-    make bench-engine ARGUMENTS="--engines openvino,vllm --only short"
+    make bench-engine                                   # everything: two hours; each part is kept as it ends
+    make bench-engine ARGUMENTS="--only short"          # a part: results/engine-short.json
+    make bench-engine ARGUMENTS="--quick --engines openvino,vllm --only short --at 8"    # to look, not to keep
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,7 @@ TRACE_REQUESTS, TRACE_STRETCH = 200, 8.0
 the prompts alone, 1,200 tokens a second, were more than two cores with AMX read; requests waited over 120 s."""
 QUIET_STREAMS, QUIET_TOKENS, ARRIVALS, ARRIVAL_EVERY_S = 4, 400, 8, 1.0
 GOAL_AGAINST_VLLM = {1: 1.5, 8: 1.2, 32: 0.95, 128: None}
+GOAL_GENERATE = {8: 0.8, 32: 0.8}
 GOAL_GATEWAY, GOAL_SHELL, GOAL_READY_S, GOAL_DISTURBED = 0.95, 0.85, 10, 3.0
 
 
@@ -68,8 +71,12 @@ SCENARIOS = {
     ],
     "long": [Scenario(LONG, 1, 3, 1), Scenario(LONG, 8, 16, 1), Scenario(LONG, 32, 32, 1), Scenario(LONG, 128, 128, 1)],
 }
-QUICK = {"short": [Scenario(SHORT, 1, 2, 1), Scenario(SHORT, 8, 8, 1)], "long": [Scenario(LONG, 1, 1, 1)]}
+QUICK = {
+    "short": [Scenario(SHORT, 1, 2, 1), Scenario(SHORT, 8, 16, 1), Scenario(SHORT, 32, 64, 1)],
+    "long": [Scenario(LONG, 1, 1, 1)],
+}
 PARTS = ("short", "disturbed", "trace", "long")
+PLACES = "1,8,32,128"
 ENGINES = ("openvino", "transformers", "vllm")
 
 Speeds = dict[tuple[str, int, int], float]
@@ -84,10 +91,29 @@ class Bench:
         self._quick = quick
         self._prompts = Prompts(seed=2026)
         self.speeds: Speeds = {}
-        self.done: list[str] = []
-        self.report = Report(
-            "engine", ("load", "who", "tokens/s", "first p50 ms", "p99 ms", "between p50 ms", "p99 ms")
-        )
+        self.report = self._new_report("")
+
+    @staticmethod
+    def _new_report(part: str) -> Report:
+        columns = ("load", "who", "tokens/s", "first p50 ms", "p99 ms", "between p50 ms", "p99 ms")
+        return Report(f"engine-{part}", columns)
+
+    async def run(self, part: str, scenarios: Sequence[Scenario]) -> Report:
+        """One part of the whole, with its goals; what was measured of it if it ends early."""
+        self.report = self._new_report(part)
+        self.speeds.clear()
+        try:
+            for scenario in scenarios:
+                await self.load(scenario)
+            if part == "disturbed":
+                await self.disturb()
+            if part == "trace":
+                await self.trace()
+        except (asyncio.CancelledError, AssertionError) as end:  # what was measured until then is not lost
+            self.report.goal(f"part {part!r} was measured to its end", repr(end)[:300], None)
+        self.costs()
+        self.compare()
+        return self.report
 
     async def warm(self) -> None:
         """What is made on first use is there before anything is measured."""
@@ -145,7 +171,8 @@ class Bench:
         for contender in self._contenders:
             if contender.server is not None and not contender.name.endswith("direct"):
                 measured = await replay(contender.server, jobs)
-                self._row(f"trace, {len(jobs)} requests", contender.name, [measured], measured.tokens_per_s)
+                failed = f", {measured.failed} failed" if measured.failed else ""
+                self._row(f"trace, {len(jobs)} requests{failed}", contender.name, [measured], measured.tokens_per_s)
 
     def costs(self) -> None:
         """Memory, readiness, disk."""
@@ -173,7 +200,7 @@ class Bench:
                 self._ratio(f"{engine}, gateway", f"{engine}, direct", concurrency, GOAL_GATEWAY)
         for concurrency in GOAL_AGAINST_VLLM:
             self._ratio(f"{DEFAULT_CPU_ENGINE}, direct", "OpenVINO pipeline", concurrency, GOAL_SHELL)
-            self._ratio("transformers, direct", "model.generate", concurrency, None)
+            self._ratio("transformers, direct", "model.generate", concurrency, GOAL_GENERATE.get(concurrency))
             self._ratio("transformers, direct", "transformers serve", concurrency, None)
 
     def _ratio(self, who: str, against: str, concurrency: int, wanted: float | None) -> None:
@@ -212,44 +239,32 @@ def entrants(names: Sequence[str], scratch: Path) -> list[Callable[[], AbstractC
     return [start for name in names for start in (partial(ours, name, model, scratch), *bare[name])]
 
 
-async def measure(bench: Bench, parts: Sequence[str], *, quick: bool) -> None:
-    """Every part that was asked for."""
+async def measure(bench: Bench, parts: Sequence[str], places: Collection[int], *, quick: bool, keep: bool) -> None:
+    """Every part that was asked for; each is printed and kept as it ends."""
     await bench.warm()
     for part in parts:
-        for scenario in (QUICK if quick else SCENARIOS).get(part, ()):
-            await bench.load(scenario)
-            bench.done.append(scenario.name)
-        if part == "disturbed":
-            await bench.disturb()
-        if part == "trace":
-            await bench.trace()
-        bench.done.append(part)
+        every = (QUICK if quick else SCENARIOS).get(part, ())
+        report = await bench.run(part, [scenario for scenario in every if scenario.concurrency in places])
+        report.finish(keep=keep)
 
 
 def main() -> None:
     """Start everyone, measure, report."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", default=",".join(ENGINES), help="which, separated by commas")
     parser.add_argument("--only", default=",".join(PARTS), help=f"which of {', '.join(PARTS)}")
+    parser.add_argument("--at", default=PLACES, help="which concurrencies")
     parser.add_argument("--quick", action="store_true", help="one round of the small loads, to see that it works")
     arguments = parser.parse_args()
+    engines, places = arguments.engines.split(","), {int(place) for place in arguments.at.split(",")}
+    whole = not arguments.quick and arguments.at == PLACES and {*ENGINES} == {*engines}
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as scratch, contextlib.ExitStack() as stack:
         contenders = []
-        for start in entrants(arguments.engines.split(","), Path(scratch)):
+        for start in entrants(engines, Path(scratch)):
             contenders += stack.enter_context(start())
         bench = Bench(contenders, quick=arguments.quick)
-        try:
-            uvloop.run(measure(bench, arguments.only.split(","), quick=arguments.quick))
-        except (KeyboardInterrupt, AssertionError) as end:  # what was measured until then is not lost
-            print(f"It ended early: {end!r}")
-        bench.costs()
-        bench.compare()
-    for part in PARTS:
-        if part not in bench.done:
-            bench.report.goal(f"part {part!r} was measured", "not, or not to its end", None)
-    for engine in {*ENGINES} - {*arguments.engines.split(",")}:
-        bench.report.goal(f"{engine} took part", "no", None)
-    bench.report.finish(keep=not arguments.quick and "short" in bench.done)
+        uvloop.run(measure(bench, arguments.only.split(","), places, quick=arguments.quick, keep=whole))
 
 
 if __name__ == "__main__":

@@ -84,11 +84,13 @@ class Measured:
         wall_s: From the first request to the last answer's end.
         answers: Each as it came.
         offline_tokens: Where there were no answers to look at, because a library was called: the tokens it made.
+        failed: Requests that were refused, or whose answers broke off.
     """
 
     wall_s: float
     answers: list[Answer] = field(default_factory=list)
     offline_tokens: int = 0
+    failed: int = 0
 
     @property
     def tokens(self) -> int:
@@ -129,6 +131,12 @@ class _Exchange(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
+
+    @property
+    def failed(self) -> bool:
+        """Whether an error came, as a status or in the stream, instead of a whole answer."""
+        whole = b"".join(data for _, data in self.pieces)
+        return b" 200 " not in whole.split(b"\r\n", 1)[0] or b'data: {"error"' in whole or b"data: [DONE]" not in whole
 
     def answer(self) -> Answer:
         """Read what came."""
@@ -187,7 +195,7 @@ async def burst(server: Server, jobs: Sequence[Job], concurrency: int) -> Measur
 
 
 async def replay(server: Server, jobs: Sequence[Job]) -> Measured:
-    """Every job at its own time, however many are under way."""
+    """Every job at its own time, however many are under way: a server that is asked too much may say so."""
     began_s = time.perf_counter()
 
     async def client(job: Job) -> _Exchange:
@@ -196,7 +204,8 @@ async def replay(server: Server, jobs: Sequence[Job]) -> Measured:
 
     done = await asyncio.gather(*(client(job) for job in jobs))
     wall_s = time.perf_counter() - began_s
-    return Measured(wall_s, [exchange.answer() for exchange in done])
+    answers = [exchange.answer() for exchange in done if not exchange.failed]
+    return Measured(wall_s, answers, failed=len(done) - len(answers))
 
 
 async def disturbed(server: Server, quiet: Sequence[Job], arriving: Sequence[Job], every_s: float) -> Measured:

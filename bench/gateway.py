@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -202,6 +203,7 @@ def with_engine(report: Report, scratch: Path) -> None:
 
 def main() -> None:
     """Run it all and report."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report("gateway", ("what", "p50 ms", "p99 ms", "throughput", "gateway CPU"))
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as scratch:
         with_standin(report, Path(scratch))

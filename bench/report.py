@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,18 @@ class Report:
     def goal(self, goal: str, measured: str, met: bool | None) -> None:
         """Add a goal's line."""
         self.goals.append(Goal(goal, measured, met))
+
+    def take_over(self, others: Callable[[str], bool]) -> None:
+        """Keep what an earlier run found of parts that are not measured this time.
+
+        Args:
+            others: Tells by a row's first cell, or a goal up to its colon, whether it is of such a part.
+        """
+        path = RESULTS / f"{self.name}.json"
+        if path.exists():
+            before = json.loads(path.read_text())
+            self.rows += [row for row in before["rows"] if others(row[0])]
+            self.goals += [Goal(**goal) for goal in before["goals"] if others(goal["goal"].partition(":")[0])]
 
     def finish(self, *, keep: bool = True) -> None:
         """Print everything and write ``bench/results/NAME.json``.

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,6 +105,7 @@ async def measure(report: Report, pid: int, uds: str) -> None:
 
 def main() -> None:
     """Measure, print, keep."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report("shell", ["case", f"CPU us/token ({STREAMS} x {TOKENS})", "tokens/s"])
     with tempfile.TemporaryDirectory() as folder, engine(Path(folder)) as (pid, uds):
         uvloop.run(measure(report, pid, uds))

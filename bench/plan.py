@@ -1,0 +1,231 @@
+"""What the plan says a model takes beside what engines were seen to take: weights and cache, at their peak.
+
+Each engine is started as a node starts it, with the cache that the plan gives it, and then holds as many sequences of
+full length as were planned. What the runtime holds beside weights and cache (libraries, what a step computes, its heap)
+is what it holds under the same load of a model of one layer that is as wide as the others, beyond what is planned for
+that one's weights and cache. That model's own row is held against one of next to nothing, so that it shows what a step
+takes, and any fault in what is planned for embeddings and head. Goal (issue 4): within 10 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from process_memory import Memory, Watched, mapped_bytes
+from report import Report
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "unit")]
+
+from assets import PYTHONS  # noqa: E402 - found by the path above
+from engine_process import EngineProcess, start_engine  # noqa: E402
+from published_models import UNCHECKED, V2, WATSONX  # noqa: E402
+
+from headrace.capacity import PLANNED_SEQUENCES, MemoryNeed, copied_bytes, count_parameters, estimate  # noqa: E402
+from headrace.node.conversion import convert  # noqa: E402
+from headrace.runtimes import Environment, Installable, find  # noqa: E402
+from headrace.storage import open_artifacts  # noqa: E402
+from headrace.weights import inspect  # noqa: E402
+from headrace.weights.config import parse_config  # noqa: E402
+
+GOAL = 0.1
+FILLING = {"openvino": 14}
+"""Sequences that fill the cache, where that is not as many as planned: OpenVINO keeps keys and values in 8 bits."""
+PACKING = frozenset({"openvino"})
+"""Runtimes that map the weights' file, and compute with packed copies of what is in it."""
+CONTEXT = 1024
+NEW_TOKENS = 192
+"""More than the steps in which the prompts are read: the first sequence must still be there when the last is whole."""
+FILL_TIMEOUT_S = 1800
+VOCAB = 49_152
+TINY, THIN, DEMO = "tiny", "thin", "SmolLM2-135M"
+MODELS = (DEMO, "llama", "qwen2", "qwen3", "gemma", "gpt_neox", "opt", "falcon", "bloom", "mixtral")
+"""`plan_models.py` makes more, for --models."""
+MB = 1e6
+COLUMNS = (
+    *("runtime", "model", "predicted, MB", "measured", "error", "of it weights + cache"),
+    *("whole, MB", "whole predicted", "peak while loading"),
+)
+
+
+class Seen(NamedTuple):
+    """One engine with one model.
+
+    Attributes:
+        need: What the plan says.
+        loading: The most from its start until it was ready.
+        serving: The most from then on.
+        mapped_bytes: Files that it had mapped at the end.
+        weights_bytes: What the plan says of the weights, copies included.
+        droppable: Mapped files are not counted: the runtime computes with packed copies of what is in them.
+    """
+
+    need: MemoryNeed
+    loading: Memory
+    serving: Memory
+    mapped_bytes: int
+    weights_bytes: int
+    droppable: bool
+
+    @property
+    def predicted_bytes(self) -> int:
+        """Weights and cache."""
+        return self.weights_bytes + self.need.kv_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        """The most while serving that could not be taken back."""
+        return self.serving.anonymous if self.droppable else self.whole_bytes
+
+    @property
+    def whole_bytes(self) -> int:
+        """The most while serving."""
+        return self.serving.anonymous + self.mapped_bytes
+
+
+def checkpoints(names: list[str]) -> dict[str, Path]:
+    """The folders of the models, made where they are not there."""
+    folder, demo = Path(os.environ["HEADRACE_CACHE_DIR"]) / "plan", Path(os.environ["HEADRACE_TEST_MODEL"])
+    made = [TINY, THIN, *(name for name in names if name != DEMO)]
+    program = [os.environ[PYTHONS["transformers"]], ROOT / "bench" / "plan_models.py"]
+    subprocess.run([*program, folder, demo, *made], check=True)
+    return {DEMO: demo} | {name: folder / name for name in made}
+
+
+def form_for(runtime: str, folder: Path) -> Path:
+    """The folder as a runtime loads it, converted as a node converts it."""
+    conversion = find(runtime).conversion(folder, "auto")
+    if conversion is None:
+        return folder
+    if str(folder) == os.environ["HEADRACE_TEST_MODEL"]:
+        return Path(os.environ["HEADRACE_TEST_OPENVINO_MODEL"])
+    return convert(conversion, folder, environment_for, lambda *_: None, lambda: False).folder
+
+
+def environment_for(what: Installable) -> Environment:
+    """A runtime's, or the converter's, with the engines' code of this checkout."""
+    variable = PYTHONS.get(what.name, "HEADRACE_TEST_CONVERTER_PYTHON")
+    return Environment(Path(os.environ[variable]).parents[1], ROOT / "src")
+
+
+def look(runtime: str, folder: Path) -> Seen:
+    """Start an engine, fill its cache, and tell what it took."""
+    model = inspect(open_artifacts(str(folder)))
+    need = estimate(model, CONTEXT, PLANNED_SEQUENCES, runtime=runtime, on_cpu=True)
+    weights_bytes = need.weights_bytes + copied_bytes(model, "auto", runtime)
+    form = form_for(runtime, folder)
+    wished = {"max_model_len": CONTEXT, "kv_cache_bytes": need.kv_bytes, "prefix_caching": False}
+    with start_engine(form, engine=runtime, **wished) as engine, Watched(engine.process.pid) as watched:
+        engine.wait_ready()
+        loading = watched.restarted_peak()
+        fill(engine, FILLING.get(runtime, PLANNED_SEQUENCES))
+        mapped = mapped_bytes(psutil.Process(engine.process.pid))
+        return Seen(need, loading, watched.peak, mapped, weights_bytes, droppable=runtime in PACKING)
+
+
+def fill(engine: EngineProcess, sequences: int) -> None:
+    """So many sequences of full length at once, each of other tokens."""
+    dice = random.Random(1)
+    prompts = [[dice.randrange(3, VOCAB) for _ in range(CONTEXT - NEW_TOKENS)] for _ in range(sequences)]
+    wishes = {"max_tokens": NEW_TOKENS, "ignore_eos": True}
+    engine.client = engine.new_client(FILL_TIMEOUT_S)
+    with ThreadPoolExecutor(sequences) as pool:
+        for answer in pool.map(lambda prompt: engine.complete(prompt, **wishes), prompts):
+            assert answer["usage"]["total_tokens"] == CONTEXT, answer
+
+
+def compare(runtime: str, folders: dict[str, Path], report: Report) -> Iterator[tuple[str, float]]:
+    """A row for each model that the runtime serves; yields each one's error."""
+    base = look(runtime, folders[TINY])
+    overhead = base.needed_bytes - base.predicted_bytes
+    planned = base.need.overhead_bytes
+    report.row(runtime, TINY, base.predicted_bytes / MB, "", "", "", overhead / MB, planned / MB, "")
+    thin = look(runtime, folders[THIN])
+    add_row(report, runtime, THIN, thin, overhead)
+    overhead = thin.needed_bytes - thin.predicted_bytes
+    for name, folder in folders.items():
+        if name in {TINY, THIN} or (name != DEMO and name not in find(runtime).model_types):
+            continue
+        began = time.monotonic()
+        try:
+            seen = look(runtime, folder)
+        except (Exception, pytest.fail.Exception) as error:  # one that fails is no reason to lose the others
+            report.row(runtime, name, f"failed: {str(error)[-200:]}", "", "", "", "", "", "")
+            print(report.rows[-1], flush=True)
+            continue
+        error = add_row(report, runtime, name, seen, overhead)
+        print(f"{report.rows[-1]} {seen.serving} {time.monotonic() - began:.0f} s", flush=True)
+        yield name, error
+
+
+def add_row(report: Report, runtime: str, name: str, seen: Seen, overhead: int) -> float:
+    """One model's row; returns by what share of what was measured too much was predicted."""
+    measured = seen.needed_bytes - overhead
+    error = seen.predicted_bytes / measured - 1
+    report.row(
+        runtime,
+        name,
+        seen.predicted_bytes / MB,
+        measured / MB,
+        f"{100 * error:+.1f} %",
+        f"{seen.weights_bytes / MB:.0f} + {seen.need.kv_bytes / MB:.0f}",
+        seen.whole_bytes / MB,
+        seen.need.total_bytes / MB,
+        seen.loading.total / MB,
+    )
+    return error
+
+
+def measure(runtime: str, folders: dict[str, Path], *, keep: bool) -> None:
+    """One runtime's part of the report, kept when it is done: what interrupts the next one's must not lose it."""
+    report = Report("plan", COLUMNS)
+    errors = dict(compare(runtime, folders, report))
+    report.take_over(lambda part: part in PYTHONS and part != runtime)  # now: another part may have ended meanwhile
+    beyond = [f"{name} {100 * error:+.0f} %" for name, error in errors.items() if abs(error) > GOAL]
+    said = f"{len(errors) - len(beyond)} of {len(errors)}" + (f"; beyond: {', '.join(beyond)}" if beyond else "")
+    report.goal(f"{runtime}: weights and cache within {GOAL:.0%} of what was predicted", said, not beyond)
+    counts(report)
+    report.finish(keep=keep)
+
+
+def counts(report: Report) -> None:
+    """How far the parameters counted from configurations are from those that were published."""
+    errors = {}
+    for name, published in (V2 | WATSONX).items():
+        if name not in UNCHECKED:
+            counted = count_parameters(parse_config(published.config))
+            assert counted is not None, name
+            errors[name] = counted.total / published.parameters - 1
+    worst = max(errors, key=lambda name: abs(errors[name]))
+    said = (
+        f"{sum(error == 0 for error in errors.values())} of {len(errors)} exactly; worst {worst} {errors[worst]:+.2%}"
+    )
+    report.goal("parameters within 1 % of those published", said, abs(errors[worst]) <= 0.01)
+
+
+def main() -> None:
+    """Measure all, or parts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runtimes", default=",".join(PYTHONS))
+    parser.add_argument("--models", default=",".join(MODELS))
+    arguments = parser.parse_args()
+    names, runtimes = arguments.models.split(","), arguments.runtimes.split(",")
+    folders = {name: folder for name, folder in checkpoints(names).items() if name in {*names, TINY, THIN}}
+    for runtime in runtimes:
+        measure(runtime, folders, keep=len(names) >= len(MODELS))
+
+
+if __name__ == "__main__":
+    main()
