@@ -31,14 +31,17 @@ PYTHONS = {
 DEFAULT_ENGINES = ("openvino", "transformers")
 """What a server chooses on a CPU; vLLM's 3.5 GB are only installed where every engine runs."""
 
+AZURITE = "3.35.0"
+
 CONVERTERS = ROOT / "src" / "headrace_engines" / "convert"
 
 
-def prepare(engines: Iterable[str] = PYTHONS) -> dict[str, str]:
+def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False) -> dict[str, str]:
     """Make what is missing; returns the process environment that tests and benchmarks read.
 
     Args:
         engines: The engines that will be run.
+        stores: Whether object stores will be run, too.
     """
     cache = cache_dir()
     with _timed("demo model"):
@@ -57,7 +60,23 @@ def prepare(engines: Iterable[str] = PYTHONS) -> dict[str, str]:
             converter = install(conversion.converter)
             folder = converted(model, conversion, converter, cache / "converted")
             variables[f"HEADRACE_TEST_{engine.upper()}_MODEL"] = str(folder)
+    if stores:
+        variables["HEADRACE_TEST_EMULATORS_PYTHON"] = str(install(StoreEmulators()).python)
+        if shutil.which("npm"):
+            variables["HEADRACE_TEST_AZURITE"] = str(_azurite(cache))
     return os.environ | variables
+
+
+def _azurite(cache: Path) -> Path:
+    """Microsoft's own emulator of Azure's blobs: the program that Node runs."""
+    folder = cache / f"azurite-{AZURITE}"
+    program = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    if not program.is_file():
+        with _timed("azurite"):
+            quiet = ["--silent", "--no-fund", "--no-audit", "--ignore-scripts"]
+            command = ["npm", "install", *quiet, "--prefix", str(folder), f"azurite@{AZURITE}"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return program
 
 
 def converted(model: Path, conversion: Conversion, environment: Environment, root: Path) -> Path:
@@ -97,6 +116,15 @@ class ServingExtras:
         """The versions of the engine, with the extra of that server."""
         pins = find("transformers").requirements.replace("transformers==", "transformers[serving]==").splitlines()
         return "".join(f"{pin}\n" for pin in pins if pin.startswith(("torch==", "transformers[serving]==")))
+
+
+class StoreEmulators:
+    """Servers that speak S3 and Google Cloud Storage; apart from our own environment, whose pins they dislike."""
+
+    name = "store-emulators"
+    complete = False
+    disk_bytes = 400_000_000
+    requirements = "moto[server]==5.2.5\ngcp-storage-emulator==2026.7.19\n"
 
 
 def install(what: Installable) -> Environment:

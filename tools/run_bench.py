@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 
 from assets import DEFAULT_ENGINES, PYTHONS, ServingExtras, install, prepare
 from environment import ROOT
 
 
-def main() -> int:
-    """Run one benchmark; its exit status is ours."""
+def main() -> None:
+    """Become one benchmark: a Ctrl-C is then its own, and nobody kills it while it stops what it started."""
     program = ROOT / "bench" / f"{sys.argv[1]}.py"
     programs = sorted(path for path in program.parent.glob("*.py") if "def main()" in path.read_text())
     if program not in programs:
         known = ", ".join(path.stem for path in programs)
         sys.exit(f"error: there is no benchmark {sys.argv[1]!r}. There are: {known}")
-    every_engine = program.stem == "engine"
-    environment = prepare(PYTHONS if every_engine else DEFAULT_ENGINES)
-    if every_engine:
+    every_engine = program.stem in {"engine", "plan"}
+    environment = prepare(PYTHONS if every_engine else DEFAULT_ENGINES, stores=program.stem == "staging")
+    if program.stem == "engine":
         environment["HEADRACE_BENCH_SERVE_PYTHON"] = str(install(ServingExtras()).python)
-    return subprocess.run([sys.executable, program, *sys.argv[2:]], env=environment, check=False, cwd=ROOT).returncode
+    os.chdir(ROOT)
+    os.execve(sys.executable, [sys.executable, str(program), *sys.argv[2:]], environment)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -22,7 +22,7 @@ from environment import ROOT, say
 
 BIN = Path(sys.executable).parent
 FOLDERS = ("unit", "engine", "clients", "system")
-WORKERS = {"unit": "2"}
+WORKERS = {"unit": ("-n", "2"), "engine": ("-n", "2", "--dist", "loadgroup")}
 
 
 class Package(NamedTuple):
@@ -33,7 +33,11 @@ class Package(NamedTuple):
     reason: str
 
 
-PACKAGES = (Package("curl", "curl", "the custom-weights document's commands are curl commands, run byte for byte"),)
+PACKAGES = (
+    Package("curl", "curl", "the custom-weights document's commands are curl commands, run byte for byte"),
+    Package("nodejs", "node", "azurite, Microsoft's emulator of Azure's blobs, is a program for Node"),
+    Package("npm", "npm", "azurite is installed by it"),
+)
 
 
 class Tally(NamedTuple):
@@ -61,7 +65,7 @@ def main() -> int:
     if folders := [folder for folder in asked if folder != "lint"]:
         missing = _packages()
         started = time.monotonic()
-        environment = prepare(PYTHONS if "engine" in folders else DEFAULT_ENGINES)
+        environment = prepare(PYTHONS if "engine" in folders else DEFAULT_ENGINES, stores="system" in folders)
         tallies += [Tally("runtimes and model", (time.monotonic() - started) / 60, ok=True)]
         tallies += [_pytest(folder, environment, missing, extra) for folder in folders]
     return _summary(tallies, missing)
@@ -95,9 +99,7 @@ def _pytest(folder: str, environment: dict[str, str], missing: list[Package], ex
     say(f"tests/{folder}")
     started = time.monotonic()
     selection = ["-m", " and ".join(f"not needs_{package.program}" for package in missing)] if missing else []
-    command = [BIN / "pytest", f"tests/{folder}", "-q", "--durations=25", *selection, *extra]
-    if folder in WORKERS:
-        command += ["-n", WORKERS[folder]]
+    command = [BIN / "pytest", f"tests/{folder}", "-q", "--durations=25", *WORKERS.get(folder, ()), *selection, *extra]
     output = []
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
