@@ -6,6 +6,7 @@ them are up at once and take turns, so that a slow minute of the machine is ever
 
     make bench-engine                                   # everything: some 80 minutes; each part is kept as it ends
     make bench-engine ARGUMENTS="--only short"          # a part: results/engine-short.json
+    make bench-engine ARGUMENTS="--only trace --engines vllm"    # of some: results/engine-trace-vllm.json
     make bench-engine ARGUMENTS="--quick --engines openvino,vllm --only short --at 8"    # to look, not to keep
 """
 
@@ -89,18 +90,18 @@ Speeds = dict[tuple[str, int, int], float]
 class Bench:
     """One run over everyone who takes part."""
 
-    def __init__(self, contenders: Sequence[Contender], *, quick: bool) -> None:
+    def __init__(self, contenders: Sequence[Contender], *, quick: bool, name: str) -> None:
         self._contenders = contenders
+        self._name = name
         self._quick = quick
         self._prompts = Prompts(seed=2026)
         self._request_s: dict[tuple[str, int], float] = {}  # of the load before, by contender and prompt length
         self.speeds: Speeds = {}
         self.report = self._new_report("")
 
-    @staticmethod
-    def _new_report(part: str) -> Report:
+    def _new_report(self, part: str) -> Report:
         columns = ("load", "who", "tokens/s", "first p50 ms", "p99 ms", "between p50 ms", "p99 ms")
-        return Report(f"engine-{part}", columns)
+        return Report(self._name.format(part), columns)
 
     async def run(self, part: str, scenarios: Sequence[Scenario]) -> Report:
         """One part of the whole, with its goals; what was measured of it if it ends early."""
@@ -271,13 +272,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of the small loads, to see that it works")
     arguments = parser.parse_args()
     engines, places = arguments.engines.split(","), {int(place) for place in arguments.at.split(",")}
-    whole = not arguments.quick and arguments.at == PLACES and {*ENGINES} == {*engines}
+    keep = not arguments.quick and arguments.at == PLACES
+    name = "engine-{}" if {*ENGINES} == {*engines} else "engine-{}-" + "-".join(sorted(engines))
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as scratch, contextlib.ExitStack() as stack:
         contenders = []
         for start in entrants(engines, Path(scratch)):
             contenders += stack.enter_context(start())
-        bench = Bench(contenders, quick=arguments.quick)
-        uvloop.run(measure(bench, arguments.only.split(","), places, quick=arguments.quick, keep=whole))
+        bench = Bench(contenders, quick=arguments.quick, name=name)
+        uvloop.run(measure(bench, arguments.only.split(","), places, quick=arguments.quick, keep=keep))
 
 
 if __name__ == "__main__":
