@@ -137,7 +137,8 @@ class Bench:
             self._request_s[name, scenario.prompt_tokens] = rounds[-1].wall_s / scenario.requests
             speed = median([each.tokens_per_s for each in rounds])
             self.speeds[name, scenario.prompt_tokens, scenario.concurrency] = speed
-            self._row(scenario.name, name, rounds, speed)
+            failed = sum(each.failed for each in rounds)
+            self._row(scenario.name + (f", {failed} failed" if failed else ""), name, rounds, speed)
 
     def _in_time(self, contender: Contender, scenario: Scenario) -> bool:
         """Whether its turn ends in time; if not, a row says how long it would take."""
