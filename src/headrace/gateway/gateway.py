@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from headrace.contracts.openai.paths import is_openai_path
@@ -82,13 +83,17 @@ class Gateway:
         return self._routing.generation > 0 and not self._draining
 
     def hand_over(self) -> None:
-        """Refuse new requests, and leave word of those under way. Then a successor may start."""
+        """Be ready for no more requests, and leave word of those under way. Then a successor may start."""
         self._draining = True
         if self._active:
             self._handover.note(self._routing.carried)
 
-    async def drain(self, timeout_s: float) -> int:
-        """Refuse new requests and wait for those under way; a successor is told of them until then.
+    async def drain(self, timeout_s: float, emptied: Callable[[], Awaitable[object]] | None = None) -> int:
+        """Wait for the requests under way and those that kept connections still bring; a successor is told of them.
+
+        Args:
+            timeout_s: How long to wait.
+            emptied: Waits until no client can bring any more; None: only until nothing is under way.
 
         Returns:
             How many were still under way when the time was over.
@@ -97,7 +102,7 @@ class Gateway:
         noting = asyncio.create_task(self._keep_note())
         try:
             async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+                await (emptied or self._idle.wait)()
         except TimeoutError:
             _LOGGER.warning("%d requests were still under way after %g s of draining", self._active, timeout_s)
         finally:
@@ -107,11 +112,14 @@ class Gateway:
 
     async def _keep_note(self) -> None:
         """Follow what the successor is told to route by, for revoked keys and for who waits; and tell what is left."""
-        while self._active:
+        while True:
             newest = self._handover.newer_snapshot()
             if newest is not None and newest.generation > self._routing.generation:
                 self._routing.follow(newest)
-            self._handover.note(self._routing.carried)
+            if self._active:
+                self._handover.note(self._routing.carried)
+            else:
+                self._handover.over()
             await asyncio.sleep(NOTE_EVERY_S)
 
     def break_off(self) -> None:
@@ -161,8 +169,6 @@ class Gateway:
             await send_json(exchange, record, ready, status=200 if self.ready else 503)
         elif action is Action.ROOT:
             await send_text(exchange, record, _WELCOME)
-        elif self._draining:
-            raise Draining("The server is going down.", fix="Send the request again.", retry_after_s=1.0)
         else:
             await self._answer_with_key(exchange, record, matched)
 

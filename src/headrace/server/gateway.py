@@ -32,12 +32,12 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     process.notify(options, "ready")
     await stop.wait()
     public.retire()  # the supervisor holds the socket: who comes now waits for the next gateway
-    admin.retire()  # and control talks to that one
+    await admin.close(CLOSE_TIMEOUT_S)  # and control talks to that one, at once
     gateway.hand_over()
     process.notify(options, "draining")
-    if await gateway.drain(timeout_s=options.drain_timeout_s):
+    if await gateway.drain(options.drain_timeout_s, public.emptied):
         gateway.break_off()
-    await asyncio.gather(public.close(CLOSE_TIMEOUT_S), admin.close(CLOSE_TIMEOUT_S))
+    await public.close(CLOSE_TIMEOUT_S)
     await gateway.close()
 
 

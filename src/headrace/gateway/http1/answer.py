@@ -166,7 +166,7 @@ class Http1Exchange(Exchange):
         names = {name for name, _ in headers}
         self._bodiless = self.head.method == "HEAD" or status in (204, 304)
         self._chunked = not self._bodiless and self._version > 0 and b"content-length" not in names
-        if not self.request_complete and self._rest_is_long():
+        if self._connection.ends_soon or (not self.request_complete and self._rest_is_long()):
             self.keep_alive = False
         if self._version == 0 and not self._bodiless and b"content-length" not in names:
             self.keep_alive = False

@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = "https"
-        self.deadline = self._server.now + self._server.patience.keep_alive_s
+        self.deadline = self._server.now + self._server.keep_alive_s
         self._server.hold(self)
 
     def data_received(self, data: bytes) -> None:
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
             head,
             self,
             version=received.version,
-            keep_alive=received.keep_alive and not self._server.closing,
+            keep_alive=received.keep_alive,
             expects_continue=received.expects_continue,
         )
         self._receiving = exchange
@@ -182,6 +182,11 @@ class Connection(asyncio.Protocol):
             self.deadline = math.inf
 
     # --- for exchanges ---
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether no next request is wanted: the server retires."""
+        return self._server.retired
 
     @property
     def date_line(self) -> bytes:
@@ -237,7 +242,7 @@ class Connection(asyncio.Protocol):
         """The exchange's answer has ended."""
         if self.lost or exchange is not self._current:
             return
-        if not exchange.keep_alive or self._server.closing:
+        if not exchange.keep_alive or self._server.closed:
             self._close_soon(linger=not exchange.request_complete)
         elif exchange.request_complete:
             self._next(exchange)
@@ -251,6 +256,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         self.deadline = self._server.now + self._server.patience.keep_alive_s
+
+    def last_call(self) -> None:
+        """A connection that waits for a request waits no longer than a server that retires does."""
+        if self.idle and not self._deaf:
+            self.deadline = min(self.deadline, self._loop.time() + self._server.patience.last_call_s)
 
     @property
     def idle(self) -> bool:
@@ -314,8 +324,8 @@ class Connection(asyncio.Protocol):
             self._begin(self._queue.popleft())
             return
         self._current = None
-        patience = self._server.patience
-        self.deadline = self._server.now + (patience.head_s if self._parser.unused_bytes else patience.keep_alive_s)
+        server = self._server
+        self.deadline = server.now + (server.patience.head_s if self._parser.unused_bytes else server.keep_alive_s)
         if self._ahead:
             self._loop.call_soon(self._take_up)
         else:

@@ -31,6 +31,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
             close first under their hands.
         read_s: For the client to read something of what it is sent, where it lags behind; nginx waits twice as long.
         linger_s: How long a connection is still read from after its request was refused.
+        last_call_s: For a kept connection to bring its last request, once the server retires. Closed at once, it would
+            take a request with it that is under way: most clients send none of theirs a second time.
     """
 
     head_s: float = 30.0
@@ -38,11 +40,12 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float = 75.0
     read_s: float = 30.0
     linger_s: float = 1.0
+    last_call_s: float = 1.0
 
     @property
     def look_every_s(self) -> float:
         """How often deadlines are looked at: they are kept to within this."""
-        shortest = min(self.head_s, self.body_s, self.keep_alive_s, self.read_s, self.linger_s)
+        shortest = min(self.head_s, self.body_s, self.keep_alive_s, self.read_s, self.linger_s, self.last_call_s)
         return min(1.0, shortest / 4)
 
 
@@ -57,7 +60,8 @@ class HttpServer:
         connections: All that are open.
         now: Loop time, as of the last look at the deadlines.
         date_line: What answers say of the time, of the same moment.
-        closing: Whether no connection is kept any more.
+        retired: Whether every answer says that its connection closes.
+        closed: Whether no connection is kept, whatever was said.
     """
 
     def __init__(self, handler: Handler, patience: Patience | None = None) -> None:
@@ -70,7 +74,7 @@ class HttpServer:
         self._empty.set()
         self.patience = patience or Patience()
         self.connections: set[Connection] = set()
-        self.closing = False
+        self.retired = self.closed = False
         self._look()
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
@@ -88,11 +92,25 @@ class HttpServer:
             self._listening = None
 
     def retire(self) -> None:
-        """Leave new requests to another server: take no more connections, and keep none that has no request."""
+        """Leave new requests to another server: take no more connections, and end those that are kept.
+
+        A client that was told that its connection is kept may send a request before it hears of anything else: that one
+        is answered, and the answer says that the connection closes. Where none comes within `Patience.last_call_s`, the
+        connection closes between two requests.
+        """
         self.stop_accepting()
-        self.closing = True
-        for connection in [connection for connection in self.connections if connection.idle]:
-            connection.close()
+        self.retired = True
+        for connection in self.connections:
+            connection.last_call()
+
+    @property
+    def keep_alive_s(self) -> float:
+        """How long a connection is kept for its next request."""
+        return self.patience.last_call_s if self.retired else self.patience.keep_alive_s
+
+    async def emptied(self) -> None:
+        """Wait until the last connection has ended; after `retire` each does when its last answer has."""
+        await self._empty.wait()
 
     async def close(self, timeout_s: float | None = None) -> None:
         """End: connections without a request at once, the others when their answer has ended.
@@ -101,6 +119,9 @@ class HttpServer:
             timeout_s: After it, those that are left are cut off; None waits for all of them.
         """
         self.retire()
+        self.closed = True
+        for connection in [connection for connection in self.connections if connection.idle]:
+            connection.close()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
