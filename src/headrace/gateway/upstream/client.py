@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 
@@ -12,7 +13,7 @@ from headrace.gateway.exchange import Headers
 from headrace.gateway.upstream.address import Address
 from headrace.gateway.upstream.connection import Connection
 from headrace.gateway.upstream.dial import Outside, dial
-from headrace.gateway.upstream.errors import NoAnswer, Unreachable
+from headrace.gateway.upstream.errors import NoAnswer, TimedOut, Unreachable
 from headrace.gateway.upstream.masking import Masking, Secret
 
 MAX_KEPT_CONNECTIONS = 256
@@ -149,7 +150,7 @@ class Upstream:
 
         Args:
             request: What to send.
-            timeout_s: How long the answer may take to begin.
+            timeout_s: How long the answer may take to begin, with whatever connections that takes.
             stall_timeout_s: How long nothing may come of an answer that has begun; None: any time.
 
         Raises:
@@ -158,6 +159,7 @@ class Upstream:
             NoAnswer: The connection ended before the answer began.
             TimedOut: The answer did not begin within `timeout_s`.
         """
+        deadline = time.monotonic() + timeout_s
         if self._kept and request.repeatable:
             connection = self._kept.pop()
             try:
@@ -165,7 +167,8 @@ class Upstream:
             except NoAnswer:
                 if connection.answered or not isinstance(request.body, bytes):
                     raise
-        return await self._exchange(await self._connect(), request, timeout_s, stall_timeout_s)
+        connection = await self._connect(deadline - time.monotonic())
+        return await self._exchange(connection, request, deadline - time.monotonic(), stall_timeout_s)
 
     async def _exchange(
         self, connection: Connection, request: UpstreamRequest, timeout_s: float, stall_timeout_s: float | None
@@ -186,13 +189,15 @@ class Upstream:
             raise
         return UpstreamAnswer(self, connection, pump, self._secret, stall_timeout_s)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, left_s: float) -> Connection:
+        timeout_s = min(self._connect_timeout_s, left_s)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await dial(self.address, lambda: Connection(self._forget), self._outside)
         except TimeoutError as error:
             kind = "TLS connection" if self.address.tls else "connection"
-            raise Unreachable(f"No {kind} within {self._connect_timeout_s:g} s.") from error
+            failure = TimedOut if left_s < self._connect_timeout_s else Unreachable
+            raise failure(f"No {kind} within {timeout_s:.3g} s.") from error
 
     def give_back(self, connection: Connection, *, usable: bool) -> None:
         """Keep a connection for the next request if it can carry one; else close it."""
