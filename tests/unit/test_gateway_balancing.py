@@ -11,7 +11,7 @@ from gateway_serving import deployed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.contracts.openai.demand import Demand, demand_of
+from headrace.contracts.openai.demand import PROMPT_BYTES, Demand, demand_of
 from headrace.gateway.balancing import OVERLOAD, best
 from headrace.gateway.expectation import START_OUTPUT_TOKENS, Expectation
 from headrace.gateway.fleet import Assignment, Pool, Replica
@@ -32,9 +32,9 @@ class Clock:
         return self.now
 
 
-def pool_of(count: int, clock: Callable[[], float]) -> Pool:
+def pool_of(count: int, clock: Callable[[], float], **more: int) -> Pool:
     """A pool of so many replicas, none of which is there."""
-    route = deployed(*(f"unix:/nowhere/{number}" for number in range(count)), max_model_len=100_000)
+    route = deployed(*(f"unix:/nowhere/{number}" for number in range(count)), max_model_len=100_000, **more)
     pool = Pool(route, clock)
     pool.follow(route, tuple(Replica(one, connect_timeout_s=1) for one in route.replicas))
     return pool
@@ -283,6 +283,7 @@ def test_holders_come_and_go() -> None:
 def test_cuts_are_few() -> None:
     """However long a prompt is, it costs a bounded number of steps, and short ones are known in blocks of 256 bytes."""
     assert len(prefixes(b"x" * 10_000_000)) == len(CUTS) < 50
+    assert CUTS[-1] <= PROMPT_BYTES
     assert prefixes(b"x" * 255) == []
     assert list(CUTS[:3]) == [256, 512, 768]
     assert all(later <= earlier * 9 / 8 + 256 for earlier, later in zip(CUTS, CUTS[1:], strict=False))
@@ -348,6 +349,16 @@ def test_work_is_not_requests() -> None:
     assert large.replica.outstanding == large.replica.answering == 1
     large.release()
     assert (large.replica.work, large.replica.outstanding, large.replica.answering) == (0, 0, 0)
+
+
+def test_no_replica_gets_more_than_it_takes() -> None:
+    """A replica that has as many requests as it takes at a time gets no more while another has room, however idle."""
+    pool = pool_of(2, Clock(), max_running=3)
+    large = assigned(pool, asked("l" * 40_000))
+    small = [assigned(pool, asked("s" * 300, max_tokens=1)) for _ in range(5)]
+    assert sum(one.replica is large.replica for one in small) == 2
+    assert {replica.outstanding for replica in pool.replicas} == {3}
+    assert assigned(pool, asked("s" * 300, max_tokens=1)).replica in pool.replicas
 
 
 MOVES = st.lists(

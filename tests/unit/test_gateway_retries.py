@@ -51,7 +51,10 @@ def test_a_dead_replica_is_left_alone(tmp_path: Path) -> None:
 
     async def main() -> None:
         gone = f"unix:{tmp_path / 'gone'}"
-        async with StandIn(tmp_path / "e") as living, gateway_before(tmp_path, deployed(gone, living.address)) as served:
+        async with (
+            StandIn(tmp_path / "e") as living,
+            gateway_before(tmp_path, deployed(gone, living.address)) as served,
+        ):
             for _ in range(64):
                 assert (await served.client.post(PATH, json=CHAT)).is_success
             assert [one.health.trusted for one in pool_of(served).replicas] == [False, True]

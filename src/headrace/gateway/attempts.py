@@ -1,4 +1,4 @@
-"""Which replicas a request was sent to, and whether it may be sent to another: before the first byte, never for long."""
+"""Which replicas a request was sent to, and whether it may go to another: before the first byte, and in time."""
 
 from __future__ import annotations
 

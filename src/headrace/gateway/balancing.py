@@ -1,4 +1,4 @@
-"""Which of several replicas gets a request: the one that need not compute its beginning again, or has the least to do."""
+"""Which of several replicas gets a request: one that need not compute its beginning again, or has the least to do."""
 
 from __future__ import annotations
 

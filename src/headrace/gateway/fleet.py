@@ -92,7 +92,7 @@ class Assignment:
         self.replica.health.failed(self._clock())
 
     def timed_out(self) -> None:
-        """No answer began for as long as it may take. From a replica that was silent all the time one such is enough."""
+        """No answer began for as long as it may take. Of a replica that was silent all the time one is enough."""
         replica = self.replica
         silent = not replica.answering and replica.health.heard_at < self.began_at
         replica.health.failed(self._clock(), at_once=silent)
@@ -134,7 +134,7 @@ class Pool:
         self.clock = clock
         self.expectation = Expectation()
         self.retries = RetryBudget(clock, burst=deployed.max_running)
-        self._max_model_len = deployed.max_model_len
+        self._max_model_len, self._max_running = deployed.max_model_len, deployed.max_running
         self._prefixes: PrefixMap[Replica] = PrefixMap()
 
     def follow(self, deployed: DeployedRoute, replicas: tuple[Replica, ...]) -> None:
@@ -143,7 +143,7 @@ class Pool:
             self.room.open()
         self.replicas, self.wakes = replicas, deployed.wakes
         self._prefixes.follow(replicas)
-        self.retries.burst = deployed.max_running
+        self.retries.burst = self._max_running = deployed.max_running
         self.room.closed_because = deployed.why_not_ready
         self.room.resize(
             max_running=deployed.max_running * len(replicas),
@@ -167,8 +167,8 @@ class Pool:
         """Choose a replica and charge it with the request; None without a candidate.
 
         First comes one that was ejected and whose time is over: one request at a time tries it, none of those that
-        failed elsewhere already. Then, of those that are trusted, the `best`, at random among equals. If none is
-        trusted, the one that failed least (panic): ejection never leaves a pool without anybody.
+        failed elsewhere already. Then, of those that are trusted and take more, the `best`, at random among equals. If
+        none is trusted, the one that failed least (panic): ejection never leaves a pool without anybody.
         """
         candidates = [replica for replica in self.replicas if replica not in but]
         if not candidates:
@@ -185,22 +185,24 @@ class Pool:
         if due is not None:
             replica = due
         elif trusted:
-            replica, saved = self._best(trusted, numbers, prompt_tokens, output_tokens, now)
+            with_room = [replica for replica in trusted if replica.outstanding < self._max_running]
+            replica, saved = self._best(with_room or trusted, numbers, prompt_tokens, output_tokens, now)
         else:
             replica = min(candidates, key=lambda replica: replica.health.badness())
         self._prefixes.note(numbers, replica)
         return self._assignment(replica, prompt_tokens - saved, output_tokens, on_trial=due is not None)
 
     def _best(
-        self, trusted: Sequence[Replica], numbers: Sequence[int], prompt_tokens: int, output_tokens: int, now: float
+        self, candidates: Sequence[Replica], numbers: Sequence[int], prompt_tokens: int, output_tokens: int, now: float
     ) -> tuple[Replica, int]:
         """The replica, and how many tokens of the prompt it need not compute again."""
         held = self._prefixes.held_bytes(numbers)
-        saved = [min(self.expectation.prompt(held.get(one, 0), self._max_model_len), prompt_tokens) for one in trusted]
+        known = [self.expectation.prompt(held.get(replica, 0), self._max_model_len) for replica in candidates]
+        saved = [min(tokens, prompt_tokens) for tokens in known]
         own = max(prompt_tokens + output_tokens, 1)
-        loads = [(replica.work + own) / replica.health.share(now) for replica in trusted]
+        loads = [(replica.work + own) / replica.health.share(now) for replica in candidates]
         place = random.choice(best(loads, saved))  # noqa: S311 - a tie
-        return trusted[place], saved[place]
+        return candidates[place], saved[place]
 
     def _assignment(
         self, replica: Replica, prompt_tokens: int, output_tokens: int, *, on_trial: bool = False

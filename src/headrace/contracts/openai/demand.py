@@ -6,6 +6,9 @@ import msgspec
 
 _GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
 _LONGEST_NUMBER = 9
+PROMPT_BYTES = 160 * 1024
+"""Of a prompt's beginning; nobody looks farther."""
+
 _NONE = msgspec.Raw(b"")
 
 
@@ -15,8 +18,8 @@ class Demand(msgspec.Struct, frozen=True):
     Attributes:
         size_bytes: Of its body.
         max_tokens: The most that may be made; 0 where nothing is, None where the request does not say.
-        prompt: What comes first in the engine's prompt, as it was sent: tools and messages, or the prompt. Empty where
-            nobody keeps anything of it.
+        prompt: What comes first in the engine's prompt, as it was sent: tools and messages, or the prompt; at most
+            `PROMPT_BYTES`. Empty where nobody keeps anything of it.
     """
 
     size_bytes: int
@@ -54,7 +57,8 @@ def demand_of(path: str, body: bytes) -> Demand:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return size_of(path, body)  # the engine's to refuse
     caps = [cap for cap in (_number(fields.max_tokens), _number(fields.max_completion_tokens)) if cap is not None]
-    prompt = bytes(fields.tools) + bytes(fields.messages) + bytes(fields.prompt)
+    parts = (fields.tools, fields.messages, fields.prompt)
+    prompt = b"".join(memoryview(part)[:PROMPT_BYTES] for part in parts)[:PROMPT_BYTES]
     return Demand(len(body), min(caps, default=None), prompt)
 
 

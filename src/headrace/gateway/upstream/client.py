@@ -13,7 +13,7 @@ from headrace.gateway.exchange import Headers
 from headrace.gateway.upstream.address import Address
 from headrace.gateway.upstream.connection import Connection
 from headrace.gateway.upstream.dial import Outside, dial
-from headrace.gateway.upstream.errors import NoAnswer, TimedOut, Unreachable
+from headrace.gateway.upstream.errors import NoAnswer, TimedOut, Unreachable, Untrusted
 from headrace.gateway.upstream.masking import Masking, Secret
 
 MAX_KEPT_CONNECTIONS = 256
@@ -145,8 +145,8 @@ class Upstream:
     ) -> UpstreamAnswer:
         """Send a request and wait until the first byte of the answer's body is there, or its end.
 
-        A kept connection that turns out to be closed before one byte was answered is replaced once. Cancelling this
-        closes the connection.
+        A kept connection that turns out to be closed before one byte was answered is replaced once; if there is no
+        other to be had then, that is no answer. Cancelling this closes the connection.
 
         Args:
             request: What to send.
@@ -160,14 +160,21 @@ class Upstream:
             TimedOut: The answer did not begin within `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
+        broken: NoAnswer | None = None
         if self._kept and request.repeatable:
             connection = self._kept.pop()
             try:
                 return await self._exchange(connection, request, timeout_s, stall_timeout_s)
-            except NoAnswer:
+            except NoAnswer as error:
                 if connection.answered or not isinstance(request.body, bytes):
                     raise
-        connection = await self._connect(deadline - time.monotonic())
+                broken = error
+        try:
+            connection = await self._connect(deadline - time.monotonic())
+        except Unreachable as error:
+            if broken is None or isinstance(error, Untrusted):
+                raise
+            raise NoAnswer(f"{broken} {error}") from error  # it was sent, and may be what ended the server
         return await self._exchange(connection, request, deadline - time.monotonic(), stall_timeout_s)
 
     async def _exchange(
