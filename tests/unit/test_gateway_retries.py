@@ -120,6 +120,21 @@ def test_what_breaks_two_replicas_gets_no_third(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_the_one_that_lives_is_found(tmp_path: Path) -> None:
+    """Replicas that cannot be reached have not begun on anything: a request goes on until it comes to one that can."""
+
+    async def main() -> None:
+        gone = [f"unix:{tmp_path / f'gone{number}'}" for number in range(3)]
+        async with (
+            StandIn(tmp_path / "e") as living,
+            gateway_before(tmp_path, deployed(*gone, living.address)) as served,
+        ):
+            for _ in range(16):
+                assert (await served.client.post(PATH, json=CHAT)).is_success
+
+    asyncio.run(main())
+
+
 def test_an_engine_that_cannot_now_is_passed_over(tmp_path: Path) -> None:
     """503 of one replica is hidden by another; where all say so it is passed on, and a 400 is never tried again."""
 

@@ -27,7 +27,7 @@ def patience_of(head: RequestHead) -> float | None:
 
     The shortest, where it says several things. What is no number above zero is as if it were not there.
     """
-    shortest = None
+    shortest: float | None = None
     for name, value in head.headers:
         if name in _PATIENCE:
             try:

@@ -94,7 +94,7 @@ class _FleetGauges(Collector):
         waiting = GaugeMetricFamily("headrace_gateway_waiting", "Requests in line.", labels=["deployment"])
         replicas = GaugeMetricFamily("headrace_gateway_replicas", "Replicas that take traffic.", labels=["deployment"])
         ejected = GaugeMetricFamily(
-            "headrace_gateway_replicas_ejected", "Replicas that failed and get no share for now.", labels=["deployment"]
+            "headrace_gateway_replicas_ejected", "Replicas that failed lately and are spared.", labels=["deployment"]
         )
         retries = CounterMetricFamily(
             "headrace_gateway_retries", "Requests sent to another replica.", labels=["deployment"]

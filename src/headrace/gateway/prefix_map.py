@@ -79,7 +79,8 @@ class PrefixMap(Generic[HolderT]):
 
     def held_bytes(self, numbers: Sequence[int]) -> dict[HolderT, int]:
         """How much of a prompt with these beginnings each holder has seen; who has seen none of it is left out."""
-        seen_by, masks, mask = self._seen_by, [], -1
+        seen_by, mask = self._seen_by, -1
+        masks: list[int] = []
         for number in numbers:
             mask &= seen_by.get(number, 0)
             if not mask:
