@@ -16,12 +16,12 @@ import msgspec
 from headrace.gateway import Gateway, HttpServer, Limits
 from headrace.gateway.exchange import Handler
 from headrace.gateway.http1 import Patience
-from headrace.resources.access import Principal, Role, secret_hash
+from headrace.resources.access import EVERY_PROJECT, Principal, Role, secret_hash
 from headrace.resources.names import Scope
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
 
 ADMIN_TOKEN = "internal-token"
-KEY, OTHER_KEY, VIEWER_KEY = "hr-key", "hr-other", "hr-viewer"
+KEY, OTHER_KEY, VIEWER_KEY, EVERYWHERE_KEY = "hr-key", "hr-other", "hr-viewer", "hr-everywhere"
 SCOPE = Scope("default", "us-central1")
 BASE = f"/v1/{SCOPE}/endpoints/e1"
 CHAT: dict[str, Any] = {"model": "anything", "messages": [{"role": "user", "content": "hi"}]}
@@ -36,7 +36,12 @@ def key(secret: str, role: Role = Role.PREDICTOR, project: str = "default") -> K
     return KeyRoute(secret_hash=secret_hash(secret), principal=Principal(f"id-{secret}", secret, project, role))
 
 
-KEYS = (key(KEY), key(OTHER_KEY, project="elsewhere"), key(VIEWER_KEY, Role.VIEWER))
+KEYS = (
+    key(KEY),
+    key(OTHER_KEY, project="elsewhere"),
+    key(VIEWER_KEY, Role.VIEWER),
+    key(EVERYWHERE_KEY, Role.VIEWER, EVERY_PROJECT),
+)
 
 
 def deployed(*addresses: str, name: str = "d1", traffic: int = 100, **more: Any) -> DeployedRoute:

@@ -19,6 +19,7 @@ from gateway_serving import (
     ADMIN_TOKEN,
     BASE,
     CHAT,
+    EVERYWHERE_KEY,
     KEY,
     KEYS,
     OTHER_KEY,
@@ -91,7 +92,10 @@ def test_every_inference_route_answers(tmp_path: Path) -> None:
                 if route.process != "gateway":
                     continue
                 content = None if route.method == "GET" else predict if ":" in route.template else body
-                answer = await served.client.request(route.method, filled(route.template), json=content)
+                headers = bearer(EVERYWHERE_KEY) if route.template == "/metrics" else {}
+                answer = await served.client.request(
+                    route.method, filled(route.template), json=content, headers=headers
+                )
                 assert answer.status_code == 200, (route, answer.text)
                 assert answer.headers["x-request-id"]
 

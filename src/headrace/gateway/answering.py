@@ -32,13 +32,12 @@ async def send_json(
     await exchange.answer(status, [JSON, request_id, *(headers or [])], body)
 
 
-async def send_text(exchange: Exchange, record: RequestRecord, text: str) -> None:
-    """Answer with a few lines for a person."""
-    body = text.encode()
+async def send_text(exchange: Exchange, record: RequestRecord, text: bytes, content_type: bytes) -> None:
+    """Answer with lines of text."""
     record.status = 200
-    record.bytes_sent += len(body)
+    record.bytes_sent += len(text)
     request_id = (b"x-request-id", record.request_id.encode("ascii"))
-    await exchange.answer(200, [(b"content-type", b"text/plain; charset=utf-8"), request_id], body)
+    await exchange.answer(200, [(b"content-type", content_type), request_id], text)
 
 
 async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceError, *, google: bool) -> None:

@@ -7,12 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.gateway.access_log import log_request
 from headrace.gateway.admin import Admin, admin_routes
 from headrace.gateway.answering import send_error, send_json, send_text
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.control_proxy import forward_to_control
+from headrace.gateway.engine_metrics import engine_metrics
 from headrace.gateway.exchange import ClientGone, Exchange
 from headrace.gateway.handover import NOTE_EVERY_S, Handover
 from headrace.gateway.inference import serve_inference
@@ -23,14 +26,16 @@ from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, m
 from headrace.gateway.routing import Routing
 from headrace.gateway.snapshot_file import load_snapshot
 from headrace.gateway.upstream import Upstream, read_address
+from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.errors import Draining, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
 
 _LOGGER = logging.getLogger(__name__)
 
-_WELCOME = """Headrace serves models here.
+_WELCOME = b"""Headrace serves models here.
 
 /v1            OpenAI's API: /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings
 /v1/projects   Vertex AI's API
+/metrics       for Prometheus
 /healthz       whether this process runs
 /readyz        whether it takes requests
 
@@ -168,7 +173,7 @@ class Gateway:
             ready = {"status": "ready" if self.ready else "draining" if self._draining else "no routing snapshot yet"}
             await send_json(exchange, record, ready, status=200 if self.ready else 503)
         elif action is Action.ROOT:
-            await send_text(exchange, record, _WELCOME)
+            await send_text(exchange, record, _WELCOME, b"text/plain; charset=utf-8")
         else:
             await self._answer_with_key(exchange, record, matched)
 
@@ -178,7 +183,17 @@ class Gateway:
         if matched.action is Action.WRONG_METHOD:
             authenticate(exchange.head, self._routing.table)  # strangers learn nothing of paths
             raise MethodNotAllowed(f"{record.path} does not take {exchange.head.method}.", allow=matched.takes)
-        if matched.action is Action.CONTROL:
+        if matched.action is Action.METRICS:
+            await self._show_metrics(exchange, record)
+        elif matched.action is Action.CONTROL:
             await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:
             await serve_inference(exchange, record, matched, routing=self._routing, limits=self._limits)
+
+    async def _show_metrics(self, exchange: Exchange, record: RequestRecord) -> None:
+        """This gateway's own and those of every engine, for keys that may read every project."""
+        principal = authenticate(exchange.head, self._routing.table)
+        record.key_id = principal.key_id
+        principal.require(Permission.READ, EVERY_PROJECT)
+        text = self._metrics.render() + await engine_metrics(self._routing.fleet)
+        await send_text(exchange, record, text, CONTENT_TYPE_LATEST.encode("ascii"))
