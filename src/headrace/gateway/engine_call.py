@@ -8,13 +8,21 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from headrace.gateway import external
+from headrace.gateway.attempts import Attempts, deadline_of
 from headrace.gateway.exchange import Headers, RequestHead
-from headrace.gateway.fleet import Pool, Replica
+from headrace.gateway.fleet import Assignment, Pool
 from headrace.gateway.limits import Limits
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.upstream import TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
 from headrace.gateway.waiting_room import failed_for_good
-from headrace.resources.errors import EngineTimeout, EngineUnreachable, HeadraceError, NotReady
+from headrace.resources.errors import (
+    EngineBrokeOff,
+    EngineStalled,
+    EngineTimeout,
+    EngineUnreachable,
+    HeadraceError,
+    NotReady,
+)
 from headrace.resources.snapshot import DeployedRoute
 
 _PASSED_ON = (b"traceparent", b"tracestate")
@@ -28,6 +36,9 @@ class Call(msgspec.Struct, kw_only=True):
         google: Whether errors have Google's shape; else OpenAI's.
         headers: For the answer.
         forwarded: For the engine.
+        patience_s: How long the client says that it waits for the answer to begin; None if it does not say.
+        answers: Engines' answers that are over, so far: one, or one for each instance.
+        sent_bytes: Of the bodies of those.
     """
 
     record: RequestRecord
@@ -37,6 +48,20 @@ class Call(msgspec.Struct, kw_only=True):
     google: bool
     headers: Headers
     forwarded: Headers
+    patience_s: float | None = None
+    answers: int = 0
+    sent_bytes: int = 0
+
+    def learn(self) -> None:
+        """Tell the pool what the request came to, once all of it is answered and if the engines counted it."""
+        record = self.record
+        if self.answers and record.prompt_tokens is not None:
+            self.pool.expectation.learn(
+                size_bytes=self.sent_bytes,
+                prompt_tokens=record.prompt_tokens,
+                output_tokens=record.completion_tokens or 0,
+                answers=self.answers,
+            )
 
 
 def forwarded_headers(head: RequestHead, record: RequestRecord) -> Headers:
@@ -47,11 +72,12 @@ def forwarded_headers(head: RequestHead, record: RequestRecord) -> Headers:
 
 @asynccontextmanager
 async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> AsyncIterator[UpstreamAnswer]:
-    """Wait for a turn, send the request to the replica with the least to do, and hold both until the answer is over.
+    """Wait for a turn, send the request to the replica that is best for it, and hold both until the answer is over.
 
     Until the first byte of an answer nobody has seen anything of it, and inference changes nothing in the world: so a
-    replica that cannot be reached, or breaks off before that, is replaced by another one, once. Leaving the block
-    early, by an error or because the client left, closes the connection, which stops the engine's work.
+    replica that cannot be reached, breaks off before that or says that it cannot now is replaced by another, as
+    `Attempts` has it. Leaving the block early, by an error or because the client left, closes the connection, which
+    stops the engine's work.
 
     Raises:
         NotReady: The deployment has no replica; if it scales to zero, none became ready in time.
@@ -64,37 +90,51 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
     if not call.pool.replicas and not call.pool.wakes:
         raise _not_ready(call)
     async with call.pool.room.place():
-        replica, answer = await _begin(call, path, body, stream=stream)
-        call.record.replica = replica.route.id
+        assignment, answer = await _begin(call, path, body, stream=stream)
+        call.record.replica = assignment.replica.route.id
         call.record.first_byte()
         try:
             async with answer:
                 if call.deployed.external_host:
                     external.require_plain(call.deployed.external_host, answer)
                 yield answer
-        finally:
-            replica.outstanding -= 1
-
-
-async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[Replica, UpstreamAnswer]:
-    failed: Replica | None = None
-    cause: UpstreamError | None = None
-    while replica := call.pool.pick(but=failed):
-        replica.outstanding += 1
-        try:
-            return replica, await _send(call, replica, path, body, stream=stream)
-        except UpstreamError as error:
-            replica.outstanding -= 1
-            if failed is not None or isinstance(error, TimedOut):
-                raise _translated(call, error) from error
-            failed, cause = replica, error
-        except BaseException:
-            replica.outstanding -= 1
+        except (EngineBrokeOff, EngineStalled):
+            assignment.failed()
             raise
-    raise (_not_ready(call) if cause is None else _translated(call, cause)) from cause
+        finally:
+            assignment.release()
+        call.answers += 1
+        call.sent_bytes += len(body)
 
 
-async def _send(call: Call, replica: Replica, path: str, body: bytes, *, stream: bool) -> UpstreamAnswer:
+async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[Assignment, UpstreamAnswer]:
+    pool, limits = call.pool, call.limits
+    limit_s = limits.first_byte_timeout_s if stream else limits.answer_timeout_s
+    attempts = Attempts(pool, pool.demand_of(path, body), deadline_of(call.record.arrived_s, limit_s, call.patience_s))
+    if attempts.left_s <= 0.0:
+        raise _translated(call, TimedOut("The time that its client gives it was over before an engine could have it."))
+    while assignment := attempts.choose():
+        timeout_s = attempts.timeout_s(assignment)
+        try:
+            answer = await _send(call, assignment, path, body, timeout_s)
+        except UpstreamError as error:
+            goes_on = attempts.goes_on_after(assignment, error, patient=timeout_s > limit_s / 2)
+            assignment.release()
+            if not goes_on:
+                raise _translated(call, error) from error
+        except BaseException:
+            assignment.release()
+            raise
+        else:
+            if not attempts.goes_on_instead_of(assignment, answer):
+                return assignment, answer
+            answer.close()
+            assignment.release()
+    raise _not_ready(call)
+
+
+async def _send(call: Call, assignment: Assignment, path: str, body: bytes, timeout_s: float) -> UpstreamAnswer:
+    replica = assignment.replica
     request = UpstreamRequest(
         method="POST",
         target=replica.target(path),
@@ -102,7 +142,6 @@ async def _send(call: Call, replica: Replica, path: str, body: bytes, *, stream:
         body=body,
         repeatable=True,
     )
-    timeout_s = call.limits.first_byte_timeout_s if stream else call.limits.answer_timeout_s
     return await replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
 
 

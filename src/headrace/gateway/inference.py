@@ -6,6 +6,7 @@ from headrace.contracts.openai.models import deployed_card, endpoint_card, model
 from headrace.contracts.openai.requests import OpenAIBody, for_engine, model_of, read_object, wants_stream
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
 from headrace.gateway.answering import send_json
+from headrace.gateway.attempts import patience_of
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers
 from headrace.gateway.exchange import Exchange
@@ -59,6 +60,7 @@ async def _serve(
         principal.require(Permission.PREDICT, endpoint.scope.project)
     call = _route(exchange, record, match, endpoint, routing=routing, limits=limits)
     await _answer(exchange, call, match.action, body)
+    call.learn()
 
 
 async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBody) -> None:
@@ -98,6 +100,7 @@ def _route(
         google=match.endpoint is not None,
         headers=headers,
         forwarded=forwarded_headers(exchange.head, record),
+        patience_s=patience_of(exchange.head),
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headrace.gateway.fleet import Fleet
@@ -89,12 +89,20 @@ class _FleetGauges(Collector):
         self._fleet = fleet
 
     def collect(self) -> Iterator[Metric]:
-        """Running and waiting requests of each deployment, and its replicas."""
+        """Running, waiting and repeated requests of each deployment, and its replicas."""
         running = GaugeMetricFamily("headrace_gateway_running", "Requests let in.", labels=["deployment"])
         waiting = GaugeMetricFamily("headrace_gateway_waiting", "Requests in line.", labels=["deployment"])
         replicas = GaugeMetricFamily("headrace_gateway_replicas", "Replicas that take traffic.", labels=["deployment"])
+        ejected = GaugeMetricFamily(
+            "headrace_gateway_replicas_ejected", "Replicas that failed lately and are spared.", labels=["deployment"]
+        )
+        retries = CounterMetricFamily(
+            "headrace_gateway_retries", "Requests sent to another replica.", labels=["deployment"]
+        )
         for deployment_id, pool in self._fleet.pools.items():
             running.add_metric([deployment_id], pool.room.running)
             waiting.add_metric([deployment_id], pool.room.waiting)
             replicas.add_metric([deployment_id], len(pool.replicas))
-        yield from (running, waiting, replicas)
+            ejected.add_metric([deployment_id], sum(not replica.health.trusted for replica in pool.replicas))
+            retries.add_metric([deployment_id], pool.retries.spent)
+        yield from (running, waiting, replicas, ejected, retries)

@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
             NoAnswer: The connection ended first.
             TimedOut: It took longer.
         """
-        await self._some(timeout_s, TimedOut(f"No answer began within {timeout_s:g} s."))
+        await self._some(timeout_s, TimedOut(f"No answer began within {timeout_s:.3g} s."))
         self._begun = True
 
     async def read(self, timeout_s: float | None = None) -> bytes:
