@@ -16,7 +16,7 @@ def main() -> None:
     if program not in programs:
         known = ", ".join(path.stem for path in programs)
         sys.exit(f"error: there is no benchmark {sys.argv[1]!r}. There are: {known}")
-    every_engine = program.stem in {"engine", "plan"}
+    every_engine = program.stem in {"engine", "plan", "prefix"}
     environment = prepare(PYTHONS if every_engine else DEFAULT_ENGINES, stores=program.stem == "staging")
     if program.stem == "engine":
         environment["HEADRACE_BENCH_SERVE_PYTHON"] = str(install(ServingExtras()).python)
