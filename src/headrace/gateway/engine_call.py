@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import msgspec
 
+from headrace.contracts.openai.usage import Usage
+from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
 from headrace.gateway import external
 from headrace.gateway.exchange import Headers, RequestHead
+from headrace.gateway.fair_queue import Visit
 from headrace.gateway.fleet import Pool, Replica
 from headrace.gateway.limits import Limits
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.upstream import TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
-from headrace.gateway.waiting_room import failed_for_good
+from headrace.gateway.waiting_room import Meanwhile, failed_for_good
 from headrace.resources.errors import EngineTimeout, EngineUnreachable, HeadraceError, NotReady
+from headrace.resources.priority import Priority
 from headrace.resources.snapshot import DeployedRoute
 
 _PASSED_ON = (b"traceparent", b"tracestate")
 """Headers of the client that an engine gets to see (W3C Trace Context). Its key is not among them."""
+
+_BYTES_PER_TOKEN = 4
+"""Of a request's body: English text in JSON. What a key is charged at first; the engine's count corrects it."""
 
 
 class Call(msgspec.Struct, kw_only=True):
@@ -28,6 +35,8 @@ class Call(msgspec.Struct, kw_only=True):
         google: Whether errors have Google's shape; else OpenAI's.
         headers: For the answer.
         forwarded: For the engine.
+        priority: The class in which it waits for its turn.
+        settled: What of the tokens that engines told was charged already.
     """
 
     record: RequestRecord
@@ -37,6 +46,16 @@ class Call(msgspec.Struct, kw_only=True):
     google: bool
     headers: Headers
     forwarded: Headers
+    priority: Priority = Priority.INTERACTIVE
+    settled: Usage = Usage(0, 0)
+
+    def newly_used(self) -> Usage | None:
+        """The tokens that engines told since this was asked last; None if they told of none."""
+        told = Usage(self.record.prompt_tokens or 0, self.record.completion_tokens or 0)
+        if told == self.settled:
+            return None
+        before, self.settled = self.settled, told
+        return Usage(told.prompt_tokens - before.prompt_tokens, told.completion_tokens - before.completion_tokens)
 
 
 def forwarded_headers(head: RequestHead, record: RequestRecord) -> Headers:
@@ -46,12 +65,24 @@ def forwarded_headers(head: RequestHead, record: RequestRecord) -> Headers:
 
 
 @asynccontextmanager
-async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> AsyncIterator[UpstreamAnswer]:
+async def engine_answer(
+    call: Call, path: str, body: bytes, *, stream: bool, meanwhile: Meanwhile = nullcontext
+) -> AsyncIterator[UpstreamAnswer]:
     """Wait for a turn, send the request to the replica with the least to do, and hold both until the answer is over.
 
     Until the first byte of an answer nobody has seen anything of it, and inference changes nothing in the world: so a
     replica that cannot be reached, or breaks off before that, is replaced by another one, once. Leaving the block
     early, by an error or because the client left, closes the connection, which stops the engine's work.
+
+    Its key is charged for the tokens that the answer told by the end of the block; for an estimate where it told none;
+    for nothing where there was no answer, or a refusal.
+
+    Args:
+        call: What is asked.
+        path: Of the engine's route.
+        body: For the engine.
+        stream: Whether the answer comes as it is made.
+        meanwhile: What is done while it waits for its turn.
 
     Raises:
         NotReady: The deployment has no replica; if it scales to zero, none became ready in time.
@@ -63,7 +94,9 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
     """
     if not call.pool.replicas and not call.pool.wakes:
         raise _not_ready(call)
-    async with call.pool.room.place():
+    visit = _visit(call, path, body)
+    async with call.pool.room.place(visit, meanwhile=meanwhile):
+        visit.used = Usage(0, 0)
         replica, answer = await _begin(call, path, body, stream=stream)
         call.record.replica = replica.route.id
         call.record.first_byte()
@@ -74,6 +107,14 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
                 yield answer
         finally:
             replica.outstanding -= 1
+            if answer.status < 300:
+                visit.used = call.newly_used()
+
+
+def _visit(call: Call, path: str, body: bytes) -> Visit:
+    generates = path in (CHAT_PATH, COMPLETIONS_PATH)
+    prompt_tokens = len(body) // _BYTES_PER_TOKEN
+    return Visit(call.record.key_id, call.priority, prompt_tokens=prompt_tokens, generates=generates)
 
 
 async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[Replica, UpstreamAnswer]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from headrace.contracts.openai.models import deployed_card, endpoint_card, model_list
 from headrace.contracts.openai.requests import OpenAIBody, for_engine, model_of, read_object, wants_stream
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
@@ -9,8 +11,10 @@ from headrace.gateway.answering import send_json
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers
 from headrace.gateway.exchange import Exchange
+from headrace.gateway.heartbeat import heartbeats
 from headrace.gateway.limits import Limits
 from headrace.gateway.prediction import predict, raw_predict
+from headrace.gateway.priority import priority_of
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.relay import relay
 from headrace.gateway.routes import Action, Match
@@ -26,6 +30,8 @@ _ENGINE_PATHS = {
     Action.TOKENIZE: "/tokenize",
     Action.DETOKENIZE: "/detokenize",
 }
+
+_STREAMING = frozenset({Action.CHAT, Action.COMPLETIONS})
 
 
 async def serve_inference(
@@ -58,6 +64,7 @@ async def _serve(
         endpoint = table.resolve(model_of(body), principal)
         principal.require(Permission.PREDICT, endpoint.scope.project)
     call = _route(exchange, record, match, endpoint, routing=routing, limits=limits)
+    call.priority = priority_of(exchange.head, body, call.deployed)
     await _answer(exchange, call, match.action, body)
 
 
@@ -69,7 +76,10 @@ async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBo
     else:
         stream = wants_stream(body)
         engine_body = for_engine(body, call.deployed.served_name)
-        async with engine_answer(call, _ENGINE_PATHS[action], engine_body, stream=stream) as answer:
+        meanwhile = heartbeats(exchange, call) if stream and action in _STREAMING else nullcontext
+        async with engine_answer(
+            call, _ENGINE_PATHS[action], engine_body, stream=stream, meanwhile=meanwhile
+        ) as answer:
             await relay(exchange, call, answer)
 
 

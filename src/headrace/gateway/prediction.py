@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, Insta
 from headrace.gateway.answering import send_json
 from headrace.gateway.engine_call import Call, engine_answer
 from headrace.gateway.exchange import Exchange
+from headrace.gateway.heartbeat import heartbeats
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
 from headrace.resources.errors import BadField, EngineFailed, HeadraceError
 
@@ -22,7 +24,8 @@ _NOT_OPENAI = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Attribut
 """What reading an engine's answer raises if it has not the shape that it should."""
 
 LINES = b"application/json"
-"""The content type of streamed predictions: one JSON document per line."""
+"""The content type of streamed predictions: one JSON document per line. It knows no comments, so one that stands in line
+gets nothing until its turn has come."""
 
 
 async def predict(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
@@ -76,7 +79,9 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
         )
     path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
     stream = wants_stream(body)
-    async with engine_answer(call, path, for_engine(body, call.deployed.served_name), stream=stream) as answer:
+    engine_body = for_engine(body, call.deployed.served_name)
+    meanwhile = heartbeats(exchange, call) if stream else nullcontext
+    async with engine_answer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
         await relay(exchange, call, answer)
 
 
@@ -102,11 +107,11 @@ async def _prediction(call: Call, instance: Instance) -> Any:
     body = instance.engine_body(call.deployed.served_name, stream=False)
     async with engine_answer(call, instance.path, body, stream=False) as answer:
         whole = await read_whole(call, answer)
-    if answer.status >= 300:
-        raise engine_error(call, answer, whole)
-    finder = UsageFinder()
-    finder.feed(whole)
-    call.record.count(finder.usage())
+        if answer.status >= 300:
+            raise engine_error(call, answer, whole)
+        finder = UsageFinder()
+        finder.feed(whole)
+        call.record.count(finder.usage())
     try:
         return instance.prediction(msgspec.json.decode(whole))
     except _NOT_OPENAI as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -25,17 +26,27 @@ from headrace.resources.errors import (
 
 MAX_ERROR_BYTES = 64 * 1024
 
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+
 
 async def relay(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
     """Pass an engine's answer on as it is, whatever its kind.
 
     Raises:
-        HeadraceError: It is an error, or one that broke off before the client saw any of it.
+        HeadraceError: It is an error, or one that broke off before the client saw any of it; or it is no stream, and the
+            client, who waited for one, has had the beginning of it.
     """
+    content_type = answer.header(b"content-type")
     if answer.status >= 300:
         await relay_refusal(exchange, call, answer)
-    elif answer.header(b"content-type").startswith(b"text/event-stream"):
-        await relay_events(exchange, call, answer, answer.header(b"content-type"))
+    elif content_type.startswith(b"text/event-stream"):
+        await relay_events(exchange, call, answer, content_type)
+    elif exchange.started:
+        raise EngineFailed(
+            "The engine answered in one piece where a stream was asked for, and has begun.",
+            evidence=f"Its answer has content-type {content_type[:80].decode('latin-1')!r}.",
+            fix="Ask without `stream`.",
+        )
     else:
         await _relay_document(exchange, call, answer)
 
@@ -68,10 +79,8 @@ async def relay_events(
         EngineStalled: It stood still.
     """
     record, events, finder = call.record, WholeEvents(), UsageFinder()
-    record.status = 200
-    headers = [(b"content-type", content_type), (b"cache-control", b"no-cache"), *call.headers]
-    await exchange.start(200, headers)
-    exchange.last_words = broken or broken_event
+    if not exchange.started:  # else it had to wait, and has had comments
+        await begin_stream(exchange, call, content_type, broken=broken)
     try:
         while piece := await answer.read():
             finder.feed(piece)
@@ -86,14 +95,23 @@ async def relay_events(
         record.count(finder.usage())
 
 
+async def begin_stream(
+    exchange: Exchange, call: Call, content_type: bytes, *, broken: LastWords | None = None
+) -> None:
+    """Send the head of a streamed answer, and note what its last words are; without `broken`, an event."""
+    call.record.status = 200
+    exchange.last_words = broken or broken_event
+    await exchange.start(200, [(b"content-type", content_type), (b"cache-control", b"no-cache"), *call.headers])
+
+
 async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
     """Pass an engine's error on: as it is to OpenAI's clients if the request is at fault, else in our own words.
 
     Raises:
-        HeadraceError: What is to be told in our own words.
+        HeadraceError: What is to be told in our own words; everything, where the answer has its status already.
     """
     body = await read_whole(call, answer, limit_bytes=MAX_ERROR_BYTES)
-    if call.google or answer.status not in REFUSALS:
+    if call.google or answer.status not in REFUSALS or exchange.started:
         raise engine_error(call, answer, body)
     call.record.status = answer.status
     call.record.code = EngineRefused.code
@@ -161,9 +179,15 @@ def broke_off(call: Call, error: BrokeOff) -> EngineBrokeOff | EngineStalled:
 
 
 def broken_event(error: HeadraceError) -> bytes:
-    """The last event of a stream that broke off, in the shape in which OpenAI's clients raise it."""
-    body = openai_error(error)[1]["error"] | {"evidence": error.evidence, "fix": error.fix}
-    return event(msgspec.json.encode({"error": body}))
+    """The last event of a stream that broke off, in the shape in which OpenAI's clients raise it.
+
+    What would be the status and ``Retry-After`` of an answer that has not begun stands in it as well.
+    """
+    status, body = openai_error(error)
+    told = body["error"] | {"status": status, "evidence": error.evidence, "fix": error.fix}
+    if error.retry_after_s is not None:
+        told["retry_after_s"] = math.ceil(error.retry_after_s)
+    return event(msgspec.json.encode({"error": told}))
 
 
 async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
