@@ -77,7 +77,7 @@ def test_comments_then_the_answer(tmp_path: Path, path: str) -> None:
 
 
 def test_openai_client_skips_comments(tmp_path: Path) -> None:
-    """OpenAI's own client reads a stream that waited for an engine to wake, and raises the error of one that did not."""
+    """OpenAI's own client reads a stream that waited for an engine to wake, and raises the error of one that failed."""
 
     async def main() -> None:
         async with (

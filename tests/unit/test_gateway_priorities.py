@@ -69,7 +69,7 @@ COMERS = st.lists(st.sampled_from(["interactive", "batch", "leave"]), max_size=8
 @settings(deadline=None)
 @given(moves=COMERS)
 def test_who_is_next(moves: list[str]) -> None:
-    """A batch request is let in past interactive ones only after nine of those were let in past it, and then at once."""
+    """A batch request is let in past interactive ones only after nine of those went past it, and then at once."""
 
     async def main() -> None:
         places, callers, order = room(max_waiting=100), list[Caller](), list[Caller]()
@@ -184,7 +184,7 @@ def test_retry_after_is_of_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_drain_rate_counts_what_left_a_line() -> None:
-    """Only departures since the line began to form count, the last of them most; before two there is the line before."""
+    """Only departures since the line began to form count, and the last of them; before two, those of the last line."""
     rate = DrainRate()
     rate.begin(0.0)
     rate.departed(1.0)
@@ -199,7 +199,7 @@ def test_drain_rate_counts_what_left_a_line() -> None:
 
 
 def test_what_asks_for_batch() -> None:
-    """OpenAI's `service_tier`, vLLM's `priority` and Vertex AI's header say it; what nobody knows is refused by name."""
+    """OpenAI's `service_tier`, vLLM's `priority` and Vertex AI's header say it; an unknown value is refused by name."""
 
     def asked(body: dict[str, Any], *, strict: bool = True) -> Priority:
         return openai_priority(read_object(json.dumps(body).encode()), strict=strict)
@@ -344,7 +344,12 @@ class TheRoom(RuleBasedStateMachine):
             assert sum(caller.inside for caller in self.callers) <= max(before, self.most_running)
             self.most_running = self.places.max_running
 
-    @rule(key_id=st.sampled_from("abc"), priority=st.sampled_from(Priority), tokens=st.integers(0, 50), hasty=st.booleans())
+    @rule(
+        key_id=st.sampled_from("abc"),
+        priority=st.sampled_from(Priority),
+        tokens=st.integers(0, 50),
+        hasty=st.booleans(),
+    )
     def come(self, key_id: str, priority: Priority, tokens: int, hasty: bool) -> None:
         """Somebody comes."""
 

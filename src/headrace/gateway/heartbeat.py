@@ -12,7 +12,7 @@ from headrace.gateway.relay import EVENT_STREAM, begin_stream
 from headrace.gateway.waiting_room import Meanwhile
 
 COMMENT = b": waiting\n\n"
-"""A line that begins with a colon is a comment (HTML, 9.2.6); the empty line behind it ends no event, as there is none."""
+"""A line that begins with a colon is a comment (HTML, 9.2.6). The empty line behind it ends no event: there is none."""
 
 
 def heartbeats(exchange: Exchange, call: Call) -> Meanwhile:

@@ -20,6 +20,7 @@ from headrace.gateway.relay import relay
 from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
 from headrace.gateway.routing_table import RoutingTable
+from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.access import Permission, Principal
 from headrace.resources.snapshot import EndpointRoute
 
@@ -76,7 +77,7 @@ async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBo
     else:
         stream = wants_stream(body)
         engine_body = for_engine(body, call.deployed.served_name)
-        meanwhile = heartbeats(exchange, call) if stream and action in _STREAMING else nullcontext
+        meanwhile: Meanwhile = heartbeats(exchange, call) if stream and action in _STREAMING else nullcontext
         async with engine_answer(
             call, _ENGINE_PATHS[action], engine_body, stream=stream, meanwhile=meanwhile
         ) as answer:

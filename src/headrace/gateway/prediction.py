@@ -18,14 +18,15 @@ from headrace.gateway.engine_call import Call, engine_answer
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.heartbeat import heartbeats
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
+from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.errors import BadField, EngineFailed, HeadraceError
 
 _NOT_OPENAI = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, IndexError, KeyError, TypeError)
 """What reading an engine's answer raises if it has not the shape that it should."""
 
 LINES = b"application/json"
-"""The content type of streamed predictions: one JSON document per line. It knows no comments, so one that stands in line
-gets nothing until its turn has come."""
+"""The content type of streamed predictions: one JSON document per line. It knows no comments, so one that stands in
+line gets nothing until its turn has come."""
 
 
 async def predict(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
@@ -80,7 +81,7 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
     path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
     stream = wants_stream(body)
     engine_body = for_engine(body, call.deployed.served_name)
-    meanwhile = heartbeats(exchange, call) if stream else nullcontext
+    meanwhile: Meanwhile = heartbeats(exchange, call) if stream else nullcontext
     async with engine_answer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
         await relay(exchange, call, answer)
 

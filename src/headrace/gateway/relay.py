@@ -33,8 +33,8 @@ async def relay(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
     """Pass an engine's answer on as it is, whatever its kind.
 
     Raises:
-        HeadraceError: It is an error, or one that broke off before the client saw any of it; or it is no stream, and the
-            client, who waited for one, has had the beginning of it.
+        HeadraceError: It is an error, or one that broke off before the client saw any of it; or it is no stream, and
+            the client, who waited for one, has had the beginning of it.
     """
     content_type = answer.header(b"content-type")
     if answer.status >= 300:

@@ -19,8 +19,8 @@ CLOSED_RETRY_AFTER_S = 30.0
 """When to come back to what did not open while one waited: nothing tells when it will, and soon is not likely."""
 
 BATCH_TURN = 10
-"""While both wait, every so manieth turn is a batch request's. It then gets a tenth of the turns and never none, and takes
-little from those who wait for their answers: a line of interactive requests takes a ninth longer."""
+"""While both wait, every tenth turn is a batch request's. So it never starves, and takes little from those who wait for
+their answers: a line of interactive requests takes a ninth longer."""
 
 _TRY_AGAIN = "Try again after the time in `Retry-After`, send fewer at a time, or ask for more replicas."
 

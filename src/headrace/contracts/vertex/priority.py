@@ -6,8 +6,8 @@ from headrace.resources.errors import BadField
 from headrace.resources.priority import Priority
 
 SHARED_REQUEST_TYPE = b"x-vertex-ai-llm-shared-request-type"
-"""Vertex AI's Flex PayGo and Priority PayGo. Its neighbour ``x-vertex-ai-llm-request-type`` chooses between capacity that
-is shared and capacity that is one's own, and says nothing of who goes first."""
+"""Vertex AI's Flex PayGo and Priority PayGo. Its neighbour ``x-vertex-ai-llm-request-type`` chooses between capacity
+that is shared and capacity that is one's own, and says nothing of who goes first."""
 
 _TYPES = {"flex": Priority.BATCH, "priority": Priority.INTERACTIVE}
 
