@@ -95,9 +95,7 @@ async def relay_events(
         record.count(finder.usage())
 
 
-async def begin_stream(
-    exchange: Exchange, call: Call, content_type: bytes, *, broken: LastWords | None = None
-) -> None:
+async def begin_stream(exchange: Exchange, call: Call, content_type: bytes, *, broken: LastWords | None = None) -> None:
     """Send the head of a streamed answer, and note what its last words are; without `broken`, an event."""
     call.record.status = 200
     exchange.last_words = broken or broken_event
