@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +107,32 @@ def test_absence_saves_nothing_up() -> None:
         while (let_in := queue.next()) is not None:
             order += let_in.key_id[1]
             over(queue, let_in, 10, 10)
+        assert order[:10] in ("uauauauaua", "auauauauau")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_having_waited_before_saves_nothing_up(stays: bool) -> None:
+    """So too for a key that is remembered, because one of its requests still runs or because it owed a little."""
+
+    async def main() -> None:
+        queue, order, early, neighbour = FairQueue(), "", visit("back"), visit("neighbour")
+        queue.enter(early)
+        queue.enter(neighbour)
+        if not stays:
+            over(queue, early, 10, 0)
+        for _ in range(50):
+            queue.join(visit("busy"))
+        for _ in range(40):
+            let_in = queue.next()
+            assert let_in is not None
+            over(queue, let_in, 100, 100)
+        for _ in range(10):
+            queue.join(visit("back"))
+        while (let_in := queue.next()) is not None:
+            order += let_in.key_id[1]
+            over(queue, let_in, 100, 100)
         assert order[:10] in ("uauauauaua", "auauauauau")
 
     asyncio.run(main())
