@@ -11,6 +11,7 @@ from headrace.gateway import external
 from headrace.gateway.exchange import Headers, RequestHead
 from headrace.gateway.fleet import Pool, Replica
 from headrace.gateway.limits import Limits
+from headrace.gateway.metering import Meter
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.upstream import TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
 from headrace.gateway.waiting_room import failed_for_good
@@ -28,6 +29,8 @@ class Call(msgspec.Struct, kw_only=True):
         google: Whether errors have Google's shape; else OpenAI's.
         headers: For the answer.
         forwarded: For the engine.
+        meter: Writes down what it uses.
+        hides_usage: Whether a stream tells its usage only because we asked for that.
     """
 
     record: RequestRecord
@@ -37,6 +40,8 @@ class Call(msgspec.Struct, kw_only=True):
     google: bool
     headers: Headers
     forwarded: Headers
+    meter: Meter
+    hides_usage: bool = False
 
 
 def forwarded_headers(head: RequestHead, record: RequestRecord) -> Headers:
@@ -103,6 +108,7 @@ async def _send(call: Call, replica: Replica, path: str, body: bytes, *, stream:
         repeatable=True,
     )
     timeout_s = call.limits.first_byte_timeout_s if stream else call.limits.answer_timeout_s
+    call.record.sent()
     return await replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
 
 

@@ -22,7 +22,9 @@ from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, m
 from headrace.gateway.routing import Routing
 from headrace.gateway.snapshot_file import load_snapshot
 from headrace.gateway.upstream import Upstream, read_address
+from headrace.gateway.usage_log import UsageLog
 from headrace.resources.errors import Draining, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
+from headrace.resources.usage import USAGE_FOLDER
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Gateway:
     """Authenticates, routes, admits, balances, streams and meters. Starts with the snapshot on disk, if there is one.
 
     Args:
-        snapshot_path: Where the newest routing snapshot is kept.
+        snapshot_path: Where the newest routing snapshot is kept; beside it goes what requests used.
         control_address: ``unix:/path`` or ``http://host:port`` of the control plane.
         admin_token: The internal token; whoever pushes snapshots must show it.
         limits: How much of everything it takes.
@@ -61,7 +63,8 @@ class Gateway:
         self._handover = Handover(snapshot_path)
         self._routing = Routing(connect_timeout_s=self._limits.connect_timeout_s, handover=self._handover)
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
-        self._metrics = Metrics(self._routing.fleet)
+        self._usage_log = UsageLog(snapshot_path.with_name(USAGE_FOLDER))
+        self._metrics = Metrics(self._routing.fleet, self._usage_log)
         self._active = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -121,9 +124,10 @@ class Gateway:
         )
 
     async def close(self) -> None:
-        """Close the connections that are kept to engines and control."""
+        """Close the connections that are kept to engines and control, and the usage log."""
         self._routing.fleet.close()
         self._control.close()
+        self._usage_log.close()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request of the public port."""
@@ -175,4 +179,6 @@ class Gateway:
         if matched.action is Action.CONTROL:
             await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:
-            await serve_inference(exchange, record, matched, routing=self._routing, limits=self._limits)
+            await serve_inference(
+                exchange, record, matched, routing=self._routing, limits=self._limits, usage_log=self._usage_log
+            )

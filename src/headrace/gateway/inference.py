@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 from headrace.contracts.openai.models import deployed_card, endpoint_card, model_list
-from headrace.contracts.openai.requests import OpenAIBody, for_engine, model_of, read_object, wants_stream
+from headrace.contracts.openai.requests import OpenAIBody, model_of, read_object, wants_stream
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
 from headrace.gateway.answering import send_json
 from headrace.gateway.authentication import authenticate
+from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.limits import Limits
+from headrace.gateway.metering import Meter
 from headrace.gateway.prediction import predict, raw_predict
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.relay import relay
 from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
 from headrace.gateway.routing_table import RoutingTable
+from headrace.gateway.usage_log import UsageLog
 from headrace.resources.access import Permission, Principal
 from headrace.resources.snapshot import EndpointRoute
 
@@ -27,9 +32,12 @@ _ENGINE_PATHS = {
     Action.DETOKENIZE: "/detokenize",
 }
 
+_FREE = frozenset({Action.TOKENIZE, Action.DETOKENIZE})
+"""No model computes for them."""
+
 
 async def serve_inference(
-    exchange: Exchange, record: RequestRecord, match: Match, *, routing: Routing, limits: Limits
+    exchange: Exchange, record: RequestRecord, match: Match, *, routing: Routing, limits: Limits, usage_log: UsageLog
 ) -> None:
     """Answer one inference request, or one for the list of models.
 
@@ -39,11 +47,18 @@ async def serve_inference(
     principal = authenticate(exchange.head, routing.table)
     record.key_id = principal.key_id
     async with routing.running.with_key(principal.key_id):
-        await _serve(exchange, record, match, principal, routing=routing, limits=limits)
+        await _serve(exchange, record, match, principal, routing=routing, limits=limits, usage_log=usage_log)
 
 
 async def _serve(
-    exchange: Exchange, record: RequestRecord, match: Match, principal: Principal, *, routing: Routing, limits: Limits
+    exchange: Exchange,
+    record: RequestRecord,
+    match: Match,
+    principal: Principal,
+    *,
+    routing: Routing,
+    limits: Limits,
+    usage_log: UsageLog,
 ) -> None:
     if match.action in (Action.MODELS, Action.MODEL):
         await _show_models(exchange, record, match, principal, routing.table)
@@ -57,8 +72,13 @@ async def _serve(
     else:
         endpoint = table.resolve(model_of(body), principal)
         principal.require(Permission.PREDICT, endpoint.scope.project)
-    call = _route(exchange, record, match, endpoint, routing=routing, limits=limits)
-    await _answer(exchange, call, match.action, body)
+    call = _route(exchange, record, match, endpoint, routing=routing, limits=limits, usage_log=usage_log)
+    if match.action in _FREE:
+        call.meter.waive()
+    try:
+        await _answer(exchange, call, match.action, body)
+    finally:
+        call.meter.break_off()
 
 
 async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBody) -> None:
@@ -67,9 +87,8 @@ async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBo
     elif action in (Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT):
         await raw_predict(exchange, call, body, stream=action is Action.STREAM_RAW_PREDICT)
     else:
-        stream = wants_stream(body)
-        engine_body = for_engine(body, call.deployed.served_name)
-        async with engine_answer(call, _ENGINE_PATHS[action], engine_body, stream=stream) as answer:
+        stream, path = wants_stream(body), _ENGINE_PATHS[action]
+        async with engine_answer(call, path, body_for_engine(call, path, body), stream=stream) as answer:
             await relay(exchange, call, answer)
 
 
@@ -81,9 +100,11 @@ def _route(
     *,
     routing: Routing,
     limits: Limits,
+    usage_log: UsageLog,
 ) -> Call:
     deployed = routing.table.choose(endpoint, match.endpoint.deployed_model if match.endpoint else "")
     record.endpoint, record.deployed_model = endpoint.id, deployed.id
+    record.routed_s = time.monotonic()
     headers = [
         (b"x-request-id", record.request_id.encode("ascii")),
         (b"x-vertex-ai-endpoint-id", endpoint.id.encode()),
@@ -98,6 +119,7 @@ def _route(
         google=match.endpoint is not None,
         headers=headers,
         forwarded=forwarded_headers(exchange.head, record),
+        meter=Meter(usage_log, record, endpoint, deployed),
     )
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from headrace.contracts.openai.events import event_data
-from headrace.contracts.openai.requests import OpenAIBody, for_engine, wants_stream
+from headrace.contracts.openai.requests import OpenAIBody, wants_stream
 from headrace.contracts.openai.usage import UsageFinder
 from headrace.contracts.vertex.errors import google_error
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, Instance, predict_answer, read_instances
 from headrace.gateway.answering import send_json
+from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import Call, engine_answer
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
@@ -36,6 +37,7 @@ async def predict(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
         prompt_tokens=record.prompt_tokens or 0,
         completion_tokens=record.completion_tokens or 0,
     )
+    call.meter.finish()
     await send_json(exchange, record, answer)
 
 
@@ -53,9 +55,9 @@ async def raw_predict(exchange: Exchange, call: Call, body: OpenAIBody, *, strea
     if stream and (wants_stream(body) or any(instance.stream for instance in instances)):
         await _stream_lines(exchange, call, instances)
     else:
-        await send_json(
-            exchange, call.record, {"predictions": await _predictions(call, instances)}, headers=call.headers
-        )
+        predictions = await _predictions(call, instances)
+        call.meter.finish()
+        await send_json(exchange, call.record, {"predictions": predictions}, headers=call.headers)
 
 
 def _instances(body: OpenAIBody) -> list[Instance]:
@@ -76,7 +78,7 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
         )
     path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
     stream = wants_stream(body)
-    async with engine_answer(call, path, for_engine(body, call.deployed.served_name), stream=stream) as answer:
+    async with engine_answer(call, path, body_for_engine(call, path, body), stream=stream) as answer:
         await relay(exchange, call, answer)
 
 
@@ -106,7 +108,7 @@ async def _prediction(call: Call, instance: Instance) -> Any:
         raise engine_error(call, answer, whole)
     finder = UsageFinder()
     finder.feed(whole)
-    call.record.count(finder.usage())
+    call.meter.add(finder.usage())
     try:
         return instance.prediction(msgspec.json.decode(whole))
     except _NOT_OPENAI as error:
@@ -121,7 +123,8 @@ async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance
             fix="Send one request per instance, or leave out `stream`.",
         )
     (instance,) = instances
-    body = instance.engine_body(call.deployed.served_name, stream=True)
+    call.hides_usage = not call.deployed.external_host
+    body = instance.engine_body(call.deployed.served_name, stream=True, usage=call.hides_usage)
 
     def lines(events: bytes) -> bytes:
         try:

@@ -8,10 +8,12 @@ import msgspec
 
 from headrace.contracts.openai.errors import REFUSALS, message_of, openai_error
 from headrace.contracts.openai.events import WholeEvents, event
+from headrace.contracts.openai.stream_usage import without_usage
 from headrace.contracts.openai.usage import UsageFinder
 from headrace.gateway import external
 from headrace.gateway.engine_call import Call
 from headrace.gateway.exchange import Exchange, LastWords
+from headrace.gateway.metering import StreamMeter
 from headrace.gateway.upstream import BrokeOff, Stalled, UpstreamAnswer
 from headrace.resources.errors import (
     EngineBrokeOff,
@@ -67,23 +69,28 @@ async def relay_events(
         EngineBrokeOff: The engine did.
         EngineStalled: It stood still.
     """
-    record, events, finder = call.record, WholeEvents(), UsageFinder()
+    record, events, meter = call.record, WholeEvents(), StreamMeter(call.meter)
+
+    def shown(whole: bytes) -> bytes:
+        return rewrite(without_usage(whole) if call.hides_usage else whole)
+
     record.status = 200
     headers = [(b"content-type", content_type), (b"cache-control", b"no-cache"), *call.headers]
     await exchange.start(200, headers)
     exchange.last_words = broken or broken_event
     try:
         while piece := await answer.read():
-            finder.feed(piece)
-            if passed_on := rewrite(events.feed(piece)):
-                record.chunks += 1
-                record.bytes_sent += len(passed_on)
+            whole = events.feed(piece)
+            meter.follow(piece, whole)
+            if passed_on := shown(whole):
+                record.piece(len(passed_on), timed=not meter.ended)
                 await exchange.write(passed_on)
-        await exchange.end(rewrite(events.rest()))
+        meter.finish()
+        await exchange.end(shown(events.rest()))
     except BrokeOff as error:
         raise broke_off(call, error) from error
     finally:
-        record.count(finder.usage())
+        meter.add()
 
 
 async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
@@ -93,6 +100,8 @@ async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) 
         HeadraceError: What is to be told in our own words.
     """
     body = await read_whole(call, answer, limit_bytes=MAX_ERROR_BYTES)
+    if answer.status in REFUSALS:
+        call.meter.refuse()
     if call.google or answer.status not in REFUSALS:
         raise engine_error(call, answer, body)
     call.record.status = answer.status
@@ -187,7 +196,8 @@ async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer
                 await exchange.write(b"".join(held))
     except BrokeOff as error:
         raise broke_off(call, error) from error
-    record.count(finder.usage())
+    call.meter.add(finder.usage())
+    call.meter.finish()
     if exchange.started:
         await exchange.end()
     else:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import platformdirs
 
+from headrace.resources.usage import USAGE_FOLDER
+
 _LONGEST_SOCKET = len("/") + 19 + len(".engine")
 _SUN_PATH_MAX = 107  # sockaddr_un.sun_path is 108 bytes with its final NUL, unix(7)
 
@@ -41,6 +43,11 @@ class Layout:
     def snapshot(self) -> Path:
         """The gateway's last routing snapshot."""
         return self.data_dir / "gateway" / "snapshot.json"
+
+    @property
+    def usage_dir(self) -> Path:
+        """What requests used, as gateways wrote it and control has not taken in yet."""
+        return self.snapshot.with_name(USAGE_FOLDER)
 
     @property
     def internal_token(self) -> Path:
