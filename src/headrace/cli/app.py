@@ -30,6 +30,7 @@ from headrace.cli import (
     runtimes,
     serve,
     status,
+    usage,
     version,
 )
 from headrace.cli.exits import EXIT_CODES_LINE, USAGE, ExitCode
@@ -42,6 +43,7 @@ _GROUPS = (
     deploy,
     inference,
     status,
+    usage,
     plan,
     calibrate,
     explain,

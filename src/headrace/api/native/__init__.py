@@ -6,7 +6,7 @@ A route without a project in its path shows what the caller's key reaches; ``pro
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.native import deployments, keys, operations, quotas, registry, status
+from headrace.api.native import deployments, keys, operations, quotas, registry, status, usage
 from headrace.resources.access import Permission
 
 READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
@@ -28,6 +28,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/replicas/{{replica}}/logs", ADMINISTER, deployments.replica_logs),
     Route("GET", f"{ROOT}/operations", READ, operations.list_operations),
     Route("GET", f"{ROOT}/operations/{{operation}}", READ, operations.get_operation),
+    Route("GET", f"{ROOT}/usage", READ, usage.get_usage),
     Route("GET", f"{ROOT}/keys", ADMINISTER, keys.list_keys),
     Route("POST", f"{ROOT}/keys", ADMINISTER, keys.create_key),
     Route("DELETE", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.revoke_key),
