@@ -63,7 +63,8 @@ def build_snapshot(tx: Transaction, generation: int, egress: Egress) -> RoutingS
         for endpoint in tx.list(Endpoint, deleting=False)
     )
     keys = tuple(
-        KeyRoute(secret_hash=key.secret_hash, principal=key.principal) for key in tx.list(ApiKey, revoked_at=None)
+        KeyRoute(secret_hash=key.secret_hash, principal=key.principal, limits=key.limits)
+        for key in tx.list(ApiKey, revoked_at=None)
     )
     return RoutingSnapshot(generation=generation, endpoints=endpoints, keys=keys)
 

@@ -39,6 +39,7 @@ class Call(msgspec.Struct, kw_only=True):
         patience_s: How long the client says that it waits for the answer to begin; None if it does not say.
         answers: Engines' answers that are over, so far: one, or one for each instance.
         sent_bytes: Of the bodies of those.
+        owing: Requests to engines that used tokens, or may have.
     """
 
     record: RequestRecord
@@ -51,6 +52,7 @@ class Call(msgspec.Struct, kw_only=True):
     patience_s: float | None = None
     answers: int = 0
     sent_bytes: int = 0
+    owing: int = 0
 
     def learn(self) -> None:
         """Tell the pool what the request came to, once all of it is answered and if the engines counted it."""
@@ -90,7 +92,7 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
     if not call.pool.replicas and not call.pool.wakes:
         raise _not_ready(call)
     async with call.pool.room.place():
-        assignment, answer = await _begin(call, path, body, stream=stream)
+        assignment, answer = await _begin_owing(call, path, body, stream=stream)
         call.record.replica = assignment.replica.route.id
         call.record.first_byte()
         try:
@@ -105,6 +107,38 @@ async def engine_answer(call: Call, path: str, body: bytes, *, stream: bool) -> 
             assignment.release()
         call.answers += 1
         call.sent_bytes += len(body)
+
+
+@asynccontextmanager
+async def aside(call: Call, path: str, body: bytes) -> AsyncIterator[UpstreamAnswer]:
+    """Ask an engine of the pool something that makes no tokens, beside the line of those that wait for a turn.
+
+    Raises:
+        HeadraceError: No answer was to be had.
+    """
+    assignment, answer = await _begin(call, path, body, stream=False)
+    try:
+        async with answer:
+            yield answer
+    finally:
+        assignment.release()
+
+
+async def _begin_owing(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[Assignment, UpstreamAnswer]:
+    """Begin, and note that it may use tokens, unless no engine was to be had or the one that was refuses it.
+
+    Whether one that was cancelled, or did not answer in time, has done some of its work nobody knows.
+    """
+    call.owing += 1
+    try:
+        begun = await _begin(call, path, body, stream=stream)
+    except EngineTimeout:
+        raise
+    except HeadraceError:
+        call.owing -= 1
+        raise
+    call.owing -= begun[1].status >= 300
+    return begun
 
 
 async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[Assignment, UpstreamAnswer]:

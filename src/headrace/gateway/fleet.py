@@ -155,7 +155,7 @@ class Pool:
 
     def disband(self) -> None:
         """Send everybody in line away: the deployment is not in the newest snapshot."""
-        self.replicas = ()
+        self.replicas, self.wakes = (), False
         self._prefixes.follow(())
         self.room.dismiss(no_longer_deployed(self.name))
 

@@ -12,10 +12,12 @@ from headrace.gateway.access_log import log_request
 from headrace.gateway.admin import Admin, admin_routes
 from headrace.gateway.answering import send_error, send_json, send_text
 from headrace.gateway.authentication import authenticate
+from headrace.gateway.budgets import Budgets
 from headrace.gateway.control_proxy import forward_to_control
 from headrace.gateway.exchange import ClientGone, Exchange
 from headrace.gateway.handover import NOTE_EVERY_S, Handover
 from headrace.gateway.inference import serve_inference
+from headrace.gateway.limit_notes import LimitNotes
 from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
 from headrace.gateway.record import RequestRecord
@@ -60,7 +62,10 @@ class Gateway:
     ) -> None:
         self._limits = limits or Limits()
         self._handover = Handover(snapshot_path)
-        self._routing = Routing(connect_timeout_s=self._limits.connect_timeout_s, handover=self._handover)
+        self._budgets = Budgets(LimitNotes(snapshot_path))
+        self._routing = Routing(
+            connect_timeout_s=self._limits.connect_timeout_s, handover=self._handover, budgets=self._budgets
+        )
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
         self._metrics = Metrics(self._routing.fleet)
         self._active = 0
@@ -85,6 +90,7 @@ class Gateway:
     def hand_over(self) -> None:
         """Be ready for no more requests, and leave word of those under way. Then a successor may start."""
         self._draining = True
+        self._budgets.hand_over()
         if self._active:
             self._handover.note(self._routing.carried)
 
@@ -108,6 +114,7 @@ class Gateway:
         finally:
             noting.cancel()
             self._handover.over()
+            self._budgets.tell(over=True)
         return self._active
 
     async def _keep_note(self) -> None:
@@ -116,6 +123,7 @@ class Gateway:
             newest = self._handover.newer_snapshot()
             if newest is not None and newest.generation > self._routing.generation:
                 self._routing.follow(newest)
+            self._budgets.tell()
             if self._active:
                 self._handover.note(self._routing.carried)
             else:
@@ -132,6 +140,7 @@ class Gateway:
         """Close the connections that are kept to engines and control."""
         self._routing.fleet.close()
         self._control.close()
+        self._budgets.close()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request of the public port."""

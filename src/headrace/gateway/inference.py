@@ -10,6 +10,7 @@ from headrace.gateway.attempts import patience_of
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers
 from headrace.gateway.exchange import Exchange
+from headrace.gateway.key_limits import within_limits
 from headrace.gateway.limits import Limits
 from headrace.gateway.prediction import predict, raw_predict
 from headrace.gateway.record import RequestRecord
@@ -52,14 +53,21 @@ async def _serve(
     if match.endpoint is not None:  # a key learns nothing of projects that it does not reach
         principal.require(Permission.PREDICT, match.endpoint.scope.project)
     body = read_object(await exchange.read_all(limits.body_bytes))
-    table = routing.table  # a newer one may have come while the body did; from here to the waiting room nothing awaits
+    # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys with a
+    # limit of tokens, whose prompts are counted: what is undeployed meanwhile says so.
+    table = routing.table
     if match.endpoint is not None:
         endpoint = table.endpoint(match.endpoint.scope, match.endpoint.endpoint)
     else:
         endpoint = table.resolve(model_of(body), principal)
         principal.require(Permission.PREDICT, endpoint.scope.project)
     call = _route(exchange, record, match, endpoint, routing=routing, limits=limits)
-    await _answer(exchange, call, match.action, body)
+    budget = routing.budgets.of(principal.key_id)
+    if budget is None:
+        await _answer(exchange, call, match.action, body)
+    else:
+        async with within_limits(call, budget, match.action, body):
+            await _answer(exchange, call, match.action, body)
     call.learn()
 
 

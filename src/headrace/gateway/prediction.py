@@ -36,7 +36,7 @@ async def predict(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
         prompt_tokens=record.prompt_tokens or 0,
         completion_tokens=record.completion_tokens or 0,
     )
-    await send_json(exchange, record, answer)
+    await send_json(exchange, record, answer, headers=call.headers)
 
 
 async def raw_predict(exchange: Exchange, call: Call, body: OpenAIBody, *, stream: bool) -> None:

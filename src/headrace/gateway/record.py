@@ -22,6 +22,7 @@ class RequestRecord:
         code: Stable code of the error, if there was one.
         first_byte_s: When the first byte of the answer's body came from the engine.
         chunks: Pieces in which the answer was passed on.
+        told: Answers of engines that told their usage.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class RequestRecord:
         "replica",
         "request_id",
         "status",
+        "told",
     )
 
     def __init__(self, head: RequestHead) -> None:
@@ -52,7 +54,7 @@ class RequestRecord:
         self.arrived_s = time.monotonic()
         self.first_byte_s: float | None = None
         self.endpoint = self.deployment = self.deployed_model = self.replica = self.key_id = self.code = ""
-        self.status = 0
+        self.status = self.told = 0
         self.chunks = 0
         self.bytes_sent = 0
         self.prompt_tokens: int | None = None
@@ -66,5 +68,6 @@ class RequestRecord:
     def count(self, usage: Usage | None) -> None:
         """Add the tokens of one engine's answer, if it said."""
         if usage is not None:
+            self.told += 1
             self.prompt_tokens = (self.prompt_tokens or 0) + usage.prompt_tokens
             self.completion_tokens = (self.completion_tokens or 0) + usage.completion_tokens

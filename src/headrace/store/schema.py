@@ -258,6 +258,8 @@ api_keys = Table(
     _name("role", Role),
     _time("created_at"),
     Column("revoked_at", Double),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
     _int("resource_version"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("secret_hash", name="api_keys_one_per_secret"),

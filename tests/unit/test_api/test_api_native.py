@@ -193,6 +193,8 @@ def test_the_longest_template_is_taken(world: World) -> None:
         ("keys", b'{"name": "x", "role": "king"}', "BAD_FIELD"),
         ("keys", b'{"name": " ", "role": "viewer"}', "BAD_FIELD"),
         ("keys", b'{"name": "x", "project": "NO"}', "BAD_NAME"),
+        ("keys", b'{"name": "x", "tokens_per_minute": 0}', "BAD_FIELD"),
+        ("keys", b'{"name": "x", "requests_per_minute": 1.5}', "BAD_FIELD"),
     ],
 )
 def test_bad_bodies(world: World, path: str, body: bytes, code: str) -> None:
@@ -249,6 +251,28 @@ def test_when_a_deployment_scales_to_zero_is_changed(world: World) -> None:
     assert world.json("GET", path)["scale_to_zero_after_s"] == 60
     world.advance(operation, "DRAINING")
     assert world.error("PATCH", path, json={"scale_to_zero_after_s": 0}) == (404, "DEPLOYMENT_NOT_FOUND")
+
+
+def test_what_a_key_may_use_is_set_and_changed(world: World) -> None:
+    """By an admin of its project: what is left out stays, null takes a limit away, and what is none is refused."""
+    made = world.json("POST", "/headrace/v1/keys", json={"name": "x", "project": "my-proj", "tokens_per_minute": 100})
+    assert (made["requests_per_minute"], made["tokens_per_minute"]) == (None, 100)
+    path, woken = f"/headrace/v1/keys/{made['id']}", world.woken.times
+    admin = world.key("my-proj", Role.ADMIN)
+    changed = world.json("PATCH", path, key=admin, json={"requests_per_minute": 5})
+    assert (changed["requests_per_minute"], changed["tokens_per_minute"]) == (5, 100)
+    assert "secret_hash" not in changed
+    assert world.woken.times == woken + 1
+    changed = world.json("PATCH", path, json={"tokens_per_minute": None})
+    assert (changed["requests_per_minute"], changed["tokens_per_minute"]) == (5, None)
+    for body in ({"tokens_per_minute": -1}, {"tokens_per_minute": "x"}, {"role": "admin"}, {"tokens_per_minute": 0}):
+        assert world.error("PATCH", path, json=body) == (400, "BAD_FIELD"), body
+    stranger = world.key("elsewhere", Role.ADMIN)
+    assert world.error("PATCH", path, key=stranger, json={"tokens_per_minute": 9}) == (404, "KEY_NOT_FOUND")
+    deployer = world.key("my-proj", Role.DEPLOYER)
+    assert world.error("PATCH", path, key=deployer, json={"tokens_per_minute": 9}) == (403, "ROLE_MISSING")
+    (listed,) = [each for each in world.json("GET", "/headrace/v1/keys")["keys"] if each["id"] == made["id"]]
+    assert (listed["requests_per_minute"], listed["tokens_per_minute"]) == (5, None)
 
 
 def test_undo_a_deployment(world: World) -> None:

@@ -30,6 +30,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/operations/{{operation}}", READ, operations.get_operation),
     Route("GET", f"{ROOT}/keys", ADMINISTER, keys.list_keys),
     Route("POST", f"{ROOT}/keys", ADMINISTER, keys.create_key),
+    Route("PATCH", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.change_key),
     Route("DELETE", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.revoke_key),
     Route("GET", f"{ROOT}/quota", READ, quotas.get_quota),
     Route("PUT", f"{ROOT}/quota", ADMINISTER, quotas.set_quota, server_wide=True),
