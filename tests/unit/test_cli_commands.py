@@ -498,6 +498,14 @@ def test_when_a_deployment_scales_to_zero_is_changed(server, capsys):
     assert run(["deployments", "update", "8"]) == 2
 
 
+def test_the_number_of_replicas_is_changed(server, capsys):
+    """One request with both bounds, and a sentence of what is so from now on."""
+    server.answers["PATCH /headrace/v1/deployments/8"] = lambda body: (200, {"id": "8"} | body)
+    assert run(["deployments", "update", "8", "--replicas", "2"]) == 0
+    assert "Deployment 8 has 2 replicas from now on." in capsys.readouterr().out
+    assert server.asked("PATCH /headrace/v1/deployments/8") == [{"min_replicas": 2, "max_replicas": 2}]
+
+
 def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
     """Whatever its code would mean elsewhere: the operation failed."""
     failure = {"code": "ENGINE_DIED", "message": "It died.", "evidence": "exit status 1", "fix": "Look."}

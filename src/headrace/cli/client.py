@@ -33,7 +33,7 @@ _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _ANSWER_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """Seconds; a model may think for long before its first byte, and the gateway has a deadline of its own."""
 
-_LOOPBACK_PAST_PROXIES = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+LOOPBACK_PAST_PROXIES = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
 
 _BY_STATUS: dict[int, type[HeadraceError]] = {
     400: BadField,
@@ -64,7 +64,7 @@ class Client:
             base_url=login.url,
             headers={"Authorization": f"Bearer {login.key}"} if login.key else {},
             timeout=self._timeout,
-            mounts=dict(_LOOPBACK_PAST_PROXIES),
+            mounts=dict(LOOPBACK_PAST_PROXIES),
             transport=transport,
         )
 
