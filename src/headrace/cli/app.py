@@ -17,6 +17,7 @@ from headrace.cli import (
     deploy,
     deployments,
     doctor,
+    drill,
     endpoints,
     explain,
     inference,
@@ -57,6 +58,7 @@ _GROUPS = (
     runtimes,
     convert,
     clean,
+    drill,
 )
 """In the order in which a newcomer meets them."""
 
