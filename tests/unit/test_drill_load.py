@@ -32,7 +32,7 @@ def _login(url: str) -> Login:
 
 def _well(body: Any) -> Answer:
     """What a server that is well answers."""
-    return sse(chunk("One"), chunk("", "stop")) if body["stream"] else (200, ANSWER)
+    return sse(chunk("One"), chunk("", "stop")) if body.get("stream") else (200, ANSWER)
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def update_deployment(
         changed = client.patch(f"{ROOT}/deployments/{segment(deployment)}", body, **in_scope(client))
     invocation.output.document(changed)
     if replicas is not None:
-        invocation.output.line(f"Deployment {changed['id']} has {changed['min_replicas']} replicas from now on.")
+        told = "1 replica" if replicas == 1 else f"{replicas} replicas"
+        invocation.output.line(f"Deployment {changed['id']} has {told} from now on.")
     if scale_to_zero_after is not None:
         told = dict(_to_zero(changed)).get("scales to zero", "never")
         invocation.output.line(f"Deployment {changed['id']} scales to zero {told}.")

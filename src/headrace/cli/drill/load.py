@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -102,8 +101,8 @@ class Load:
         self._stop = threading.Event()
         self._pacing = threading.Thread(target=self._pace, daemon=True)
         self._sending: list[threading.Thread] = []
-        self._streaming = 0
-        self._changed = threading.Condition()
+        self._streams_begun = 0
+        self._stream_began = threading.Condition()
 
     def __enter__(self) -> Self:
         self._pacing.start()
@@ -119,9 +118,10 @@ class Load:
         assert len(self.samples) == len(self._sending), "each request is told of, or this program has a defect"
 
     def await_stream(self, timeout_s: float) -> bool:
-        """Wait until a stream is being read, so that what happens next happens in the middle of one."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._streaming > 0, timeout_s)
+        """Wait for a stream's first piece, so that what happens next happens in the middle of one."""
+        with self._stream_began:
+            before = self._streams_begun
+            return self._stream_began.wait_for(lambda: self._streams_begun > before, timeout_s)
 
     def _pace(self) -> None:
         began = time.monotonic()
@@ -133,27 +133,9 @@ class Load:
             thread.start()
 
     def _send(self, *, stream: bool) -> None:
-        with self._counted() as begins:
-            sample = self._requester.send(stream=stream, begins=begins)
-        self.samples.append(sample)
+        self.samples.append(self._requester.send(stream=stream, begins=self._begins))
 
-    @contextmanager
-    def _counted(self) -> Iterator[Callable[[], None]]:
-        """Count a stream from its first piece to its end."""
-        began = False
-
-        def begins() -> None:
-            nonlocal began
-            began = True
-            self._count(1)
-
-        try:
-            yield begins
-        finally:
-            if began:
-                self._count(-1)
-
-    def _count(self, more: int) -> None:
-        with self._changed:
-            self._streaming += more
-            self._changed.notify_all()
+    def _begins(self) -> None:
+        with self._stream_began:
+            self._streams_begun += 1
+            self._stream_began.notify_all()

@@ -21,6 +21,7 @@ STREAM_WAIT_S = 10.0
 """How long a fault waits for a stream to happen to; then it happens without."""
 
 _FAILURES = (HeadraceError, WorkFailed, TookTooLong, OSError)
+_REASONS = (*_FAILURES, NotRun)
 
 
 class Drill:
@@ -75,7 +76,7 @@ class Drill:
             with ExitStack() as stack:
                 try:
                     act = stack.enter_context(FAULTS[name].prepare(self._scene))
-                except (NotRun, *_FAILURES) as reason:
+                except _REASONS as reason:
                     return Result(fault=name, not_run=_sentence(reason))
                 result = self._happen(name, act)
         except _FAILURES as error:  # what was to be put back is not
