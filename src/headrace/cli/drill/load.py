@@ -41,7 +41,7 @@ class Requester:
             headers={"Authorization": f"Bearer {login.key}"},
             timeout=httpx.Timeout(deadline_s, connect=min(CONNECT_TIMEOUT_S, deadline_s)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            mounts={pattern: None for pattern in LOOPBACK_PAST_PROXIES},
+            mounts=dict(LOOPBACK_PAST_PROXIES),
         )
 
     def close(self) -> None:

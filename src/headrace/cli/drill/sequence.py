@@ -78,7 +78,11 @@ class Drill:
                     act = stack.enter_context(FAULTS[name].prepare(self._scene))
                 except _REASONS as reason:
                     return Result(fault=name, not_run=_sentence(reason))
-                result = self._happen(name, act)
+                try:
+                    result = self._happen(name, act)
+                except KeyboardInterrupt:
+                    self._steps.say("Interrupted: everything is put back first; Ctrl-C again leaves it as it is.")
+                    raise
         except _FAILURES as error:  # what was to be put back is not
             return msgspec.structs.replace(result, failed=". ".join(filter(None, (result.failed, _sentence(error)))))
         return result
