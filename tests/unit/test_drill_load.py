@@ -314,6 +314,26 @@ def test_an_interrupted_second_deployment_leaves_nothing(server: ScriptedServer)
     assert (deployed["endpoint_id"], deployed["project"]) == ("7", "default")
 
 
+def test_a_second_deployment_without_room_is_a_reason_and_no_failure(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands before its first replica; the drill takes it back and says what the server said."""
+    monkeypatch.setattr("headrace.cli.drill.target.PLACING_S", 0.1)
+    pool = Pool(server)
+    waiting = {
+        "id": "1",
+        "done": False,
+        "state": "RUNNING",
+        "deployment": {"state": "PLACING"},
+        "timeline": [{"state": "PLACING", "at": 1.0, "detail": "No room."}],
+    }
+    done = server.answers["GET /headrace/v1/operations/1"]
+    server.answers["GET /headrace/v1/operations/1"] = lambda _: (200, waiting) if "71" in pool.bound else done
+    with pytest.raises(NotRun, match=r"was placed: No room\."), second_of(pool.target()) as second:
+        second.deploy()
+    assert _as_found(pool)
+
+
 def test_a_refused_second_deployment_leaves_nothing(server: ScriptedServer) -> None:
     """The server's refusal is what is told; there is no model to forget."""
     pool = Pool(server)

@@ -21,7 +21,6 @@ STREAM_WAIT_S = 10.0
 """How long a fault waits for a stream to happen to; then it happens without."""
 
 _FAILURES = (HeadraceError, WorkFailed, TookTooLong, OSError)
-_REASONS = (*_FAILURES, NotRun)
 
 
 class Drill:
@@ -76,19 +75,25 @@ class Drill:
             with ExitStack() as stack:
                 try:
                     act = stack.enter_context(FAULTS[name].prepare(self._scene))
-                except _REASONS as reason:
-                    return Result(fault=name, not_run=_sentence(reason))
+                except _FAILURES as error:
+                    return Result(fault=name, not_run=_sentence(error))
                 try:
                     result = self._happen(name, act)
                 except KeyboardInterrupt:
                     self._steps.say("Interrupted: everything is put back first; Ctrl-C again leaves it as it is.")
                     raise
+        except NotRun as reason:
+            return Result(fault=name, not_run=_sentence(reason))
         except _FAILURES as error:  # what was to be put back is not
             return msgspec.structs.replace(result, failed=". ".join(filter(None, (result.failed, _sentence(error)))))
         return result
 
     def _happen(self, name: FaultName, act: Act) -> Result:
-        """The fault in the middle of the load, at a moment when a stream is being read."""
+        """The fault in the middle of the load, at a moment when a stream is being read.
+
+        Raises:
+            NotRun: It shows only then that it cannot be run.
+        """
         done = failed = ""
         with self._load() as load:
             began = time.monotonic()

@@ -26,6 +26,12 @@ PLACING_S = 15.0
 """How long a replica may take until it is placed: at once where there is room."""
 
 _LOOK_EVERY_S = 0.2
+_BEFORE_STARTING = (
+    DeploymentState.ACCEPTED,
+    DeploymentState.CHECKING,
+    DeploymentState.STAGING,
+    DeploymentState.PLACING,
+)
 _ENDED = (ReplicaState.FAILED, ReplicaState.GONE)
 
 T = TypeVar("T")
@@ -182,13 +188,37 @@ class Second:
 
         Raises:
             HeadraceError: It is refused.
+            NotRun: It finds no room.
             WorkFailed: It fails.
         """
         client = self._target.client
         named = {"model_id": self.model_id, "model_display_name": self.model_id}
         where = {"endpoint_id": short_id(self._target.name), **in_scope(client)}
         body = {**self._served, **named, **where, "artifact_uri": self._uri}
-        self._target.watch(client.post(f"{ROOT}/deployments", body))
+        operation = client.post(f"{ROOT}/deployments", body)
+        self._await_room(operation["id"])
+        self._target.watch(operation)
+
+    def _await_room(self, operation_id: str) -> None:
+        """Wait until it has a replica, or stands for so long before that that there is no room for one.
+
+        Raises:
+            NotRun: There is none.
+        """
+        came_to_place = 0.0
+
+        def placed() -> bool:
+            nonlocal came_to_place
+            operation = self._target.client.get(f"{ROOT}/operations/{segment(operation_id)}")
+            if operation["done"] or operation["deployment"]["state"] not in _BEFORE_STARTING:
+                return True
+            if operation["deployment"]["state"] == DeploymentState.PLACING:
+                came_to_place = came_to_place or time.monotonic()
+                if time.monotonic() - came_to_place > PLACING_S:
+                    raise NotRun(f"no replica of a second deployment was placed: {operation['timeline'][-1]['detail']}")
+            return False
+
+        self._target.wait(placed, "a second deployment to be placed")
 
     def share(self, percent: int) -> None:
         """Give it so many percent of the endpoint's traffic, and the others the rest of theirs."""
