@@ -280,9 +280,14 @@ def test_it_asks_first_and_says_what_it_cannot_drill(
 def test_an_interrupted_change_of_replicas_is_put_back(server: ScriptedServer) -> None:
     """Ctrl-C in the middle of it: both bounds are as they were."""
     pool = Pool(server)
-    with pytest.raises(KeyboardInterrupt), resized(pool.target(), 2) as number:
-        assert (number, pool.least, pool.most) == (2, 2, 2)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with resized(pool.target(), 2) as number:
+            assert (number, pool.least, pool.most) == (2, 2, 2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert _as_found(pool)
 
 
@@ -301,12 +306,17 @@ def test_no_room_for_a_second_replica_is_a_reason_and_no_failure(
 def test_an_interrupted_second_deployment_leaves_nothing(server: ScriptedServer) -> None:
     """Ctrl-C while both share the traffic: it is undeployed, its model forgotten, and the traffic as it was."""
     pool = Pool(server)
-    with pytest.raises(KeyboardInterrupt), second_of(pool.target()) as second:
-        second.deploy()
-        assert pool.bound == {"70": ("9", 0), "71": (second.model_id, 100)}
-        second.share(50)
-        assert pool.bound == {"70": ("9", 50), "71": (second.model_id, 50)}
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with second_of(pool.target()) as second:
+            second.deploy()
+            assert pool.bound == {"70": ("9", 0), "71": (second.model_id, 100)}
+            second.share(50)
+            assert pool.bound == {"70": ("9", 50), "71": (second.model_id, 50)}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert _as_found(pool)
     (deployed,) = server.asked("POST /headrace/v1/deployments")
     assert deployed["artifact_uri"] == "gs://bucket/m"
@@ -338,9 +348,13 @@ def test_a_refused_second_deployment_leaves_nothing(server: ScriptedServer) -> N
     """The server's refusal is what is told; there is no model to forget."""
     pool = Pool(server)
     server.answers["POST /headrace/v1/deployments"] = (400, google_error(400, "BAD_FIELD", "No."))
-    target = pool.target()
-    with pytest.raises(BadField), second_of(target) as second:
-        missing = google_error(404, "MODEL_NOT_FOUND", "There is no model.")
-        server.answers[f"DELETE /v1beta1/{SCOPE}/models/{second.model_id}"] = (404, missing)
-        second.deploy()
+
+    def refused() -> None:
+        with second_of(pool.target()) as second:
+            missing = google_error(404, "MODEL_NOT_FOUND", "There is no model.")
+            server.answers[f"DELETE /v1beta1/{SCOPE}/models/{second.model_id}"] = (404, missing)
+            second.deploy()
+
+    with pytest.raises(BadField):
+        refused()
     assert _as_found(pool)

@@ -97,9 +97,7 @@ def test_no_stream_is_too_strange_to_be_counted(lines: list[str]) -> None:
     assert bool(reason) is (outcome is not Outcome.WHOLE)
 
 
-def _sample(
-    waited_s: float, *, stream: bool = False, outcome: Outcome = Outcome.WHOLE, reason: str = ""
-) -> Sample:
+def _sample(waited_s: float, *, stream: bool = False, outcome: Outcome = Outcome.WHOLE, reason: str = "") -> Sample:
     return Sample(stream=stream, outcome=outcome, waited_s=waited_s, reason=reason)
 
 

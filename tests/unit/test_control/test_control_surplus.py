@@ -27,11 +27,11 @@ def _ready(world: World, replicas: int) -> list[str]:
     world.node.memory_bytes *= 4
     world.deploy(min_replicas=replicas, max_replicas=replicas)
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == replicas))
-    return [one.id for one in world.replicas]
+    return _living(world)
 
 
 def _living(world: World) -> list[str]:
-    return [one.id for one in world.rows(Replica, state=LIVE)]
+    return [one.id for one in sorted(world.rows(Replica, state=LIVE), key=lambda one: one.epoch)]
 
 
 def test_a_replica_too_many_ends_with_its_last_request(world: World) -> None:

@@ -90,7 +90,10 @@ def _show(invocation: Invocation, endpoint: str, usual: Tally, results: list[Res
             each.tally.requests,
             each.tally.streams,
             each.tally.lost,
-            *(duration(figure) for figure in (each.tally.added_p50_s, each.tally.added_p99_s, each.tally.worst_added_s)),
+            *(
+                duration(figure)
+                for figure in (each.tally.added_p50_s, each.tally.added_p99_s, each.tally.worst_added_s)
+            ),
         )
         for each in run
     ]

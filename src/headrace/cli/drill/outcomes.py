@@ -30,8 +30,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         stream: Whether its answer was asked for as a stream.
-        waited_s: The longest that nothing came: until the answer began, or between two pieces of it. Of an answer in one
-            piece, until it was there.
+        waited_s: The longest that nothing came: until the answer began, or between two pieces of it. Of an answer in
+            one piece, until it was there.
         reason: Why it is not whole; empty where it is.
     """
 
@@ -121,4 +121,4 @@ def _said(error: object) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _REASON_SHOWN else f"{text[:_ENGINE_ERROR_SHOWN]}…"
+    return text if len(text) <= _REASON_SHOWN else f"{text[:_REASON_SHOWN]}…"

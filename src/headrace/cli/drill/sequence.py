@@ -34,9 +34,7 @@ class Drill:
         rate_per_s: Requests that begin in a second.
     """
 
-    def __init__(
-        self, scene: Scene, requester: Requester, steps: Steps, *, seconds: float, rate_per_s: float
-    ) -> None:
+    def __init__(self, scene: Scene, requester: Requester, steps: Steps, *, seconds: float, rate_per_s: float) -> None:
         self._scene = scene
         self._requester = requester
         self._steps = steps

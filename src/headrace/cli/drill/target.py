@@ -115,7 +115,7 @@ class Target:
         found = self.deployment()
         alive = [each for each in found["replicas"] if each["state"] not in _ENDED]
         fine = [each for each in alive if each["state"] == ReplicaState.READY and not each.get("failure")]
-        return found["state"] == DeploymentState.READY and len(alive) == len(fine) == found["min_replicas"]
+        return found["state"] == DeploymentState.READY and len(alive) == len(fine) == int(found["min_replicas"])
 
     def wait(self, question: Callable[[], T], what: str, *, patience_s: float = 0.0) -> T:
         """The first true answer; a server that cannot be asked just now is asked again.
