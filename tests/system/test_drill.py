@@ -29,7 +29,9 @@ def test_nothing_is_lost_by_any_fault(server: ServerProcess, demo_model: Path) -
     before = _state(server)
     command = ("drill", endpoint, "--seconds", "3", "--rate", "2", "--max-tokens", "16", "--deadline", "120")
     drilled = server.cli(
-        *command, "--project", "my-proj", "--data-dir", str(server.data_dir), "--yes", "--json", check=False
+        *(*command, "--project", "my-proj", "--data-dir", str(server.data_dir), "--yes", "--json"),
+        check=False,
+        timeout_s=900,
     )
     told = json.loads(drilled.stdout) if drilled.stdout else {}
     assert drilled.returncode == 0, f"{json.dumps(told, indent=1)}\n{drilled.stderr}\n{server.output}"

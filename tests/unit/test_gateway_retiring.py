@@ -68,6 +68,21 @@ def test_a_kept_connection_brings_one_more() -> None:
     asyncio.run(main())
 
 
+def test_a_request_that_came_in_time_is_answered_however_late_it_is_read() -> None:
+    """Where the last call is over before a busy process has read what came, that is answered first."""
+
+    async def main() -> None:
+        async with serving(Application(), LONG) as (server, pipe):
+            await asked(pipe)
+            server.retire()
+            pipe[1].write(GET + b"\r\n")  # the kernel has it at once, and nobody has read it
+            (connection,) = server.connections
+            connection.expire()
+            assert b"connection: close\r\n" in await pipe[0].readuntil(b"\r\n\r\n")
+
+    asyncio.run(main())
+
+
 def test_an_answer_that_begins_later_says_so() -> None:
     """A request that came before: its answer closes the connection where that can still be said."""
 

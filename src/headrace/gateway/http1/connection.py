@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import select
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -275,7 +276,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         elif self._receiving is not None and not self._deaf and not self._receiving.ended:
             self._refuse(too_slow(self._server.patience.body_s))
-        else:
+        elif not (self.idle and _holds_unread(self._transport)):  # else it is we who are late: it is read first
             self.close()
 
     def expire_reading(self) -> None:
@@ -382,3 +383,10 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._resume_reading()
         self.deadline = self._loop.time() + self._server.patience.linger_s
+
+
+def _holds_unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether bytes of the client, or its end, are here that this process had no time to read yet."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
