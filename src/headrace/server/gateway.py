@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 
@@ -10,8 +11,10 @@ import uvloop
 
 from headrace.gateway import Gateway, HttpServer, Limits
 from headrace.resources.layout import Layout
-from headrace.server import process
+from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
+
+_LOGGER = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 2.0
 """For answers that were broken off to be read to their end."""
@@ -26,7 +29,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
     )
-    public, admin = HttpServer(gateway.handle), HttpServer(gateway.admin.handle)
+    public, admin = HttpServer(gateway.handle, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
     await public.start(listener)
     await admin.start(unix_socket(layout.gateway_socket))
     process.notify(options, "ready")
@@ -39,6 +42,12 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         gateway.break_off()
     await asyncio.gather(public.close(CLOSE_TIMEOUT_S), admin.close(CLOSE_TIMEOUT_S))
     await gateway.close()
+
+
+def _max_connections() -> int:
+    files = open_files.raise_limit()  # nothing is started by this process that would inherit it
+    _LOGGER.info("%s", open_files.sentence(files))
+    return open_files.connections(files)
 
 
 def main() -> None:

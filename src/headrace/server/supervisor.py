@@ -23,6 +23,7 @@ from headrace.resources.egress import Egress
 from headrace.resources.errors import DataDirInUse, DataDirUnusable, Failure, InternalError, PortTaken, error_from
 from headrace.resources.files import private_dir, write_private
 from headrace.resources.layout import Layout
+from headrace.server import open_files
 from headrace.server.children import Child
 
 PORTS_TO_TRY = 50
@@ -177,6 +178,7 @@ class _Supervisor:
         ready.cancel()
         if not stopping.done():
             self._say(f"Headrace serves at {self._url}  (data in {self._layout.data_dir}; Ctrl-C stops it)")
+            self._say(open_files.sentence(open_files.most()))
         await stopping
         self._say("Stopping: running requests may finish.")
         await self._stop(keeping)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from headrace.gateway.exchange import ClientGone, RequestHead
 from headrace.gateway.http1.answer import Http1Exchange
-from headrace.gateway.http1.refusal import refusal, too_large, too_slow
+from headrace.gateway.http1.refusal import head_too_slow, refusal, too_large, too_many, too_slow
 from headrace.gateway.http1.request_parser import ReceivedHead, RequestParser
 from headrace.resources.errors import HeadraceError, MalformedRequest
 
@@ -26,6 +26,9 @@ MAX_HEAD_BYTES = 64 * 1024
 
 AHEAD_BYTES = 64 * 1024
 """Of what comes behind a request that is being answered, before the connection is read no further."""
+
+WRITTEN_AHEAD_BYTES = 64 * 1024
+"""Of an answer, unread by its client, before the writer has to wait: asyncio's bound; for TLS it has another."""
 
 _PARSED_AT_ONCE_BYTES = 8 * 1024
 """Outside of bodies: what bounds the requests that are parsed before one can be told to wait."""
@@ -44,6 +47,7 @@ class Connection(asyncio.Protocol):
         deadline: Loop time at which `expire` is called; infinite while nothing is awaited of the client.
         reading_deadline: The same for `expire_reading`; infinite while the client reads what it is sent.
         lost: Whether the connection has ended.
+        turned_away: Whether there was no room for it.
         writing_paused: Whether the client reads more slowly than we write.
     """
 
@@ -65,6 +69,7 @@ class Connection(asyncio.Protocol):
         self.deadline = math.inf
         self.reading_deadline = math.inf
         self.lost = False
+        self.turned_away = False
         self.writing_paused = False
 
     # --- from asyncio ---
@@ -76,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = "https"
+            self._transport.set_write_buffer_limits(high=WRITTEN_AHEAD_BYTES)
         self.deadline = self._server.now + self._server.patience.keep_alive_s
         self._server.hold(self)
 
@@ -252,6 +258,12 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         self.deadline = self._server.now + self._server.patience.keep_alive_s
 
+    def turn_away(self, limit: int, *, linger: bool) -> None:
+        """Say that there are as many connections as there may be, and end."""
+        self.turned_away = True
+        self.send_if_open(refusal(too_many(limit), self.date_line))
+        self._close_soon(linger=linger)
+
     @property
     def idle(self) -> bool:
         """Whether no answer is due, and nothing of a request has come."""
@@ -265,6 +277,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         elif self._receiving is not None and not self._deaf and not self._receiving.ended:
             self._refuse(too_slow(self._server.patience.body_s))
+        elif self._parser.has_begun and not self._deaf:
+            self._refuse(head_too_slow(self._server.patience.head_s))
         else:
             self.close()
 

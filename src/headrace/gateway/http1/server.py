@@ -20,12 +20,16 @@ _LOGGER = logging.getLogger(__name__)
 BACKLOG = 2048
 """Connections that may wait to be taken."""
 
+TURNED_AWAY_AT_ONCE = 64
+"""Connections over the limit that are waited for until they have read why; each holds a descriptor meanwhile."""
+
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long the server waits for a client, in seconds.
 
     Attributes:
         head_s: From the first byte of a request's head to its end; Apache's `mod_reqtimeout` gives a head 20 to 40 s.
+            For a TLS handshake as well.
         body_s: Between two pieces of its body; nginx waits twice as long.
         keep_alive_s: Between two requests. Longer than the 60 s of common load balancers, so that it is never us who
             close first under their hands.
@@ -52,6 +56,7 @@ class HttpServer:
     Args:
         handler: Answers each request. It is cancelled when its client hangs up.
         patience: How long clients are waited for.
+        max_connections: How many may be open at once; one more is told so, and closed. None: any number.
 
     Attributes:
         connections: All that are open.
@@ -60,10 +65,14 @@ class HttpServer:
         closing: Whether no connection is kept any more.
     """
 
-    def __init__(self, handler: Handler, patience: Patience | None = None) -> None:
+    def __init__(
+        self, handler: Handler, patience: Patience | None = None, *, max_connections: int | None = None
+    ) -> None:
         self._handler = handler
+        self._max_connections = max_connections
+        self._turned_away = 0
         self._loop = asyncio.get_running_loop()
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
@@ -74,18 +83,22 @@ class HttpServer:
         self._look()
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Take connections from a listening socket, of TCP or of the unix kind."""
+        """Take connections from a listening socket, of TCP or of the unix kind; from one more at each call."""
         listener.setblocking(False)
         if listener.family == socket.AF_UNIX:
-            self._listening = await self._loop.create_unix_server(self._connection, sock=listener, ssl=tls)
+            listening = await self._loop.create_unix_server(self._connection, sock=listener, ssl=tls)
         else:
-            self._listening = await self._loop.create_server(self._connection, sock=listener, ssl=tls, backlog=BACKLOG)
+            handshake_s = None if tls is None else self.patience.head_s
+            listening = await self._loop.create_server(
+                self._connection, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s
+            )
+        self._listening.append(listening)
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that are there go on."""
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        for listening in self._listening:
+            listening.close()
+        self._listening.clear()
 
     def retire(self) -> None:
         """Leave new requests to another server: take no more connections, and keep none that has no request."""
@@ -122,13 +135,17 @@ class HttpServer:
         return task
 
     def hold(self, connection: Connection) -> None:
-        """A connection is there."""
+        """A connection is there. One too many is told so."""
         self._empty.clear()
         self.connections.add(connection)
+        if self._max_connections is not None and len(self.connections) - self._turned_away > self._max_connections:
+            self._turned_away += 1
+            connection.turn_away(self._max_connections, linger=self._turned_away <= TURNED_AWAY_AT_ONCE)
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
         self.connections.discard(connection)
+        self._turned_away -= connection.turned_away
         if not self.connections:
             self._empty.set()
 

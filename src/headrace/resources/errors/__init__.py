@@ -102,6 +102,7 @@ from headrace.resources.errors.serving import (
     QueueTimeout,
     ServerStartFailed,
     ServerUnreachable,
+    TooManyConnections,
     WaitTimeout,
 )
 from headrace.resources.errors.tree import (
@@ -292,6 +293,7 @@ __all__ = [
     "TokenizerMismatch",
     "TokenizerMissing",
     "TooLarge",
+    "TooManyConnections",
     "Unauthenticated",
     "Unavailable",
     "UnknownErrorCode",

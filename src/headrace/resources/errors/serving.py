@@ -37,6 +37,12 @@ class Draining(Unavailable):
     code = "DRAINING"
 
 
+class TooManyConnections(Unavailable):
+    """The gateway holds as many clients' connections as its limit of open files allows."""
+
+    code = "TOO_MANY_CONNECTIONS"
+
+
 class ControlPlaneDown(Unavailable):
     """The gateway cannot reach the control plane; inference goes on."""
 
