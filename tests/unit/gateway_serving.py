@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,16 +66,23 @@ def snapshot(*models: DeployedRoute, generation: int = 1, keys: tuple[KeyRoute, 
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, uds: Path | None = None, patience: Patience | None = None) -> AsyncIterator[str]:
+async def serving(
+    handler: Handler,
+    *,
+    uds: Path | None = None,
+    patience: Patience | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[str]:
     """The handler behind our server, on a loopback port or a unix socket; yields its base address."""
     family = socket.AF_UNIX if uds else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.bind(str(uds) if uds else ("127.0.0.1", 0))
         listener.listen(256)
         server = HttpServer(handler, patience)
-        await server.start(listener)
+        await server.start(listener, tls)
+        scheme = "http" if tls is None else "https"
         try:
-            yield "http://gateway" if uds else f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield "http://gateway" if uds else f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             await server.close(0)
 

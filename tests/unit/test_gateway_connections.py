@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from event_loops import Loop, on_both_loops, run
 from hypothesis import given
 from hypothesis import strategies as st
 from test_gateway_http import GET, Application, error_of, exchanged
+from tls_certificates import authority_in
 
 from headrace.gateway.http1 import HttpServer, Patience
 from headrace.gateway.http1.server import TURNED_AWAY_AT_ONCE
@@ -22,11 +25,11 @@ CLOSE = b"connection: close\r\n\r\n"
 
 
 @asynccontextmanager
-async def limited(limit: int) -> AsyncIterator[tuple[HttpServer, int]]:
+async def limited(limit: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[HttpServer, int]]:
     """A server that holds so many connections; yields it with its port."""
     server = HttpServer(Application(), Patience(linger_s=0.05), max_connections=limit)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
-        await server.start(listener)
+        await server.start(listener, tls)
         try:
             yield server, listener.getsockname()[1]
         finally:
@@ -77,6 +80,24 @@ def test_a_crowd_that_is_turned_away(loop: Loop) -> None:
             writer.close()
             await until_held(server, 0)
             assert (await exchanged(port, GET + CLOSE)).startswith(b"HTTP/1.1 200 OK")
+
+    run(main(), loop)
+
+
+@on_both_loops
+def test_one_too_many_with_tls(tmp_path: Path, loop: Loop) -> None:
+    """It is told inside its encrypted connection."""
+
+    async def main() -> None:
+        authority, context = authority_in(tmp_path)
+        trusting = ssl.create_default_context(cafile=authority)
+        async with limited(1, context) as (server, port):
+            _, held = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+            await until_held(server, 1)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+            assert error_of(await reader.read()) == (503, "TOO_MANY_CONNECTIONS")
+            writer.close()
+            held.close()
 
     run(main(), loop)
 

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from headrace.cli import (
+    ca,
     calibrate,
     clean,
     convert,
@@ -53,6 +54,7 @@ _GROUPS = (
     login,
     keys,
     credentials,
+    ca,
     quota,
     runtimes,
     convert,

@@ -58,6 +58,26 @@ class Layout:
         return self.data_dir / "credentials.json"
 
     @property
+    def tls_dir(self) -> Path:
+        """The private certificate authority and what it signed; folder of mode 0700, files of mode 0600."""
+        return self.data_dir / "tls"
+
+    @property
+    def tls_authority(self) -> Path:
+        """The authority's certificate, which clients are given."""
+        return self.tls_dir / "ca.pem"
+
+    @property
+    def tls_authority_key(self) -> Path:
+        """The authority's key, which nobody is given."""
+        return self.tls_dir / "ca.key"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """The server's certificate of that authority, with its key in the same file, so that they change as one."""
+        return self.tls_dir / "server.pem"
+
+    @property
     def logs_dir(self) -> Path:
         """Logs of gateway, control and node."""
         return self.data_dir / "logs"

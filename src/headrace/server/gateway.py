@@ -1,4 +1,4 @@
-"""The gateway process: owns the public port and the admin socket on which control pushes routing snapshots."""
+"""The gateway process: owns the public ports and the admin socket on which control pushes routing snapshots."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+from pathlib import Path
 
 import uvloop
 
@@ -13,6 +14,8 @@ from headrace.gateway import Gateway, HttpServer, Limits
 from headrace.resources.layout import Layout
 from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
+from headrace.server.tls.files import CertificateFiles, FollowedCertificate
+from headrace.server.tls.port import TlsPort
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -31,9 +34,12 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     )
     public, admin = HttpServer(gateway.handle, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
     await public.start(listener)
+    following = await _serve_tls(public, options)
     await admin.start(unix_socket(layout.gateway_socket))
     process.notify(options, "ready")
     await stop.wait()
+    if following is not None:
+        following.cancel()
     public.retire()  # the supervisor holds the socket: who comes now waits for the next gateway
     admin.retire()  # and control talks to that one
     gateway.hand_over()
@@ -50,12 +56,25 @@ def _max_connections() -> int:
     return open_files.connections(files)
 
 
+async def _serve_tls(public: HttpServer, options: process.Options) -> asyncio.Task[None] | None:
+    """Serve the TLS port, if there is to be one; the task follows its certificate."""
+    if options.tls_listen_fd < 0:
+        return None
+    files = CertificateFiles(Path(options.tls_certificate), Path(options.tls_key))
+    port = TlsPort(public, socket.socket(fileno=options.tls_listen_fd), FollowedCertificate(files))
+    await port.look()
+    return asyncio.create_task(port.follow())
+
+
 def main() -> None:
     """Entry of the process."""
     parser = process.arguments(__doc__)
     parser.add_argument("--listen-fd", type=int, required=True)
     parser.add_argument("--drain-timeout-s", type=float, required=True)
     parser.add_argument("--stall-timeout-s", type=float, required=True)
+    parser.add_argument("--tls-listen-fd", type=int, default=-1)
+    parser.add_argument("--tls-certificate", default="", help="PEM; followed as it changes")
+    parser.add_argument("--tls-key", default="", help="PEM; may be the same file")
     options = process.parse(parser)
     layout = process.begin("gateway", options)
     listener = socket.socket(fileno=options.listen_fd)

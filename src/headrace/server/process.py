@@ -40,6 +40,9 @@ class Options(argparse.Namespace):
     listen_fd: int = -1
     drain_timeout_s: float = 0.0
     stall_timeout_s: float = 0.0
+    tls_listen_fd: int = -1
+    tls_certificate: str = ""
+    tls_key: str = ""
     external_network: Sequence[str] = ()
     external_ca_file: str = ""
     model_cache_bytes: int | None = None

@@ -61,6 +61,8 @@ from headrace.resources.errors.machines import (
     NoNode,
     PortTaken,
     QuotaExceeded,
+    TlsAuthorityNotFound,
+    TlsCertificateInvalid,
 )
 from headrace.resources.errors.requests import (
     BadField,
@@ -289,6 +291,8 @@ __all__ = [
     "TensorsUnindexed",
     "TensorsUnrecognised",
     "TimeSeriesConfig",
+    "TlsAuthorityNotFound",
+    "TlsCertificateInvalid",
     "TokenizerInvalid",
     "TokenizerMismatch",
     "TokenizerMissing",
