@@ -14,11 +14,14 @@ import pytest
 from server_process import ServerProcess, eventually, running_server
 from streams import TOKENS, read_stream
 
+PAGE = "https://chat.example.org"
+
 
 @pytest.fixture
 def secure_server(tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server with a TLS port."""
-    with running_server(tmp_path / "data", "--tls-port", "0", "--tls-name", "models.example.org") as server:
+    """A server with a TLS port, for the pages of one origin."""
+    tls = ("--tls-port", "0", "--tls-name", "models.example.org")
+    with running_server(tmp_path / "data", *tls, "--cors-origin", PAGE) as server:
         yield server
 
 
@@ -37,6 +40,8 @@ def test_everything_works_by_tls(secure_server: ServerProcess, demo_model: Path,
     context = ssl.create_default_context(cafile=authority)
     bearer = {"Authorization": f"Bearer {server.key}"}
     with httpx.Client(base_url=url, headers=bearer, verify=context, timeout=120) as client:
+        asked = client.options("/v1/models", headers={"origin": PAGE, "access-control-request-method": "GET"})
+        assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, PAGE)
         listed = client.get("/v1beta1/projects/default/locations/us-central1/endpoints").json()["endpoints"]
         name = listed[0]["name"]
         [old] = server.pids("headrace.server.gateway")

@@ -154,6 +154,8 @@ def test_a_file_without_authorities(tmp_path, content, capsys):
         ["--tls-port", "0", "--tls-key", "KEY"],
         ["--tls-port", "0", "--tls-certificate", "CERTIFICATE", "--tls-name", "a.example.org"],
         ["--tls-port", "0", "--tls-name", "https://a.example.org"],
+        ["--cors-origin", "a.example.org"],
+        ["--cors-origin", "*", "--cors-origin", "https://a.example.org"],
     ],
 )
 def test_options_that_go_nowhere(tmp_path, arguments, capsys):

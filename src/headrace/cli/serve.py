@@ -89,8 +89,16 @@ def serve(
     ] = None,
     tls_certificate: CertificateOption = None,
     tls_key: KeyOption = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Whose web pages browsers let read answers: https://chat.example.org, or * for all. Can be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
+    from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
     from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
 
@@ -107,6 +115,7 @@ def serve(
         ),
         model_cache_bytes=model_cache_bytes,
         tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
+        cors_origins=read_origins(cors_origin or ()),
     )
 
     def say(sentence: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from headrace.gateway import Gateway, HttpServer, Limits
+from headrace.gateway import Cors, Gateway, HttpServer, Limits
 from headrace.resources.layout import Layout
 from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
@@ -32,7 +32,8 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
     )
-    public, admin = HttpServer(gateway.handle, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
+    handler = Cors(options.cors_origin, gateway.handle).handle if options.cors_origin else gateway.handle
+    public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
     await public.start(listener)
     following = await _serve_tls(public, options)
     await admin.start(unix_socket(layout.gateway_socket))
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--tls-listen-fd", type=int, default=-1)
     parser.add_argument("--tls-certificate", default="", help="PEM; followed as it changes")
     parser.add_argument("--tls-key", default="", help="PEM; may be the same file")
+    parser.add_argument("--cors-origin", action="append", default=[], help="whose pages may read answers")
     options = process.parse(parser)
     layout = process.begin("gateway", options)
     listener = socket.socket(fileno=options.listen_fd)

@@ -62,6 +62,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         egress: Where external servers may be, and whom to believe that they are it.
         model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
         tls: The TLS port; None without one.
+        cors_origins: Whose pages browsers let read answers, as `headrace.gateway.cors.read_origins` has them.
     """
 
     data_dir: Path
@@ -73,6 +74,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     egress: Egress = Egress()
     model_cache_bytes: int | None = None
     tls: TlsSettings | None = None
+    cors_origins: tuple[str, ...] = ()
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -183,6 +185,7 @@ def _gateway_arguments(settings: ServeSettings, layout: Layout, listeners: Seque
     arguments = [
         *("--listen-fd", plain, "--drain-timeout-s", str(settings.drain_timeout_s)),
         *("--stall-timeout-s", str(settings.stall_timeout_s)),
+        *(f"--cors-origin={origin}" for origin in settings.cors_origins),
     ]
     if settings.tls is not None:
         files = settings.tls.files(layout)

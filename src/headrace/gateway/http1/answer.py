@@ -163,6 +163,8 @@ class Http1Exchange(Exchange):
     # --- within ---
 
     def _head(self, status: int, headers: Headers) -> bytes:
+        if self.added_headers:
+            headers = [*headers, *self.added_headers]
         names = {name for name, _ in headers}
         self._bodiless = self.head.method == "HEAD" or status in (204, 304)
         self._chunked = not self._bodiless and self._version > 0 and b"content-length" not in names
