@@ -31,6 +31,7 @@ from gateway_serving import (
 )
 
 from headrace.gateway import Gateway
+from headrace.gateway.access_log import write_collected
 from headrace.resources.access import PUBLIC_ROUTES
 from headrace.resources.errors import Failure
 from headrace.resources.snapshot import EndpointRoute, RoutingSnapshot
@@ -517,6 +518,7 @@ def test_one_line_per_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
     async def main() -> list[dict[str, Any]]:
         async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            write_collected()
             caplog.clear()
             headers = {"x-request-id": "mine", "traceparent": "00-1-2-01"}
             body = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
@@ -530,7 +532,9 @@ def test_one_line_per_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
             assert 'headrace_gateway_tokens_total{endpoint="e1",kind="completion"} 9.0' in metrics
             await served.push(RoutingSnapshot(generation=2, keys=KEYS))
             assert 'endpoint="e1"' not in (await served.admin_get("/metrics")).text
-        return [json.loads(record.message) for record in caplog.records if record.name == "headrace.gateway.access"]
+        write_collected()
+        records = [record for record in caplog.records if record.name == "headrace.gateway.access"]
+        return [json.loads(line) for record in records for line in record.message.splitlines()]
 
     with caplog.at_level(logging.INFO, "headrace.gateway.access"):
         streamed, predicted, refused = asyncio.run(main())
