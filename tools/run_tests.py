@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,18 +18,11 @@ from typing import NamedTuple
 
 from assets import DEFAULT_ENGINES, PYTHONS, prepare
 from environment import ROOT, say
+from packages import Package, install_packages
 
 BIN = Path(sys.executable).parent
 FOLDERS = ("unit", "engine", "clients", "system")
 WORKERS = {"unit": ("-n", "2"), "engine": ("-n", "2", "--dist", "loadgroup")}
-
-
-class Package(NamedTuple):
-    """A Debian package that some tests need: its program, and why."""
-
-    name: str
-    program: str
-    reason: str
 
 
 PACKAGES = (
@@ -63,7 +55,7 @@ def main() -> int:
         tallies += [_step("format", ["ruff", "format", "--check", "-q", "src", "tests", "bench", "tools"])]
         tallies += [_step("mypy", ["mypy"])]
     if folders := [folder for folder in asked if folder != "lint"]:
-        missing = _packages()
+        missing = install_packages(PACKAGES)
         started = time.monotonic()
         environment = prepare(PYTHONS if "engine" in folders else DEFAULT_ENGINES, stores="system" in folders)
         tallies += [Tally("runtimes and model", (time.monotonic() - started) / 60, ok=True)]
@@ -76,23 +68,6 @@ def _step(name: str, command: list[str]) -> Tally:
     started = time.monotonic()
     code = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, check=False).returncode
     return Tally(name, (time.monotonic() - started) / 60, code == 0)
-
-
-def _packages() -> list[Package]:
-    """Install what is missing if we may; else return it, after printing the one command that would."""
-    missing = [package for package in PACKAGES if not shutil.which(package.program)]
-    names = [package.name for package in missing]
-    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"installing Debian packages: {' '.join(names)}")
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", *names]):
-            subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
-        missing = [package for package in missing if not shutil.which(package.program)]
-    if missing:
-        print(f"NOT ALL TESTS CAN RUN. This would help: sudo apt-get install {' '.join(p.name for p in missing)}")
-        for package in missing:
-            print(f"  {package.name}: {package.reason}")
-    return missing
 
 
 def _pytest(folder: str, environment: dict[str, str], missing: list[Package], extra: list[str]) -> Tally:
