@@ -199,7 +199,7 @@ async def burst(server: Server, jobs: Sequence[Job], concurrency: int) -> Measur
 
 
 async def replay(server: Server, jobs: Sequence[Job]) -> Measured:
-    """Every job at its own time, however many are under way: a server that is asked too much may say so, or time out."""
+    """Every job at its own time, however many are under way: who is asked too much may say so, or time out."""
     began_s = time.perf_counter()
 
     async def client(job: Job) -> _Exchange | None:

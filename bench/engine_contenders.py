@@ -144,24 +144,31 @@ def _started_s(server: ServerProcess) -> float:
 @contextmanager
 def vllm_by_hand(model: Path, scratch: Path) -> Iterator[list[Contender]]:
     """The server that vLLM brings, as documented for a CPU: both cores bound, compiled where g++ is there."""
-    environment = environment_of("HEADRACE_TEST_VLLM_PYTHON")
-    uds = scratch / "vllm.sock"
-    arguments = ["--model", model, "--served-model-name", MODEL, "--dtype", "bfloat16", "--uds", uds]
-    arguments += ["--max-model-len", str(MAX_MODEL_LEN)]
+    server = Server(MODEL, uds=str(scratch / "vllm.sock"))
+    with vllm_server(model, server, CORES, "--max-model-len", str(MAX_MODEL_LEN)) as (process, ready_s):
+        facts = Facts(ready_s, folder_bytes(environment_of("HEADRACE_TEST_VLLM_PYTHON")))
+        yield [Contender("vLLM's own server", facts, lambda: [process.pid], server)]
+
+
+@contextmanager
+def vllm_server(
+    model: Path, server: Server, cores: Sequence[int], *more: str
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """VLLM's own server on these cores, with its log beside its socket; yields how long it took to be ready, too."""
+    log = Path(server.uds).with_suffix(".log")
+    arguments = ["--model", model, "--served-model-name", server.model, "--dtype", "bfloat16", "--uds", server.uds]
     variables = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, CORES)),
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "PYTHONPATH": str(ROOT / "src" / "headrace_engines" / "vllm" / "every_process"),  # else torchvision ends it
     }
     if not shutil.which("g++"):
         arguments.append("--enforce-eager")
         print("No g++ here: vLLM's own server runs without being compiled, some 5 to 20 % slower.")
-    command = [environment / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", *arguments]
-    with _running(command, variables, scratch / "vllm.log") as process:
-        server = Server(MODEL, uds=str(uds))
-        ready_s = _await_health(process, server, scratch / "vllm.log")
-        facts = Facts(ready_s, folder_bytes(environment))
-        yield [Contender("vLLM's own server", facts, lambda: [process.pid], server)]
+    python = environment_of("HEADRACE_TEST_VLLM_PYTHON") / "bin" / "python"
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", *arguments, *more]
+    with _running(command, variables, log) as process:
+        yield process, _await_health(process, server, log)
 
 
 @contextmanager

@@ -1,214 +1,217 @@
-"""What the gateway adds: time to first chunk, CPU per request and per chunk, against the same engine asked directly.
+"""What a request and a chunk cost in the gateway, beside nginx and other gateways, in one run.
 
-Two upstreams. A stand-in engine (no computation, the same wire) isolates the gateway, whose CPU is read from the
-kernel, so that a slow load generator does not count. The real engine with the demo model shows what a user feels.
-Direct and through the gateway alternate within one run; read the ratios.
+Every contender has one core to itself and stands before the same engine, which computes nothing (``gateway_nginx.py``)
+and shares the other core with the load: wrk for whole answers, ``gateway_streams.py`` for streamed ones. They take
+turns, and what counts is the median of each one's ratio to nginx in the same round. What is added is held against the
+engine asked directly, which then runs on the proxies' core. ``ours`` is the gateway with everything on, ``bare`` its
+server and client with nothing between them.
+
+    make bench-gateway ARGUMENTS="--quick"
+    make bench-gateway ARGUMENTS="--only nginx,ours --against ../before"   # what a change is worth
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import contextlib
 import os
-import secrets
+import resource
+import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-import httpx
-import msgspec
-import uvloop
+import gateway_nginx
+from gateway_contenders import BEFORE, DIRECT, NGINX, OURS, NotStarted, Place, Running, contenders, free_port, started
+from gateway_load import Held, Load, Streamed, Unary, await_idle, pss_bytes
+from report import Report, median
 
-from load import Target, stream, unary
-from report import Report, median, quantile
+CONNECTIONS = (1, 16, 64, 256)
+BUSY = 64
+"""Connections at which the cost of a request is told, and the ratio of the goal."""
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+FEW = {"streams": 32, "chunks": 20, "delay_ms": 10}
+MANY = {"streams": 256, "chunks": 50, "delay_ms": 20}
+"""Streams below saturation, where delays are told; and as many as a busy gateway has, where the cost of a chunk is."""
 
-from headrace.resources.access import EVERY_PROJECT, Principal, Role, secret_hash  # noqa: E402
-from headrace.resources.layout import Layout  # noqa: E402
-from headrace.resources.names import DEFAULT_SCOPE  # noqa: E402
-from headrace.resources.snapshot import (  # noqa: E402
-    DeployedRoute,
-    EndpointRoute,
-    KeyRoute,
-    ReplicaRoute,
-    RoutingSnapshot,
-)
-from server_process import running_server  # noqa: E402 - found by the path above
+ROUNDS, SECONDS = 3, 3.0
+HELD, HELD_BYTES = 9000, 400 * 10**6
+SPARE_FILES = 300
+"""Open files that a gateway needs besides two for each stream."""
 
-KEY, NONCE, MODEL = "hr-bench", "nonce", "bench"
-UNARY_REQUESTS = 3000
-CONNECTIONS = 16
-STREAMS, CHUNKS, DELAY_MS = 32, 50, 20
-REAL_STREAMS = 30
+COLUMNS = ("contender", *(f"req/s, {count} conn. (of nginx)" for count in CONNECTIONS), "us/ request", "us/ chunk")
+COLUMNS += ("unary p50/p99 ms", "first chunk p50/p99 ms", "between chunks p50/p99 ms", "PSS MB")
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+class Turn(NamedTuple):
+    """What one contender did in one round."""
+
+    unary: Mapping[int, Unary]
+    few: Streamed
+    many: Streamed
+
+
+Turns = Mapping[str, list[Turn]]
+Pick = Callable[[Turn], float]
+
+
+def take_turn(load: Load, running: Running, seconds: float) -> Turn:
+    """All loads on one contender. The first one warms it."""
+    load.unary(running, connections=16, seconds=1)
+    unary = {count: load.unary(running, connections=count, seconds=seconds) for count in CONNECTIONS}
+    few, many = (load.streams(running, **kind, seconds=seconds) for kind in (FEW, MANY))
+    await_idle(running.pid)
+    return Turn(unary, few, many)
+
+
+def middle(turns: Turns, name: str, pick: Pick) -> float:
+    """The median of a contender's rounds."""
+    return median([pick(turn) for turn in turns[name]])
+
+
+def ratio(turns: Turns, name: str, other: str, pick: Pick) -> float:
+    """The median of a contender's rounds, each against another's in the same round; NaN without the other."""
+    pairs = zip(turns[name], turns.get(other, []), strict=False)
+    ratios = [pick(one) / pick(two) for one, two in pairs]
+    return median(ratios) if ratios else float("nan")
+
+
+def added_ms(turns: Turns, name: str, pick: Pick) -> float:
+    """What a contender adds to the engine's own time; of the engine itself, that time."""
+    own = middle(turns, name, pick)
+    return own if name == DIRECT or DIRECT not in turns else own - middle(turns, DIRECT, pick)
+
+
+def describe(report: Report, turns: Turns, pss: Mapping[str, int]) -> None:
+    """The table."""
+    for name in turns:
+        rates = []
+        for count in CONNECTIONS:
+            rate, of_nginx = middle(turns, name, _rate(count)), ratio(turns, name, NGINX, _rate(count))
+            failed = sum(turn.unary[count].failed for turn in turns[name])
+            rates.append(f"{rate:.0f} ({of_nginx:.3g})" + (f", {failed} failed" if failed else ""))
+        sign = "" if name == DIRECT else "+"
+        pairs: list[tuple[Pick, Pick]] = [
+            (lambda turn: turn.unary[1].p50_ms, lambda turn: turn.unary[1].p99_ms),
+            (lambda turn: turn.few.first_ms[0], lambda turn: turn.few.first_ms[1]),
+            (lambda turn: turn.few.gap_ms[0], lambda turn: turn.few.gap_ms[1]),
+        ]
+        delays = [" / ".join(f"{added_ms(turns, name, pick):{sign}.2f}" for pick in pair) for pair in pairs]
+        lost = sum(turn.few.failed + turn.many.failed for turn in turns[name])
+        costs = [middle(turns, name, pick) for pick in (_request_us, _chunk_us)]
+        chunk = f"{costs[1]:.1f}" + (f", {lost} streams lost" if lost else "")
+        report.row(name, *rates, f"{costs[0]:.1f}", chunk, *delays, f"{pss[name] / 1e6:.0f}")
+
+
+def _request_us(turn: Turn) -> float:
+    return turn.unary[BUSY].cpu_us
+
+
+def _chunk_us(turn: Turn) -> float:
+    return turn.many.cpu_us
+
+
+def _rate(connections: int) -> Pick:
+    return lambda turn: turn.unary[connections].per_s
+
+
+def judge(report: Report, turns: Turns) -> None:
+    """A line per goal of issue 5, with everything on; and what a change is worth, where a checkout from before ran."""
+    request_us, chunk_us = middle(turns, OURS, _request_us), middle(turns, OURS, _chunk_us)
+    if NGINX in turns:
+        of_nginx = ratio(turns, OURS, NGINX, _rate(BUSY))
+        report.goal(f"at least 0.5 of nginx's requests/s, {BUSY} connections", f"{of_nginx:.2f}", of_nginx >= 0.5)
+        for what, pick in (("request", _request_us), ("chunk", _chunk_us)):
+            report.goal(f"CPU of a {what}, times nginx's", f"{ratio(turns, OURS, NGINX, pick):.1f}", None)
+    report.goal("at most 32 us of CPU a request", f"{request_us:.1f} us", request_us <= 32)
+    report.goal("at most 18 us of CPU a chunk", f"{chunk_us:.1f} us", chunk_us <= 18)
+    if DIRECT in turns:
+        p99_ms = added_ms(turns, OURS, lambda turn: turn.few.first_ms[1])
+        report.goal("at most 1 ms added to the first chunk at p99", f"{p99_ms:+.2f} ms", p99_ms <= 1)
+    if BEFORE in turns:
+        costs = {"requests/s": _rate(BUSY), "CPU of a request": _request_us, "CPU of a chunk": _chunk_us}
+        for what, pick in costs.items():
+            report.goal(f"{what}, of what it was before", f"{ratio(turns, OURS, BEFORE, pick):.2f}", None)
+
+
+def judge_held(report: Report, held: Held, asked: int) -> None:
+    """How many streams stand open, in how much memory."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    met = held.held >= HELD and held.pss_bytes < HELD_BYTES if asked >= HELD else None
+    report.goal(
+        f"{HELD:,} idle streams on one gateway in under {HELD_BYTES // 10**6} MB",
+        f"{held.held:,} of {asked:,} in {held.pss_bytes / 1e6:.0f} MB, opened in {held.took_s:.1f} s "
+        f"(two files each; {limit:,} may be open here)",
+        met,
+    )
 
 
 @contextlib.contextmanager
-def standin(path: Path) -> Iterator[None]:
-    """The stand-in engine in a process of its own."""
-    command = [sys.executable, str(ROOT / "tests" / "standin.py"), "--uds", str(path), "--name", MODEL]
-    with subprocess.Popen(command, env=os.environ | {"HEADRACE_ENGINE_TOKEN": NONCE}) as process:
-        try:
-            _await(path.exists)
-            yield
-        finally:
-            process.terminate()
-
-
-@contextlib.contextmanager
-def gateway(layout: Layout, engine: Path) -> Iterator[tuple[int, int]]:
-    """The gateway's process alone, routing to one engine; yields its pid and port."""
-    layout.run_dir.mkdir(parents=True, mode=0o700)
-    layout.snapshot.parent.mkdir()
-    layout.internal_token.write_text(secrets.token_urlsafe())
-    replica = ReplicaRoute(id="1", epoch=1, address=f"unix:{engine}", nonce=NONCE)
-    deployed = DeployedRoute(
-        id="2",
-        deployment_id="3",
-        traffic=100,
-        model=DEFAULT_SCOPE.name("models", "4"),
-        model_version="1",
-        model_display_name=MODEL,
-        served_name=MODEL,
-        max_model_len=4096,
-        created_at=0,
-        replicas=(replica,),
-    )
-    principal = Principal(key_id="5", name="bench", project=EVERY_PROJECT, role=Role.ADMIN)
-    snapshot = RoutingSnapshot(
-        generation=1,
-        endpoints=(EndpointRoute(scope=DEFAULT_SCOPE, id="6", display_name=MODEL, deployed=(deployed,)),),
-        keys=(KeyRoute(secret_hash=secret_hash(KEY), principal=principal),),
-    )
-    layout.snapshot.write_bytes(msgspec.json.encode(snapshot))
-    with contextlib.closing(_listener()) as listener:
-        told, tell = os.pipe()
-        options = ["--data-dir", str(layout.data_dir), "--parent", str(os.getpid()), "--notify-fd", str(tell)]
-        options += ["--listen-fd", str(listener.fileno()), "--drain-timeout-s", "5"]
-        command = [sys.executable, "-m", "headrace.server.gateway", *options]
-        with subprocess.Popen(command, pass_fds=(tell, listener.fileno())) as process:
-            os.close(tell)
-            assert os.read(told, 100) == b"ready\n"
+def field(place: Place, wanted: list[str], before: Path | None) -> Iterator[tuple[dict[str, Running], dict[str, str]]]:
+    """Everyone who could be started, and why the others could not."""
+    with contextlib.ExitStack() as stack:
+        running, missing = {}, {}
+        for name, start in contenders(before).items():
+            if wanted and name not in (DIRECT, BEFORE) and not any(name.startswith(word) for word in wanted):
+                continue
+            print(f"starting {name}", flush=True)
             try:
-                yield process.pid, listener.getsockname()[1]
-            finally:
-                process.terminate()
+                running[name] = stack.enter_context(start(place))
+            except NotStarted as error:
+                missing[name] = str(error)
+        yield running, missing
 
 
-def _listener() -> socket.socket:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    listener.set_inheritable(True)
-    return listener
+def compare(options: argparse.Namespace, report: Report, folder: Path) -> None:
+    """Start everyone, let them take turns, and tell."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    load, port = Load(cores[-1], folder), free_port()
+    engine = gateway_nginx.engine(folder / "engine", port)
+    rounds, seconds, streams = (1, 1.0, 500) if options.quick else (ROUNDS, SECONDS, HELD)
+    with (
+        started(engine, core=cores[min(1, len(cores) - 1)], port=port, log=folder / "engine" / "log"),
+        field(Place(folder, cores[0], port), options.only, options.against) as (running, missing),
+    ):
+        turns: dict[str, list[Turn]] = defaultdict(list)
+        for number in range(rounds):
+            for name, contender in running.items():
+                print(f"round {number + 1} of {rounds}: {name}", flush=True)
+                turns[name].append(take_turn(load, contender, seconds))
+        describe(report, turns, {name: pss_bytes(contender.pid) for name, contender in running.items()})
+        for name, why in missing.items():
+            report.row(name, f"did not take part: {why}", *[""] * (len(COLUMNS) - 2))
+        if OURS in running:
+            judge(report, turns)
+            asked = min(streams, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES) // 2)
+            with load.held(running[OURS], asked) as held:
+                judge_held(report, held, asked)
 
 
-def _await(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-async def bare(report: Report, direct: Target, through: Target, pid: int) -> None:
-    """The stand-in engine, directly and through the gateway."""
-    for connections in (1, CONNECTIONS):
-        results = {}
-        for name, target in (("direct", direct), ("gateway", through)):
-            await unary(target, requests=UNARY_REQUESTS // 10, connections=connections)  # warm
-            used, began = cpu_s(pid), time.perf_counter()
-            latencies = await unary(target, requests=UNARY_REQUESTS, connections=connections)
-            took_s = time.perf_counter() - began
-            results[name] = median(latencies)
-            cpu_us = (cpu_s(pid) - used) / UNARY_REQUESTS * 1e6 if name == "gateway" else float("nan")
-            report.row(
-                f"unary, {connections} connections, {name}",
-                f"{median(latencies) * 1e3:.2f}",
-                f"{quantile(latencies, 0.99) * 1e3:.2f}",
-                f"{UNARY_REQUESTS / took_s:.0f}/s",
-                f"{cpu_us:.0f} us/request" if name == "gateway" else "",
-            )
-            if name == "gateway" and connections == CONNECTIONS:
-                report.goal("CPU per request", f"{cpu_us:.0f} us", None)
-        added_ms = (results["gateway"] - results["direct"]) * 1e3
-        report.goal(f"added to a unary answer, {connections} connections, p50", f"{added_ms:.2f} ms", None)
-    firsts = {}
-    for name, target in (("direct", direct), ("gateway", through)):
-        used = cpu_s(pid)
-        results_ = await asyncio.gather(*(stream(target, chunks=CHUNKS, delay_ms=DELAY_MS) for _ in range(STREAMS)))
-        cpu_us = (cpu_s(pid) - used) / (STREAMS * CHUNKS) * 1e6
-        firsts[name] = [result.first_chunk_s for result in results_]
-        report.row(
-            f"{STREAMS} streams, {CHUNKS} chunks every {DELAY_MS} ms, {name}: first chunk",
-            f"{median(firsts[name]) * 1e3:.2f}",
-            f"{quantile(firsts[name], 0.99) * 1e3:.2f}",
-            f"{sum(result.chunks for result in results_)} chunks",
-            f"{cpu_us:.0f} us/chunk" if name == "gateway" else "",
-        )
-        if name == "gateway":
-            report.goal("CPU per streamed chunk, its share of the request in it", f"{cpu_us:.0f} us", None)
-    added = median(firsts["gateway"]) - median(firsts["direct"])
-    report.goal(f"added to the first chunk, {STREAMS} streams at once, p50", f"{added * 1e3:.2f} ms", None)
-
-
-async def real(report: Report, direct: Target, through: Target) -> None:
-    """The real engine: one stream at a time, direct and through the gateway in turns."""
-    firsts: dict[str, list[float]] = {"direct": [], "gateway": []}
-    for _ in range(REAL_STREAMS):
-        for name, target in (("direct", direct), ("gateway", through)):
-            firsts[name].append((await stream(target, chunks=8)).first_chunk_s)
-    for name, values in firsts.items():
-        report.row(
-            f"SmolLM2, one stream, {name}: first chunk",
-            f"{median(values) * 1e3:.1f}",
-            f"{quantile(values, 0.99) * 1e3:.1f}",
-            "",
-            "",
-        )
-    added = median(firsts["gateway"]) - median(firsts["direct"])
-    share = added / median(firsts["direct"])
-    report.goal("added to the real engine's first chunk, p50", f"{added * 1e3:.1f} ms ({share:+.1%})", None)
-
-
-def with_standin(report: Report, scratch: Path) -> None:
-    """Gateway and stand-in alone, one process each."""
-    layout, engine = Layout(scratch / "bare"), scratch / "e.sock"
-    layout.data_dir.mkdir()
-    with standin(engine), gateway(layout, engine) as (pid, port):
-        direct = Target(model=MODEL, key=NONCE, uds=str(engine))
-        uvloop.run(bare(report, direct, Target(model=MODEL, key=KEY, port=port), pid))
-
-
-def with_engine(report: Report, scratch: Path) -> None:
-    """A whole server with the demo model."""
-    with running_server(scratch / "real") as server:
-        endpoint = server.deployed(os.environ["HEADRACE_TEST_MODEL"])
-        snapshot = msgspec.json.decode(Layout(server.data_dir).snapshot.read_bytes(), type=RoutingSnapshot)
-        deployed = snapshot.endpoints[0].deployed[0]
-        [replica] = deployed.replicas
-        direct = Target(model=deployed.served_name, key=replica.nonce, uds=replica.address.removeprefix("unix:"))
-        through = Target(model=endpoint, key=server.key, port=httpx.URL(server.url).port)
-        uvloop.run(real(report, direct, through))
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="how contenders' names begin")
+    parser.add_argument("--against", type=Path, help="another checkout, whose gateway takes part too")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Run it all and report."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    report = Report("gateway", ("what", "p50 ms", "p99 ms", "throughput", "gateway CPU"))
-    with tempfile.TemporaryDirectory(prefix="hr-bench-") as scratch:
-        with_standin(report, Path(scratch))
-        with_engine(report, Path(scratch))
-    report.finish()
+    options = _options()
+    if not (shutil.which("nginx") and shutil.which("wrk") and gateway_nginx.LUA_MODULE.is_file()):
+        sys.exit("error: the engine and the load are not here. Fix: apt-get install nginx libnginx-mod-http-lua wrk")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    report = Report("gateway", COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="hr-bench-") as folder:
+        compare(options, report, Path(folder))
+    report.finish(keep=not (options.quick or options.only or options.against))
 
 
 if __name__ == "__main__":

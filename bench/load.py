@@ -42,43 +42,11 @@ class Streamed(NamedTuple):
     chunks: int
 
 
-async def unary(target: Target, *, requests: int, connections: int) -> list[float]:
-    """Latencies in seconds of unary requests, spread over kept-alive connections."""
-    request = target.request(max_tokens=3)
-
-    async def one_connection() -> list[float]:
-        reader, writer = await target.connect()
-        latencies = []
-        for _ in range(requests // connections):
-            began = time.perf_counter()
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            await _body(head, reader)
-            latencies.append(time.perf_counter() - began)
-        writer.close()
-        return latencies
-
-    return [
-        latency for part in await asyncio.gather(*(one_connection() for _ in range(connections))) for latency in part
-    ]
-
-
-async def stream(target: Target, *, chunks: int, delay_ms: float = 0) -> Streamed:
-    """One streamed request on a connection of its own.
-
-    Args:
-        target: Who is asked.
-        chunks: Tokens asked for.
-        delay_ms: What a stand-in engine waits before each chunk; a real engine is not told.
-    """
-    script = (
-        {"standin": {"chunks": chunks, "delay_ms": delay_ms}}
-        if delay_ms
-        else {"ignore_eos": True, "max_tokens": chunks}
-    )
+async def stream(target: Target, *, chunks: int) -> Streamed:
+    """One streamed request on a connection of its own, for so many tokens."""
     reader, writer = await target.connect()
     began = time.perf_counter()
-    writer.write(target.request(stream=True, **script))
+    writer.write(target.request(stream=True, ignore_eos=True, max_tokens=chunks))
     head = await reader.readuntil(b"\r\n\r\n")
     assert b" 200 " in head.split(b"\r\n", 1)[0], head
     first, seen = 0.0, 0
@@ -88,15 +56,3 @@ async def stream(target: Target, *, chunks: int, delay_ms: float = 0) -> Streame
             seen += 1
     writer.close()
     return Streamed(first, seen)
-
-
-async def _body(head: bytes, reader: asyncio.StreamReader) -> None:
-    status, _, fields = head.partition(b"\r\n")
-    assert b" 200 " in status, head
-    for line in fields.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            await reader.readexactly(int(line.partition(b":")[2]))
-            return
-    while size := int(await reader.readline(), 16):
-        await reader.readexactly(size + 2)
-    await reader.readline()

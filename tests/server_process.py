@@ -97,10 +97,12 @@ class ServerProcess:
         """An HTTP client with the admin key, or another."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key or self.key}"}, timeout=120)
 
-    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, check: bool = True, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run the command line against this server."""
         command = [sys.executable, "-m", "headrace.cli", *arguments]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
         assert not check or done.returncode == 0, (
             f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         )

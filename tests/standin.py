@@ -65,7 +65,7 @@ _SHORT_ANSWERS: dict[str, dict[str, Any]] = {
         "model": "served",
         "usage": {"prompt_tokens": 4, "total_tokens": 4},
     },
-    "/tokenize": {"count": 2, "max_model_len": 512, "tokens": [5, 6]},
+    "/tokenize": {"count": 7, "max_model_len": 512, "tokens": [5, 6, 7, 8, 9, 10, 11]},
     "/detokenize": {"prompt": "hi"},
 }
 

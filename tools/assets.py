@@ -13,9 +13,11 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from environment import ROOT, cache_dir, say
 
+from headrace.resources.errors import HeadraceError
 from headrace.runtimes import Conversion, Environment, Environments, Installable, find
 from headrace.runtimes.conversions import Converter
 from headrace.weights.demo import fetch_demo_model
@@ -116,6 +118,35 @@ class ServingExtras:
         """The versions of the engine, with the extra of that server."""
         pins = find("transformers").requirements.replace("transformers==", "transformers[serving]==").splitlines()
         return "".join(f"{pin}\n" for pin in pins if pin.startswith(("torch==", "transformers[serving]==")))
+
+
+class OtherGateway(NamedTuple):
+    """A gateway that ours is compared with, in an environment of its own, and the variable that tells where it is."""
+
+    name: str
+    requirements: str
+    variable: str
+    disk_bytes: int
+    complete: bool = False
+
+
+OTHER_GATEWAYS = (
+    OtherGateway("vllm-router", "vllm-router==0.1.17\n", "HEADRACE_BENCH_VLLM_ROUTER", 300_000_000),
+    OtherGateway("litellm", "litellm[proxy]==1.106.2\n", "HEADRACE_BENCH_LITELLM", 1_500_000_000),
+)
+"""Pinned exactly: some releases of litellm on PyPI were tampered with (1.82.7, 1.82.8, and 1.107.0 is said to be)."""
+
+
+def other_gateways() -> dict[str, str]:
+    """Their interpreters by variable; in place of one that cannot be installed, why."""
+    found = {}
+    for gateway in OTHER_GATEWAYS:
+        try:
+            found[gateway.variable] = str(install(gateway).python)
+        except HeadraceError as error:
+            say(f"{gateway.name}: {error}")
+            found[gateway.variable] = f"{error}"
+    return found
 
 
 class StoreEmulators:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from assets import DEFAULT_ENGINES, PYTHONS, ServingExtras, install, prepare
+from assets import DEFAULT_ENGINES, PYTHONS, ServingExtras, install, other_gateways, prepare
 from environment import ROOT
+from packages import Package, install_packages
+
+GATEWAY_PACKAGES = (
+    Package("nginx", "nginx", "the proxy that every other one is held against"),
+    Package("libnginx-mod-http-lua", "/usr/lib/nginx/modules/ngx_http_lua_module.so", "nginx plays the engine with it"),
+    Package("wrk", "wrk", "loads the proxies"),
+)
+"""What ``bench/gateway.py`` cannot do without."""
 
 
 def main() -> None:
@@ -16,12 +24,21 @@ def main() -> None:
     if program not in programs:
         known = ", ".join(path.stem for path in programs)
         sys.exit(f"error: there is no benchmark {sys.argv[1]!r}. There are: {known}")
-    every_engine = program.stem in {"engine", "plan"}
-    environment = prepare(PYTHONS if every_engine else DEFAULT_ENGINES, stores=program.stem == "staging")
-    if program.stem == "engine":
-        environment["HEADRACE_BENCH_SERVE_PYTHON"] = str(install(ServingExtras()).python)
     os.chdir(ROOT)
-    os.execve(sys.executable, [sys.executable, str(program), *sys.argv[2:]], environment)
+    os.execve(sys.executable, [sys.executable, str(program), *sys.argv[2:]], _prepared(program.stem))
+
+
+def _prepared(name: str) -> dict[str, str]:
+    """Make what the benchmark runs on; returns its process environment."""
+    if name == "gateway":
+        install_packages(GATEWAY_PACKAGES)
+        return os.environ | other_gateways()
+    environment = prepare(
+        PYTHONS if name in {"engine", "plan", "prefix"} else DEFAULT_ENGINES, stores=name == "staging"
+    )
+    if name == "engine":
+        environment["HEADRACE_BENCH_SERVE_PYTHON"] = str(install(ServingExtras()).python)
+    return environment
 
 
 if __name__ == "__main__":

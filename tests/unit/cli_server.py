@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -61,14 +62,14 @@ async def _send_head(send: Any, status: int, media_type: bytes) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[ScriptedServer]:
-    """A scripted server on a free port of the loopback."""
+def serving(certificate: Path | None = None) -> Iterator[ScriptedServer]:
+    """A scripted server on a free port of the loopback; with TLS where there is a certificate and its key to show."""
     app = ScriptedServer()
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # who comes before the thread runs waits instead of being refused
-    app.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
+    app.url = f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, ssl_certfile=certificate))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

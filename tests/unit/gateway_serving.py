@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +17,12 @@ import msgspec
 from headrace.gateway import Gateway, HttpServer, Limits
 from headrace.gateway.exchange import Handler
 from headrace.gateway.http1 import Patience
-from headrace.resources.access import Principal, Role, secret_hash
+from headrace.resources.access import EVERY_PROJECT, Principal, Role, secret_hash
 from headrace.resources.names import Scope
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
 
 ADMIN_TOKEN = "internal-token"
-KEY, OTHER_KEY, VIEWER_KEY = "hr-key", "hr-other", "hr-viewer"
+KEY, OTHER_KEY, VIEWER_KEY, EVERYWHERE_KEY = "hr-key", "hr-other", "hr-viewer", "hr-everywhere"
 SCOPE = Scope("default", "us-central1")
 BASE = f"/v1/{SCOPE}/endpoints/e1"
 CHAT: dict[str, Any] = {"model": "anything", "messages": [{"role": "user", "content": "hi"}]}
@@ -36,7 +37,12 @@ def key(secret: str, role: Role = Role.PREDICTOR, project: str = "default") -> K
     return KeyRoute(secret_hash=secret_hash(secret), principal=Principal(f"id-{secret}", secret, project, role))
 
 
-KEYS = (key(KEY), key(OTHER_KEY, project="elsewhere"), key(VIEWER_KEY, Role.VIEWER))
+KEYS = (
+    key(KEY),
+    key(OTHER_KEY, project="elsewhere"),
+    key(VIEWER_KEY, Role.VIEWER),
+    key(EVERYWHERE_KEY, Role.VIEWER, EVERY_PROJECT),
+)
 
 
 def deployed(*addresses: str, name: str = "d1", traffic: int = 100, **more: Any) -> DeployedRoute:
@@ -65,16 +71,23 @@ def snapshot(*models: DeployedRoute, generation: int = 1, keys: tuple[KeyRoute, 
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, uds: Path | None = None, patience: Patience | None = None) -> AsyncIterator[str]:
+async def serving(
+    handler: Handler,
+    *,
+    uds: Path | None = None,
+    patience: Patience | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[str]:
     """The handler behind our server, on a loopback port or a unix socket; yields its base address."""
     family = socket.AF_UNIX if uds else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.bind(str(uds) if uds else ("127.0.0.1", 0))
         listener.listen(256)
         server = HttpServer(handler, patience)
-        await server.start(listener)
+        await server.start(listener, tls)
+        scheme = "http" if tls is None else "https"
         try:
-            yield "http://gateway" if uds else f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield "http://gateway" if uds else f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             await server.close(0)
 

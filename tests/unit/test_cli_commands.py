@@ -498,6 +498,14 @@ def test_when_a_deployment_scales_to_zero_is_changed(server, capsys):
     assert run(["deployments", "update", "8"]) == 2
 
 
+def test_the_number_of_replicas_is_changed(server, capsys):
+    """One request with both bounds, and a sentence of what is so from now on."""
+    server.answers["PATCH /headrace/v1/deployments/8"] = lambda body: (200, {"id": "8"} | body)
+    assert run(["deployments", "update", "8", "--replicas", "2"]) == 0
+    assert "Deployment 8 has 2 replicas from now on." in capsys.readouterr().out
+    assert server.asked("PATCH /headrace/v1/deployments/8") == [{"min_replicas": 2, "max_replicas": 2}]
+
+
 def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
     """Whatever its code would mean elsewhere: the operation failed."""
     failure = {"code": "ENGINE_DIED", "message": "It died.", "evidence": "exit status 1", "fix": "Look."}
@@ -705,6 +713,27 @@ def test_a_new_key_is_shown_once(server, capsys):
     assert run(["keys", "create", "me", "--role", "viewer", "--secret-only"]) == 0
     assert capsys.readouterr().out == "hr-secret\n"
     assert server.asked("POST /headrace/v1/keys") == [{"name": "me", "role": "viewer", "project": "default"}]
+
+
+def test_what_a_key_may_use_is_given_and_changed(server, capsys):
+    """`keys create` and `keys update` send the limits that were given, 0 as none; the list shows them."""
+    made = {"id": "3", "name": "me", "project": "default", "role": "predictor", "tokens_per_minute": 10_000}
+    server.answers["POST /headrace/v1/keys"] = (200, made | {"secret": "hr-secret"})
+    assert run(["keys", "create", "me", "--tokens-per-minute", "10000"]) == 0
+    assert "It may use 10,000 tokens per minute." in capsys.readouterr().out
+    assert server.asked("POST /headrace/v1/keys")[-1]["tokens_per_minute"] == 10_000
+    server.answers["PATCH /headrace/v1/keys/3"] = (200, made | {"tokens_per_minute": None, "requests_per_minute": 1})
+    assert run(["keys", "update", "3", "--tokens-per-minute", "0", "--requests-per-minute", "1"]) == 0
+    assert capsys.readouterr().out == "Key 3 ('me') may use 1 request per minute.\n"
+    asked = server.asked("PATCH /headrace/v1/keys/3")
+    assert asked == [{"tokens_per_minute": None, "requests_per_minute": 1}]
+    assert run(["keys", "update", "3"]) == 2
+    assert server.asked("PATCH /headrace/v1/keys/3") == asked
+    capsys.readouterr()
+    listed = made | {"hint": "hr-abc", "created_at": 1.0, "requests_per_minute": 5}
+    server.answers["GET /headrace/v1/keys"] = (200, {"keys": [listed]})
+    assert run(["keys"]) == 0
+    assert "5 requests, 10,000 tokens" in capsys.readouterr().out
 
 
 def test_login_checks_and_keeps_the_key(server, capsys, monkeypatch, tmp_path):

@@ -378,6 +378,32 @@ def test_deadline_and_unreachable(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_server_that_ends_at_a_request_had_it(tmp_path: Path) -> None:
+    """A kept connection that breaks and cannot be replaced is no answer: what was sent may be what ended the server."""
+    socket = tmp_path / "u"
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(LENGTH)
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()
+        socket.unlink()
+        writer.transport.abort()
+
+    async def main() -> None:
+        nonlocal server
+        server = await asyncio.start_unix_server(script, str(socket))
+        upstream = Upstream(read_address(f"unix:{socket}"), connect_timeout_s=5)
+        assert await whole(upstream, GET) == b"hello world"
+        with pytest.raises(NoAnswer):
+            await whole(upstream, GET)
+        with pytest.raises(Unreachable):
+            await whole(upstream, GET)
+
+    server: asyncio.Server
+    asyncio.run(main())
+
+
 def test_bodies_stream(tmp_path: Path) -> None:
     """A body goes out piece by piece, before its end is known, and in order."""
     got: list[bytes] = []

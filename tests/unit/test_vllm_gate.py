@@ -529,6 +529,14 @@ def test_vllms_own_refusals_are_told_in_our_shape(server: Server) -> None:
     assert error(ask(server, "POST", "/tokenize", {"prompt": "x", "y": 1}))["param"] == "y"
 
 
+def test_a_chat_is_tokenised_with_all_that_its_prompt_is_made_of(server: Server) -> None:
+    """So that whoever counts a chat's tokens counts those that its answer will be charged with."""
+    chat = {"model": "m", "messages": [{"role": "user", "content": "one two"}], "add_special_tokens": False}
+    more = {"chat_template_kwargs": {"mood": "glad"}, "continue_final_message": True, "add_generation_prompt": False}
+    answer = ask(server, "POST", "/tokenize", chat | more)
+    assert (answer.status_code, answer.json()["count"]) == (200, 2 + TEMPLATE_TOKENS)
+
+
 def test_a_schema_that_vllm_cannot_follow_is_refused_as_by_other_engines(server: Server) -> None:
     """With the parameter, in the same sentence, and without the time and the place in its compiler's source."""
     for said in ({"guided_json": {"type": "x"}}, _format({"type": "x"})):

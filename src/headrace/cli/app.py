@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from headrace.cli import (
+    ca,
     calibrate,
     clean,
     convert,
@@ -17,6 +18,7 @@ from headrace.cli import (
     deploy,
     deployments,
     doctor,
+    drill,
     endpoints,
     explain,
     inference,
@@ -30,6 +32,7 @@ from headrace.cli import (
     runtimes,
     serve,
     status,
+    usage,
     version,
 )
 from headrace.cli.exits import EXIT_CODES_LINE, USAGE, ExitCode
@@ -42,6 +45,7 @@ _GROUPS = (
     deploy,
     inference,
     status,
+    usage,
     plan,
     calibrate,
     explain,
@@ -53,10 +57,12 @@ _GROUPS = (
     login,
     keys,
     credentials,
+    ca,
     quota,
     runtimes,
     convert,
     clean,
+    drill,
 )
 """In the order in which a newcomer meets them."""
 

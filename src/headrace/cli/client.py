@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -33,7 +34,7 @@ _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _ANSWER_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """Seconds; a model may think for long before its first byte, and the gateway has a deadline of its own."""
 
-_LOOPBACK_PAST_PROXIES = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+LOOPBACK_PAST_PROXIES = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
 
 _BY_STATUS: dict[int, type[HeadraceError]] = {
     400: BadField,
@@ -64,8 +65,9 @@ class Client:
             base_url=login.url,
             headers={"Authorization": f"Bearer {login.key}"} if login.key else {},
             timeout=self._timeout,
-            mounts=dict(_LOOPBACK_PAST_PROXIES),
+            mounts=dict(LOOPBACK_PAST_PROXIES),
             transport=transport,
+            verify=ssl.create_default_context(cadata=login.ca) if login.ca else True,
         )
 
     def __enter__(self) -> Self:
@@ -182,7 +184,9 @@ class Client:
         return ServerUnreachable(
             f"Cannot talk to a Headrace server at {self.login.url}.",
             evidence=f"{type(error).__name__}: {error}. The address comes from {self.login.origin}.",
-            fix=self._another_server() or "Start it (`headrace serve`), or say where it is: `headrace login URL`.",
+            fix=_trust(str(error), self.login.url)
+            or self._another_server()
+            or "Start it (`headrace serve`), or say where it is: `headrace login URL`.",
         )
 
     def _another_server(self) -> str:
@@ -190,6 +194,18 @@ class Client:
         if local is None or local.url.rstrip("/") == self.login.url:
             return ""
         return f"Another server runs on this machine: add `--url {local.url}` to talk to that one."
+
+
+def _trust(problem: str, url: str) -> str:
+    """What to do about a certificate that was not believed; empty if that is not the problem."""
+    if "CERTIFICATE_VERIFY_FAILED" not in problem:
+        return ""
+    if "certificate is not valid for" in problem:
+        return "Call it by a name that is in its certificate; or start it with `headrace serve --tls-name NAME`."
+    return (
+        "If its certificate is of its own authority: on its machine `headrace ca export FILE`, here `headrace login "
+        f"{url} --ca-file FILE`."
+    )
 
 
 def error_in(status: int, body: bytes) -> HeadraceError:

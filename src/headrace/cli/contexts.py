@@ -16,7 +16,7 @@ import msgspec
 import platformdirs
 
 from headrace.cli.paths import segment
-from headrace.resources.errors import HeadraceError, NotLoggedIn, ServerUnreachable
+from headrace.resources.errors import BadField, HeadraceError, NotLoggedIn, ServerUnreachable
 from headrace.resources.layout import Layout, default_data_dir
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT
 
@@ -24,12 +24,17 @@ _LOCAL = "the login file of the server on this machine"
 
 
 class Context(msgspec.Struct, frozen=True):
-    """One server as `headrace login` remembers it."""
+    """One server as `headrace login` remembers it.
+
+    Attributes:
+        ca: The authorities that may vouch for it (PEM), instead of the system's; empty for those.
+    """
 
     url: str
     key: str
     project: str = DEFAULT_PROJECT
     location: str = DEFAULT_LOCATION
+    ca: str = ""
 
 
 class ContextFile(msgspec.Struct):
@@ -47,6 +52,7 @@ class Wish(msgspec.Struct, frozen=True):
     context: str = ""
     project: str = ""
     location: str = ""
+    ca_file: str = ""
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -55,6 +61,7 @@ class Login(msgspec.Struct, frozen=True):
     Attributes:
         origin: Where the address was taken from, for error messages.
         key_origin: Where the key was taken from, for errors about it; empty where nobody says.
+        ca: The authorities that may vouch for it (PEM), instead of the system's; empty for those.
     """
 
     url: str
@@ -63,6 +70,7 @@ class Login(msgspec.Struct, frozen=True):
     location: str
     origin: str
     key_origin: str = ""
+    ca: str = ""
 
     @property
     def scope(self) -> str:
@@ -176,6 +184,7 @@ def resolve(wish: Wish, *, key_needed: bool = True, data_dir: Path | None = None
 
     Raises:
         NotLoggedIn: No address is known, or no key for it.
+        BadField: The file of authorities that is named cannot be used.
         ServerUnreachable: The only one that is known is that of this machine, and it does not run.
     """
     stored = load()
@@ -192,6 +201,7 @@ def resolve(wish: Wish, *, key_needed: bool = True, data_dir: Path | None = None
             evidence=f"The address comes from {origin}; no stored login has it.",
             fix=f"Log in with `headrace login {url}`, or set HEADRACE_API_KEY.",
         )
+    ca_file = wish.ca_file or ("" if wish.context else os.environ.get("HEADRACE_CA_FILE", ""))
     return Login(
         url=url.rstrip("/"),
         key=key,
@@ -199,6 +209,7 @@ def resolve(wish: Wish, *, key_needed: bool = True, data_dir: Path | None = None
         location=wish.location or (known.location if known else DEFAULT_LOCATION),
         origin=origin,
         key_origin=key_origin,
+        ca=_authorities(ca_file) if ca_file else known.ca if known else "",
     )
 
 
@@ -254,6 +265,26 @@ def _url(wish: Wish, named: Context | None, candidates: list[tuple[str, Context]
         evidence=f"No --url, no HEADRACE_URL, nothing in {contexts_path()}, no server in {default_data_dir()}.",
         fix="Start one with `headrace quickstart` or `headrace serve`, or log in to one: `headrace login URL`.",
     )
+
+
+def _authorities(path: str) -> str:
+    """The certificates in a file: its text is kept with a login, so that the file may go.
+
+    Raises:
+        BadField: There are none in it.
+    """
+    import ssl  # noqa: PLC0415  # only for a server with an authority of its own
+
+    try:
+        text = Path(path).expanduser().read_text(encoding="ascii")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (OSError, ValueError) as error:  # `ssl.SSLError` and `UnicodeDecodeError` among them
+        raise BadField(
+            f"The file of authorities {path} cannot be used.",
+            evidence=f"{error}.",
+            fix="Name a PEM file, as `headrace ca export FILE` writes it on the server's machine.",
+        ) from error
+    return text
 
 
 def _address(text: str) -> str:

@@ -71,18 +71,28 @@ def list_deployments(
 def update_deployment(
     invocation: Invocation,
     deployment: DeploymentArgument,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="How many engines serve it; those too many end with their last request.")
+    ] = None,
     scale_to_zero_after: Annotated[
-        float,
+        float | None,
         typer.Option(min=0.0, metavar="SECONDS", help="Stop its engines when nobody asked for as long. 0: never."),
-    ],
+    ] = None,
 ) -> None:
-    """Change when a deployment scales to zero; what runs goes on."""
-    body = {"scale_to_zero_after_s": scale_to_zero_after}
+    """Change how many replicas a deployment has, or when it scales to zero; no request is lost by it."""
+    if replicas is None and scale_to_zero_after is None:
+        raise typer.BadParameter("Give --replicas or --scale-to-zero-after.")
+    body: dict[str, Any] = {} if replicas is None else {"min_replicas": replicas, "max_replicas": replicas}
+    body |= {} if scale_to_zero_after is None else {"scale_to_zero_after_s": scale_to_zero_after}
     with invocation.client() as client:
         changed = client.patch(f"{ROOT}/deployments/{segment(deployment)}", body, **in_scope(client))
     invocation.output.document(changed)
-    told = dict(_to_zero(changed)).get("scales to zero", "never")
-    invocation.output.line(f"Deployment {changed['id']} scales to zero {told}.")
+    if replicas is not None:
+        told = "1 replica" if replicas == 1 else f"{replicas} replicas"
+        invocation.output.line(f"Deployment {changed['id']} has {told} from now on.")
+    if scale_to_zero_after is not None:
+        told = dict(_to_zero(changed)).get("scales to zero", "never")
+        invocation.output.line(f"Deployment {changed['id']} scales to zero {told}.")
 
 
 def get_deployment(invocation: Invocation, deployment: DeploymentArgument) -> None:

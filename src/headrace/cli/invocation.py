@@ -27,6 +27,12 @@ _SERVER_OPTIONS: dict[str, Any] = {
     "url": Annotated[str, typer.Option(help="Address of the server.", rich_help_panel=_PANEL)],
     "key": Annotated[str, typer.Option(help="Key; better kept by `headrace login`.", rich_help_panel=_PANEL)],
     "context": Annotated[str, typer.Option(help="A login stored under this name.", rich_help_panel=_PANEL)],
+    "ca_file": Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="Authorities (PEM) to trust for it, instead of the system's.", rich_help_panel=_PANEL
+        ),
+    ],
     "project": Annotated[str, typer.Option(help="Project.", rich_help_panel=_PANEL)],
     "location": Annotated[str, typer.Option(help="Location.", rich_help_panel=_PANEL)],
 }

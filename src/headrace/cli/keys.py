@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,12 +15,24 @@ from headrace.cli.output import age
 from headrace.cli.paths import segment
 from headrace.resources.access import Role
 
+RequestsOption = Annotated[
+    int | None,
+    typer.Option("--requests-per-minute", min=0, metavar="N", help="Inference requests in any 60 s. 0: no limit."),
+]
+TokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens-per-minute", min=0, metavar="N", help="Tokens of prompts and answers in any 60 s. 0: no limit."
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     group = typer.Typer(help="Who may do what. Admins only.")
     command(group, "create")(create)
     list_command(group)(list_keys)
+    command(group, "update")(update)
     command(group, "revoke")(revoke)
     app.add_typer(group, name="keys", rich_help_panel=MANAGE)
 
@@ -31,17 +43,23 @@ def create(
     role: Annotated[
         Role, typer.Option(help="viewer sees, predictor asks, deployer deploys, admin does all.")
     ] = Role.PREDICTOR,
+    *,
+    requests_per_minute: RequestsOption = None,
+    tokens_per_minute: TokensOption = None,
     secret_only: Annotated[bool, typer.Option("--secret-only", help="Print the secret alone, for a variable.")] = False,
 ) -> None:
     """Make a key for the project (--project '*' for all). Its secret is shown once and stored nowhere."""
     with invocation.client() as client:
         body = {"name": name, "role": role.value, "project": client.login.project}
+        body |= _limits(requests_per_minute, tokens_per_minute)
         made = client.post(f"{ROOT}/keys", body)
     invocation.output.document(made)
     if secret_only:
         invocation.output.line(made["secret"])
         return
     invocation.output.line(f"Key {made['id']} for {name!r}: {role.value} in project {made['project']!r}.")
+    if _told(made):
+        invocation.output.line(f"It may use {_told(made)} per minute.")
     invocation.output.line(f"\n  {made['secret']}\n")
     invocation.output.line("This is the only time that it is shown. Use it with `headrace login` or HEADRACE_API_KEY.")
 
@@ -59,13 +77,31 @@ def list_keys(invocation: Invocation) -> None:
             f"{each['hint']}…",
             each["role"],
             each["project"],
+            _told(each),
             age(now - each["created_at"]),
             "revoked" if each.get("revoked_at") else "good",
         )
         for each in found["keys"]
     ]
-    columns = ("KEY", "NAME", "BEGINS WITH", "ROLE", "PROJECT", "AGE", "STATE")
+    columns = ("KEY", "NAME", "BEGINS WITH", "ROLE", "PROJECT", "PER MINUTE", "AGE", "STATE")
     invocation.output.table(columns, rows, empty="No keys.", spare=("BEGINS WITH", "AGE"))
+
+
+def update(
+    invocation: Invocation,
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `headrace keys list`.")],
+    requests_per_minute: RequestsOption = None,
+    tokens_per_minute: TokensOption = None,
+) -> None:
+    """Change what a key may use in a minute; reaches the gateway within a second, and what is under way goes on."""
+    changes = _limits(requests_per_minute, tokens_per_minute)
+    if not changes:
+        raise typer.BadParameter("Give --requests-per-minute, --tokens-per-minute, or both.")
+    with invocation.client() as client:
+        changed = client.patch(f"{ROOT}/keys/{segment(key_id)}", changes)
+    invocation.output.document(changed)
+    told = f"may use {_told(changed)} per minute" if _told(changed) else "has no limits"
+    invocation.output.line(f"Key {key_id} ({changed['name']!r}) {told}.")
 
 
 def revoke(
@@ -79,3 +115,15 @@ def revoke(
         revoked = client.delete(f"{ROOT}/keys/{segment(key_id)}")
     invocation.output.document(revoked)
     invocation.output.line(f"Key {key_id} ({revoked['name']!r}) is revoked.")
+
+
+def _limits(requests_per_minute: int | None, tokens_per_minute: int | None) -> dict[str, Any]:
+    """The limits that were given, as the API has them: null for none."""
+    given = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+    return {name: limit or None for name, limit in given.items() if limit is not None}
+
+
+def _told(key: dict[str, Any]) -> str:
+    """What a key may use in a minute, for a person; empty without limits."""
+    limits = [(key.get(f"{unit}_per_minute"), unit) for unit in ("requests", "tokens")]
+    return ", ".join(f"{limit:,} {unit if limit != 1 else unit[:-1]}" for limit, unit in limits if limit)

@@ -41,11 +41,12 @@ def login(
     target = _target(invocation.wish, address)
     # A key that is known already is used when this machine's own server is meant; any other is given anew.
     key = invocation.wish.key or ("" if address else target.key) or _ask(target.url)
-    with invocation.client(Login(target.url, key, target.project, target.location, target.origin)) as client:
+    tried = Login(target.url, key, target.project, target.location, target.origin, ca=target.ca)
+    with invocation.client(tried) as client:
         who = client.get("/headrace/v1/whoami")
     project = invocation.wish.project or _project(who.get("project", ""))
     stored = contexts.load()
-    stored.contexts[name] = Context(url=target.url, key=key, project=project, location=target.location)
+    stored.contexts[name] = Context(target.url, key, project, target.location, target.ca)
     stored.current = name
     path = contexts.save(stored)
     invocation.output.document({"context": name, "url": target.url, "project": project, "whoami": who})

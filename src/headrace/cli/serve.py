@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.exits import WrongUsage
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.resources.egress import Egress, read_network
 from headrace.resources.layout import default_data_dir
+
+if TYPE_CHECKING:
+    from headrace.server import TlsSettings
 
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir", help="Everything durable is in it; else $HEADRACE_DATA_DIR, else the user's data folder."
     ),
+]
+
+
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="Your own certificate (PEM) for the TLS port, with those that lead to its authority; renewed files count.",
+    ),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Its key (PEM); without, it is in the certificate's file."),
 ]
 
 
@@ -59,8 +77,28 @@ def serve(
             help="How much staged models may take before the longest unused ones go; any amount if not given.",
         ),
     ] = None,
+    tls_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve TLS, too, on this port; 0 takes a free one.")
+    ] = None,
+    tls_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="One more name or address that clients call this machine by, for the certificate. Can be repeated.",
+        ),
+    ] = None,
+    tls_certificate: CertificateOption = None,
+    tls_key: KeyOption = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Whose web pages browsers let read answers: https://chat.example.org, or * for all. Can be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
+    from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
     from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
 
@@ -76,6 +114,8 @@ def serve(
             ca_file=str(external_ca_file or ""),
         ),
         model_cache_bytes=model_cache_bytes,
+        tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
+        cors_origins=read_origins(cors_origin or ()),
     )
 
     def say(sentence: str) -> None:
@@ -83,3 +123,31 @@ def serve(
         invocation.output.event({"message": sentence})
 
     run_server(settings, say=say)
+
+
+def _tls(port: int | None, names: list[str], certificate: Path | None, key: Path | None) -> TlsSettings | None:
+    """The TLS port, if there is to be one.
+
+    Raises:
+        WrongUsage: What is said of it goes nowhere.
+        BadField: A name cannot be one.
+    """
+    from headrace.server import CertificateFiles, TlsSettings  # noqa: PLC0415  # see above
+    from headrace.server.tls.names import read_name  # noqa: PLC0415
+
+    if port is None and (names or certificate or key):
+        raise WrongUsage(
+            "A certificate is for the TLS port, and there is none.",
+            evidence="--tls-name, --tls-certificate or --tls-key was given, and --tls-port was not.",
+            fix="Add --tls-port 8443.",
+        )
+    if (key and not certificate) or (names and certificate):
+        raise WrongUsage(
+            "These options for the TLS port do not go together.",
+            evidence="--tls-key belongs to --tls-certificate; --tls-name is for a certificate that is made here.",
+            fix="Give --tls-certificate and --tls-key, or any number of --tls-name.",
+        )
+    if port is None:
+        return None
+    own = CertificateFiles(certificate.absolute(), (key or certificate).absolute()) if certificate else None
+    return TlsSettings(port=port, names=tuple(read_name(name) for name in names), own=own)

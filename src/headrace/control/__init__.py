@@ -4,6 +4,7 @@ from headrace.control.checking import Checked, Checker
 from headrace.control.folder_check import FolderChecker
 from headrace.control.gateway_client import GatewayAway, GatewayClient, HttpGatewayClient
 from headrace.control.reconciler import Reconciler
+from headrace.control.usage import UsageIngester
 
 __all__ = [
     "Checked",
@@ -13,4 +14,5 @@ __all__ = [
     "GatewayClient",
     "HttpGatewayClient",
     "Reconciler",
+    "UsageIngester",
 ]

@@ -42,7 +42,8 @@ def tend(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
     if failure is not None:
         tx.move(deployment, DeploymentState.FAILED, failure=failure)
         return sight.now
-    for old in failed[KEPT_FAILURES:]:
+    gone = sorted((one for one in replicas if one.state is ReplicaState.GONE), key=lambda one: -one.epoch)
+    for old in (*failed[KEPT_FAILURES:], *gone[KEPT_FAILURES:]):
         tx.delete(old)
     again_at = _fill(tx, deployment, replicas, sight)
     deadline_at = deployment.deadline_at if first_time and deployment.state is not DeploymentState.READY else None
@@ -51,20 +52,21 @@ def tend(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
 
 def _follow(tx: Transaction, deployment: Deployment, live: Sequence[Replica], failed: Sequence[Replica]) -> Deployment:
     """Move the deployment to where its best replica is, one rung at a time; back only by way of PLACING."""
-    best = max((_rung(replica) for replica in live), default=0)
-    rung = _LADDER.index(deployment.state)
-    if best < rung:
+    best = max((rung(replica) for replica in live), default=0)
+    reached = _LADDER.index(deployment.state)
+    if best < reached:
         failure = failed[0].failure if failed else None
         deployment = tx.move(deployment, DeploymentState.PLACING, detail="Its replicas are lost.", failure=failure)
-        rung = 0
-    for state in _LADDER[rung + 1 : best + 1]:
+        reached = 0
+    for state in _LADDER[reached + 1 : best + 1]:
         if state is DeploymentState.READY:
             deployment = msgspec.structs.replace(deployment, failure=None)
         deployment = tx.move(deployment, state, detail=_told(tx, live) if state is DeploymentState.READY else "")
     return deployment
 
 
-def _rung(replica: Replica) -> int:
+def rung(replica: Replica) -> int:
+    """How far a live replica has come; the highest serves."""
     return {ReplicaState.READY: 3, ReplicaState.WARMING: 2, ReplicaState.DOZING: 0}.get(replica.state, 1)
 
 

@@ -28,6 +28,7 @@ from headrace.control.reports import fold
 from headrace.control.restarts import delay_s
 from headrace.control.routing import build_snapshot
 from headrace.control.sight import Sight
+from headrace.control.surplus import surplus_of
 from headrace.resources.assignments import NodeOrders, NodeReport
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.egress import Egress
@@ -135,16 +136,16 @@ class Reconciler:
         Returns:
             When to look again even if nothing is heard until then, in Unix seconds.
         """
-        living = await self._store.run(lambda tx: tx.list(Deployment, state=_ALIVE), read_only=True)
-        self._follow_gateway_for(living)
+        living, shrinks = await self._store.run(_living, read_only=True)
+        self._follow_gateway_for(living, shrinks=shrinks)
         due = [await self._advance((one.scope, one.id)) for one in living]
         await self._publish()
         return min((at for at in due if at is not None), default=None)
 
-    def _follow_gateway_for(self, living: Sequence[Deployment]) -> None:
+    def _follow_gateway_for(self, living: Sequence[Deployment], *, shrinks: bool) -> None:
         """Tell the link which of the gateway's answers these wait for."""
         self._link.watch(
-            draining=any(one.state is DeploymentState.DRAINING for one in living),
+            draining=shrinks or any(one.state is DeploymentState.DRAINING for one in living),
             asleep=frozenset(one.id for one in living if one.state is DeploymentState.ASLEEP),
             sleepy={
                 one.id: one.scale_to_zero_after_s
@@ -250,6 +251,12 @@ class Reconciler:
             if orders != known:
                 changed[node_id] = msgspec.structs.replace(orders, generation=tx.next_generation("orders"))
         return fresh, changed, wanted_looks(tx, self._egress)
+
+
+def _living(tx: Transaction) -> tuple[list[Deployment], bool]:
+    """All that is not gone, and whether a pool of it has more replicas than it should."""
+    living = tx.list(Deployment, state=_ALIVE)
+    return living, any(surplus_of(tx, one) for one in living if one.state is not DeploymentState.DRAINING)
 
 
 def _advance_far(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from headrace.control.external.probe import external_host
 from headrace.control.operations import deploy_runs
+from headrace.control.surplus import surplus_of
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.egress import Egress
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -63,7 +64,8 @@ def build_snapshot(tx: Transaction, generation: int, egress: Egress) -> RoutingS
         for endpoint in tx.list(Endpoint, deleting=False)
     )
     keys = tuple(
-        KeyRoute(secret_hash=key.secret_hash, principal=key.principal) for key in tx.list(ApiKey, revoked_at=None)
+        KeyRoute(secret_hash=key.secret_hash, principal=key.principal, limits=key.limits)
+        for key in tx.list(ApiKey, revoked_at=None)
     )
     return RoutingSnapshot(generation=generation, endpoints=endpoints, keys=keys)
 
@@ -127,7 +129,9 @@ def _external_route(replica: Replica, server: ExternalServer, egress: Egress) ->
 def _ready(tx: Transaction, deployment: Deployment) -> list[Replica]:
     if deployment.state in {DeploymentState.FAILED, DeploymentState.ASLEEP}:
         return []
-    return tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=ReplicaState.READY)
+    ready = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=ReplicaState.READY)
+    too_many = {one.id for one in surplus_of(tx, deployment)}
+    return [one for one in ready if one.id not in too_many]
 
 
 def _why_not_ready(deployment: Deployment, of_replicas: Sequence[Failure]) -> str:

@@ -14,6 +14,7 @@ from headrace.control.operations import deploy_runs
 from headrace.control.pool import LIVE, STARTING, tend
 from headrace.control.restarts import KEPT_FAILURES
 from headrace.control.sight import Sight
+from headrace.control.surplus import shrink
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
@@ -30,6 +31,7 @@ PLACED = (
 
 def rest_or_tend(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
     """Have the pool's replicas run, or none of them; returns when to look again even if nothing is heard until then."""
+    shrink(tx, deployment, sight)
     if deployment.state is DeploymentState.ASLEEP:
         return _sleep(tx, deployment, sight)
     if deployment.state is DeploymentState.READY and _unasked(tx, deployment, sight):

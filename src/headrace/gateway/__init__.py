@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from headrace.gateway.cors import Cors
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.http1 import HttpServer
 from headrace.gateway.limits import Limits
 from headrace.gateway.routes import RouteEntry
 
-__all__ = ["Gateway", "HttpServer", "Limits", "RouteEntry"]
+__all__ = ["Cors", "Gateway", "HttpServer", "Limits", "RouteEntry"]

@@ -13,7 +13,7 @@ from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.exchange import Exchange, Headers
 from headrace.gateway.record import RequestRecord
-from headrace.resources.errors import Draining, HeadraceError, MethodNotAllowed, TooLarge, Unauthenticated
+from headrace.resources.errors import Draining, HeadraceError, KeyLimited, MethodNotAllowed, TooLarge, Unauthenticated
 
 LAST_WORDS_TIMEOUT_S = 1.0
 """For a client that does not read: its connection is broken all the same."""
@@ -24,21 +24,21 @@ JSON = (b"content-type", b"application/json")
 async def send_json(
     exchange: Exchange, record: RequestRecord, value: Any, *, status: int = 200, headers: Headers | None = None
 ) -> None:
-    """Answer with a JSON document."""
+    """Answer with a JSON document. `headers` may have the request's id, or not."""
     body = msgspec.json.encode(value)
     record.status = status
     record.bytes_sent += len(body)
     request_id = (b"x-request-id", record.request_id.encode("ascii"))
-    await exchange.answer(status, [JSON, request_id, *(headers or [])], body)
+    others = [header for header in headers or () if header[0] != b"x-request-id"]
+    await exchange.answer(status, [JSON, request_id, *others], body)
 
 
-async def send_text(exchange: Exchange, record: RequestRecord, text: str) -> None:
-    """Answer with a few lines for a person."""
-    body = text.encode()
+async def send_text(exchange: Exchange, record: RequestRecord, text: bytes, content_type: bytes) -> None:
+    """Answer with lines of text."""
     record.status = 200
-    record.bytes_sent += len(body)
+    record.bytes_sent += len(text)
     request_id = (b"x-request-id", record.request_id.encode("ascii"))
-    await exchange.answer(200, [(b"content-type", b"text/plain; charset=utf-8"), request_id], body)
+    await exchange.answer(200, [(b"content-type", content_type), request_id], text)
 
 
 async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceError, *, google: bool) -> None:
@@ -55,6 +55,8 @@ async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceE
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, MethodNotAllowed) and error.allow:
         headers.append((b"allow", ", ".join(error.allow).encode("ascii")))
+    if isinstance(error, KeyLimited):
+        headers += error.headers
     if isinstance(error, Draining | TooLarge):  # the rest of a body that is too large is not read
         headers.append((b"connection", b"close"))
     await send_json(exchange, record, body, status=status, headers=headers)

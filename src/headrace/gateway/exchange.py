@@ -60,9 +60,11 @@ class Exchange(ABC):
     Attributes:
         last_words: What an answer that has begun says of the error that breaks it off; None where it has no place for
             that.
+        added_headers: What goes out with every answer, whoever makes it.
     """
 
     head: RequestHead
+    added_headers: tuple[tuple[bytes, bytes], ...] = ()
     started: bool = False
     ended: bool = False
     last_words: LastWords | None = None

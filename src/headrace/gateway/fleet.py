@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
+from headrace.contracts.openai.demand import Demand, demand_of, size_of
 from headrace.gateway import external
+from headrace.gateway.balancing import best
 from headrace.gateway.exchange import Headers
+from headrace.gateway.expectation import Expectation
+from headrace.gateway.health import Health
+from headrace.gateway.prefix_map import PrefixMap, prefixes
+from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.upstream import Outside, Upstream, read_address
 from headrace.gateway.waiting_room import WaitingRoom, failed_for_good, no_longer_deployed
 from headrace.resources.snapshot import DeployedRoute, ReplicaRoute, RoutingSnapshot
@@ -17,6 +24,9 @@ class Replica:
 
     Attributes:
         outstanding: Requests sent to it that are not over.
+        answering: Those of them whose answers have begun.
+        work: What is left of them, in tokens, as far as anybody can tell (`Expectation`).
+        health: Whether it is to be trusted with more.
         headers: What every request to it carries: its key.
     """
 
@@ -29,7 +39,8 @@ class Replica:
             outside=outside or None,
             key=route.nonce if outside else "",
         )
-        self.outstanding = 0
+        self.outstanding = self.answering = self.work = 0
+        self.health = Health()
         self.headers: Headers = [(b"authorization", b"Bearer " + route.nonce.encode("ascii"))]
         if route.external is not None:
             self.headers = external.headers(route.nonce)
@@ -41,14 +52,78 @@ class Replica:
         return path.encode("ascii")
 
 
+class Assignment:
+    """A request on its way to a replica, or on it: the replica is charged with it until `release`.
+
+    The prompt's work is over when the answer begins, the output's when the answer ends. Nothing is counted down chunk
+    by chunk: that would cost something at every token, to know a little better what is a guess from the start, and a
+    sequence takes its share of each step of the engine until its last one.
+
+    Attributes:
+        on_trial: Whether it is to show if an ejected replica is back.
+        began_at: When it was assigned, by the pool's clock.
+    """
+
+    __slots__ = ("_answering", "_clock", "_output_tokens", "_prompt_tokens", "began_at", "on_trial", "replica")
+
+    def __init__(
+        self, replica: Replica, clock: Callable[[], float], *, prompt_tokens: int, output_tokens: int, on_trial: bool
+    ) -> None:
+        self.replica = replica
+        self.on_trial = on_trial
+        self.began_at = clock()
+        self._clock = clock
+        self._answering = False
+        self._prompt_tokens, self._output_tokens = prompt_tokens, output_tokens
+        replica.outstanding += 1
+        replica.work += prompt_tokens + output_tokens
+        replica.health.on_trial |= on_trial
+
+    def answered(self) -> None:
+        """The answer has begun, and is no sign of trouble."""
+        self.replica.work -= self._prompt_tokens
+        self.replica.answering += 1
+        self._prompt_tokens, self._answering = 0, True
+        self.replica.health.answered(self._clock())
+        self._end_trial()
+
+    def failed(self) -> None:
+        """The replica is at fault that there is no answer, or half of one."""
+        self.replica.health.failed(self._clock())
+
+    def timed_out(self) -> None:
+        """No answer began for as long as it may take. Of a replica that was silent all the time one is enough."""
+        replica = self.replica
+        silent = not replica.answering and replica.health.heard_at < self.began_at
+        replica.health.failed(self._clock(), at_once=silent)
+
+    def release(self) -> None:
+        """The request is over, or goes elsewhere."""
+        replica = self.replica
+        replica.outstanding -= 1
+        replica.answering -= self._answering
+        replica.work -= self._prompt_tokens + self._output_tokens
+        self._end_trial()
+
+    def _end_trial(self) -> None:
+        if self.on_trial:
+            self.on_trial = self.replica.health.on_trial = False
+
+
 class Pool:
     """The replicas of one deployment and the waiting room before them. Lives on while snapshots come and go.
 
+    Args:
+        deployed: What the snapshot says of it.
+        clock: Seconds that never go back.
+
     Attributes:
         wakes: As in `DeployedRoute`.
+        expectation: What its requests come to.
+        retries: What may be sent again.
     """
 
-    def __init__(self, deployed: DeployedRoute) -> None:
+    def __init__(self, deployed: DeployedRoute, clock: Callable[[], float] = time.monotonic) -> None:
         self.deployment_id = deployed.deployment_id
         self.replicas: tuple[Replica, ...] = ()
         self.wakes = False
@@ -56,12 +131,19 @@ class Pool:
         self.room = WaitingRoom(
             self.name, max_running=0, max_waiting=deployed.max_waiting, max_wait_s=deployed.max_wait_s
         )
+        self.clock = clock
+        self.expectation = Expectation()
+        self.retries = RetryBudget(clock, burst=deployed.max_running)
+        self._max_model_len, self._max_running = deployed.max_model_len, deployed.max_running
+        self._prefixes: PrefixMap[Replica] = PrefixMap()
 
     def follow(self, deployed: DeployedRoute, replicas: tuple[Replica, ...]) -> None:
         """Take the replicas and limits of a newer snapshot."""
         if replicas and not self.replicas:
             self.room.open()
         self.replicas, self.wakes = replicas, deployed.wakes
+        self._prefixes.follow(replicas)
+        self.retries.burst = self._max_running = deployed.max_running
         self.room.closed_because = deployed.why_not_ready
         self.room.resize(
             max_running=deployed.max_running * len(replicas),
@@ -73,16 +155,62 @@ class Pool:
 
     def disband(self) -> None:
         """Send everybody in line away: the deployment is not in the newest snapshot."""
-        self.replicas = ()
+        self.replicas, self.wakes = (), False
+        self._prefixes.follow(())
         self.room.dismiss(no_longer_deployed(self.name))
 
-    def pick(self, *, but: Replica | None = None) -> Replica | None:
-        """The replica with the least outstanding requests, at random among equals; None without a candidate."""
-        candidates = [replica for replica in self.replicas if replica is not but]
+    def demand_of(self, path: str, body: bytes) -> Demand:
+        """What a request asks; where there is nothing to choose it is not read for that."""
+        return demand_of(path, body) if len(self.replicas) > 1 else size_of(path, body)
+
+    def assign(self, demand: Demand, *, but: Collection[Replica] = ()) -> Assignment | None:
+        """Choose a replica and charge it with the request; None without a candidate.
+
+        First comes one that was ejected and whose time is over: one request at a time tries it, none of those that
+        failed elsewhere already. Then, of those that are trusted and take more, the `best`, at random among equals. If
+        none is trusted, the one that failed least (panic): ejection never leaves a pool without anybody.
+        """
+        candidates = [replica for replica in self.replicas if replica not in but] if but else self.replicas
         if not candidates:
             return None
-        least = min(replica.outstanding for replica in candidates)
-        return random.choice([replica for replica in candidates if replica.outstanding == least])  # noqa: S311 - a tie
+        prompt_tokens = self.expectation.prompt(demand.size_bytes, self._max_model_len)
+        output_tokens = self.expectation.output(demand)
+        if len(self.replicas) == 1:
+            return self._assignment(candidates[0], prompt_tokens, output_tokens)
+        now = self.clock()
+        numbers = prefixes(demand.prompt)
+        due = None if but else next((replica for replica in candidates if replica.health.due(now)), None)
+        trusted = [replica for replica in candidates if replica.health.trusted]
+        saved = 0
+        if due is not None:
+            replica = due
+        elif trusted:
+            with_room = [replica for replica in trusted if replica.outstanding < self._max_running]
+            replica, saved = self._best(with_room or trusted, numbers, prompt_tokens, output_tokens, now)
+        else:
+            replica = min(candidates, key=lambda replica: replica.health.badness())
+        self._prefixes.note(numbers, replica)
+        return self._assignment(replica, prompt_tokens - saved, output_tokens, on_trial=due is not None)
+
+    def _best(
+        self, candidates: Sequence[Replica], numbers: Sequence[int], prompt_tokens: int, output_tokens: int, now: float
+    ) -> tuple[Replica, int]:
+        """The replica, and how many tokens of the prompt it need not compute again."""
+        held = self._prefixes.held_bytes(numbers)
+        saved = [
+            self.expectation.prompt(held[replica], prompt_tokens) if replica in held else 0 for replica in candidates
+        ]
+        own = max(prompt_tokens + output_tokens, 1)
+        loads = [(replica.work + own) / replica.health.share(now) for replica in candidates]
+        place = random.choice(best(loads, saved))  # noqa: S311 - a tie
+        return candidates[place], saved[place]
+
+    def _assignment(
+        self, replica: Replica, prompt_tokens: int, output_tokens: int, *, on_trial: bool = False
+    ) -> Assignment:
+        return Assignment(
+            replica, self.clock, prompt_tokens=prompt_tokens, output_tokens=output_tokens, on_trial=on_trial
+        )
 
 
 def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.gateway.access_log import log_request
 from headrace.gateway.admin import Admin, admin_routes
 from headrace.gateway.answering import send_error, send_json, send_text
 from headrace.gateway.authentication import authenticate
+from headrace.gateway.budgets import Budgets
 from headrace.gateway.control_proxy import forward_to_control
+from headrace.gateway.engine_metrics import engine_metrics
 from headrace.gateway.exchange import ClientGone, Exchange
 from headrace.gateway.handover import NOTE_EVERY_S, Handover
 from headrace.gateway.inference import serve_inference
+from headrace.gateway.limit_notes import LimitNotes
 from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
 from headrace.gateway.record import RequestRecord
@@ -22,14 +28,18 @@ from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, m
 from headrace.gateway.routing import Routing
 from headrace.gateway.snapshot_file import load_snapshot
 from headrace.gateway.upstream import Upstream, read_address
+from headrace.gateway.usage_log import UsageLog
+from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.errors import Draining, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
+from headrace.resources.usage import USAGE_FOLDER
 
 _LOGGER = logging.getLogger(__name__)
 
-_WELCOME = """Headrace serves models here.
+_WELCOME = b"""Headrace serves models here.
 
 /v1            OpenAI's API: /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings
 /v1/projects   Vertex AI's API
+/metrics       for Prometheus
 /healthz       whether this process runs
 /readyz        whether it takes requests
 
@@ -45,7 +55,7 @@ class Gateway:
     """Authenticates, routes, admits, balances, streams and meters. Starts with the snapshot on disk, if there is one.
 
     Args:
-        snapshot_path: Where the newest routing snapshot is kept.
+        snapshot_path: Where the newest routing snapshot is kept; beside it goes what requests used.
         control_address: ``unix:/path`` or ``http://host:port`` of the control plane.
         admin_token: The internal token; whoever pushes snapshots must show it.
         limits: How much of everything it takes.
@@ -59,9 +69,13 @@ class Gateway:
     ) -> None:
         self._limits = limits or Limits()
         self._handover = Handover(snapshot_path)
-        self._routing = Routing(connect_timeout_s=self._limits.connect_timeout_s, handover=self._handover)
+        self._budgets = Budgets(LimitNotes(snapshot_path))
+        self._routing = Routing(
+            connect_timeout_s=self._limits.connect_timeout_s, handover=self._handover, budgets=self._budgets
+        )
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
-        self._metrics = Metrics(self._routing.fleet)
+        self._usage_log = UsageLog(snapshot_path.with_name(USAGE_FOLDER))
+        self._metrics = Metrics(self._routing.fleet, self._usage_log)
         self._active = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -82,13 +96,18 @@ class Gateway:
         return self._routing.generation > 0 and not self._draining
 
     def hand_over(self) -> None:
-        """Refuse new requests, and leave word of those under way. Then a successor may start."""
+        """Be ready for no more requests, and leave word of those under way. Then a successor may start."""
         self._draining = True
+        self._budgets.hand_over()
         if self._active:
             self._handover.note(self._routing.carried)
 
-    async def drain(self, timeout_s: float) -> int:
-        """Refuse new requests and wait for those under way; a successor is told of them until then.
+    async def drain(self, timeout_s: float, emptied: Callable[[], Awaitable[object]] | None = None) -> int:
+        """Wait for the requests under way and those that kept connections still bring; a successor is told of them.
+
+        Args:
+            timeout_s: How long to wait.
+            emptied: Waits until no client can bring any more; None: only until nothing is under way.
 
         Returns:
             How many were still under way when the time was over.
@@ -97,21 +116,26 @@ class Gateway:
         noting = asyncio.create_task(self._keep_note())
         try:
             async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+                await (emptied or self._idle.wait)()
         except TimeoutError:
             _LOGGER.warning("%d requests were still under way after %g s of draining", self._active, timeout_s)
         finally:
             noting.cancel()
             self._handover.over()
+            self._budgets.tell(over=True)
         return self._active
 
     async def _keep_note(self) -> None:
         """Follow what the successor is told to route by, for revoked keys and for who waits; and tell what is left."""
-        while self._active:
+        while True:
             newest = self._handover.newer_snapshot()
             if newest is not None and newest.generation > self._routing.generation:
                 self._routing.follow(newest)
-            self._handover.note(self._routing.carried)
+            self._budgets.tell()
+            if self._active:
+                self._handover.note(self._routing.carried)
+            else:
+                self._handover.over()
             await asyncio.sleep(NOTE_EVERY_S)
 
     def break_off(self) -> None:
@@ -121,9 +145,11 @@ class Gateway:
         )
 
     async def close(self) -> None:
-        """Close the connections that are kept to engines and control."""
+        """Close the connections that are kept to engines and control, and the usage log."""
         self._routing.fleet.close()
         self._control.close()
+        self._budgets.close()
+        self._usage_log.close()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request of the public port."""
@@ -160,9 +186,7 @@ class Gateway:
             ready = {"status": "ready" if self.ready else "draining" if self._draining else "no routing snapshot yet"}
             await send_json(exchange, record, ready, status=200 if self.ready else 503)
         elif action is Action.ROOT:
-            await send_text(exchange, record, _WELCOME)
-        elif self._draining:
-            raise Draining("The server is going down.", fix="Send the request again.", retry_after_s=1.0)
+            await send_text(exchange, record, _WELCOME, b"text/plain; charset=utf-8")
         else:
             await self._answer_with_key(exchange, record, matched)
 
@@ -172,7 +196,19 @@ class Gateway:
         if matched.action is Action.WRONG_METHOD:
             authenticate(exchange.head, self._routing.table)  # strangers learn nothing of paths
             raise MethodNotAllowed(f"{record.path} does not take {exchange.head.method}.", allow=matched.takes)
-        if matched.action is Action.CONTROL:
+        if matched.action is Action.METRICS:
+            await self._show_metrics(exchange, record)
+        elif matched.action is Action.CONTROL:
             await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:
-            await serve_inference(exchange, record, matched, routing=self._routing, limits=self._limits)
+            await serve_inference(
+                exchange, record, matched, routing=self._routing, limits=self._limits, usage_log=self._usage_log
+            )
+
+    async def _show_metrics(self, exchange: Exchange, record: RequestRecord) -> None:
+        """This gateway's own and those of every engine, for keys that may read every project."""
+        principal = authenticate(exchange.head, self._routing.table)
+        record.key_id = principal.key_id
+        principal.require(Permission.READ, EVERY_PROJECT)
+        text = self._metrics.render() + await engine_metrics(self._routing.fleet)
+        await send_text(exchange, record, text, CONTENT_TYPE_LATEST.encode("ascii"))

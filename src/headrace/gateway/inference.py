@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
+
 from headrace.contracts.openai.models import deployed_card, endpoint_card, model_list
-from headrace.contracts.openai.requests import OpenAIBody, for_engine, model_of, read_object, wants_stream
+from headrace.contracts.openai.requests import OpenAIBody, model_of, read_object, wants_stream
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
 from headrace.gateway.answering import send_json
+from headrace.gateway.attempts import patience_of
 from headrace.gateway.authentication import authenticate
+from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers
 from headrace.gateway.exchange import Exchange
+from headrace.gateway.heartbeat import heartbeats
+from headrace.gateway.key_limits import within_limits
 from headrace.gateway.limits import Limits
+from headrace.gateway.metering import Meter
 from headrace.gateway.prediction import predict, raw_predict
+from headrace.gateway.priority import priority_of
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.relay import relay
 from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
 from headrace.gateway.routing_table import RoutingTable
+from headrace.gateway.usage_log import UsageLog
+from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.access import Permission, Principal
 from headrace.resources.snapshot import EndpointRoute
 
@@ -27,9 +38,13 @@ _ENGINE_PATHS = {
     Action.DETOKENIZE: "/detokenize",
 }
 
+_STREAMING = frozenset({Action.CHAT, Action.COMPLETIONS})
+_FREE = frozenset({Action.TOKENIZE, Action.DETOKENIZE})
+"""No model computes for them."""
+
 
 async def serve_inference(
-    exchange: Exchange, record: RequestRecord, match: Match, *, routing: Routing, limits: Limits
+    exchange: Exchange, record: RequestRecord, match: Match, *, routing: Routing, limits: Limits, usage_log: UsageLog
 ) -> None:
     """Answer one inference request, or one for the list of models.
 
@@ -39,11 +54,18 @@ async def serve_inference(
     principal = authenticate(exchange.head, routing.table)
     record.key_id = principal.key_id
     async with routing.running.with_key(principal.key_id):
-        await _serve(exchange, record, match, principal, routing=routing, limits=limits)
+        await _serve(exchange, record, match, principal, routing=routing, limits=limits, usage_log=usage_log)
 
 
 async def _serve(
-    exchange: Exchange, record: RequestRecord, match: Match, principal: Principal, *, routing: Routing, limits: Limits
+    exchange: Exchange,
+    record: RequestRecord,
+    match: Match,
+    principal: Principal,
+    *,
+    routing: Routing,
+    limits: Limits,
+    usage_log: UsageLog,
 ) -> None:
     if match.action in (Action.MODELS, Action.MODEL):
         await _show_models(exchange, record, match, principal, routing.table)
@@ -51,14 +73,28 @@ async def _serve(
     if match.endpoint is not None:  # a key learns nothing of projects that it does not reach
         principal.require(Permission.PREDICT, match.endpoint.scope.project)
     body = read_object(await exchange.read_all(limits.body_bytes))
-    table = routing.table  # a newer one may have come while the body did; from here to the waiting room nothing awaits
+    # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys with a
+    # limit of tokens, whose prompts are counted: what is undeployed meanwhile says so.
+    table = routing.table
     if match.endpoint is not None:
         endpoint = table.endpoint(match.endpoint.scope, match.endpoint.endpoint)
     else:
         endpoint = table.resolve(model_of(body), principal)
         principal.require(Permission.PREDICT, endpoint.scope.project)
-    call = _route(exchange, record, match, endpoint, routing=routing, limits=limits)
-    await _answer(exchange, call, match.action, body)
+    call = _route(exchange, record, match, endpoint, routing=routing, limits=limits, usage_log=usage_log)
+    call.priority = priority_of(exchange.head, body, call.deployed)
+    if match.action in _FREE:
+        call.meter.waive()
+    budget = routing.budgets.of(principal.key_id)
+    try:
+        if budget is None:
+            await _answer(exchange, call, match.action, body)
+        else:
+            async with within_limits(call, budget, match.action, body):
+                await _answer(exchange, call, match.action, body)
+    finally:
+        call.meter.break_off()
+    call.learn()
 
 
 async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBody) -> None:
@@ -67,9 +103,10 @@ async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBo
     elif action in (Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT):
         await raw_predict(exchange, call, body, stream=action is Action.STREAM_RAW_PREDICT)
     else:
-        stream = wants_stream(body)
-        engine_body = for_engine(body, call.deployed.served_name)
-        async with engine_answer(call, _ENGINE_PATHS[action], engine_body, stream=stream) as answer:
+        stream, path = wants_stream(body), _ENGINE_PATHS[action]
+        engine_body = body_for_engine(call, path, body)
+        meanwhile: Meanwhile = heartbeats(exchange, call) if stream and action in _STREAMING else nullcontext
+        async with engine_answer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
             await relay(exchange, call, answer)
 
 
@@ -81,9 +118,11 @@ def _route(
     *,
     routing: Routing,
     limits: Limits,
+    usage_log: UsageLog,
 ) -> Call:
     deployed = routing.table.choose(endpoint, match.endpoint.deployed_model if match.endpoint else "")
     record.endpoint, record.deployed_model = endpoint.id, deployed.id
+    record.routed_s = time.monotonic()
     headers = [
         (b"x-request-id", record.request_id.encode("ascii")),
         (b"x-vertex-ai-endpoint-id", endpoint.id.encode()),
@@ -98,6 +137,8 @@ def _route(
         google=match.endpoint is not None,
         headers=headers,
         forwarded=forwarded_headers(exchange.head, record),
+        patience_s=patience_of(exchange.head),
+        meter=Meter(usage_log, record, endpoint, deployed),
     )
 
 

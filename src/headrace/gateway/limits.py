@@ -22,6 +22,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         held_answer_bytes: A unary answer up to this size is held until it is complete, so that one that is cut off
             becomes an error with a status. A longer one streams.
         predict_parallel: Instances of one ``:predict`` that are worked on at a time.
+        heartbeat_s: A stream that stands in line gets a comment each time so long has passed, and with the first its
+            status 200. The standard of server-sent events advises about 15 s (HTML, 9.2.7), and no proxy that is common
+            gives up sooner: Heroku's and Google's do after 30 s, nginx and AWS after 60 s. Requests that wait less keep
+            whatever status they come to.
     """
 
     body_bytes: int = 32 * MIB
@@ -33,3 +37,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     control_timeout_s: float = 600.0
     held_answer_bytes: int = MIB
     predict_parallel: int = 16
+    heartbeat_s: float = 15.0

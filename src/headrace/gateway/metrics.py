@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.record import RequestRecord
+from headrace.gateway.token_gaps import TokenGaps
+from headrace.gateway.usage_log import UsageLog
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -22,6 +24,8 @@ class _EndpointMetrics:
         self.by_status: dict[int, Counter] = {}
         self.first_byte_s = metrics.first_byte_s.labels(endpoint)
         self.duration_s = metrics.duration_s.labels(endpoint)
+        self.queue_s = metrics.queue_s.labels(endpoint)
+        self.gaps = TokenGaps()
         self.chunks = metrics.chunks.labels(endpoint)
         self.prompt_tokens = metrics.tokens.labels(endpoint, "prompt")
         self.completion_tokens = metrics.tokens.labels(endpoint, "completion")
@@ -30,7 +34,7 @@ class _EndpointMetrics:
 class Metrics:
     """Counts every request once, when it is over."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, usage_log: UsageLog) -> None:
         self.registry = CollectorRegistry()
         name, by = "headrace_gateway", ["endpoint"]
         self.requests = Counter(f"{name}_requests", "Requests answered.", [*by, "status"], registry=self.registry)
@@ -44,10 +48,15 @@ class Metrics:
         self.duration_s = Histogram(
             f"{name}_request_seconds", "Arrival to the last byte.", by, buckets=SECONDS, registry=self.registry
         )
+        self.queue_s = Histogram(
+            f"{name}_queue_seconds", "Waiting for a turn at an engine.", by, buckets=SECONDS, registry=self.registry
+        )
         self.chunks = Counter(f"{name}_chunks", "Pieces of answers passed on.", by, registry=self.registry)
         self.tokens = Counter(f"{name}_tokens", "Tokens, where the engine told.", [*by, "kind"], registry=self.registry)
-        self.registry.register(_FleetGauges(fleet))
         self._children: dict[str, _EndpointMetrics] = {}
+        self.registry.register(_FleetGauges(fleet))
+        self.registry.register(_Gaps(self._children))
+        self.registry.register(_UsageLogFailures(usage_log))
 
     def settle(self, record: RequestRecord) -> None:
         """Count a request that is over."""
@@ -61,6 +70,10 @@ class Metrics:
         children.duration_s.observe(time.monotonic() - record.arrived_s)
         if record.first_byte_s is not None:
             children.first_byte_s.observe(record.first_byte_s - record.arrived_s)
+        if record.sent_s is not None:
+            children.queue_s.observe(record.sent_s - record.routed_s)
+        if record.gaps is not None:
+            children.gaps.add(record.gaps)
         children.chunks.inc(record.chunks)
         if record.prompt_tokens is not None:
             children.prompt_tokens.inc(record.prompt_tokens)
@@ -72,7 +85,7 @@ class Metrics:
             children = self._children.pop(endpoint)
             for status in children.by_status:
                 self.requests.remove(endpoint, str(status))
-            for metric in (self.first_byte_s, self.duration_s, self.chunks):
+            for metric in (self.first_byte_s, self.duration_s, self.queue_s, self.chunks):
                 metric.remove(endpoint)
             self.tokens.remove(endpoint, "prompt")
             self.tokens.remove(endpoint, "completion")
@@ -89,12 +102,52 @@ class _FleetGauges(Collector):
         self._fleet = fleet
 
     def collect(self) -> Iterator[Metric]:
-        """Running and waiting requests of each deployment, and its replicas."""
+        """Running, waiting and repeated requests of each deployment, and its replicas."""
         running = GaugeMetricFamily("headrace_gateway_running", "Requests let in.", labels=["deployment"])
         waiting = GaugeMetricFamily("headrace_gateway_waiting", "Requests in line.", labels=["deployment"])
         replicas = GaugeMetricFamily("headrace_gateway_replicas", "Replicas that take traffic.", labels=["deployment"])
+        ejected = GaugeMetricFamily(
+            "headrace_gateway_replicas_ejected", "Replicas that failed lately and are spared.", labels=["deployment"]
+        )
+        retries = CounterMetricFamily(
+            "headrace_gateway_retries", "Requests sent to another replica.", labels=["deployment"]
+        )
         for deployment_id, pool in self._fleet.pools.items():
             running.add_metric([deployment_id], pool.room.running)
             waiting.add_metric([deployment_id], pool.room.waiting)
             replicas.add_metric([deployment_id], len(pool.replicas))
-        yield from (running, waiting, replicas)
+            ejected.add_metric([deployment_id], sum(not replica.health.trusted for replica in pool.replicas))
+            retries.add_metric([deployment_id], pool.retries.spent)
+        yield from (running, waiting, replicas, ejected, retries)
+
+
+class _Gaps(Collector):
+    """The gaps of all requests that are over, by endpoint."""
+
+    def __init__(self, children: Mapping[str, _EndpointMetrics]) -> None:
+        self._children = children
+
+    def collect(self) -> Iterator[Metric]:
+        """One histogram for each endpoint that has any."""
+        family = HistogramMetricFamily(
+            "headrace_gateway_inter_token_latency_seconds", "Between pieces of a streamed answer.", labels=["endpoint"]
+        )
+        for endpoint, children in self._children.items():
+            if endpoint:
+                family.add_metric([endpoint], children.gaps.buckets(), children.gaps.sum_s)
+        yield family
+
+
+class _UsageLogFailures(Collector):
+    """Requests that were answered and not counted, because their line could not be written."""
+
+    def __init__(self, usage_log: UsageLog) -> None:
+        self._usage_log = usage_log
+
+    def collect(self) -> Iterator[Metric]:
+        """The one number."""
+        yield CounterMetricFamily(
+            "headrace_gateway_usage_log_failures",
+            "Requests whose usage could not be written down.",
+            value=self._usage_log.failures,
+        )

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
 
 from headrace.contracts.openai.events import event_data
-from headrace.contracts.openai.requests import OpenAIBody, for_engine, wants_stream
+from headrace.contracts.openai.requests import OpenAIBody, wants_stream
 from headrace.contracts.openai.usage import UsageFinder
 from headrace.contracts.vertex.errors import google_error
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, Instance, predict_answer, read_instances
 from headrace.gateway.answering import send_json
+from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import Call, engine_answer
 from headrace.gateway.exchange import Exchange
+from headrace.gateway.heartbeat import heartbeats
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
+from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.errors import BadField, EngineFailed, HeadraceError
 
 _NOT_OPENAI = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, IndexError, KeyError, TypeError)
 """What reading an engine's answer raises if it has not the shape that it should."""
 
 LINES = b"application/json"
-"""The content type of streamed predictions: one JSON document per line."""
+"""The content type of streamed predictions: one JSON document per line. It knows no comments, so one that stands in
+line gets nothing until its turn has come."""
 
 
 async def predict(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
@@ -36,7 +41,8 @@ async def predict(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
         prompt_tokens=record.prompt_tokens or 0,
         completion_tokens=record.completion_tokens or 0,
     )
-    await send_json(exchange, record, answer)
+    call.meter.finish()
+    await send_json(exchange, record, answer, headers=call.headers)
 
 
 async def raw_predict(exchange: Exchange, call: Call, body: OpenAIBody, *, stream: bool) -> None:
@@ -53,9 +59,9 @@ async def raw_predict(exchange: Exchange, call: Call, body: OpenAIBody, *, strea
     if stream and (wants_stream(body) or any(instance.stream for instance in instances)):
         await _stream_lines(exchange, call, instances)
     else:
-        await send_json(
-            exchange, call.record, {"predictions": await _predictions(call, instances)}, headers=call.headers
-        )
+        predictions = await _predictions(call, instances)
+        call.meter.finish()
+        await send_json(exchange, call.record, {"predictions": predictions}, headers=call.headers)
 
 
 def _instances(body: OpenAIBody) -> list[Instance]:
@@ -76,7 +82,9 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
         )
     path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
     stream = wants_stream(body)
-    async with engine_answer(call, path, for_engine(body, call.deployed.served_name), stream=stream) as answer:
+    engine_body = body_for_engine(call, path, body)
+    meanwhile: Meanwhile = heartbeats(exchange, call) if stream else nullcontext
+    async with engine_answer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
         await relay(exchange, call, answer)
 
 
@@ -102,11 +110,11 @@ async def _prediction(call: Call, instance: Instance) -> Any:
     body = instance.engine_body(call.deployed.served_name, stream=False)
     async with engine_answer(call, instance.path, body, stream=False) as answer:
         whole = await read_whole(call, answer)
-    if answer.status >= 300:
-        raise engine_error(call, answer, whole)
-    finder = UsageFinder()
-    finder.feed(whole)
-    call.record.count(finder.usage())
+        if answer.status >= 300:
+            raise engine_error(call, answer, whole)
+        finder = UsageFinder()
+        finder.feed(whole)
+        call.meter.add(finder.usage())
     try:
         return instance.prediction(msgspec.json.decode(whole))
     except _NOT_OPENAI as error:
@@ -121,7 +129,8 @@ async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance
             fix="Send one request per instance, or leave out `stream`.",
         )
     (instance,) = instances
-    body = instance.engine_body(call.deployed.served_name, stream=True)
+    call.hides_usage = not call.deployed.external_host
+    body = instance.engine_body(call.deployed.served_name, stream=True, usage=call.hides_usage)
 
     def lines(events: bytes) -> bytes:
         try:

@@ -8,6 +8,7 @@ import time
 
 from headrace.contracts.openai.usage import Usage
 from headrace.gateway.exchange import RequestHead
+from headrace.gateway.token_gaps import TokenGaps
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -20,11 +21,16 @@ class RequestRecord:
         endpoint: Id of the endpoint; empty for everything that is not inference.
         status: HTTP status of the answer; 499 (nginx's) when the client left before it began.
         code: Stable code of the error, if there was one.
+        routed_s: When it was known what answers it: from then on it waits for its turn.
+        sent_s: When it was first sent to an engine; None before, and for everything that is not inference.
         first_byte_s: When the first byte of the answer's body came from the engine.
         chunks: Pieces in which the answer was passed on.
+        told: Answers of engines that told their usage.
+        gaps: How long the pieces of a stream took to follow each other; None before the second one.
     """
 
     __slots__ = (
+        "_piece_s",
         "arrived_s",
         "bytes_sent",
         "chunks",
@@ -34,13 +40,17 @@ class RequestRecord:
         "deployment",
         "endpoint",
         "first_byte_s",
+        "gaps",
         "key_id",
         "method",
         "path",
         "prompt_tokens",
         "replica",
         "request_id",
+        "routed_s",
+        "sent_s",
         "status",
+        "told",
     )
 
     def __init__(self, head: RequestHead) -> None:
@@ -50,21 +60,49 @@ class RequestRecord:
         self.method = head.method
         self.path = head.target.decode("latin-1")
         self.arrived_s = time.monotonic()
+        self.routed_s = self.arrived_s
+        self.sent_s: float | None = None
         self.first_byte_s: float | None = None
         self.endpoint = self.deployment = self.deployed_model = self.replica = self.key_id = self.code = ""
-        self.status = 0
+        self.status = self.told = 0
         self.chunks = 0
         self.bytes_sent = 0
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
+        self.gaps: TokenGaps | None = None
+        self._piece_s: float | None = None
+
+    def sent(self) -> None:
+        """Note that it goes to an engine now; only the first time counts."""
+        if self.sent_s is None:
+            self.sent_s = time.monotonic()
 
     def first_byte(self) -> None:
         """Note that the engine has begun its answer; only the first time counts."""
         if self.first_byte_s is None:
             self.first_byte_s = time.monotonic()
 
+    def piece(self, size_bytes: int, *, timed: bool = True) -> None:
+        """Note that a piece of a stream goes out.
+
+        Args:
+            size_bytes: Its size.
+            timed: Whether it brings tokens, so that the time since the last one tells how fast they come. That is as
+                the client gets them: a client that reads slowly makes its own gaps.
+        """
+        self.chunks += 1
+        self.bytes_sent += size_bytes
+        if timed:
+            now, before = time.monotonic(), self._piece_s
+            self._piece_s = now
+            if before is not None:
+                if self.gaps is None:
+                    self.gaps = TokenGaps()
+                self.gaps.observe(now - before)
+
     def count(self, usage: Usage | None) -> None:
         """Add the tokens of one engine's answer, if it said."""
         if usage is not None:
+            self.told += 1
             self.prompt_tokens = (self.prompt_tokens or 0) + usage.prompt_tokens
             self.completion_tokens = (self.completion_tokens or 0) + usage.completion_tokens

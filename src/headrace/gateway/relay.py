@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
 
 from headrace.contracts.openai.errors import REFUSALS, message_of, openai_error
 from headrace.contracts.openai.events import WholeEvents, event
+from headrace.contracts.openai.stream_usage import without_usage
 from headrace.contracts.openai.usage import UsageFinder
 from headrace.gateway import external
 from headrace.gateway.engine_call import Call
 from headrace.gateway.exchange import Exchange, LastWords
+from headrace.gateway.metering import StreamMeter
 from headrace.gateway.upstream import BrokeOff, Stalled, UpstreamAnswer
 from headrace.resources.errors import (
     EngineBrokeOff,
@@ -25,17 +28,27 @@ from headrace.resources.errors import (
 
 MAX_ERROR_BYTES = 64 * 1024
 
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+
 
 async def relay(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
     """Pass an engine's answer on as it is, whatever its kind.
 
     Raises:
-        HeadraceError: It is an error, or one that broke off before the client saw any of it.
+        HeadraceError: It is an error, or one that broke off before the client saw any of it; or it is no stream, and
+            the client, who waited for one, has had the beginning of it.
     """
+    content_type = answer.header(b"content-type")
     if answer.status >= 300:
         await relay_refusal(exchange, call, answer)
-    elif answer.header(b"content-type").startswith(b"text/event-stream"):
-        await relay_events(exchange, call, answer, answer.header(b"content-type"))
+    elif content_type.startswith(b"text/event-stream"):
+        await relay_events(exchange, call, answer, content_type)
+    elif exchange.started:
+        raise EngineFailed(
+            "The engine answered in one piece where a stream was asked for, and has begun.",
+            evidence=f"Its answer has content-type {content_type[:80].decode('latin-1')!r}.",
+            fix="Ask without `stream`.",
+        )
     else:
         await _relay_document(exchange, call, answer)
 
@@ -67,33 +80,45 @@ async def relay_events(
         EngineBrokeOff: The engine did.
         EngineStalled: It stood still.
     """
-    record, events, finder = call.record, WholeEvents(), UsageFinder()
-    record.status = 200
-    headers = [(b"content-type", content_type), (b"cache-control", b"no-cache"), *call.headers]
-    await exchange.start(200, headers)
-    exchange.last_words = broken or broken_event
+    record, events, meter = call.record, WholeEvents(), StreamMeter(call.meter)
+
+    def shown(whole: bytes) -> bytes:
+        return rewrite(without_usage(whole) if call.hides_usage else whole)
+
+    if not exchange.started:  # else it had to wait, and has had comments
+        await begin_stream(exchange, call, content_type, broken=broken)
     try:
         while piece := await answer.read():
-            finder.feed(piece)
-            if passed_on := rewrite(events.feed(piece)):
-                record.chunks += 1
-                record.bytes_sent += len(passed_on)
+            whole = events.feed(piece)
+            meter.follow(piece, whole)
+            if passed_on := shown(whole):
+                record.piece(len(passed_on), timed=not meter.ended)
                 await exchange.write(passed_on)
-        await exchange.end(rewrite(events.rest()))
+        meter.finish()
+        await exchange.end(shown(events.rest()))
     except BrokeOff as error:
         raise broke_off(call, error) from error
     finally:
-        record.count(finder.usage())
+        meter.add()
+
+
+async def begin_stream(exchange: Exchange, call: Call, content_type: bytes, *, broken: LastWords | None = None) -> None:
+    """Send the head of a streamed answer, and note what its last words are; without `broken`, an event."""
+    call.record.status = 200
+    exchange.last_words = broken or broken_event
+    await exchange.start(200, [(b"content-type", content_type), (b"cache-control", b"no-cache"), *call.headers])
 
 
 async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
     """Pass an engine's error on: as it is to OpenAI's clients if the request is at fault, else in our own words.
 
     Raises:
-        HeadraceError: What is to be told in our own words.
+        HeadraceError: What is to be told in our own words; everything, where the answer has its status already.
     """
     body = await read_whole(call, answer, limit_bytes=MAX_ERROR_BYTES)
-    if call.google or answer.status not in REFUSALS:
+    if answer.status in REFUSALS:
+        call.meter.refuse()
+    if call.google or answer.status not in REFUSALS or exchange.started:
         raise engine_error(call, answer, body)
     call.record.status = answer.status
     call.record.code = EngineRefused.code
@@ -161,9 +186,15 @@ def broke_off(call: Call, error: BrokeOff) -> EngineBrokeOff | EngineStalled:
 
 
 def broken_event(error: HeadraceError) -> bytes:
-    """The last event of a stream that broke off, in the shape in which OpenAI's clients raise it."""
-    body = openai_error(error)[1]["error"] | {"evidence": error.evidence, "fix": error.fix}
-    return event(msgspec.json.encode({"error": body}))
+    """The last event of a stream that broke off, in the shape in which OpenAI's clients raise it.
+
+    What would be the status and ``Retry-After`` of an answer that has not begun stands in it as well.
+    """
+    status, body = openai_error(error)
+    told = body["error"] | {"status": status, "evidence": error.evidence, "fix": error.fix}
+    if error.retry_after_s is not None:
+        told["retry_after_s"] = math.ceil(error.retry_after_s)
+    return event(msgspec.json.encode({"error": told}))
 
 
 async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer) -> None:
@@ -187,7 +218,8 @@ async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer
                 await exchange.write(b"".join(held))
     except BrokeOff as error:
         raise broke_off(call, error) from error
-    record.count(finder.usage())
+    call.meter.add(finder.usage())
+    call.meter.finish()
     if exchange.started:
         await exchange.end()
     else:

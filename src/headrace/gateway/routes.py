@@ -18,6 +18,7 @@ class Action(StrEnum):
     HEALTHZ = "healthz"
     READYZ = "readyz"
     ROOT = "root"
+    METRICS = "metrics"
     PREDICT = "predict"
     RAW_PREDICT = "rawPredict"
     STREAM_RAW_PREDICT = "streamRawPredict"
@@ -83,7 +84,10 @@ PROBES: Mapping[tuple[str, str], Action] = {
     for method in ("GET", "HEAD")
 }
 
-_FIXED = {**OPENAI_ACTIONS, **PROBES}
+METRICS: Mapping[tuple[str, str], Action] = {("GET", "/metrics"): Action.METRICS}
+"""Where Prometheus looks."""
+
+_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS}
 _MODEL = "/v1/models/"
 
 
@@ -144,5 +148,5 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
         if suffix.startswith("/") or not infix
     ]
-    listed = [*PROBES, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
+    listed = [*PROBES, *METRICS, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.gateway.budgets import Budgets
 from headrace.gateway.fleet import Fleet, total
 from headrace.gateway.handover import Handover
 from headrace.gateway.routing_table import RoutingTable
@@ -16,10 +17,12 @@ class Routing:
     Args:
         connect_timeout_s: To reach an engine.
         handover: Tells what gateways that drain still carry.
+        budgets: What keys may use.
     """
 
-    def __init__(self, *, connect_timeout_s: float, handover: Handover) -> None:
+    def __init__(self, *, connect_timeout_s: float, handover: Handover, budgets: Budgets) -> None:
         self._handover = handover
+        self.budgets = budgets
         self.table = RoutingTable(RoutingSnapshot(generation=0))
         self.fleet = Fleet(connect_timeout_s=connect_timeout_s)
         self.running = RunningRequests()
@@ -60,4 +63,5 @@ class Routing:
         table = RoutingTable(snapshot, self.table)
         self.fleet.follow(snapshot)
         self.table = table
+        self.budgets.follow(snapshot.keys)
         self.running.keep_only({key.principal.key_id for key in snapshot.keys})

@@ -5,20 +5,39 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TypeAlias
 
+from headrace.contracts.openai.usage import Usage
+from headrace.gateway.drain_rate import DrainRate
+from headrace.gateway.fair_queue import FairQueue, Visit
 from headrace.resources.errors import Failure, HeadraceError, NotReady, QueueFull, QueueTimeout
-
-_REMEMBERED_DEPARTURES = 64
+from headrace.resources.priority import Priority
 
 CLOSED_RETRY_AFTER_S = 30.0
 """When to come back to what did not open while one waited: nothing tells when it will, and soon is not likely."""
 
+BATCH_TURN = 10
+"""While both wait, every tenth turn is a batch request's. So it never starves, and takes little from those who wait for
+their answers: a line of interactive requests takes a ninth longer."""
+
+_TRY_AGAIN = "Try again after the time in `Retry-After`, send fewer at a time, or ask for more replicas."
+
+Meanwhile: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
+"""What is done for a request while it stands in line."""
+
 
 class WaitingRoom:
-    """First in, first out. A waiter that is cancelled frees its place at once.
+    """Interactive requests go before batch ones, and within a class the key that had least service goes next.
+
+    * While both classes wait, nine turns are interactive and the tenth is batch (`BATCH_TURN`).
+    * Within a class `FairQueue` decides; with one key it is first in, first out.
+    * A full line makes room for an interactive request by sending a batch request away; and for a key that holds fewer
+      places than another of its class, by sending one of that other away. It is always the one that came last, of the
+      key that holds most. So neither batch nor one busy key keeps others out.
+
+    A waiter that is cancelled frees its place at once.
 
     Args:
         name: What callers wait for, for messages.
@@ -30,8 +49,9 @@ class WaitingRoom:
 
     def __init__(self, name: str, *, max_running: int, max_waiting: int, max_wait_s: float) -> None:
         self._name = name
-        self._line: deque[asyncio.Future[None]] = deque()
-        self._departures: deque[float] = deque(maxlen=_REMEMBERED_DEPARTURES)
+        self._lines = {priority: FairQueue() for priority in Priority}
+        self._passed_batch = 0  # interactive ones let in past a batch one that waited
+        self._drain_rate = DrainRate()
         self._active_at = time.monotonic()
         self.running = 0
         self.closed_because = ""
@@ -39,13 +59,13 @@ class WaitingRoom:
 
     @property
     def waiting(self) -> int:
-        """Requests in line."""
-        return len(self._line)
+        """Requests in line, of both classes."""
+        return sum(map(len, self._lines.values()))
 
     @property
     def idle_s(self) -> float:
         """For how long nobody has run or waited here; 0 while somebody does."""
-        return 0.0 if self.running or self._line else time.monotonic() - self._active_at
+        return 0.0 if self.running or self.waiting else time.monotonic() - self._active_at
 
     def open(self) -> None:
         """Begin to count anew for how long nobody comes: there was no way in before, or they came elsewhere."""
@@ -57,77 +77,127 @@ class WaitingRoom:
         self._let_in()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, visit: Visit | None = None, *, meanwhile: Meanwhile = nullcontext) -> AsyncIterator[None]:
         """Wait for a turn, hold it for the block, and give it to the next in line.
 
+        Args:
+            visit: Who comes; without it, somebody without a key. Told in the block what it used, the room charges that.
+            meanwhile: Entered while it stands in line, if it has to.
+
         Raises:
-            QueueFull: The line is as long as it may be.
+            QueueFull: The line is as long as it may be, or others need the place in it.
             QueueTimeout: The turn did not come within `max_wait_s`.
             NotReady: What callers wait for was taken away, or nobody was let in within `max_wait_s`.
         """
-        if self._line or self.running >= self.max_running:
-            await self._wait_in_line()
+        visit = visit or Visit()
+        if self.running >= self.max_running:  # else nobody stands in line: `_let_in` saw to that
+            await self._wait_in_line(visit, meanwhile)
             while not self.max_running:  # closed after we were let in, before we could go
-                self.running -= 1
-                await self._wait_in_line()
+                self._give_back(visit)
+                await self._wait_in_line(visit, meanwhile)
         else:
             self.running += 1
+            self._lines[visit.priority].enter(visit)
         try:
             yield
         finally:
-            self.running -= 1
             self._active_at = time.monotonic()
-            self._departures.append(self._active_at)
-            self._let_in()
+            self._drain_rate.departed(self._active_at)
+            self._leave(visit)
 
     def dismiss(self, error: HeadraceError) -> None:
         """Send everybody in line away with this error."""
-        line, self._line = self._line, deque()
-        for turn in line:
-            if not turn.done():
-                turn.set_exception(error)
+        for line in self._lines.values():
+            for visit in line.clear():
+                _send_away(visit, error)
 
-    def retry_after_s(self) -> float:
-        """When the line that stands now will have been served, going by how fast requests left lately.
+    def retry_after_s(self, priority: Priority = Priority.INTERACTIVE) -> float:
+        """When those who stand before a newcomer of this class will have been served, as fast as they leave.
 
-        Before the second departure there is nothing to go by but the longest that anybody may stand in line: after that
-        each of them has started or left.
+        Before there is anything to go by it is the longest that anybody may stand in line: after that each of them has
+        started or left.
         """
-        if len(self._departures) < 2:
-            return max(1.0, math.ceil(self.max_wait_s))
-        rate_per_s = len(self._departures) / max(time.monotonic() - self._departures[0], 1e-3)
-        return min(max(1.0, math.ceil((len(self._line) + 1) / rate_per_s)), max(1.0, math.ceil(self.max_wait_s)))
+        longest_s = max(1.0, math.ceil(self.max_wait_s))
+        if not self.max_running:
+            return min(CLOSED_RETRY_AFTER_S, longest_s)
+        rate_per_s = self._drain_rate.per_s(time.monotonic())
+        if rate_per_s is None:
+            return longest_s
+        return min(max(1.0, math.ceil((self._ahead_of(priority) + 1) / rate_per_s)), longest_s)
 
-    async def _wait_in_line(self) -> None:
-        if len(self._line) >= self.max_waiting:
-            raise QueueFull(
-                f"Too many requests wait for {self._name}.",
-                evidence=f"{self.running} are running and {len(self._line)} of at most {self.max_waiting} are waiting.",
-                fix="Try again after the time in `Retry-After`, send fewer at a time, or ask for more replicas.",
-                retry_after_s=self.retry_after_s(),
-            )
+    def _ahead_of(self, priority: Priority) -> int:
+        """Who goes before a newcomer of this class, of those who stand in line."""
+        interactive, batch = len(self._lines[Priority.INTERACTIVE]), len(self._lines[Priority.BATCH])
+        if priority is Priority.BATCH:
+            return interactive + batch
+        return interactive + min(batch, interactive // (BATCH_TURN - 1))
+
+    async def _wait_in_line(self, visit: Visit, meanwhile: Meanwhile) -> None:
+        line = self._lines[visit.priority]
+        self._make_room(visit)
+        if not self.waiting:
+            self._drain_rate.begin(time.monotonic())
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        self._line.append(turn)
-        patience = loop.call_later(self.max_wait_s, self._lose_patience, turn, self.max_wait_s)
+        visit.turn = turn = loop.create_future()
+        line.join(visit)
+        patience = loop.call_later(self.max_wait_s, self._lose_patience, visit, self.max_wait_s)
         try:
-            await turn  # whoever let us in has counted us as running
-        except asyncio.CancelledError:
+            async with meanwhile():
+                await turn  # whoever let us in has counted us as running
+        except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:  # let in, and gone in the same moment
-                self.running -= 1
-                self._let_in()
+                self._give_back(visit)
             raise
         finally:
             patience.cancel()
-            if turn in self._line:
-                self._line.remove(turn)
+            line.leave(visit)
             self._active_at = time.monotonic()
 
-    def _lose_patience(self, turn: asyncio.Future[None], waited_s: float) -> None:
-        if not turn.done():
-            turn.set_exception(self._turn_away(waited_s))
+    def _make_room(self, newcomer: Visit) -> None:
+        """See that there is a place in line.
 
-    def _turn_away(self, waited_s: float) -> HeadraceError:
+        Raises:
+            QueueFull: There is none, and nobody who has to give it up.
+        """
+        if self.waiting < self.max_waiting:
+            return
+        crowding = None
+        if newcomer.priority is Priority.INTERACTIVE:
+            crowding = self._lines[Priority.BATCH].crowding(0)
+        if crowding is None:
+            own = self._lines[newcomer.priority]
+            crowding = own.crowding(own.held(newcomer.key_id) + 1)
+        if crowding is None:
+            raise self._full(newcomer.priority)
+        _send_away(crowding, self._pushed_out(crowding, newcomer))
+        self._lines[crowding.priority].leave(crowding)
+
+    def _full(self, priority: Priority) -> QueueFull:
+        return QueueFull(
+            f"Too many requests wait for {self._name}.",
+            evidence=self._who_runs_and_waits(),
+            fix=_TRY_AGAIN,
+            retry_after_s=self.retry_after_s(priority),
+        )
+
+    def _pushed_out(self, crowding: Visit, newcomer: Visit) -> QueueFull:
+        if newcomer.priority is crowding.priority:
+            why = "another key, which has fewer requests in line, needed the place"
+        else:
+            why = "an interactive request needed the place, and this is a batch request"
+        return QueueFull(
+            f"Too many requests wait for {self._name}: {why}.",
+            evidence=self._who_runs_and_waits(),
+            fix=_TRY_AGAIN,
+            retry_after_s=self.retry_after_s(crowding.priority),
+        )
+
+    def _lose_patience(self, visit: Visit, waited_s: float) -> None:
+        if visit.waits:
+            _send_away(visit, self._turn_away(visit, waited_s))
+            self._lines[visit.priority].leave(visit)
+
+    def _turn_away(self, visit: Visit, waited_s: float) -> HeadraceError:
         if not self.max_running:
             return NotReady(
                 f"The request waited {waited_s:g} s for a replica of {self._name} and none became ready.",
@@ -137,17 +207,52 @@ class WaitingRoom:
             )
         return QueueTimeout(
             f"The request waited {waited_s:g} s for {self._name} and its turn did not come.",
-            evidence=f"{self.running} are running; {len(self._line) - 1} others are waiting.",
+            evidence=self._who_runs_and_waits(),
             fix="Try again later, send fewer at a time, or ask for more replicas.",
-            retry_after_s=self.retry_after_s(),
+            retry_after_s=self.retry_after_s(visit.priority),
         )
 
+    def _who_runs_and_waits(self) -> str:
+        batch = len(self._lines[Priority.BATCH])
+        numbers = f"{self.running} are running and {self.waiting} of at most {self.max_waiting} are waiting"
+        return f"{numbers}, {batch} of them batch." if batch else f"{numbers}."
+
+    def _leave(self, visit: Visit) -> None:
+        self.running -= 1
+        self._lines[visit.priority].release(visit)
+        self._let_in()
+
+    def _give_back(self, visit: Visit) -> None:
+        """Leave without having done anything."""
+        visit.used = Usage(0, 0)
+        self._leave(visit)
+        visit.used = None
+
     def _let_in(self) -> None:
-        while self._line and self.running < self.max_running:
-            turn = self._line.popleft()
-            if not turn.done():
-                self.running += 1
-                turn.set_result(None)
+        while self.running < self.max_running:
+            visit = self._next()
+            if visit is None:
+                return
+            self.running += 1
+            assert visit.turn is not None
+            visit.turn.set_result(None)
+
+    def _next(self) -> Visit | None:
+        interactive, batch = self._lines[Priority.INTERACTIVE], self._lines[Priority.BATCH]
+        if self._passed_batch < BATCH_TURN - 1 and (visit := interactive.next()) is not None:
+            self._passed_batch += bool(batch)
+            return visit
+        if (visit := batch.next()) is not None:
+            self._passed_batch = 0
+            return visit
+        self._passed_batch = 0
+        return interactive.next()
+
+
+def _send_away(visit: Visit, error: HeadraceError) -> None:
+    if visit.waits:
+        assert visit.turn is not None
+        visit.turn.set_exception(error)
 
 
 def failed_for_good(name: str, failure: Failure) -> NotReady:

@@ -117,6 +117,11 @@ PUBLIC_ROUTES: Mapping[tuple[Process, str, str], str] = {
     (Process.GATEWAY, "GET", "/readyz"): "A load balancer's probe; says only whether it can route.",
     (Process.GATEWAY, "HEAD", "/readyz"): "The same; load balancers ask without wanting a body.",
     (
+        Process.GATEWAY,
+        "OPTIONS",
+        "*",
+    ): "What a browser asks before a page's request (CORS), if the operator named its origin; the same for every path.",
+    (
         Process.CONTROL,
         "GET",
         "/healthz",

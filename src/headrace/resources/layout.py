@@ -9,6 +9,8 @@ from pathlib import Path
 
 import platformdirs
 
+from headrace.resources.usage import USAGE_FOLDER
+
 _LONGEST_SOCKET = len("/") + 19 + len(".engine")
 _SUN_PATH_MAX = 107  # sockaddr_un.sun_path is 108 bytes with its final NUL, unix(7)
 
@@ -43,6 +45,11 @@ class Layout:
         return self.data_dir / "gateway" / "snapshot.json"
 
     @property
+    def usage_dir(self) -> Path:
+        """What requests used, as gateways wrote it and control has not taken in yet."""
+        return self.snapshot.with_name(USAGE_FOLDER)
+
+    @property
     def internal_token(self) -> Path:
         """The secret that our own processes show each other; mode 0600."""
         return self.data_dir / "internal.token"
@@ -56,6 +63,26 @@ class Layout:
     def credentials(self) -> Path:
         """What projects' weights are fetched with from object stores; mode 0600."""
         return self.data_dir / "credentials.json"
+
+    @property
+    def tls_dir(self) -> Path:
+        """The private certificate authority and what it signed; folder of mode 0700, files of mode 0600."""
+        return self.data_dir / "tls"
+
+    @property
+    def tls_authority(self) -> Path:
+        """The authority's certificate, which clients are given."""
+        return self.tls_dir / "ca.pem"
+
+    @property
+    def tls_authority_key(self) -> Path:
+        """The authority's key, which nobody is given."""
+        return self.tls_dir / "ca.key"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """The server's certificate of that authority, with its key in the same file, so that they change as one."""
+        return self.tls_dir / "server.pem"
 
     @property
     def logs_dir(self) -> Path:

@@ -8,6 +8,7 @@ import msgspec
 
 from headrace.resources.access import Principal, Role
 from headrace.resources.errors import Failure
+from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
 from headrace.resources.states import OperationState
 
@@ -47,6 +48,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         hint: The secret's first characters, so that its owner can tell keys apart.
         project: The project it reaches, or ``*``.
+        requests_per_minute: As in `KeyLimits`; so the next one.
     """
 
     id: str
@@ -57,7 +59,14 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     created_at: float
     revoked_at: float | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     resource_version: int = 1
+
+    @property
+    def limits(self) -> KeyLimits:
+        """What it may use."""
+        return KeyLimits(requests_per_minute=self.requests_per_minute, tokens_per_minute=self.tokens_per_minute)
 
     @property
     def principal(self) -> Principal:

@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.resources.access import Principal
 from headrace.resources.errors import Failure
+from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
 
 
@@ -109,6 +110,7 @@ class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):
 
     secret_hash: str
     principal: Principal
+    limits: KeyLimits = KeyLimits()
 
 
 class RoutingSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 `serve` is ``headrace serve``: it keeps gateway, control and node alive until it is told to stop.
 """
 
-from headrace.server.supervisor import ServeSettings, serve
+from headrace.server.supervisor import ServeSettings, TlsSettings, serve
+from headrace.server.tls.files import CertificateFiles
 
-__all__ = ["ServeSettings", "serve"]
+__all__ = ["CertificateFiles", "ServeSettings", "TlsSettings", "serve"]

@@ -8,7 +8,7 @@ import signal
 import uvloop
 
 from headrace.api import create_app
-from headrace.control import FolderChecker, HttpGatewayClient, Reconciler
+from headrace.control import FolderChecker, HttpGatewayClient, Reconciler, UsageIngester
 from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
 from headrace.server import process
@@ -33,12 +33,14 @@ async def _run(layout: Layout, options: process.Options) -> None:
     api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())
+    metering = asyncio.create_task(UsageIngester(store, layout.usage_dir).run())
     await api.accepting.wait()
     process.notify(options, "ready")
     await stop.wait()
     reconciling.cancel()
+    metering.cancel()
     api.should_exit = True
-    await asyncio.gather(serving, reconciling, return_exceptions=True)
+    await asyncio.gather(serving, reconciling, metering, return_exceptions=True)
     store.close()
 
 

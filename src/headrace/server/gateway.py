@@ -1,17 +1,23 @@
-"""The gateway process: owns the public port and the admin socket on which control pushes routing snapshots."""
+"""The gateway process: owns the public ports and the admin socket on which control pushes routing snapshots."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
+from pathlib import Path
 
 import uvloop
 
-from headrace.gateway import Gateway, HttpServer, Limits
+from headrace.gateway import Cors, Gateway, HttpServer, Limits
 from headrace.resources.layout import Layout
-from headrace.server import process
+from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
+from headrace.server.tls.files import CertificateFiles, FollowedCertificate
+from headrace.server.tls.port import TlsPort
+
+_LOGGER = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 2.0
 """For answers that were broken off to be read to their end."""
@@ -26,19 +32,39 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
     )
-    public, admin = HttpServer(gateway.handle), HttpServer(gateway.admin.handle)
+    handler = Cors(options.cors_origin, gateway.handle).handle if options.cors_origin else gateway.handle
+    public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
     await public.start(listener)
+    following = await _serve_tls(public, options)
     await admin.start(unix_socket(layout.gateway_socket))
     process.notify(options, "ready")
     await stop.wait()
+    if following is not None:
+        following.cancel()
     public.retire()  # the supervisor holds the socket: who comes now waits for the next gateway
-    admin.retire()  # and control talks to that one
+    await admin.close(CLOSE_TIMEOUT_S)  # and control talks to that one, at once
     gateway.hand_over()
     process.notify(options, "draining")
-    if await gateway.drain(timeout_s=options.drain_timeout_s):
+    if await gateway.drain(options.drain_timeout_s, public.emptied):
         gateway.break_off()
-    await asyncio.gather(public.close(CLOSE_TIMEOUT_S), admin.close(CLOSE_TIMEOUT_S))
+    await public.close(CLOSE_TIMEOUT_S)
     await gateway.close()
+
+
+def _max_connections() -> int:
+    files = open_files.raise_limit()  # nothing is started by this process that would inherit it
+    _LOGGER.info("%s", open_files.sentence(files))
+    return open_files.connections(files)
+
+
+async def _serve_tls(public: HttpServer, options: process.Options) -> asyncio.Task[None] | None:
+    """Serve the TLS port, if there is to be one; the task follows its certificate."""
+    if options.tls_listen_fd < 0:
+        return None
+    files = CertificateFiles(Path(options.tls_certificate), Path(options.tls_key))
+    port = TlsPort(public, socket.socket(fileno=options.tls_listen_fd), FollowedCertificate(files))
+    await port.look()
+    return asyncio.create_task(port.follow())
 
 
 def main() -> None:
@@ -47,6 +73,10 @@ def main() -> None:
     parser.add_argument("--listen-fd", type=int, required=True)
     parser.add_argument("--drain-timeout-s", type=float, required=True)
     parser.add_argument("--stall-timeout-s", type=float, required=True)
+    parser.add_argument("--tls-listen-fd", type=int, default=-1)
+    parser.add_argument("--tls-certificate", default="", help="PEM; followed as it changes")
+    parser.add_argument("--tls-key", default="", help="PEM; may be the same file")
+    parser.add_argument("--cors-origin", action="append", default=[], help="whose pages may read answers")
     options = process.parse(parser)
     layout = process.begin("gateway", options)
     listener = socket.socket(fileno=options.listen_fd)

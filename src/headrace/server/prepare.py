@@ -11,15 +11,16 @@ from sqlalchemy.exc import DatabaseError
 
 from headrace.control.commands import create_key
 from headrace.resources.access import EVERY_PROJECT, Role, secret_hash
-from headrace.resources.errors import DatabaseCorrupt, DataDirUnusable, HeadraceError
+from headrace.resources.errors import DatabaseCorrupt
 from headrace.resources.files import write_private
 from headrace.resources.layout import Layout
 from headrace.resources.operations import ApiKey
+from headrace.server.errand import ended
 from headrace.store import Store, migrate
 
 
-def prepare(layout: Layout, url: str) -> None:
-    """Bring the schema up to date and see that ``login.json`` holds a good admin key and this server's address."""
+def prepare(layout: Layout, url: str, tls_url: str = "") -> None:
+    """Bring the schema up to date and see that ``login.json`` holds a good admin key and this server's addresses."""
     database = f"sqlite:///{layout.database}"
     try:
         migrate(database)
@@ -34,7 +35,8 @@ def prepare(layout: Layout, url: str) -> None:
             evidence=str(error.orig or error),
             fix="Put a backup in its place, or move it aside to start anew.",
         ) from error
-    write_private(layout.local_login, msgspec.json.encode({"url": url, "key": secret}))
+    addresses = {"url": url, "tls_url": tls_url} if tls_url else {"url": url}
+    write_private(layout.local_login, msgspec.json.encode(addresses | {"key": secret}))
 
 
 def _known_secret(store: Store, layout: Layout) -> str | None:
@@ -55,17 +57,9 @@ def _new_secret(store: Store) -> str:
 
 
 def main() -> int:
-    """Entry of the process: a failure goes to standard output as JSON, for the supervisor to raise."""
-    try:
-        prepare(Layout(Path(sys.argv[1])), sys.argv[2])
-    except HeadraceError as error:
-        sys.stdout.write(msgspec.json.encode(error.failure).decode())
-        return 1
-    except OSError as error:
-        unusable = DataDirUnusable(f"The data directory {sys.argv[1]} cannot be used.", evidence=str(error))
-        sys.stdout.write(msgspec.json.encode(unusable.failure).decode())
-        return 1
-    return 0
+    """Entry of the process."""
+    data_dir, url, *tls_url = sys.argv[1:]
+    return ended(lambda: prepare(Layout(Path(data_dir)), url, *tls_url), data_dir)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 class Options(argparse.Namespace):
-    """What the supervisor told this process, typed."""
+    """What the supervisor told this process, typed.
+
+    What can be given more than once has no value here, but its parser's: argparse appends to what it finds.
+    """
 
     data_dir: Path
     parent: int
@@ -40,7 +43,11 @@ class Options(argparse.Namespace):
     listen_fd: int = -1
     drain_timeout_s: float = 0.0
     stall_timeout_s: float = 0.0
-    external_network: Sequence[str] = ()
+    tls_listen_fd: int = -1
+    tls_certificate: str = ""
+    tls_key: str = ""
+    cors_origin: Sequence[str]
+    external_network: Sequence[str]
     external_ca_file: str = ""
     model_cache_bytes: int | None = None
 

@@ -1,6 +1,6 @@
 """``headrace serve``: opens the public port and keeps gateway, control and node alive until it is told to stop.
 
-It holds the listening socket itself, so that a gateway that dies is replaced without one connection refused. It does
+It holds the listening sockets itself, so that a gateway that dies is replaced without one connection refused. It does
 nothing else: whatever can crash is in a child.
 """
 
@@ -13,19 +13,40 @@ import os
 import secrets
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from headrace.resources.egress import Egress
-from headrace.resources.errors import DataDirInUse, DataDirUnusable, Failure, InternalError, PortTaken, error_from
+from headrace.resources.errors import DataDirInUse, DataDirUnusable, PortTaken
 from headrace.resources.files import private_dir, write_private
 from headrace.resources.layout import Layout
+from headrace.server import errand, open_files
 from headrace.server.children import Child
+from headrace.server.tls.files import CertificateFiles
+from headrace.server.tls.names import served_names
+from headrace.server.tls.renewal import keep_renewed
 
 PORTS_TO_TRY = 50
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How to serve TLS.
+
+    Attributes:
+        port: Port to listen on, next to the plain one; 0 takes a free one.
+        names: What clients may call this machine, besides its own names, in a certificate of the private authority.
+        own: The operator's certificate; None: one of the private authority, which is made if need be.
+    """
+
+    port: int
+    names: tuple[str, ...] = ()
+    own: CertificateFiles | None = None
+
+    def files(self, layout: Layout) -> CertificateFiles:
+        """What a gateway shows."""
+        return self.own or CertificateFiles(layout.tls_certificate, layout.tls_certificate)
 
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +61,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         stall_timeout_s: The longest that nothing comes of an engine's answer that has begun.
         egress: Where external servers may be, and whom to believe that they are it.
         model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
+        tls: The TLS port; None without one.
+        cors_origins: Whose pages browsers let read answers, as `headrace.gateway.cors.read_origins` has them.
     """
 
     data_dir: Path
@@ -50,6 +73,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_timeout_s: float = 120.0
     egress: Egress = Egress()
     model_cache_bytes: int | None = None
+    tls: TlsSettings | None = None
+    cors_origins: tuple[str, ...] = ()
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -63,17 +88,20 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
         DataDirInUse: Another server runs on the same data directory.
         DataDirUnusable: It cannot be written.
         DatabaseCorrupt: What is in it is no database.
-        PortTaken: The port is taken, and no other was to be tried.
+        PortTaken: A port is taken, and no other was to be tried.
+        TlsCertificateInvalid: The certificate for the TLS port cannot be used.
     """
     layout = Layout(settings.data_dir)
+    if settings.tls is not None and settings.tls.own is not None:
+        settings.tls.own.context()  # one that cannot be used is told of before anything is made
     _make_folders(layout)
-    with _sole_server(layout), _listen(settings, say) as listener:
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104 - compared, not bound
+    with contextlib.ExitStack() as held:
+        held.enter_context(_sole_server(layout))
+        listener = held.enter_context(_listen(settings, settings.port, say))
+        secure = held.enter_context(_listen(settings, settings.tls.port, say)) if settings.tls else None
         # Fresh at each start: only our own three processes show it, and they start below.
         write_private(layout.internal_token, secrets.token_urlsafe(32).encode())
-        asyncio.run(_Supervisor(settings, layout, listener, url, say).run())
+        asyncio.run(_Supervisor(settings, layout, listener, secure, say).run())
 
 
 def _make_folders(layout: Layout) -> None:
@@ -107,10 +135,10 @@ def _sole_server(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _listen(settings: ServeSettings, say: Callable[[str], None]) -> socket.socket:
+def _listen(settings: ServeSettings, wanted: int, say: Callable[[str], None]) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    last = settings.port + (PORTS_TO_TRY if settings.port_search and settings.port else 0)
-    for port in range(settings.port, last + 1):
+    last = wanted + (PORTS_TO_TRY if settings.port_search and wanted else 0)
+    for port in range(wanted, last + 1):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -119,17 +147,23 @@ def _listen(settings: ServeSettings, say: Callable[[str], None]) -> socket.socke
             listener.close()
             if port == last:
                 raise PortTaken(
-                    f"Cannot listen on {settings.host}:{settings.port}.",
+                    f"Cannot listen on {settings.host}:{wanted}.",
                     evidence=str(problem),
-                    fix="Stop what listens there, or choose another --port (0 takes a free one).",
+                    fix="Stop what listens there, or choose another --port or --tls-port (0 takes a free one).",
                 ) from None
             continue
-        if port != settings.port:
-            say(f"Port {settings.port} is taken; using {port}.")
+        if port != wanted:
+            say(f"Port {wanted} is taken; using {port}.")
         listener.listen(2048)
         listener.set_inheritable(True)
         return listener
     raise AssertionError("the loop returns or raises")
+
+
+def _url(scheme: str, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104 - compared, not bound
 
 
 async def _all_ready(children: Iterable[Child]) -> None:
@@ -146,58 +180,83 @@ def _node_arguments(model_cache_bytes: int | None) -> tuple[str, ...]:
     return () if model_cache_bytes is None else (f"--model-cache-bytes={model_cache_bytes}",)
 
 
+def _gateway_arguments(settings: ServeSettings, layout: Layout, listeners: Sequence[socket.socket]) -> tuple[str, ...]:
+    plain, *secure = (str(each.fileno()) for each in listeners)
+    arguments = [
+        *("--listen-fd", plain, "--drain-timeout-s", str(settings.drain_timeout_s)),
+        *("--stall-timeout-s", str(settings.stall_timeout_s)),
+        *(f"--cors-origin={origin}" for origin in settings.cors_origins),
+    ]
+    if settings.tls is not None:
+        files = settings.tls.files(layout)
+        arguments += ["--tls-listen-fd", *secure, f"--tls-certificate={files.certificate}", f"--tls-key={files.key}"]
+    return tuple(arguments)
+
+
 class _Supervisor:
     def __init__(
-        self, settings: ServeSettings, layout: Layout, listener: socket.socket, url: str, say: Callable[[str], None]
+        self,
+        settings: ServeSettings,
+        layout: Layout,
+        listener: socket.socket,
+        secure: socket.socket | None,
+        say: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._layout = layout
-        self._url = url
+        self._url = _url("http", listener)
+        self._tls_url = "" if secure is None else _url("https", secure)
         self._say = say
-        fd = listener.fileno()
-        gateway_arguments = (
-            *("--listen-fd", str(fd), "--drain-timeout-s", str(settings.drain_timeout_s)),
-            *("--stall-timeout-s", str(settings.stall_timeout_s)),
-        )
+        listeners = [listener] if secure is None else [listener, secure]
         self._control = Child("control", layout, arguments=_egress_arguments(settings.egress))
         self._node = Child("node", layout, arguments=_node_arguments(settings.model_cache_bytes))
-        self._gateway = Child("gateway", layout, arguments=gateway_arguments, pass_fds=(fd,))
+        self._gateway = Child(
+            "gateway",
+            layout,
+            arguments=_gateway_arguments(settings, layout, listeners),
+            pass_fds=tuple(each.fileno() for each in listeners),
+        )
 
     async def run(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await self._prepare()
+        await errand.send("prepare", str(self._layout.data_dir), self._url, *([self._tls_url] if self._tls_url else []))
         children = (self._control, self._node, self._gateway)
-        keeping = [asyncio.create_task(child.keep_alive(self._say)) for child in children]
+        keeping: list[asyncio.Task[None]] = []
+        if self._settings.tls is not None and self._settings.tls.own is None:
+            await self._certify()
+            keeping.append(asyncio.create_task(keep_renewed(self._certify, self._say)))
+        keeping += [asyncio.create_task(child.keep_alive(self._say)) for child in children]
         ready = asyncio.create_task(_all_ready(children))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if not stopping.done():
-            self._say(f"Headrace serves at {self._url}  (data in {self._layout.data_dir}; Ctrl-C stops it)")
+            self._tell()
         await stopping
         self._say("Stopping: running requests may finish.")
         await self._stop(keeping)
         self._say("Stopped.")
 
-    async def _prepare(self) -> None:
-        command = (sys.executable, "-m", "headrace.server.prepare", str(self._layout.data_dir), self._url)
-        preparing = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        output, _ = await preparing.communicate()
-        if not preparing.returncode:
-            return
-        try:
-            failure = msgspec.json.decode(output, type=Failure)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise InternalError(
-                f"The data directory {self._layout.data_dir} could not be made ready.",
-                evidence=output.decode(errors="replace")[-2000:],
-            ) from None
-        raise error_from(failure)
+    def _tell(self) -> None:
+        self._say(f"Headrace serves at {self._url}  (data in {self._layout.data_dir}; Ctrl-C stops it)")
+        tls = self._settings.tls
+        if tls is not None:
+            whose = "your certificate" if tls.own else "a certificate of its own authority: `headrace ca export FILE`"
+            self._say(f"TLS at {self._tls_url}, with {whose}")
+        self._say(open_files.sentence(open_files.most()))
+
+    async def _certify(self) -> None:
+        """See that there is a certificate of the private authority, and that it is good for long enough.
+
+        Raises:
+            TlsCertificateInvalid: The authority cannot be used.
+        """
+        assert self._settings.tls is not None
+        names = served_names(self._settings.host, self._settings.tls.names)
+        await errand.send("tls.certify", str(self._layout.data_dir), *names)
 
     async def _stop(self, keeping: list[asyncio.Task[None]]) -> None:
         """Gateway first (it drains), then the node (it ends the replicas), control last (it records both)."""

@@ -258,6 +258,8 @@ api_keys = Table(
     _name("role", Role),
     _time("created_at"),
     Column("revoked_at", Double),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
     _int("resource_version"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("secret_hash", name="api_keys_one_per_secret"),
@@ -304,3 +306,25 @@ transitions = Table(
 )
 
 counters = Table("counters", metadata, Column("name", Text, primary_key=True), _int("value"))
+
+# What was used within one hour by one key, at one endpoint, of one version of a model. Outlives all of them.
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    *_scope(),
+    _text("key_id"),
+    _text("endpoint_id"),
+    _text("model_id"),
+    _text("model_version"),
+    _int("hour_at"),
+    _int("requests"),
+    _int("unfinished"),
+    _int("inexact"),
+    _int("prompt_tokens"),
+    _int("completion_tokens"),
+    _scoped_key("key_id", "endpoint_id", "model_id", "model_version", "hour_at"),
+    Index("usage_hours_by_hour", "hour_at"),
+)
+
+# How much of a gateway's segment is in these sums.
+usage_segments = Table("usage_segments", metadata, Column("name", Text, primary_key=True), _int("read_bytes"))

@@ -14,6 +14,7 @@ from headrace.resources.errors import Failure, IllegalMove, NameTaken, StaleWrit
 from headrace.resources.states import State, check_move
 from headrace.store.rows import NOUNS, Noun, R, Row, S, Stateful, columns_of, place
 from headrace.store.schema import counters, transitions
+from headrace.store.usage import UsageRows
 
 
 class Transaction:
@@ -27,6 +28,11 @@ class Transaction:
     def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
         self._connection = connection
         self._clock = clock
+
+    @property
+    def usage(self) -> UsageRows:
+        """Sums of what was used: rows that are added to, and so have neither states nor versions."""
+        return UsageRows(self._connection)
 
     def insert(self, row: Row) -> None:
         """Store a new row. One that has a state begins its timeline with it.

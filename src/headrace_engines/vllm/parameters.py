@@ -31,8 +31,19 @@ from headrace_engines.vllm.references import require_plain_references
 
 ENGINE = "vllm"
 
-OF_TOKENIZE = frozenset({"model", "prompt", "messages", "add_special_tokens", "add_generation_prompt", "tools"})
-"""What ``/tokenize`` may be asked."""
+OF_TOKENIZE = frozenset(
+    {
+        "model",
+        "prompt",
+        "messages",
+        "add_special_tokens",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tools",
+        "chat_template_kwargs",
+    }
+)
+"""What ``/tokenize`` may be asked: whatever makes a difference to the prompt of a chat."""
 
 MAX_PROMPTS = 1024
 """Of one completion: vLLM's ``VLLM_MAX_COMPLETION_PROMPTS`` (vllm/envs.py:113)."""

@@ -193,6 +193,8 @@ def test_the_longest_template_is_taken(world: World) -> None:
         ("keys", b'{"name": "x", "role": "king"}', "BAD_FIELD"),
         ("keys", b'{"name": " ", "role": "viewer"}', "BAD_FIELD"),
         ("keys", b'{"name": "x", "project": "NO"}', "BAD_NAME"),
+        ("keys", b'{"name": "x", "tokens_per_minute": 0}', "BAD_FIELD"),
+        ("keys", b'{"name": "x", "requests_per_minute": 1.5}', "BAD_FIELD"),
     ],
 )
 def test_bad_bodies(world: World, path: str, body: bytes, code: str) -> None:
@@ -243,12 +245,70 @@ def test_when_a_deployment_scales_to_zero_is_changed(world: World) -> None:
     assert world.json("GET", path)["timeline"][-1]["detail"].endswith("after 60 s without a request.")
     for body in ({"scale_to_zero_after_s": 0.5}, {"scale_to_zero_after_s": -1}, {"scale_to_zero_after_s": "x"}, {}):
         assert world.call("PATCH", path, json=body).status_code == 400, body
-    assert world.call("PATCH", path, json={"scale_to_zero_after_s": 5, "max_replicas": 3}).status_code == 400
+    assert world.call("PATCH", path, json={"scale_to_zero_after_s": 5, "runtime": "vllm"}).status_code == 400
     stranger = world.key("elsewhere", Role.DEPLOYER)
     assert world.call("PATCH", path, key=stranger, json={"scale_to_zero_after_s": 5}).status_code == 404
     assert world.json("GET", path)["scale_to_zero_after_s"] == 60
     world.advance(operation, "DRAINING")
     assert world.error("PATCH", path, json={"scale_to_zero_after_s": 0}) == (404, "DEPLOYMENT_NOT_FOUND")
+
+
+def test_the_number_of_replicas_is_changed(world: World) -> None:
+    """What is left out stays, and the most is never less than the least; what is no pool is refused."""
+    world.deploy()
+    (listed,) = world.json("GET", "/headrace/v1/deployments")["deployments"]
+    path = f"/headrace/v1/deployments/{listed['id']}"
+    changed = world.json("PATCH", path, json={"min_replicas": 2})
+    assert (changed["min_replicas"], changed["max_replicas"]) == (2, 2)
+    assert world.json("GET", path)["timeline"][-1]["detail"] == "Replicas from now on: 2; until now 1."
+    changed = world.json("PATCH", path, json={"min_replicas": 1, "scale_to_zero_after_s": 60})
+    assert (changed["min_replicas"], changed["max_replicas"], changed["scale_to_zero_after_s"]) == (1, 2, 60)
+    for body in ({"min_replicas": 0}, {"min_replicas": 3, "max_replicas": 2}, {"max_replicas": 0}, {}):
+        assert world.error("PATCH", path, json=body) == (400, "BAD_FIELD"), body
+    assert (world.json("GET", path)["min_replicas"], world.json("GET", path)["max_replicas"]) == (1, 2)
+
+
+def test_an_endpoints_traffic_is_shared_out_anew(world: World) -> None:
+    """By who may deploy in its project; a split that is none changes nothing."""
+    for _ in range(2):
+        body = {"artifact_uri": "/", "endpoint_id": "chat", "project": "my-proj"}
+        world.json("POST", "/headrace/v1/deployments", json=body)
+    path = "/headrace/v1/endpoints/chat"
+    (endpoint,) = world.json("GET", "/headrace/v1/endpoints")["endpoints"]
+    one, other = (each["id"] for each in endpoint["deployed_models"])
+    split = world.json("PATCH", path, json={"traffic": {one: 30, other: 70}})
+    assert {each["id"]: each["traffic"] for each in split["deployed_models"]} == {one: 30, other: 70}
+    for traffic in ({one: 30}, {one: 130, other: -30}, {"stranger": 100}):
+        assert world.error("PATCH", path, json={"traffic": traffic}) == (400, "BAD_FIELD")
+    (endpoint,) = world.json("GET", "/headrace/v1/endpoints")["endpoints"]
+    assert [each["traffic"] for each in endpoint["deployed_models"]] == [30, 70]
+    whole = {"traffic": {one: 100}}
+    stranger = world.key("elsewhere", Role.DEPLOYER)
+    assert world.call("PATCH", path, key=stranger, json=whole).status_code == 404
+    predictor = world.key("my-proj", Role.PREDICTOR)
+    assert world.call("PATCH", path, key=predictor, json=whole).status_code == 403
+
+
+def test_what_a_key_may_use_is_set_and_changed(world: World) -> None:
+    """By an admin of its project: what is left out stays, null takes a limit away, and what is none is refused."""
+    made = world.json("POST", "/headrace/v1/keys", json={"name": "x", "project": "my-proj", "tokens_per_minute": 100})
+    assert (made["requests_per_minute"], made["tokens_per_minute"]) == (None, 100)
+    path, woken = f"/headrace/v1/keys/{made['id']}", world.woken.times
+    admin = world.key("my-proj", Role.ADMIN)
+    changed = world.json("PATCH", path, key=admin, json={"requests_per_minute": 5})
+    assert (changed["requests_per_minute"], changed["tokens_per_minute"]) == (5, 100)
+    assert "secret_hash" not in changed
+    assert world.woken.times == woken + 1
+    changed = world.json("PATCH", path, json={"tokens_per_minute": None})
+    assert (changed["requests_per_minute"], changed["tokens_per_minute"]) == (5, None)
+    for body in ({"tokens_per_minute": -1}, {"tokens_per_minute": "x"}, {"role": "admin"}, {"tokens_per_minute": 0}):
+        assert world.error("PATCH", path, json=body) == (400, "BAD_FIELD"), body
+    stranger = world.key("elsewhere", Role.ADMIN)
+    assert world.error("PATCH", path, key=stranger, json={"tokens_per_minute": 9}) == (404, "KEY_NOT_FOUND")
+    deployer = world.key("my-proj", Role.DEPLOYER)
+    assert world.error("PATCH", path, key=deployer, json={"tokens_per_minute": 9}) == (403, "ROLE_MISSING")
+    (listed,) = [each for each in world.json("GET", "/headrace/v1/keys")["keys"] if each["id"] == made["id"]]
+    assert (listed["requests_per_minute"], listed["tokens_per_minute"]) == (5, None)
 
 
 def test_undo_a_deployment(world: World) -> None:

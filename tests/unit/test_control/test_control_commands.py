@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import World
 
-from headrace.control.commands import create_key, delete_endpoint, delete_model, revoke_key, undeploy
+from headrace.control.commands import create_key, delete_endpoint, delete_model, limit_key, revoke_key, undeploy
 from headrace.control.traffic import share_out
 from headrace.resources.access import Role, secret_hash
 from headrace.resources.deployments import Deployment, MachineSpec
@@ -25,6 +25,7 @@ from headrace.resources.errors import (
     ModelNotFound,
     StillInUse,
 )
+from headrace.resources.limits import MOST_PER_MINUTE, KeyLimits
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.resources.operations import ApiKey, Operation
@@ -267,6 +268,22 @@ def test_revoking_keeps_the_first_time(world: World) -> None:
     assert world.write(lambda tx: revoke_key(tx, key.id, now=6.0)).revoked_at == 5.0
     with pytest.raises(KeyNotFound):
         world.write(lambda tx: revoke_key(tx, "0", now=1.0))
+
+
+def test_a_keys_limits_are_changed(world: World) -> None:
+    """One that is good gets others, or none; one that was revoked, or what is no limit, changes nothing."""
+    limits = KeyLimits(requests_per_minute=5)
+    key, _ = world.write(lambda tx: create_key(tx, name="ci", project="p", role=Role.PREDICTOR, now=1.0, limits=limits))
+    assert key.limits == limits
+    changed = world.write(lambda tx: limit_key(tx, key.id, KeyLimits(tokens_per_minute=100)))
+    assert (changed.requests_per_minute, changed.tokens_per_minute) == (None, 100)
+    assert world.write(lambda tx: limit_key(tx, key.id, changed.limits)) == changed
+    for limit in (0, -1, MOST_PER_MINUTE + 1):
+        with pytest.raises(BadField):
+            world.write(lambda tx, limit=limit: limit_key(tx, key.id, KeyLimits(tokens_per_minute=limit)))
+    world.write(lambda tx: revoke_key(tx, key.id, now=5.0))
+    with pytest.raises(KeyNotFound):
+        world.write(lambda tx: limit_key(tx, key.id, limits))
 
 
 @given(shares=st.dictionaries(st.text(max_size=3), st.integers(0, 100), min_size=1, max_size=8))

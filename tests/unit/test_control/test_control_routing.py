@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from scripted import World, failure
 
-from headrace.control.commands import create_key, revoke_key, undeploy
+from headrace.control.commands import create_key, limit_key, revoke_key, undeploy
 from headrace.control.draining import DRAIN_TIMEOUT_S
 from headrace.control.operations import GATEWAY_WAIT_S
 from headrace.resources.access import Role
 from headrace.resources.errors import ArchitectureUnsupported, EngineDied, EngineUnreachable
+from headrace.resources.limits import KeyLimits
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.resources.nodes import Node
 from headrace.resources.operations import Operation
@@ -110,12 +111,15 @@ def test_generations_only_grow(world: World) -> None:
 
 
 def test_a_snapshot_holds_good_keys_and_no_secret(world: World) -> None:
-    """A key is routed by its hash; one that is revoked is not there in the next push."""
+    """A key is routed by its hash, with its limits; one that is revoked is not there in the next push."""
     key, secret = world.write(lambda tx: create_key(tx, name="ci", project="p", role=Role.PREDICTOR, now=1.0))
     asyncio.run(world.turn())
     (route,) = world.gateway.snapshot.keys
     assert (route.secret_hash, route.principal) == (key.secret_hash, key.principal)
     assert secret not in str(world.gateway.snapshot)
+    world.write(lambda tx: limit_key(tx, key.id, KeyLimits(tokens_per_minute=100)))
+    asyncio.run(world.turn())
+    assert world.gateway.snapshot.keys[0].limits == KeyLimits(tokens_per_minute=100)
     world.write(lambda tx: revoke_key(tx, key.id, now=2.0))
     asyncio.run(world.turn())
     assert world.gateway.snapshot.keys == ()

@@ -6,7 +6,7 @@ A route without a project in its path shows what the caller's key reaches; ``pro
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.native import deployments, keys, operations, quotas, registry, status
+from headrace.api.native import deployments, keys, operations, quotas, registry, status, usage
 from headrace.resources.access import Permission
 
 READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
@@ -20,6 +20,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/runtimes", READ, status.runtimes, server_wide=True),
     Route("GET", f"{ROOT}/models", READ, registry.models),
     Route("GET", f"{ROOT}/endpoints", READ, registry.endpoints),
+    Route("PATCH", f"{ROOT}/endpoints/{{endpoint}}", DEPLOY, registry.split_traffic),
     Route("GET", f"{ROOT}/deployments", READ, deployments.list_deployments),
     Route("POST", f"{ROOT}/deployments", DEPLOY, deployments.create_deployment),
     Route("GET", f"{ROOT}/deployments/{{deployment}}", READ, deployments.get_deployment),
@@ -28,8 +29,10 @@ ROUTES = (
     Route("GET", f"{ROOT}/replicas/{{replica}}/logs", ADMINISTER, deployments.replica_logs),
     Route("GET", f"{ROOT}/operations", READ, operations.list_operations),
     Route("GET", f"{ROOT}/operations/{{operation}}", READ, operations.get_operation),
+    Route("GET", f"{ROOT}/usage", READ, usage.get_usage),
     Route("GET", f"{ROOT}/keys", ADMINISTER, keys.list_keys),
     Route("POST", f"{ROOT}/keys", ADMINISTER, keys.create_key),
+    Route("PATCH", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.change_key),
     Route("DELETE", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.revoke_key),
     Route("GET", f"{ROOT}/quota", READ, quotas.get_quota),
     Route("PUT", f"{ROOT}/quota", ADMINISTER, quotas.set_quota, server_wide=True),

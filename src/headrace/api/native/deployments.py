@@ -86,13 +86,17 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to be different about a deployment.
+    """What is to be different about a deployment; what is left out stays.
 
     Attributes:
         scale_to_zero_after_s: As in `DeployBody`.
+        min_replicas: How many engines run from now on.
+        max_replicas: The most that may ever; left out, no fewer than ``min_replicas``.
     """
 
-    scale_to_zero_after_s: float
+    scale_to_zero_after_s: float | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
 
 
 async def create_deployment(request: Request) -> Response:
@@ -240,12 +244,16 @@ def _spec_json(version: ModelVersion | None) -> dict[str, Any] | None:
 
 
 async def change_deployment(request: Request) -> Response:
-    """Change when a deployment scales to zero; what runs goes on. The answer is the deployment."""
+    """Change how many replicas a deployment has, or when it scales to zero. The answer is the deployment."""
     body = await read_body(request, ChangeBody)
+    if body == ChangeBody():
+        raise BadField("Nothing is to be changed.", fix=f"Give one of: {', '.join(ChangeBody.__struct_fields__)}.")
 
     def change(tx: Transaction) -> Deployment:
         one = _deployment(tx, request)
-        return commands.scale_to_zero(tx, one.scope, one.id, body.scale_to_zero_after_s)
+        if body.scale_to_zero_after_s is not None:
+            one = commands.scale_to_zero(tx, one.scope, one.id, body.scale_to_zero_after_s)
+        return commands.resize(tx, one.scope, one.id, least=body.min_replicas, most=body.max_replicas)
 
     return answer(noun_json(await context_of(request).write(change)))
 

@@ -1,4 +1,4 @@
-"""Keys: make, list, revoke."""
+"""Keys: make, list, limit, revoke."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from headrace.api.requests import answer, context_of, principal_of
 from headrace.control import commands
 from headrace.resources.access import Permission, Role
 from headrace.resources.errors import KeyNotFound
+from headrace.resources.limits import KeyLimits
 from headrace.resources.names import DEFAULT_PROJECT
 from headrace.resources.operations import ApiKey
 from headrace.store import Transaction
 
 
 class KeyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose key it is, and what it may do where."""
+    """Whose key it is, and what it may do where.
+
+    Attributes:
+        requests_per_minute: As in `KeyLimits`; so the next one.
+    """
 
     name: str
     project: str = DEFAULT_PROJECT
     role: Role = Role.PREDICTOR
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be different about a key: what is left out stays, null takes a limit away."""
+
+    requests_per_minute: int | msgspec.UnsetType | None = msgspec.UNSET
+    tokens_per_minute: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 async def create_key(request: Request) -> Response:
@@ -29,8 +43,11 @@ async def create_key(request: Request) -> Response:
     context = context_of(request)
     body = await read_body(request, KeyBody)
     principal_of(request).require(Permission.ADMINISTER, body.project)
+    limits = KeyLimits(requests_per_minute=body.requests_per_minute, tokens_per_minute=body.tokens_per_minute)
     key, secret = await context.write(
-        lambda tx: commands.create_key(tx, name=body.name, project=body.project, role=body.role, now=context.clock())
+        lambda tx: commands.create_key(
+            tx, name=body.name, project=body.project, role=body.role, now=context.clock(), limits=limits
+        )
     )
     return answer({**noun_json(key), "secret": secret})
 
@@ -42,14 +59,36 @@ async def list_keys(request: Request) -> Response:
     return answer({"keys": [noun_json(key) for key in found]})
 
 
+async def change_key(request: Request) -> Response:
+    """Give a key other limits; they hold from now on, and what is under way goes on."""
+    body = await read_body(request, ChangeBody)
+    changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+
+    def change(tx: Transaction) -> ApiKey:
+        key = _reached(tx, request)
+        return commands.limit_key(tx, key.id, msgspec.structs.replace(key.limits, **changes))
+
+    return answer(noun_json(await context_of(request).write(change)))
+
+
 async def revoke_key(request: Request) -> Response:
     """Make a key worthless, at once and for good."""
-    context, key_id = context_of(request), request.path_params["key"]
+    context = context_of(request)
 
     def revoke(tx: Transaction) -> ApiKey:
-        key = tx.get(ApiKey, id=key_id)
-        if key is None or not principal_of(request).reaches(key.project):
-            raise KeyNotFound(f"There is no key {key_id!r}.", fix="`headrace keys list` shows them.")
-        return commands.revoke_key(tx, key_id, now=context.clock())
+        return commands.revoke_key(tx, _reached(tx, request).id, now=context.clock())
 
     return answer(noun_json(await context.write(revoke)))
+
+
+def _reached(tx: Transaction, request: Request) -> ApiKey:
+    """The key that the path names.
+
+    Raises:
+        KeyNotFound: There is none, or it is of a project that the caller's key does not reach.
+    """
+    key_id = request.path_params["key"]
+    key = tx.get(ApiKey, id=key_id)
+    if key is None or not principal_of(request).reaches(key.project):
+        raise KeyNotFound(f"There is no key {key_id!r}.", fix="`headrace keys list` shows them.")
+    return key

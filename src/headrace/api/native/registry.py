@@ -1,17 +1,31 @@
-"""Models and endpoints of every project and location that the key reaches."""
+"""Models and endpoints of every project and location that the key reaches, and how traffic is split."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import Any
 
+import msgspec
 from fastapi import Request, Response
 
+from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of
+from headrace.control import commands
 from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.errors import BadField, EndpointNotFound
 from headrace.resources.models import Model, ModelVersion
 from headrace.store import Transaction
+
+
+class SplitBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an endpoint's requests are shared out.
+
+    Attributes:
+        traffic: Whole percents by deployed model, 100 in all; those not named get none.
+    """
+
+    traffic: dict[str, int]
 
 
 async def models(request: Request) -> Response:
@@ -43,3 +57,22 @@ async def endpoints(request: Request) -> Response:
         ]
 
     return answer({"endpoints": await context_of(request).read(read)})
+
+
+async def split_traffic(request: Request) -> Response:
+    """Share an endpoint's requests out anew; the answer is the endpoint with its deployed models."""
+    body, wanted, conditions = await read_body(request, SplitBody), request.path_params["endpoint"], reach(request)
+
+    def split(tx: Transaction) -> dict[str, Any]:
+        found = tx.list(Endpoint, id=wanted, **conditions)
+        if not found:
+            raise EndpointNotFound(f"There is no endpoint {wanted!r}.", fix="`headrace endpoints` lists them.")
+        if len(found) > 1:
+            projects = ", ".join(str(one.scope) for one in found)
+            raise BadField(f"{len(found)} endpoints have this id.", evidence=projects, fix="Add ?project=…&location=….")
+        (endpoint,) = found
+        commands.split_traffic(tx, endpoint.scope, endpoint.id, body.traffic)
+        bound = tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)
+        return {**noun_json(endpoint), "deployed_models": [noun_json(one) for one in bound]}
+
+    return answer(await context_of(request).write(split))

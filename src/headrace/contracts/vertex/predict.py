@@ -53,11 +53,13 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     raw: bool = False
 
-    def engine_body(self, served_name: str, *, stream: bool) -> bytes:
-        """The request's body for the engine of this model."""
+    def engine_body(self, served_name: str, *, stream: bool, usage: bool = False) -> bytes:
+        """The request's body for the engine of this model; ``usage`` is whether a stream is to end with its usage."""
         extra: dict[str, Any] = {"model": served_name}
         if stream:
             extra["stream"] = True
+        if usage:
+            extra["stream_options"] = {"include_usage": True}
         return msgspec.json.encode(self.body | extra)
 
     def prediction(self, answer: dict[str, Any]) -> Any:

@@ -4,10 +4,11 @@ A caller runs a command in a transaction of its own and wakes the reconciler onc
 """
 
 from headrace.control.commands.deploy import DeployRequest, deploy
-from headrace.control.commands.keys import create_key, revoke_key
+from headrace.control.commands.keys import create_key, limit_key, revoke_key
 from headrace.control.commands.quota import Usage, set_quota, usage
 from headrace.control.commands.remove import delete_endpoint, delete_model, undeploy
-from headrace.control.commands.scale import scale_to_zero
+from headrace.control.commands.scale import resize, scale_to_zero
+from headrace.control.commands.split import split_traffic
 
 __all__ = [
     "DeployRequest",
@@ -16,9 +17,12 @@ __all__ = [
     "delete_endpoint",
     "delete_model",
     "deploy",
+    "limit_key",
+    "resize",
     "revoke_key",
     "scale_to_zero",
     "set_quota",
+    "split_traffic",
     "undeploy",
     "usage",
 ]

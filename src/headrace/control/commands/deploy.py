@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from headrace.control.commands.quota import require_quota
-from headrace.control.commands.scale import check_idle_s
+from headrace.control.commands.scale import check_idle_s, check_replicas
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
 from headrace.hardware import find_shape, read_catalogue
@@ -171,11 +171,7 @@ def _check(request: DeployRequest) -> None:
         "The accelerator type": machine.accelerator_type,
     }.items():
         check_text(what, text)
-    if not 1 <= request.min_replicas <= request.max_replicas:
-        raise BadField(
-            "There must be at least one replica, and no fewer at most than at least.",
-            evidence=f"min_replicas is {request.min_replicas}, max_replicas is {request.max_replicas}.",
-        )
+    check_replicas(request.min_replicas, request.max_replicas)
     check_idle_s(request.scale_to_zero_after_s, external=request.spec.external is not None)
     if request.timeout_s <= 0:
         raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")

@@ -1,4 +1,4 @@
-"""At what scale a deployment stands while nobody asks it, and how that is changed."""
+"""At what scale a deployment stands, and while nobody asks it; and how that is changed."""
 
 from __future__ import annotations
 
@@ -40,13 +40,7 @@ def scale_to_zero(tx: Transaction, scope: Scope, deployment_id: str, after_s: fl
         BadField: It may not.
         DeploymentNotFound: There is no such deployment, or it ends.
     """
-    deployment = tx.get(Deployment, scope=scope, id=deployment_id)
-    if deployment is None or deployment.state in _ENDING:
-        raise DeploymentNotFound(
-            f"There is no deployment {deployment_id!r} that goes on.",
-            evidence=f"It is {deployment.state}." if deployment else "",
-            fix="`headrace deployments` lists them.",
-        )
+    deployment = _going_on(tx, scope, deployment_id)
     check_idle_s(after_s, external=deployment.runtime == EXTERNAL)
     if after_s == deployment.scale_to_zero_after_s:
         return deployment
@@ -57,3 +51,57 @@ def scale_to_zero(tx: Transaction, scope: Scope, deployment_id: str, after_s: fl
         told = "It scales to zero no more" + (": it wakes up." if wakes else ".")
         state = DeploymentState.PLACING if wakes else state
     return tx.move(deployment, state, detail=told, scale_to_zero_after_s=after_s)
+
+
+def check_replicas(least: int, most: int) -> None:
+    """Hold that a pool may have so many replicas.
+
+    Raises:
+        BadField: It may not.
+    """
+    if not 1 <= least <= most:
+        raise BadField(
+            "There must be at least one replica, and no fewer at most than at least.",
+            evidence=f"min_replicas is {least}, max_replicas is {most}.",
+        )
+
+
+def resize(
+    tx: Transaction, scope: Scope, deployment_id: str, *, least: int | None = None, most: int | None = None
+) -> Deployment:
+    """Have a deployment run another number of replicas from now on.
+
+    New ones get requests once they are READY. Those that are too many get none from now on, and end with their last.
+
+    Args:
+        tx: An open transaction.
+        scope: Where.
+        deployment_id: The deployment.
+        least: Replicas that run; None: as many as now.
+        most: The most that may ever run; None: as many as now, and no fewer than ``least``.
+
+    Raises:
+        BadField: It may not have so many.
+        DeploymentNotFound: There is no such deployment, or it ends.
+    """
+    deployment = _going_on(tx, scope, deployment_id)
+    least = deployment.min_replicas if least is None else least
+    most = max(deployment.max_replicas, least) if most is None else most
+    check_replicas(least, most)
+    if deployment.runtime == EXTERNAL and most != 1:
+        raise BadField("An external server is one replica.", evidence=f"max_replicas is {most}.")
+    if (least, most) == (deployment.min_replicas, deployment.max_replicas):
+        return deployment
+    told = f"Replicas from now on: {least}; until now {deployment.min_replicas}."
+    return tx.move(deployment, deployment.state, detail=told, min_replicas=least, max_replicas=most)
+
+
+def _going_on(tx: Transaction, scope: Scope, deployment_id: str) -> Deployment:
+    deployment = tx.get(Deployment, scope=scope, id=deployment_id)
+    if deployment is None or deployment.state in _ENDING:
+        raise DeploymentNotFound(
+            f"There is no deployment {deployment_id!r} that goes on.",
+            evidence=f"It is {deployment.state}." if deployment else "",
+            fix="`headrace deployments` lists them.",
+        )
+    return deployment

@@ -163,23 +163,28 @@ class Http1Exchange(Exchange):
     # --- within ---
 
     def _head(self, status: int, headers: Headers) -> bytes:
-        names = {name for name, _ in headers}
+        if self.added_headers:
+            headers = [*headers, *self.added_headers]
+        parts = [status_line(status), self._connection.date_line]
+        framed = closing = False
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+            framed = framed or name == b"content-length"
+            closing = closing or name == b"connection"  # only ever to close it
         self._bodiless = self.head.method == "HEAD" or status in (204, 304)
-        self._chunked = not self._bodiless and self._version > 0 and b"content-length" not in names
-        if not self.request_complete and self._rest_is_long():
+        self._chunked = not self._bodiless and self._version > 0 and not framed
+        if self._connection.ends_soon or (not self.request_complete and self._rest_is_long()):
             self.keep_alive = False
-        if self._version == 0 and not self._bodiless and b"content-length" not in names:
+        if closing or (self._version == 0 and not self._bodiless and not framed):
             self.keep_alive = False
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        if b"connection" in names:  # only ever to close it
-            self.keep_alive = False
-        elif not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        elif self._version == 0:
-            lines.append(b"connection: keep-alive\r\n")
+        if not self.keep_alive and not closing:
+            parts.append(b"connection: close\r\n")
+        elif self._version == 0 and not closing:
+            parts.append(b"connection: keep-alive\r\n")
         if self._chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        return b"%b%b%b\r\n" % (status_line(status), self._connection.date_line, b"".join(lines))
+            parts.append(b"transfer-encoding: chunked\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
 
     def _rest_is_long(self) -> bool:
         """Whether what is still to come of the body is better not waited for, or will not come."""

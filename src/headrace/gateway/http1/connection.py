@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import select
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from headrace.gateway.exchange import ClientGone, RequestHead
 from headrace.gateway.http1.answer import Http1Exchange
-from headrace.gateway.http1.refusal import refusal, too_large, too_slow
+from headrace.gateway.http1.refusal import head_too_slow, refusal, too_large, too_many, too_slow
 from headrace.gateway.http1.request_parser import ReceivedHead, RequestParser
 from headrace.resources.errors import HeadraceError, MalformedRequest
 
@@ -26,6 +27,9 @@ MAX_HEAD_BYTES = 64 * 1024
 
 AHEAD_BYTES = 64 * 1024
 """Of what comes behind a request that is being answered, before the connection is read no further."""
+
+WRITTEN_AHEAD_BYTES = 64 * 1024
+"""Of an answer, unread by its client, before the writer has to wait: asyncio's bound; for TLS it has another."""
 
 _PARSED_AT_ONCE_BYTES = 8 * 1024
 """Outside of bodies: what bounds the requests that are parsed before one can be told to wait."""
@@ -44,6 +48,7 @@ class Connection(asyncio.Protocol):
         deadline: Loop time at which `expire` is called; infinite while nothing is awaited of the client.
         reading_deadline: The same for `expire_reading`; infinite while the client reads what it is sent.
         lost: Whether the connection has ended.
+        turned_away: Whether there was no room for it.
         writing_paused: Whether the client reads more slowly than we write.
     """
 
@@ -65,6 +70,7 @@ class Connection(asyncio.Protocol):
         self.deadline = math.inf
         self.reading_deadline = math.inf
         self.lost = False
+        self.turned_away = False
         self.writing_paused = False
 
     # --- from asyncio ---
@@ -76,7 +82,8 @@ class Connection(asyncio.Protocol):
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = "https"
-        self.deadline = self._server.now + self._server.patience.keep_alive_s
+            self._transport.set_write_buffer_limits(high=WRITTEN_AHEAD_BYTES)
+        self.deadline = self._server.now + self._server.keep_alive_s
         self._server.hold(self)
 
     def data_received(self, data: bytes) -> None:
@@ -151,7 +158,7 @@ class Connection(asyncio.Protocol):
             head,
             self,
             version=received.version,
-            keep_alive=received.keep_alive and not self._server.closing,
+            keep_alive=received.keep_alive,
             expects_continue=received.expects_continue,
         )
         self._receiving = exchange
@@ -182,6 +189,11 @@ class Connection(asyncio.Protocol):
             self.deadline = math.inf
 
     # --- for exchanges ---
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether no next request is wanted: the server retires."""
+        return self._server.retired
 
     @property
     def date_line(self) -> bytes:
@@ -237,7 +249,7 @@ class Connection(asyncio.Protocol):
         """The exchange's answer has ended."""
         if self.lost or exchange is not self._current:
             return
-        if not exchange.keep_alive or self._server.closing:
+        if not exchange.keep_alive or self._server.closed:
             self._close_soon(linger=not exchange.request_complete)
         elif exchange.request_complete:
             self._next(exchange)
@@ -252,6 +264,17 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         self.deadline = self._server.now + self._server.patience.keep_alive_s
 
+    def last_call(self) -> None:
+        """A connection that waits for a request waits no longer than a server that retires does."""
+        if self.idle and not self._deaf:
+            self.deadline = min(self.deadline, self._loop.time() + self._server.patience.last_call_s)
+
+    def turn_away(self, limit: int, *, linger: bool) -> None:
+        """Say that there are as many connections as there may be, and end."""
+        self.turned_away = True
+        self.send_if_open(refusal(too_many(limit), self.date_line))
+        self._close_soon(linger=linger)
+
     @property
     def idle(self) -> bool:
         """Whether no answer is due, and nothing of a request has come."""
@@ -265,7 +288,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         elif self._receiving is not None and not self._deaf and not self._receiving.ended:
             self._refuse(too_slow(self._server.patience.body_s))
-        else:
+        elif self._parser.has_begun and not self._deaf:
+            self._refuse(head_too_slow(self._server.patience.head_s))
+        elif not (self.idle and _holds_unread(self._transport)):  # else it is we who are late: it is read first
             self.close()
 
     def expire_reading(self) -> None:
@@ -314,8 +339,8 @@ class Connection(asyncio.Protocol):
             self._begin(self._queue.popleft())
             return
         self._current = None
-        patience = self._server.patience
-        self.deadline = self._server.now + (patience.head_s if self._parser.unused_bytes else patience.keep_alive_s)
+        server = self._server
+        self.deadline = server.now + (server.patience.head_s if self._parser.unused_bytes else server.keep_alive_s)
         if self._ahead:
             self._loop.call_soon(self._take_up)
         else:
@@ -372,3 +397,10 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._resume_reading()
         self.deadline = self._loop.time() + self._server.patience.linger_s
+
+
+def _holds_unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether bytes of the client, or its end, are here that this process had no time to read yet."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -82,6 +82,11 @@ class RequestParser:
         self.in_head = True
         self.unused_bytes = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a head has come as far as its target, and not to its end: somebody asks for something."""
+        return bool(self._url)
+
     def _forget(self) -> None:
         self._url = b""
         self._headers: Headers = []

@@ -20,17 +20,23 @@ _LOGGER = logging.getLogger(__name__)
 BACKLOG = 2048
 """Connections that may wait to be taken."""
 
+TURNED_AWAY_AT_ONCE = 64
+"""Connections over the limit that are waited for until they have read why; each holds a descriptor meanwhile."""
+
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long the server waits for a client, in seconds.
 
     Attributes:
         head_s: From the first byte of a request's head to its end; Apache's `mod_reqtimeout` gives a head 20 to 40 s.
+            For a TLS handshake as well.
         body_s: Between two pieces of its body; nginx waits twice as long.
         keep_alive_s: Between two requests. Longer than the 60 s of common load balancers, so that it is never us who
             close first under their hands.
         read_s: For the client to read something of what it is sent, where it lags behind; nginx waits twice as long.
         linger_s: How long a connection is still read from after its request was refused.
+        last_call_s: For a kept connection to bring its last request, once the server retires. Closed at once, it would
+            take a request with it that is under way: most clients send none of theirs a second time.
     """
 
     head_s: float = 30.0
@@ -38,11 +44,12 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float = 75.0
     read_s: float = 30.0
     linger_s: float = 1.0
+    last_call_s: float = 1.0
 
     @property
     def look_every_s(self) -> float:
         """How often deadlines are looked at: they are kept to within this."""
-        shortest = min(self.head_s, self.body_s, self.keep_alive_s, self.read_s, self.linger_s)
+        shortest = min(self.head_s, self.body_s, self.keep_alive_s, self.read_s, self.linger_s, self.last_call_s)
         return min(1.0, shortest / 4)
 
 
@@ -52,47 +59,71 @@ class HttpServer:
     Args:
         handler: Answers each request. It is cancelled when its client hangs up.
         patience: How long clients are waited for.
+        max_connections: How many may be open at once; one more is told so, and closed. None: any number.
 
     Attributes:
         connections: All that are open.
         now: Loop time, as of the last look at the deadlines.
         date_line: What answers say of the time, of the same moment.
-        closing: Whether no connection is kept any more.
+        retired: Whether every answer says that its connection closes.
+        closed: Whether no connection is kept, whatever was said.
     """
 
-    def __init__(self, handler: Handler, patience: Patience | None = None) -> None:
+    def __init__(
+        self, handler: Handler, patience: Patience | None = None, *, max_connections: int | None = None
+    ) -> None:
         self._handler = handler
+        self._max_connections = max_connections
+        self._turned_away = 0
         self._loop = asyncio.get_running_loop()
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.patience = patience or Patience()
         self.connections: set[Connection] = set()
-        self.closing = False
+        self.retired = self.closed = False
         self._look()
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Take connections from a listening socket, of TCP or of the unix kind."""
+        """Take connections from a listening socket, of TCP or of the unix kind; from one more at each call."""
         listener.setblocking(False)
         if listener.family == socket.AF_UNIX:
-            self._listening = await self._loop.create_unix_server(self._connection, sock=listener, ssl=tls)
+            listening = await self._loop.create_unix_server(self._connection, sock=listener, ssl=tls)
         else:
-            self._listening = await self._loop.create_server(self._connection, sock=listener, ssl=tls, backlog=BACKLOG)
+            handshake_s = None if tls is None else self.patience.head_s
+            listening = await self._loop.create_server(
+                self._connection, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s
+            )
+        self._listening.append(listening)
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that are there go on."""
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        for listening in self._listening:
+            listening.close()
+        self._listening.clear()
 
     def retire(self) -> None:
-        """Leave new requests to another server: take no more connections, and keep none that has no request."""
+        """Leave new requests to another server: take no more connections, and end those that are kept.
+
+        A client that was told that its connection is kept may send a request before it hears of anything else: that one
+        is answered, and the answer says that the connection closes. Where none comes within `Patience.last_call_s`, the
+        connection closes between two requests.
+        """
         self.stop_accepting()
-        self.closing = True
-        for connection in [connection for connection in self.connections if connection.idle]:
-            connection.close()
+        self.retired = True
+        for connection in self.connections:
+            connection.last_call()
+
+    @property
+    def keep_alive_s(self) -> float:
+        """How long a connection is kept for its next request."""
+        return self.patience.last_call_s if self.retired else self.patience.keep_alive_s
+
+    async def emptied(self) -> None:
+        """Wait until the last connection has ended; after `retire` each does when its last answer has."""
+        await self._empty.wait()
 
     async def close(self, timeout_s: float | None = None) -> None:
         """End: connections without a request at once, the others when their answer has ended.
@@ -101,6 +132,9 @@ class HttpServer:
             timeout_s: After it, those that are left are cut off; None waits for all of them.
         """
         self.retire()
+        self.closed = True
+        for connection in [connection for connection in self.connections if connection.idle]:
+            connection.close()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
@@ -122,13 +156,17 @@ class HttpServer:
         return task
 
     def hold(self, connection: Connection) -> None:
-        """A connection is there."""
+        """A connection is there. One too many is told so."""
         self._empty.clear()
         self.connections.add(connection)
+        if self._max_connections is not None and len(self.connections) - self._turned_away > self._max_connections:
+            self._turned_away += 1
+            connection.turn_away(self._max_connections, linger=self._turned_away <= TURNED_AWAY_AT_ONCE)
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
         self.connections.discard(connection)
+        self._turned_away -= connection.turned_away
         if not self.connections:
             self._empty.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 
@@ -12,7 +13,7 @@ from headrace.gateway.exchange import Headers
 from headrace.gateway.upstream.address import Address
 from headrace.gateway.upstream.connection import Connection
 from headrace.gateway.upstream.dial import Outside, dial
-from headrace.gateway.upstream.errors import NoAnswer, Unreachable
+from headrace.gateway.upstream.errors import NoAnswer, TimedOut, Unreachable, Untrusted
 from headrace.gateway.upstream.masking import Masking, Secret
 
 MAX_KEPT_CONNECTIONS = 256
@@ -144,12 +145,12 @@ class Upstream:
     ) -> UpstreamAnswer:
         """Send a request and wait until the first byte of the answer's body is there, or its end.
 
-        A kept connection that turns out to be closed before one byte was answered is replaced once. Cancelling this
-        closes the connection.
+        A kept connection that turns out to be closed before one byte was answered is replaced once; if there is no
+        other to be had then, that is no answer. Cancelling this closes the connection.
 
         Args:
             request: What to send.
-            timeout_s: How long the answer may take to begin.
+            timeout_s: How long the answer may take to begin, with whatever connections that takes.
             stall_timeout_s: How long nothing may come of an answer that has begun; None: any time.
 
         Raises:
@@ -158,14 +159,23 @@ class Upstream:
             NoAnswer: The connection ended before the answer began.
             TimedOut: The answer did not begin within `timeout_s`.
         """
+        deadline = time.monotonic() + timeout_s
+        broken: NoAnswer | None = None
         if self._kept and request.repeatable:
             connection = self._kept.pop()
             try:
                 return await self._exchange(connection, request, timeout_s, stall_timeout_s)
-            except NoAnswer:
+            except NoAnswer as error:
                 if connection.answered or not isinstance(request.body, bytes):
                     raise
-        return await self._exchange(await self._connect(), request, timeout_s, stall_timeout_s)
+                broken = error
+        try:
+            connection = await self._connect(deadline - time.monotonic())
+        except Unreachable as error:
+            if broken is None or isinstance(error, Untrusted):
+                raise
+            raise NoAnswer(f"{broken} {error}") from error  # it was sent, and may be what ended the server
+        return await self._exchange(connection, request, deadline - time.monotonic(), stall_timeout_s)
 
     async def _exchange(
         self, connection: Connection, request: UpstreamRequest, timeout_s: float, stall_timeout_s: float | None
@@ -186,13 +196,15 @@ class Upstream:
             raise
         return UpstreamAnswer(self, connection, pump, self._secret, stall_timeout_s)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, left_s: float) -> Connection:
+        timeout_s = min(self._connect_timeout_s, left_s)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await dial(self.address, lambda: Connection(self._forget), self._outside)
         except TimeoutError as error:
             kind = "TLS connection" if self.address.tls else "connection"
-            raise Unreachable(f"No {kind} within {self._connect_timeout_s:g} s.") from error
+            failure = TimedOut if left_s < self._connect_timeout_s else Unreachable
+            raise failure(f"No {kind} within {timeout_s:.3g} s.") from error
 
     def give_back(self, connection: Connection, *, usable: bool) -> None:
         """Keep a connection for the next request if it can carry one; else close it."""

@@ -7,6 +7,7 @@ socket pauses while more than `READ_AHEAD_BYTES` wait to be read; writing waits 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -42,6 +43,9 @@ class Connection(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = self._deadline = math.inf
+        self._timeout_s = 0.0
         self.lost = False
         self.complete = True
         self._reset(head_only=False)
@@ -94,7 +98,7 @@ class Connection(asyncio.Protocol):
             NoAnswer: The connection ended first.
             TimedOut: It took longer.
         """
-        await self._some(timeout_s, TimedOut(f"No answer began within {timeout_s:g} s."))
+        await self._some(timeout_s)
         self._begun = True
 
     async def read(self, timeout_s: float | None = None) -> bytes:
@@ -108,7 +112,8 @@ class Connection(asyncio.Protocol):
             Stalled: Nothing came for too long; `abort` is the caller's to call.
         """
         if not self._pieces:
-            await self._some(timeout_s, Stalled(f"Nothing more of it came for {timeout_s or 0:g} s."))
+            if not self.complete:
+                await self._some(timeout_s)
             if not self._pieces:
                 return b""
         piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -156,6 +161,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
         self.lost = True
+        if self._timer is not None:
+            self._timer.cancel()
         if not self.complete:
             if self._until_close and exc is None and self._error is None:
                 self.complete = True
@@ -234,21 +241,43 @@ class Connection(asyncio.Protocol):
 
     # --- within ---
 
-    async def _some(self, timeout_s: float | None, late: UpstreamError) -> None:
+    async def _some(self, timeout_s: float | None) -> None:
         """Wait until there is a piece of the body, or its end; at most so long."""
-        deadline = None if timeout_s is None else self._loop.call_later(timeout_s, self._expire, late)
+        if timeout_s is not None and not self.lost:
+            self._expect_within(timeout_s)
         try:
             while not (self.complete or self._pieces):
                 if self._error is not None:
                     raise self._error
-                await self._wait()
+                self._reader = self._loop.create_future()
+                await self._reader
         finally:
-            if deadline is not None:
-                deadline.cancel()
+            self._deadline = math.inf
 
-    def _expire(self, late: UpstreamError) -> None:
-        if not (self.complete or self._pieces):  # else it came in the last moment
-            self._error = late
+    def _expect_within(self, timeout_s: float) -> None:
+        """Set the deadline. The timer that looks at it goes on from wait to wait: a new one each would cost more."""
+        self._timeout_s = timeout_s
+        self._deadline = self._loop.time() + timeout_s
+        if self._timer is None or self._timer_at > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer_at = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        """Called by the timer: the deadline may have been moved or lifted since it was set."""
+        self._timer = None
+        if self._deadline == math.inf:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        elif not (self.complete or self._pieces):  # else it came in the last moment
+            told = f"{self._timeout_s:g} s."
+            stalled = Stalled(f"Nothing more of it came for {told}")
+            self._error = stalled if self._begun else TimedOut(f"No answer began within {told}")
             self._wake()
 
     def _fail(self, evidence: str) -> None:
@@ -256,10 +285,6 @@ class Connection(asyncio.Protocol):
             self._error = BrokeOff(evidence) if self._begun or self._pieces else NoAnswer(evidence)
         self._reusable = False
         self._wake()
-
-    async def _wait(self) -> None:
-        self._reader = self._loop.create_future()
-        await self._reader
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from headrace.resources.errors.tree import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+from headrace.resources.errors.tree import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 
 
 class DoesNotFit(ResourceExhausted):
@@ -77,3 +83,15 @@ class DatabaseCorrupt(FailedPrecondition):
     """The database file is damaged, or is no database."""
 
     code = "DATABASE_CORRUPT"
+
+
+class TlsCertificateInvalid(FailedPrecondition):
+    """A TLS certificate and its key cannot be used: unreadable, no pair, or run out."""
+
+    code = "TLS_CERTIFICATE_INVALID"
+
+
+class TlsAuthorityNotFound(NotFound):
+    """The data directory has no private certificate authority."""
+
+    code = "TLS_AUTHORITY_NOT_FOUND"

@@ -89,7 +89,7 @@ class HeadersTooLarge(TooLarge):
 
 
 class RequestTooSlow(DeadlineExceeded):
-    """The request's body stopped in its middle."""
+    """The request's head did not come to its end in time, or its body stopped in its middle."""
 
     code = "REQUEST_TOO_SLOW"
     http_status = 408

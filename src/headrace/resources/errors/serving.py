@@ -31,10 +31,38 @@ class QueueTimeout(ResourceExhausted):
     http_status = 503
 
 
+class KeyLimited(ResourceExhausted):
+    """A key has a limit, and this request does not fit into it.
+
+    Attributes:
+        headers: What an answer with it says of the key's limits, as HTTP has it.
+    """
+
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class KeyLimitReached(KeyLimited):
+    """The key's requests used its limit of requests or tokens per minute, or have it reserved."""
+
+    code = "KEY_LIMIT_REACHED"
+
+
+class KeyLimitTooSmall(KeyLimited):
+    """The request needs more than the key may use in a whole minute: it never fits."""
+
+    code = "KEY_LIMIT_TOO_SMALL"
+
+
 class Draining(Unavailable):
     """The server is going down and takes no new requests."""
 
     code = "DRAINING"
+
+
+class TooManyConnections(Unavailable):
+    """The gateway holds as many clients' connections as its limit of open files allows."""
+
+    code = "TOO_MANY_CONNECTIONS"
 
 
 class ControlPlaneDown(Unavailable):

@@ -1,0 +1,115 @@
+"""Takes in what gateways wrote down of requests, each line once, and deletes what is taken in.
+
+How far a segment was read is written in the transaction that adds its lines to the sums. So whoever is killed, and
+when, the next one goes on behind the last line that counts. A segment is deleted once all of it is in the sums and
+nobody writes it any more, and forgotten once the disk has forgotten it too: else a power cut could bring it back, to
+count twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from headrace.control.restarts import delay_s
+from headrace.resources.usage import SEGMENT_SUFFIX, read_lines
+from headrace.store import Store, Transaction
+
+INGEST_EVERY_S = 1.0
+PART_BYTES = 2**20
+"""Some thousand lines."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class UsageIngester:
+    """From the gateways' segments to sums by hour.
+
+    Args:
+        store: Where the sums are.
+        folder: Where segments are; need not exist.
+        part_bytes: Read in one transaction; others wait for it meanwhile. More than any line has.
+    """
+
+    def __init__(self, store: Store, folder: Path, *, part_bytes: int = PART_BYTES) -> None:
+        self._store = store
+        self._folder = folder
+        self._part_bytes = part_bytes
+        self._read_bytes: dict[str, int] = {}
+        self._tidy = False
+
+    async def run(self) -> None:
+        """Ingest until cancelled; no failure ends it."""
+        failures = 0
+        while True:
+            try:
+                await asyncio.to_thread(self.ingest)
+                failures = 0
+            except Exception:
+                failures += 1
+                _LOGGER.exception(
+                    "Usage could not be taken in from %s; trying again in %.0f s.", self._folder, delay_s(failures)
+                )
+            await asyncio.sleep(max(INGEST_EVERY_S, delay_s(failures)))
+
+    def ingest(self) -> None:
+        """Take in every line that is there."""
+        for path in sorted(self._folder.glob(f"*{SEGMENT_SUFFIX}")):
+            with path.open("rb") as segment:
+                written_no_more = _is_free(segment)
+                self._take_in(path.name, segment)
+            if written_no_more:
+                self._tidy = False
+                path.unlink()
+        if not self._tidy:
+            self._forget_deleted()
+            self._tidy = True
+
+    def _take_in(self, name: str, segment: BinaryIO) -> None:
+        moved = os.fstat(segment.fileno()).st_size > self._read_bytes.get(name, 0)
+        while moved:
+            with self._store.transaction() as tx:
+                before = tx.usage.read_bytes(name)
+                after = before + _take_part(tx, name, before, os.pread(segment.fileno(), self._part_bytes, before))
+            self._read_bytes[name] = after
+            moved = after > before
+
+    def _forget_deleted(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            _sync_folder(self._folder)
+        there = {path.name for path in self._folder.glob(f"*{SEGMENT_SUFFIX}")}
+        with self._store.transaction() as tx:
+            tx.usage.forget_segments(but=there)
+        self._read_bytes = {name: size for name, size in self._read_bytes.items() if name in there}
+
+
+def _take_part(tx: Transaction, name: str, begin: int, part: bytes) -> int:
+    """Add the lines of a part to the sums; returns how many bytes of it are done with."""
+    found = read_lines(part)
+    if found.torn:
+        _LOGGER.warning("%d lines of %s are damaged, and the requests in them are not counted.", found.torn, name)
+    if found.size_bytes:
+        tx.usage.add(name, begin + found.size_bytes, found.records)
+    return found.size_bytes
+
+
+def _is_free(segment: BinaryIO) -> bool:
+    """Whether no gateway writes it. What is free stays so: a segment is locked before it has its name."""
+    try:
+        fcntl.flock(segment, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,120 @@
+"""Which replicas a request was sent to, and whether it may go to another: before the first byte, and in time."""
+
+from __future__ import annotations
+
+import time
+
+from headrace.contracts.openai.demand import Demand
+from headrace.gateway.exchange import RequestHead
+from headrace.gateway.fleet import Assignment, Pool, Replica
+from headrace.gateway.upstream import TimedOut, Unreachable, UpstreamAnswer, UpstreamError
+
+MOST_BEGUN = 2
+"""Replicas that may have begun on a request. One that broke off on two may be what ends them: it gets no third."""
+
+_CANNOT_NOW = frozenset({502, 503, 504})
+"""By these an engine, or what stands before it, says that it is at fault and not the request."""
+
+_PATIENCE = {b"x-stainless-read-timeout": 0.0, b"x-stainless-timeout": 1.0, b"x-server-timeout": 0.0}
+"""Headers by which clients say how many seconds they wait, and what their rounding takes off: OpenAI's for Python
+(``_base_client.py``), the same for JavaScript (``client.ts``, whole seconds, rounded down), Google's."""
+
+_LONGEST_PATIENCE_S = 86_400.0
+
+
+def patience_of(head: RequestHead) -> float | None:
+    """For how many seconds the client says that it waits for the first byte; None if it does not say.
+
+    The shortest, where it says several things. What is no number above zero is as if it were not there.
+    """
+    shortest: float | None = None
+    for name, value in head.headers:
+        if name in _PATIENCE:
+            try:
+                told_s = float(value)
+            except ValueError:
+                continue
+            if 0.0 < told_s <= _LONGEST_PATIENCE_S and (shortest is None or told_s + _PATIENCE[name] < shortest):
+                shortest = told_s + _PATIENCE[name]
+    return shortest
+
+
+def deadline_of(arrived_s: float, limit_s: float, patience_s: float | None) -> float:
+    """When an answer must have begun, by ``time.monotonic()``.
+
+    Args:
+        arrived_s: When the request came.
+        limit_s: How long the gateway waits for an engine, from now.
+        patience_s: How long the client waits, from when it sent the request.
+    """
+    deadline = time.monotonic() + limit_s
+    return deadline if patience_s is None else min(deadline, arrived_s + patience_s)
+
+
+class Attempts:
+    """The replicas that one request was sent to. Each gets it once at most.
+
+    Another one is tried only before the first byte, while there is time left before the request's deadline, out of the
+    pool's retry budget, and after no more than `MOST_BEGUN` that may have begun on it.
+
+    Args:
+        pool: What is chosen from.
+        demand: What the request asks.
+        deadline: When its answer must have begun, by ``time.monotonic()``.
+    """
+
+    def __init__(self, pool: Pool, demand: Demand, deadline: float) -> None:
+        self._pool = pool
+        self._demand = demand
+        self._deadline = deadline
+        self._tried: list[Replica] = []
+        self._begun = 0
+        pool.retries.earn()
+
+    @property
+    def left_s(self) -> float:
+        """How much of its time is left."""
+        return self._deadline - time.monotonic()
+
+    def choose(self) -> Assignment | None:
+        """The replica that gets it now; None if there is none."""
+        return self._pool.assign(self._demand, but=self._tried)
+
+    def timeout_s(self, assignment: Assignment) -> float:
+        """How long this one may take to begin: all that is left, or half of it where it is only on trial."""
+        return self.left_s / 2 if assignment.on_trial else self.left_s
+
+    def goes_on_after(self, assignment: Assignment, error: UpstreamError, *, patient: bool) -> bool:
+        """Note that there was no answer, and take a retry if there may be one.
+
+        Args:
+            assignment: Who gave none.
+            error: How.
+            patient: Whether it had time enough that it is to blame for a `TimedOut`.
+        """
+        if not isinstance(error, TimedOut):
+            assignment.failed()
+        else:
+            if patient or assignment.on_trial:
+                assignment.timed_out()
+            if not assignment.on_trial:
+                return False  # it had all the time there was
+        return self._another(assignment, begun=not isinstance(error, Unreachable))
+
+    def goes_on_instead_of(self, assignment: Assignment, answer: UpstreamAnswer) -> bool:
+        """Note that an answer began, and take a retry if it says no more than that this replica cannot now."""
+        if answer.status not in _CANNOT_NOW:
+            assignment.answered()
+            return False
+        assignment.failed()
+        return self._another(assignment, begun=True)
+
+    def _another(self, assignment: Assignment, *, begun: bool) -> bool:
+        self._tried.append(assignment.replica)
+        self._begun += begun
+        return (
+            any(replica not in self._tried for replica in self._pool.replicas)
+            and self._begun < MOST_BEGUN
+            and self.left_s > 0.0
+            and self._pool.retries.spend()
+        )

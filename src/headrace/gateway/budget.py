@@ -1,0 +1,348 @@
+"""What one key may use in any minute: reserved before it is used, charged once it is known.
+
+The promise, for tokens: at every moment what requests under way have reserved, and what was charged for others within
+the last 60 s, is together at most the limit. A charge takes its reservation's place in one step. So whatever 60 s one
+looks at, all that was used by all requests that were under way at any moment of them is at most the limit, as long as
+none uses more than it reserved. Nothing has to be known of when within a request its tokens were made.
+
+For requests it is the same, with nothing to reserve: those that arrived in any 60 s are at most the limit.
+
+There is no bucket that refills: one that holds a minute's worth lets twice as much through within a minute.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from headrace.resources.errors import Draining, KeyLimitReached, KeyLimitTooSmall
+from headrace.resources.limits import KeyLimits
+
+WINDOW_S = 60.0
+CELL_S = 1.0
+"""Amounts of one second are counted together until the last of them is a whole window old: never too little is
+counted, by up to this time too long, and a key takes no more than 61 numbers however much it asks."""
+
+AT_LEAST_S = 1.0
+"""The earliest that anybody is told to come back, where that depends on when a request under way ends."""
+
+KEPT_SHARE = 4
+"""A gateway that hands over keeps this part of what is free: a fourth."""
+
+Cells = Mapping[int, int]
+"""Amounts by second: of the machine's monotonic clock, which all of its processes share."""
+
+
+class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one gateway counts of a key, as it tells another.
+
+    Attributes:
+        requests: That arrived, by second.
+        tokens: That were charged, by second.
+        requests_reserved: Kept for requests that may still come.
+        tokens_reserved: Reserved by requests under way, or kept for those that may still come.
+    """
+
+    requests: dict[int, int] = {}
+    tokens: dict[int, int] = {}
+    requests_reserved: int = 0
+    tokens_reserved: int = 0
+
+
+class Log:
+    """Amounts of the last 60 s, by second."""
+
+    __slots__ = ("_cells", "total")
+
+    def __init__(self) -> None:
+        self._cells: dict[int, int] = {}
+        self.total = 0
+
+    @property
+    def cells(self) -> dict[int, int]:
+        """The amounts, oldest first."""
+        return dict(self._cells)
+
+    def add(self, amount: int, now: float) -> None:
+        """Note an amount of this moment."""
+        cell = math.floor(now / CELL_S)
+        self._cells[cell] = self._cells.get(cell, 0) + amount
+        self.total += amount
+
+    def take(self, cells: Cells, now: float) -> None:
+        """Add what somebody else noted. What is of a later moment than now is of another run of the machine."""
+        for cell, amount in cells.items():
+            if cell * CELL_S <= now:
+                self._cells[cell] = self._cells.get(cell, 0) + amount
+                self.total += amount
+        self._cells = dict(sorted(self._cells.items()))
+        self.forget(now)
+
+    def forget(self, now: float) -> None:
+        """Leave out what is a window old."""
+        while self._cells:
+            cell = next(iter(self._cells))
+            if _leaves_at(cell) > now:
+                return
+            self.total -= self._cells.pop(cell)
+
+    def leaving(self) -> Iterable[tuple[float, int]]:
+        """When each amount will be a window old."""
+        return ((_leaves_at(cell), amount) for cell, amount in self._cells.items())
+
+
+def _leaves_at(cell: int) -> float:
+    return (cell + 1) * CELL_S + WINDOW_S
+
+
+class Allowance:
+    """One limit of one key.
+
+    Attributes:
+        limit: How much in any 60 s; None: no limit.
+        log: What was used.
+        reserved: What requests under way may use.
+        kept: All that may still be given away here, where another gateway has the rest.
+        log_elsewhere: What was used at other gateways.
+        reserved_elsewhere: What requests under way there may use.
+    """
+
+    __slots__ = ("kept", "limit", "log", "log_elsewhere", "reserved", "reserved_elsewhere")
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.log, self.log_elsewhere = Log(), Log()
+        self.reserved = self.reserved_elsewhere = self.kept = 0
+
+    @property
+    def used(self) -> int:
+        """In the last 60 s, anywhere."""
+        return self.log.total + self.log_elsewhere.total
+
+    @property
+    def held(self) -> int:
+        """Reserved anywhere."""
+        return self.reserved + self.reserved_elsewhere
+
+    @property
+    def free(self) -> int:
+        """What is left; 0 without a limit."""
+        return max((self.limit or 0) - self.used - self.held, 0)
+
+    def forget(self, now: float) -> None:
+        """Leave out what is a window old."""
+        self.log.forget(now)
+        self.log_elsewhere.forget(now)
+
+    def has_room(self, need: int) -> bool:
+        """Whether so much fits."""
+        return self.limit is None or self.used + self.held + need <= self.limit
+
+    def fits_in_s(self, need: int, now: float) -> float:
+        """When so much fits, if nobody uses any more.
+
+        Where that takes what requests under way have reserved, the earliest that it may be: should they use nothing.
+
+        Args:
+            need: At most the limit.
+            now: By the clock.
+        """
+        assert self.limit is not None
+        held = self.held if self.held + need <= self.limit else 0
+        over, fits_at = self.used + held + need - self.limit, now
+        for leaves_at, amount in sorted((*self.log.leaving(), *self.log_elsewhere.leaving())):
+            if over <= 0:
+                break
+            over -= amount
+            fits_at = leaves_at
+        return max(fits_at - now, AT_LEAST_S)
+
+    def resets_in_s(self, now: float) -> float:
+        """When nothing will be used of it, if nobody uses any more and what is under way ends now."""
+        if self.held:
+            return WINDOW_S + CELL_S
+        latest = max((at for at, _ in (*self.log.leaving(), *self.log_elsewhere.leaving())), default=now)
+        return latest - now
+
+
+class Reservation:
+    """Tokens of a key that are set aside for one request.
+
+    Attributes:
+        tokens: How many.
+    """
+
+    __slots__ = ("_budget", "_settled", "tokens")
+
+    def __init__(self, budget: Budget, tokens: int) -> None:
+        self._budget = budget
+        self._settled = False
+        self.tokens = tokens
+
+    def settle(self, used: int) -> None:
+        """Charge what was used in its place; only the first time counts."""
+        if not self._settled:
+            self._settled = True
+            self._budget.charge(used, reserved=self.tokens)
+
+
+class Budget:
+    """The limits of one key and what is used of them.
+
+    A lease could stand in front of it: `limits` is all that it may give away.
+
+    Args:
+        limits: Of the key.
+        clock: Seconds that never go back, the same for all processes of the machine.
+        changed: Told whenever something is used or reserved.
+
+    Attributes:
+        leaving: Whether another gateway takes over, and no more is given away here than was kept.
+    """
+
+    def __init__(
+        self,
+        limits: KeyLimits,
+        clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock = clock
+        self._changed = changed
+        self.leaving = False
+        self.requests = Allowance(limits.requests_per_minute)
+        self.tokens = Allowance(limits.tokens_per_minute)
+
+    def now(self) -> float:
+        """By its clock; what is a window old by then is left out."""
+        now = self._clock()
+        self.requests.forget(now)
+        self.tokens.forget(now)
+        return now
+
+    def follow(self, limits: KeyLimits) -> None:
+        """Take other limits. What was used of the old ones counts; what is under way goes on."""
+        self.requests.limit, self.tokens.limit = limits.requests_per_minute, limits.tokens_per_minute
+
+    def require(self, tokens: int, *, at_least: bool = False) -> None:
+        """Hold that one more request with so many tokens fits now.
+
+        Args:
+            tokens: Of its prompt and of the longest answer to it.
+            at_least: Whether it may turn out to need more.
+
+        Raises:
+            KeyLimitReached: It does not.
+            KeyLimitTooSmall: It never does.
+            Draining: Another gateway knows.
+        """
+        now = self.now()
+        wanted = (("request", self.requests, 1), ("token", self.tokens, tokens))
+        for unit, allowance, need in wanted:
+            if allowance.limit is not None and need > allowance.limit:
+                raise _too_small(unit, allowance.limit, f"{'at least ' if at_least else ''}{need}")
+        for unit, allowance, need in wanted:
+            if self.leaving and allowance.limit is not None and need > allowance.kept:
+                raise Draining(
+                    "This gateway goes down, and the one in its place counts what the key uses.",
+                    fix="Send the request again, on another connection.",
+                    retry_after_s=AT_LEAST_S,
+                )
+            if not self.leaving and not allowance.has_room(need):
+                raise _reached(unit, allowance, need, now, at_least=at_least)
+
+    def reserve(self, tokens: int) -> Reservation:
+        """Let a request through, and set its tokens aside.
+
+        Raises:
+            KeyLimitReached: It does not fit now.
+            KeyLimitTooSmall: It never does.
+            Draining: Another gateway knows.
+        """
+        self.require(tokens)
+        self.requests.log.add(1, self._clock())
+        self.tokens.reserved += tokens
+        if self.leaving:
+            self.requests.kept = max(self.requests.kept - 1, 0)
+            self.tokens.kept = max(self.tokens.kept - tokens, 0)
+        self._changed()
+        return Reservation(self, tokens)
+
+    def charge(self, used: int, *, reserved: int) -> None:
+        """Let go of what was reserved, and note what was used instead."""
+        now = self.now()
+        self.tokens.reserved -= reserved
+        if used:
+            self.tokens.log.add(used, now)
+        self._changed()
+
+    def hand_over(self) -> None:
+        """Leave what is free to another gateway, but for a share: some requests are on their way here."""
+        if not self.leaving:
+            self.now()
+            self.leaving = True
+            self.requests.kept = self.requests.free // KEPT_SHARE
+            self.tokens.kept = self.tokens.free // KEPT_SHARE
+
+    def let_go(self) -> None:
+        """Leave that share, too."""
+        self.requests.kept = self.tokens.kept = 0
+
+    def use(self) -> KeyUse:
+        """What is counted here, for another gateway. Together it only becomes less, once this one hands over."""
+        self.now()
+        return KeyUse(
+            requests=self.requests.log.cells,
+            tokens=self.tokens.log.cells,
+            requests_reserved=self.requests.kept,
+            tokens_reserved=self.tokens.reserved + self.tokens.kept,
+        )
+
+    def look_elsewhere(self, uses: Iterable[KeyUse]) -> None:
+        """Count what other gateways say, in place of what they said before."""
+        now = self._clock()
+        for allowance in (self.requests, self.tokens):
+            allowance.log_elsewhere, allowance.reserved_elsewhere = Log(), 0
+        for use in uses:
+            self.requests.log_elsewhere.take(use.requests, now)
+            self.tokens.log_elsewhere.take(use.tokens, now)
+            self.requests.reserved_elsewhere += use.requests_reserved
+            self.tokens.reserved_elsewhere += use.tokens_reserved
+
+    def take_over(self, use: KeyUse) -> None:
+        """Count as one's own what a gateway left that is gone.
+
+        Nobody will tell what became of that which it had reserved: it was used, as far as anybody knows, until now.
+        """
+        now = self._clock()
+        self.requests.log.take(use.requests, now)
+        self.tokens.log.take(use.tokens, now)
+        if use.requests_reserved:
+            self.requests.log.add(use.requests_reserved, now)
+        if use.tokens_reserved:
+            self.tokens.log.add(use.tokens_reserved, now)
+
+
+def _too_small(unit: str, limit: int, needs: str) -> KeyLimitTooSmall:
+    return KeyLimitTooSmall(
+        f"The request needs more than its key may use in a minute: the limit is {limit} {unit}s.",
+        evidence=f"This one needs {needs}, for its prompt and the longest answer that it allows.",
+        fix="Ask for fewer with `max_tokens`, or have an admin raise the limit: `headrace keys update`.",
+    )
+
+
+def _reached(unit: str, allowance: Allowance, need: int, now: float, *, at_least: bool) -> KeyLimitReached:
+    fits_in_s = allowance.fits_in_s(need, now)
+    when = f"in {math.ceil(fits_in_s)} s"
+    if allowance.limit is not None and allowance.held + need > allowance.limit:
+        when = f"once requests under way have ended, {when} at the earliest"
+    reserved = f", and {allowance.held} are reserved by requests under way" if unit == "token" else ""
+    return KeyLimitReached(
+        f"The key's limit of {allowance.limit} {unit}s per minute is reached.",
+        evidence=f"{allowance.used} were used in the last {WINDOW_S:.0f} s{reserved}. "
+        f"This one needs {'at least ' if at_least else ''}{need}. It fits {when}.",
+        fix="Try again then, or have an admin raise the limit: `headrace keys update`.",
+        retry_after_s=fits_in_s,
+    )

@@ -1,0 +1,108 @@
+"""A request within the limits of its key: reserved before anything is asked of an engine, settled when it is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from headrace.contracts.openai.need import EMBEDDINGS_PATH, Need, need_of
+from headrace.contracts.openai.requests import OpenAIBody, read_object
+from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, read_instances
+from headrace.gateway.budget import Budget
+from headrace.gateway.engine_call import Call
+from headrace.gateway.exchange import Headers
+from headrace.gateway.prompt_count import count_prompts
+from headrace.gateway.routes import Action
+from headrace.resources.errors import BadField, KeyLimited, KeyLimitTooSmall
+
+_PATHS = {Action.CHAT: CHAT_PATH, Action.COMPLETIONS: COMPLETIONS_PATH, Action.EMBEDDINGS: EMBEDDINGS_PATH}
+_INSTANCES = frozenset({Action.PREDICT, Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT})
+
+_NEVER = (b"x-should-retry", b"false")
+"""What OpenAI's clients obey: a 429 alone they would send twice again."""
+
+
+@asynccontextmanager
+async def within_limits(call: Call, budget: Budget, action: Action, body: OpenAIBody) -> AsyncIterator[None]:
+    """Reserve what the request may use, and charge the key for what it used when the block ends.
+
+    That is what engines counted. Where one began on it and did not say (the client left, the answer broke off, a server
+    that is not ours tells no usage), it is all that was reserved, for it may have been.
+
+    Args:
+        call: What is asked.
+        budget: Of its key.
+        action: How it is asked.
+        body: With what.
+
+    Raises:
+        KeyLimitReached: It does not fit now.
+        KeyLimitTooSmall: It never does.
+        HeadraceError: Its prompt could not be counted, or it cannot be said what it needs.
+    """
+    try:
+        tokens = 0 if budget.tokens.limit is None else await _tokens(call, budget, action, body)
+        reservation = budget.reserve(tokens)
+    except KeyLimited as error:
+        never = (_NEVER,) if isinstance(error, KeyLimitTooSmall) else ()
+        error.headers = (*limit_headers(budget), *never)
+        raise
+    call.headers.extend(limit_headers(budget))
+    whole = False
+    try:
+        yield
+        whole = True
+    finally:
+        record = call.record
+        counted = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
+        exact = call.owing == record.told and (whole or not _counts_as_it_goes(body))
+        reservation.settle(counted if exact else max(counted, reservation.tokens))
+
+
+def _counts_as_it_goes(body: OpenAIBody) -> bool:
+    """Whether a stream may tell its usage before it is all."""
+    return b"continuous_usage_stats" in bytes(body.get("stream_options", b""))
+
+
+def limit_headers(budget: Budget) -> Headers:
+    """What is left of a key's limits, under the names of OpenAI's API; nothing of a limit that there is not."""
+    now = budget.now()
+    headers: Headers = []
+    for unit, allowance in ((b"requests", budget.requests), (b"tokens", budget.tokens)):
+        if allowance.limit is not None:
+            headers += [
+                (b"x-ratelimit-limit-" + unit, b"%d" % allowance.limit),
+                (b"x-ratelimit-remaining-" + unit, b"%d" % allowance.free),
+                (b"x-ratelimit-reset-" + unit, b"%ds" % math.ceil(allowance.resets_in_s(now))),
+            ]
+    return headers
+
+
+async def _tokens(call: Call, budget: Budget, action: Action, body: OpenAIBody) -> int:
+    """What the request needs. One that cannot fit is refused before anybody counts its prompts."""
+    needs, max_model_len = _needs(action, body), call.deployed.max_model_len
+    budget.require(sum(need.least(max_model_len) for need in needs), at_least=True)
+    counts = iter(await count_prompts(call, [question for need in needs for question in need.questions]))
+    totals = [need.total([next(counts) for _ in need.questions], max_model_len) for need in needs]
+    known = [total for total in totals if total is not None]
+    if len(known) < len(totals):
+        raise BadField(
+            "The request must say `max_tokens`: its key has a limit of tokens.",
+            evidence=f"How long an answer of {call.pool.name} may get is not known.",
+            fix="Give `max_tokens`, as low as your answers allow.",
+        )
+    return sum(known)
+
+
+def _needs(action: Action, body: OpenAIBody) -> Sequence[Need]:
+    """Of each request to an engine that this one becomes. None of one that is refused before it gets there."""
+    if action in _INSTANCES and "instances" in body:
+        instances = read_instances(body["instances"], body.get("parameters"))
+        return [need_of(each.path, read_object(msgspec.json.encode(each.body))) for each in instances]
+    if action in _INSTANCES:
+        path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
+        return [] if action is Action.PREDICT else [need_of(path, body)]
+    return [need_of(_PATHS[action], body)] if action in _PATHS else []

@@ -1,0 +1,76 @@
+"""How many tokens prompts have, by the engine that will read them.
+
+Its ``/tokenize`` runs the model's own tokeniser and chat template, in the engine's thread for that. So the count is
+exact by construction, for a node that is far away too, and no model's files and no tokeniser are needed here. What it
+costs is one more request to the engine, for keys with a limit of tokens only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from headrace.contracts.openai.requests import OpenAIBody, for_engine
+from headrace.gateway.engine_call import Call, aside
+from headrace.gateway.relay import engine_error, read_whole
+from headrace.resources.errors import EngineFailed
+
+_AT_A_TIME = 16
+"""Prompts of one request that are counted at once."""
+
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
+
+
+class _Counted(msgspec.Struct):
+    count: int
+
+
+async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int]:
+    """Tokens of each prompt.
+
+    Where no engine of ours is there to ask (the server is not ours, or the deployment sleeps), as many as it has bytes:
+    a token is of at least one.
+
+    Args:
+        call: Whose prompts they are.
+        questions: Bodies for ``/tokenize``, without the model.
+
+    Raises:
+        HeadraceError: An engine refuses a prompt as it would refuse the request, or does not answer.
+    """
+    counts = [0] * len(questions)
+    to_do = iter(enumerate(questions))
+
+    async def work() -> None:
+        for index, question in to_do:
+            counts[index] = await _count(call, question)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_AT_A_TIME, len(questions))):
+                group.create_task(work())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the others were cancelled, or failed in the same moment
+    return counts
+
+
+async def _count(call: Call, question: OpenAIBody) -> int:
+    if call.deployed.external_host or not call.pool.replicas:
+        return _at_most(call, question)
+    async with aside(call, "/tokenize", for_engine(question, call.deployed.served_name)) as answer:
+        whole = await read_whole(call, answer)
+    if answer.status in _NO_SUCH_ROUTE:
+        return _at_most(call, question)
+    if answer.status >= 300:
+        raise engine_error(call, answer, whole)
+    try:
+        return msgspec.json.decode(whole, type=_Counted).count
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineFailed("The engine does not say how many tokens the prompt has.", evidence=f"{error}.") from error
+
+
+def _at_most(call: Call, question: OpenAIBody) -> int:
+    size_bytes = len(msgspec.json.encode(question))
+    return min(size_bytes, call.deployed.max_model_len or size_bytes)
