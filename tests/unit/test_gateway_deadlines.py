@@ -40,9 +40,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def pass_s(seconds: float) -> None:
-    """Move the time on, and let everything happen that this makes due."""
+    """Let what was begun begin, move the time on, and let everything happen that this makes due."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Clock)
+    await asyncio.sleep(0)
     loop.ahead_s += seconds
     for _ in range(5):
         await asyncio.sleep(0)
