@@ -18,8 +18,9 @@ import httpx
 import pytest
 from engine_launch import MODEL_NAME, TOKEN, engine_command, environment_of, required
 
-KEPT = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=1)
-"""vLLM's server closes a connection after 5 s without a request, httpx's own time: each might close what is in use."""
+ONE_EACH = httpx.Limits(max_connections=100, max_keepalive_connections=0)
+"""A connection for each request: uvicorn, under vLLM's server, closes a kept one when its time is over, even where a
+request has come on it that a busy process did not read yet."""
 
 START_TIMEOUT_S = 240
 """vLLM compiles for more than a minute on a machine with nothing else to do."""
@@ -47,7 +48,7 @@ class EngineProcess:
     def new_client(self, timeout_s: float = 120, token: str | None = None) -> httpx.Client:
         """A client with connections of its own."""
         return httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.uds), limits=KEPT),
+            transport=httpx.HTTPTransport(uds=str(self.uds), limits=ONE_EACH),
             base_url="http://engine",
             timeout=timeout_s,
             headers={"Authorization": f"Bearer {token or self.token}"},

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 from engine_launch import ENGINES, MAX_MODEL_LEN, OURS, folder_for, in_the_form_of
-from engine_process import KEPT, EngineProcess, completion_body, start_engine
+from engine_process import ONE_EACH, EngineProcess, completion_body, start_engine
 from model_folders import shallow
 
 REQUESTS = 1000
@@ -112,7 +112,7 @@ class Crowd:
 async def come_and_go(engine: EngineProcess, requests: int, seed: int) -> Counter[str]:
     """Send the crowd; returns how many there were of each kind."""
     async with httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(uds=str(engine.uds), limits=KEPT),
+        transport=httpx.AsyncHTTPTransport(uds=str(engine.uds), limits=ONE_EACH),
         base_url="http://engine",
         headers={"Authorization": f"Bearer {engine.token}"},
         timeout=120,
