@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway_serving import BASE, CHAT, KEY, KEYS, Served, deployed, gateway_before, pieces_of, snapshot
 from test_gateway_zero import NAME, asleep, status, until
 
-from headrace.gateway.handover import STALE_AFTER_S
+from headrace.gateway.notes import STALE_AFTER_S
 from standin import Script, StandIn
 
 URL = f"{BASE}/chat/completions"

@@ -17,7 +17,7 @@ import pytest
 from gateway_serving import BASE, CHAT, KEY, OTHER_KEY, Served, deployed, gateway_before, key, snapshot
 from test_gateway_external import routed
 
-from headrace.gateway.handover import STALE_AFTER_S
+from headrace.gateway.notes import STALE_AFTER_S
 from headrace.resources.limits import KeyLimits
 from headrace.resources.snapshot import DeployedRoute, RoutingSnapshot
 from standin import Script, StandIn

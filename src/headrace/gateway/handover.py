@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from headrace.gateway.notes import UNREADABLE, Notes
 from headrace.gateway.snapshot_file import load_snapshot
 from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
 
 NOTE_EVERY_S = 0.25
-STALE_AFTER_S = 10.0
-"""A note that was not renewed for as long is of a gateway that was killed."""
 
 
 class Handover:
@@ -32,22 +29,16 @@ class Handover:
 
     def __init__(self, snapshot_path: Path) -> None:
         self._snapshot_path = snapshot_path
-        self._own = snapshot_path.with_name(f"draining-{secrets.token_hex(8)}.json")
+        self._notes = Notes(snapshot_path, "draining")
         self._read_at_ns = 0
 
     def note(self, status: GatewayStatus) -> None:
-        """Tell what this gateway still carries. A full disk costs the note and nothing else."""
-        fresh = self._own.with_suffix(".fresh")
-        with contextlib.suppress(OSError):
-            self._own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh.touch(mode=0o600)
-            fresh.write_bytes(msgspec.json.encode(status))
-            fresh.replace(self._own)
+        """Tell what this gateway still carries."""
+        self._notes.write(status)
 
     def over(self) -> None:
         """It carries nothing any more."""
-        with contextlib.suppress(OSError):
-            self._own.unlink(missing_ok=True)
+        self._notes.forget()
 
     def newer_snapshot(self) -> RoutingSnapshot | None:
         """What the successor keeps on disk, if it was written since this was asked last."""
@@ -62,11 +53,9 @@ class Handover:
 
     def others(self) -> Iterator[GatewayStatus]:
         """What those that drain said last."""
-        for path in self._own.parent.glob("draining-*.json"):
-            if path == self._own:
-                continue
-            with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-                if time.time() - path.stat().st_mtime > STALE_AFTER_S:
+        for path, stale in self._notes.others():
+            with contextlib.suppress(*UNREADABLE):
+                if stale:
                     path.unlink()
-                    continue
-                yield msgspec.json.decode(path.read_bytes(), type=GatewayStatus)
+                else:
+                    yield msgspec.json.decode(path.read_bytes(), type=GatewayStatus)
