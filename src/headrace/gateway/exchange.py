@@ -45,7 +45,10 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
 
     def header(self, name: bytes) -> bytes | None:
         """The first value under this name (lower case)."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:  # several times a request: a generator takes twice as long
+            if key == name:
+                return value
+        return None
 
     @property
     def content_length_bytes(self) -> int | None:

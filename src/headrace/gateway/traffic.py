@@ -15,6 +15,7 @@ class TrafficSplit:
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self.weights = dict(weights)
+        self._weighted = frozenset(key for key, weight in self.weights.items() if weight > 0)
         self._credit = dict.fromkeys(self.weights, 0)
         self._candidates: frozenset[str] = frozenset()
 
@@ -24,8 +25,7 @@ class TrafficSplit:
         Returns:
             None when nothing has a weight.
         """
-        weighted = frozenset(key for key, weight in self.weights.items() if weight > 0)
-        candidates = (weighted & ready) or weighted
+        candidates = (self._weighted & ready) or self._weighted
         if not candidates:
             return None
         if candidates != self._candidates:  # credit earned among others means nothing among these
