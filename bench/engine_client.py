@@ -138,7 +138,7 @@ class _Exchange(asyncio.Protocol):
     def failed(self) -> bool:
         """Whether an error came, as a status or in the stream, instead of a whole answer."""
         whole = b"".join(data for _, data in self.pieces)
-        ended = b"data: [DONE]" in whole or b'"finish_reason":"length"' in whole  # `transformers serve` says no [DONE]
+        ended = b"data: [DONE]" in whole or b'"finish_reason":"' in whole  # `transformers serve` says no [DONE]
         return b" 200 " not in whole.split(b"\r\n", 1)[0] or b'data: {"error"' in whole or not ended
 
     def answer(self) -> Answer:
