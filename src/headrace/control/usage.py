@@ -71,13 +71,25 @@ class UsageIngester:
             self._tidy = True
 
     def _take_in(self, name: str, segment: BinaryIO) -> None:
-        moved = os.fstat(segment.fileno()).st_size > self._read_bytes.get(name, 0)
-        while moved:
+        read = self._read_bytes.get(name)
+        while read is None or b"\n" in os.pread(segment.fileno(), self._part_bytes, read):
             with self._store.transaction() as tx:
                 before = tx.usage.read_bytes(name)
-                after = before + _take_part(tx, name, before, os.pread(segment.fileno(), self._part_bytes, before))
-            self._read_bytes[name] = after
-            moved = after > before
+                read = before + self._take_part(tx, name, segment, before)
+            self._read_bytes[name] = read
+            if read == before:
+                return
+
+    def _take_part(self, tx: Transaction, name: str, segment: BinaryIO, begin: int) -> int:
+        """Add the lines of a part to the sums; returns how many bytes of it are done with."""
+        found = read_lines(os.pread(segment.fileno(), self._part_bytes, begin))
+        if found.torn:  # or written at this moment, and seen before all of it was there
+            found = read_lines(os.pread(segment.fileno(), self._part_bytes, begin))
+        if found.torn:
+            _LOGGER.warning("%d lines of %s are damaged, and the requests in them are not counted.", found.torn, name)
+        if found.size_bytes:
+            tx.usage.add(name, begin + found.size_bytes, found.records)
+        return found.size_bytes
 
     def _forget_deleted(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -86,16 +98,6 @@ class UsageIngester:
         with self._store.transaction() as tx:
             tx.usage.forget_segments(but=there)
         self._read_bytes = {name: size for name, size in self._read_bytes.items() if name in there}
-
-
-def _take_part(tx: Transaction, name: str, begin: int, part: bytes) -> int:
-    """Add the lines of a part to the sums; returns how many bytes of it are done with."""
-    found = read_lines(part)
-    if found.torn:
-        _LOGGER.warning("%d lines of %s are damaged, and the requests in them are not counted.", found.torn, name)
-    if found.size_bytes:
-        tx.usage.add(name, begin + found.size_bytes, found.records)
-    return found.size_bytes
 
 
 def _is_free(segment: BinaryIO) -> bool:

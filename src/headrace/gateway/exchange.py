@@ -85,8 +85,28 @@ class Exchange(ABC):
         """Send status and headers. Without ``content-length`` the body goes out in chunks."""
 
     @abstractmethod
+    def write_soon(self, piece: bytes) -> bool:
+        """Send a piece of the body, at once.
+
+        Returns:
+            Whether the client keeps up. If not, `drained` is to be awaited before the next piece.
+
+        Raises:
+            ClientGone: The client hung up.
+        """
+
+    @abstractmethod
+    async def drained(self) -> None:
+        """Wait until the client, which reads more slowly than we write, has read enough.
+
+        Raises:
+            ClientGone: It hung up.
+        """
+
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body, at once; waits while the client reads more slowly than we write."""
+        if not self.write_soon(piece):
+            await self.drained()
 
     @abstractmethod
     async def end(self, piece: bytes = b"") -> None:

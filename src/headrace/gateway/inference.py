@@ -53,7 +53,7 @@ async def serve_inference(
     """
     principal = authenticate(exchange.head, routing.table)
     record.key_id = principal.key_id
-    async with routing.running.with_key(principal.key_id):
+    with routing.running.with_key(principal.key_id):
         await _serve(exchange, record, match, principal, routing=routing, limits=limits, usage_log=usage_log)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from headrace.contracts.openai.events import ends_stream, text_pieces
-from headrace.contracts.openai.usage import Usage, UsageFinder
+from headrace.contracts.openai.usage import Usage, usage_in
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.usage_log import UsageLog
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute
@@ -89,15 +89,16 @@ class StreamMeter:
     def __init__(self, meter: Meter) -> None:
         self.ended = False
         self._meter = meter
-        self._finder = UsageFinder()
+        self._usage: Usage | None = None
         self._text_pieces = 0
         self._added = False
 
-    def follow(self, piece: bytes, events: bytes) -> None:
-        """See what came, and the whole events that are about to be passed on."""
-        self._finder.feed(piece)
+    def follow(self, events: bytes) -> None:
+        """See the whole events that are about to be passed on."""
         self._text_pieces += text_pieces(events)
-        if ends_stream(events):
+        if b'"usage"' in events:
+            self._usage = usage_in(events) or self._usage
+        if b"[DONE]" in events and ends_stream(events):
             self.ended = True
             self.finish()
 
@@ -110,4 +111,4 @@ class StreamMeter:
         """Take in what is known, if that was not done yet."""
         if not self._added:
             self._added = True
-            self._meter.add(self._finder.usage(), at_least=self._text_pieces)
+            self._meter.add(self._usage, at_least=self._text_pieces)

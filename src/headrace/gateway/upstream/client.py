@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.gateway.exchange import Headers
 from headrace.gateway.upstream.address import Address
-from headrace.gateway.upstream.connection import Connection
+from headrace.gateway.upstream.connection import Connection, Taker
 from headrace.gateway.upstream.dial import Outside, dial
 from headrace.gateway.upstream.errors import NoAnswer, TimedOut, Unreachable, Untrusted
 from headrace.gateway.upstream.masking import Masking, Secret
@@ -43,16 +43,19 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     def encode(self, address: Address) -> bytes:
         """The head, with the body behind it if that is all there."""
         host = address.host_header if self.host is None else self.host
-        lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (self.method.encode("ascii"), self.target, host)]
-        lines += [b"%s: %s" % header for header in self.headers]
-        if isinstance(self.body, bytes):
-            if self.body or self.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
-                lines.append(b"content-length: %d" % len(self.body))
-            return b"\r\n".join([*lines, b"", self.body])
-        framing = (
-            b"transfer-encoding: chunked" if self.length_bytes is None else b"content-length: %d" % self.length_bytes
-        )
-        return b"\r\n".join([*lines, framing, b"", b""])
+        parts = [self.method.encode("ascii"), b" ", self.target, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
+        for name, value in self.headers:
+            parts += (name, b": ", value, b"\r\n")
+        body = self.body
+        if isinstance(body, bytes):
+            if body or self.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+                parts.append(b"content-length: %d\r\n" % len(body))
+            parts += (b"\r\n", body)
+        elif self.length_bytes is None:
+            parts.append(b"transfer-encoding: chunked\r\n\r\n")
+        else:
+            parts.append(b"content-length: %d\r\n\r\n" % self.length_bytes)
+        return b"".join(parts)
 
 
 class UpstreamAnswer:
@@ -88,7 +91,10 @@ class UpstreamAnswer:
 
     def header(self, name: bytes) -> bytes:
         """The first value under this name (lower case); empty without one."""
-        return next((value for key, value in self.headers if key == name), b"")
+        for key, value in self.headers:  # several times a request: a generator takes twice as long
+            if key == name:
+                return value
+        return b""
 
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end.
@@ -103,6 +109,30 @@ class UpstreamAnswer:
             if shown := self._masking.feed(piece):
                 return shown
         return self._masking.rest()
+
+    async def pipe(self, take: Taker) -> bool:
+        """Hand the pieces of the body to `take` as they come, from within the event loop: nobody is woken for each.
+
+        Returns:
+            Whether the body has ended. Else `take` said that it wants no more for now; the next call goes on.
+
+        Raises:
+            BrokeOff: It does not come to its end.
+            Stalled: It stood still for longer than it may.
+            Exception: Whatever `take` raised.
+        """
+        masking = self._masking
+        if masking is None:
+            return await self._connection.pipe(take, self._stall_timeout_s)
+
+        def take_masked(piece: bytes) -> bool:
+            shown = masking.feed(piece)
+            return take(shown) if shown else True
+
+        ended = await self._connection.pipe(take_masked, self._stall_timeout_s)
+        if ended and (rest := masking.rest()):
+            take(rest)
+        return ended
 
     def close(self) -> None:
         """Take no more: at the end the connection is kept, before it the server sees it close."""
