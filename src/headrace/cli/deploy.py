@@ -123,6 +123,10 @@ def deploy(
     external_key_file: Annotated[
         Path | None, typer.Option(help="File that has it; else it is asked for.", rich_help_panel=EXTERNAL_PANEL)
     ] = None,
+    no_traffic: Annotated[
+        bool,
+        typer.Option("--no-traffic", help="Leave the endpoint's traffic alone; `rollouts start` gives it, in stages."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the phases until it is READY.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds to wait at most; else without limit.")] = None,
 ) -> None:
@@ -157,13 +161,15 @@ def deploy(
             "accelerator_count": accelerator_count,
         },
     }
+    if no_traffic:
+        body["no_traffic"] = True
     if external:
         body["external"] = outward.body(ask=not invocation.as_json)
     with invocation.client() as client:
         known = _existing(client, name) if name and not endpoint else None
         if known is not None:
             body["endpoint_id"] = short_id(known["name"])
-            invocation.output.line(_taking_over(name, known))
+            invocation.output.line(_beside(name) if no_traffic else _taking_over(name, known))
         operation = start_deployment(client, body)
         target = operation["targets"]["endpoint"]
         if not wait:
@@ -173,6 +179,8 @@ def deploy(
             return
         kind: Kind = "chat" if external or chat_template else kind_of(uri)
         _wait(invocation, client, operation, f"Deploying {name or Path(uri).name or uri}", timeout, kind=kind)
+    if no_traffic:
+        invocation.output.line(f"\nIt has no traffic yet. Give it some, in stages: headrace rollouts start {target}")
 
 
 def _wait(
@@ -223,6 +231,10 @@ def _taking_over(name: str, endpoint: dict[str, Any]) -> str:
     if is_ready(endpoint):
         return f"{name} exists: the new model takes its traffic once it is READY; the old one stays deployed beside it."
     return f"{name} exists, and nothing on it is READY: the new model takes its traffic once it is READY."
+
+
+def _beside(name: str) -> str:
+    return f"{name} exists: the new model stands beside what is there, and takes no traffic."
 
 
 def _what_is_left(endpoints: list[dict[str, Any]], target: str) -> str:

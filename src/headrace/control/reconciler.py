@@ -26,6 +26,7 @@ from headrace.control.operations import settle_operations
 from headrace.control.orders import build_orders
 from headrace.control.reports import fold
 from headrace.control.restarts import delay_s
+from headrace.control.rollouts.life import advance_rollout
 from headrace.control.routing import build_snapshot
 from headrace.control.sight import Sight
 from headrace.control.surplus import surplus_of
@@ -36,8 +37,9 @@ from headrace.resources.errors import Failure, HeadraceError, InternalError
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope
 from headrace.resources.nodes import Node
+from headrace.resources.rollouts import Rollout
 from headrace.resources.snapshot import RoutingSnapshot
-from headrace.resources.states import DeploymentState
+from headrace.resources.states import OPEN_ROLLOUT, DeploymentState
 from headrace.store import Store, Transaction
 
 _log = logging.getLogger(__name__)
@@ -139,6 +141,8 @@ class Reconciler:
         living, shrinks = await self._store.run(_living, read_only=True)
         self._follow_gateway_for(living, shrinks=shrinks)
         due = [await self._advance((one.scope, one.id)) for one in living]
+        rollouts = await self._store.run(lambda tx: tx.list(Rollout, state=OPEN_ROLLOUT), read_only=True)
+        due += [await self._advance_rollout((one.scope, one.id)) for one in rollouts]
         await self._publish()
         return min((at for at in due if at is not None), default=None)
 
@@ -204,6 +208,18 @@ class Reconciler:
             self._defects.pop(key, None)
         return due_at
 
+    async def _advance_rollout(self, key: Key) -> float | None:
+        """As `_advance`, of a rollout; after the deployments, whose states it looks at."""
+        failures, not_before = self._defects.get(key, (0, 0.0))
+        if self._clock() < not_before:
+            return not_before
+        try:
+            due_at = await self._store.run(partial(advance_rollout, key=key, now=self._clock()))
+        except Exception:
+            return self._defect(key, failures, "rollout")
+        self._defects.pop(key, None)
+        return due_at
+
     async def _check(self, key: Key, version: ModelVersion, node: Node, machine: MachineSpec) -> None:
         outcome: Checked | Failure
         try:
@@ -221,10 +237,10 @@ class Reconciler:
             del self._checks[key]
             self.wake()
 
-    def _defect(self, key: Key, failures: int) -> float:
+    def _defect(self, key: Key, failures: int, what: str = "deployment") -> float:
         again_at = self._clock() + delay_s(failures + 1)
         self._defects[key] = (failures + 1, again_at)
-        _log.exception("A defect with deployment %s; trying again in %.0f s.", key[1], delay_s(failures + 1))
+        _log.exception("A defect with %s %s; trying again in %.0f s.", what, key[1], delay_s(failures + 1))
         return again_at
 
     async def _publish(self) -> None:

@@ -15,6 +15,7 @@ from headrace.resources.errors import Failure
 from headrace.resources.external import EXTERNAL, ExternalServer, read_base_url
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.operations import ApiKey
+from headrace.resources.rollouts import Rollout
 from headrace.resources.snapshot import (
     DeployedRoute,
     EndpointRoute,
@@ -23,7 +24,7 @@ from headrace.resources.snapshot import (
     ReplicaRoute,
     RoutingSnapshot,
 )
-from headrace.resources.states import DeploymentState, ReplicaState
+from headrace.resources.states import OPEN_ROLLOUT, DeploymentState, ReplicaState
 from headrace.store import Transaction
 
 _WHY_NOT_READY = {
@@ -50,10 +51,12 @@ _WHY_AWAY = {
 def build_snapshot(tx: Transaction, generation: int, egress: Egress) -> RoutingSnapshot:
     """Everything there is to route by. What is being taken off or deleted is left out already."""
     by_endpoint: dict[tuple[object, str], list[DeployedRoute]] = defaultdict(list)
+    watched = {(rollout.scope, rollout.endpoint_id) for rollout in tx.list(Rollout, state=OPEN_ROLLOUT)}
     for deployed in tx.list(DeployedModel):
         deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
         if deployment is not None and deployment.state in _WHY_NOT_READY:
-            by_endpoint[deployed.scope, deployed.endpoint_id].append(_route(tx, deployed, deployment, egress))
+            route = _route(tx, deployed, deployment, egress, watched=(deployed.scope, deployed.endpoint_id) in watched)
+            by_endpoint[deployed.scope, deployed.endpoint_id].append(route)
     endpoints = tuple(
         EndpointRoute(
             scope=endpoint.scope,
@@ -82,7 +85,9 @@ def served_name(deployment: Deployment) -> str:
     return deployment.display_name or deployment.model_id
 
 
-def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egress: Egress) -> DeployedRoute:
+def _route(
+    tx: Transaction, deployed: DeployedModel, deployment: Deployment, egress: Egress, *, watched: bool
+) -> DeployedRoute:
     scope = deployed.scope
     model = tx.get(Model, scope=scope, id=deployment.model_id)
     version = tx.get(ModelVersion, scope=scope, model_id=deployment.model_id, version=deployment.model_version)
@@ -114,6 +119,7 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egr
         failure=deployment.failure if failed else None,
         why_not_ready="" if replicas else _why_not_ready(deployment, [one.failure for one in ready if one.failure]),
         external_host=external_host(server) if server is not None else "",
+        watched=watched,
         replicas=replicas,
     )
 

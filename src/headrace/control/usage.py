@@ -1,9 +1,9 @@
 """Takes in what gateways wrote down of requests, each line once, and deletes what is taken in.
 
-How far a segment was read is written in the transaction that adds its lines to the sums. So whoever is killed, and
-when, the next one goes on behind the last line that counts. A segment is deleted once all of it is in the sums and
-nobody writes it any more, and forgotten once the disk has forgotten it too: else a power cut could bring it back, to
-count twice.
+How far a segment was read is written in the transaction that adds its lines to the sums, and to rollouts' tallies. So
+whoever is killed, and when, the next one goes on behind the last line that counts. A segment is deleted once all of it
+is in the sums and nobody writes it any more, and forgotten once the disk has forgotten it too: else a power cut could
+bring it back, to count twice.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import contextlib
 import fcntl
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from headrace.control.restarts import delay_s
+from headrace.control.rollouts.counting import count_requests
 from headrace.resources.usage import SEGMENT_SUFFIX, read_lines
 from headrace.store import Store, Transaction
 
@@ -34,12 +36,21 @@ class UsageIngester:
         store: Where the sums are.
         folder: Where segments are; need not exist.
         part_bytes: Read in one transaction; others wait for it meanwhile. More than any line has.
+        watched: Is called when requests were taken in that a rollout watches; from any thread.
     """
 
-    def __init__(self, store: Store, folder: Path, *, part_bytes: int = PART_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        part_bytes: int = PART_BYTES,
+        watched: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._folder = folder
         self._part_bytes = part_bytes
+        self._watched = watched
         self._read_bytes: dict[str, int] = {}
         self._tidy = False
 
@@ -75,9 +86,11 @@ class UsageIngester:
         while moved:
             with self._store.transaction() as tx:
                 before = tx.usage.read_bytes(name)
-                after = before + _take_part(tx, name, before, os.pread(segment.fileno(), self._part_bytes, before))
-            self._read_bytes[name] = after
-            moved = after > before
+                size_bytes, watched = _take_part(tx, name, before, os.pread(segment.fileno(), self._part_bytes, before))
+            self._read_bytes[name] = before + size_bytes
+            moved = size_bytes > 0
+            if watched:
+                self._watched()
 
     def _forget_deleted(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -88,14 +101,14 @@ class UsageIngester:
         self._read_bytes = {name: size for name, size in self._read_bytes.items() if name in there}
 
 
-def _take_part(tx: Transaction, name: str, begin: int, part: bytes) -> int:
-    """Add the lines of a part to the sums; returns how many bytes of it are done with."""
+def _take_part(tx: Transaction, name: str, begin: int, part: bytes) -> tuple[int, bool]:
+    """Add the lines of a part to the sums; returns how many bytes are done with, and whether a rollout counts any."""
     found = read_lines(part)
     if found.torn:
         _LOGGER.warning("%d lines of %s are damaged, and the requests in them are not counted.", found.torn, name)
     if found.size_bytes:
         tx.usage.add(name, begin + found.size_bytes, found.records)
-    return found.size_bytes
+    return found.size_bytes, count_requests(tx, found.records)
 
 
 def _is_free(segment: BinaryIO) -> bool:

@@ -125,6 +125,7 @@ async def engine_answer(
         EngineTimeout: None began in time.
         HeadraceError: An external server is not there, or not to be trusted.
     """
+    call.record.stream = stream
     if not call.pool.replicas and not call.pool.wakes:
         raise _not_ready(call)
     visit = _visit(call, path, body)

@@ -28,6 +28,7 @@ from headrace.gateway.routing_table import RoutingTable
 from headrace.gateway.usage_log import UsageLog
 from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.access import Permission, Principal
+from headrace.resources.errors import HeadraceError
 from headrace.resources.snapshot import EndpointRoute
 
 _ENGINE_PATHS = {
@@ -92,6 +93,9 @@ async def _serve(
         else:
             async with within_limits(call, budget, match.action, body):
                 await _answer(exchange, call, match.action, body)
+    except HeadraceError as error:
+        call.meter.blame(error)
+        raise
     finally:
         call.meter.break_off()
     call.learn()

@@ -24,6 +24,8 @@ class RequestRecord:
         routed_s: When it was known what answers it: from then on it waits for its turn.
         sent_s: When it was first sent to an engine; None before, and for everything that is not inference.
         first_byte_s: When the first byte of the answer's body came from the engine.
+        first_piece_s: When the first piece of a stream went out.
+        stream: Whether its answer is to come as it is made.
         chunks: Pieces in which the answer was passed on.
         told: Answers of engines that told their usage.
         gaps: How long the pieces of a stream took to follow each other; None before the second one.
@@ -40,6 +42,7 @@ class RequestRecord:
         "deployment",
         "endpoint",
         "first_byte_s",
+        "first_piece_s",
         "gaps",
         "key_id",
         "method",
@@ -50,6 +53,7 @@ class RequestRecord:
         "routed_s",
         "sent_s",
         "status",
+        "stream",
         "told",
     )
 
@@ -63,6 +67,8 @@ class RequestRecord:
         self.routed_s = self.arrived_s
         self.sent_s: float | None = None
         self.first_byte_s: float | None = None
+        self.first_piece_s: float | None = None
+        self.stream = False
         self.endpoint = self.deployment = self.deployed_model = self.replica = self.key_id = self.code = ""
         self.status = self.told = 0
         self.chunks = 0
@@ -95,7 +101,9 @@ class RequestRecord:
         if timed:
             now, before = time.monotonic(), self._piece_s
             self._piece_s = now
-            if before is not None:
+            if before is None:
+                self.first_piece_s = now
+            else:
                 if self.gaps is None:
                     self.gaps = TokenGaps()
                 self.gaps.observe(now - before)

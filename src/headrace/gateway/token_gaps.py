@@ -36,6 +36,11 @@ class TokenGaps:
         self._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]
         self.sum_s += other.sum_s
 
+    @property
+    def mean_s(self) -> float:
+        """Of all of them; there must be one."""
+        return self.sum_s / sum(self._counts)
+
     def buckets(self) -> list[tuple[str, float]]:
         """How many there are up to each bound, as Prometheus has it."""
         return list(zip([*map(str, map(float, BUCKETS_S)), "+Inf"], accumulate(self._counts), strict=True))

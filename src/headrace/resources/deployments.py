@@ -151,7 +151,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One move of one resource, as stored for the timeline.
 
     Attributes:
-        kind: ``deployment``, ``replica`` or ``operation``.
+        kind: ``deployment``, ``replica``, ``operation`` or ``rollout``.
         detail: A sentence for a person: what was decided, measured or found.
     """
 

@@ -62,6 +62,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
         pending: Whether it has not been READY yet, and may still be.
         failure: Why it never comes (back), where that is so.
         external_host: Who answers, for messages, where that is not an engine of ours; else empty.
+        watched: Whether a rollout is under way on its endpoint: then usage records tell how requests were served.
     """
 
     id: str
@@ -83,6 +84,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     pending: bool = False
     failure: Failure | None = None
     external_host: str = ""
+    watched: bool = False
     replicas: tuple[ReplicaRoute, ...] = ()
 
     @property

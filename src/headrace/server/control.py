@@ -33,7 +33,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())
-    metering = asyncio.create_task(UsageIngester(store, layout.usage_dir).run())
+    metering = asyncio.create_task(UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run())
     await api.accepting.wait()
     process.notify(options, "ready")
     await stop.wait()

@@ -81,6 +81,8 @@ class UsageRows:
 def _by_hour(records: Iterable[UsageRecord]) -> dict[tuple[str | int, ...], Counter[str]]:
     sums: dict[tuple[str | int, ...], Counter[str]] = defaultdict(Counter)
     for one in records:
+        if not one.sent:
+            continue
         counts = sums[
             one.project,
             one.location,
