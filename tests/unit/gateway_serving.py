@@ -125,7 +125,15 @@ async def gateway_before(
         limits=Limits(**limits),
     )
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nobody else waits
-    admin_socket = folder / f"{secrets.token_hex(4)}.admin"
+    async with serving_gateway(gateway, folder / f"{secrets.token_hex(4)}.admin") as served:
+        answer = await served.push(snapshot(*models))
+        assert answer.status_code == 200, answer.text
+        yield served
+
+
+@asynccontextmanager
+async def serving_gateway(gateway: Gateway, admin_socket: Path) -> AsyncIterator[Served]:
+    """This gateway on its two sockets."""
     async with (
         serving(gateway.handle) as url,
         serving(gateway.admin.handle, uds=admin_socket) as admin_url,
@@ -134,10 +142,7 @@ async def gateway_before(
             transport=httpx.AsyncHTTPTransport(uds=str(admin_socket)), base_url=admin_url, headers=_bearer(ADMIN_TOKEN)
         ) as admin,
     ):
-        served = Served(gateway, url, client, admin)
-        answer = await served.push(snapshot(*models))
-        assert answer.status_code == 200, answer.text
-        yield served
+        yield Served(gateway, url, client, admin)
     await gateway.close()
 
 

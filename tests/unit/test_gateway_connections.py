@@ -113,8 +113,10 @@ def test_the_limit_leaves_room(files: int) -> None:
 
 
 def test_it_is_said_what_the_limit_allows() -> None:
-    """With both numbers: what is held, and what that comes from."""
-    assert open_files.sentence(20_000).startswith("Up to 9,936 connections at once: 20,000 files may be open")
+    """With both numbers: what is held, of all gateways together, and what that comes from."""
+    assert open_files.sentence(20_000).startswith("Up to 9,936 connections at once: 20,000 files may be open (")
+    of_two = open_files.sentence(20_000, 2)
+    assert of_two.startswith("Up to 19,872 connections at once: 20,000 files may be open in each of 2 gateways (")
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -50,6 +50,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     port_search: Annotated[bool, typer.Option("--port-search", help="Take the next free port if it is taken.")] = False,
+    gateways: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the port; one fills a core when it is busy.")
+    ] = 1,
     drain_timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds that running requests may go on once it is told to stop.")
     ] = 30.0,
@@ -107,6 +110,7 @@ def serve(
         host=host,
         port=port,
         port_search=port_search,
+        gateways=gateways,
         drain_timeout_s=drain_timeout,
         stall_timeout_s=stall_timeout,
         egress=Egress(

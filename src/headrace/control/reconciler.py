@@ -20,6 +20,7 @@ from headrace.control.external.life import wanted_looks
 from headrace.control.folder_check import FolderChecker
 from headrace.control.gateway_client import GatewayClient
 from headrace.control.gateway_link import GatewayLink
+from headrace.control.leases import LeaseLedger
 from headrace.control.lifecycle import advance, checkable, take_check
 from headrace.control.nodes import Nodes
 from headrace.control.operations import settle_operations
@@ -58,11 +59,15 @@ class Reconciler:
 
     Args:
         store: The rows.
-        gateway: The gateway that routes by the snapshots.
+        gateway: The gateway that routes by the snapshots, or all of them as one.
+        gateways: How many there are.
         checker: Looks at artifacts; by default at what really lies at their addresses.
         egress: Where external servers may be.
         pace: How often external servers are looked at.
         clock: Gives Unix seconds; the store's should be the same.
+
+    Attributes:
+        leases: How the gateways share the limits of keys.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Reconciler:
         store: Store,
         gateway: GatewayClient,
         *,
+        gateways: int = 1,
         checker: Checker | None = None,
         egress: Egress | None = None,
         pace: Pace | None = None,
@@ -79,6 +85,8 @@ class Reconciler:
         self._clock = clock
         self._checker: Checker = checker or FolderChecker()
         self._link = GatewayLink(gateway, self.wake)
+        self._gateways = gateways
+        self.leases = LeaseLedger(gateways)
         self._nodes = Nodes()
         self._egress = egress or Egress()
         self._looks = Looks(self.wake, pace)
@@ -233,13 +241,14 @@ class Reconciler:
         self._looks.follow(looks)
         if snapshot is not None:
             self._snapshot = snapshot
+            self.leases.follow(snapshot.keys)
             self._link.offer(snapshot)
         for node_id, newest in orders.items():
             self._nodes[node_id].order(newest)
 
     def _build(self, tx: Transaction) -> tuple[RoutingSnapshot | None, dict[str, NodeOrders], dict[str, Wanted]]:
         before, ahead = self._snapshot, self._link.generation
-        snapshot = build_snapshot(tx, before.generation if before else 0, self._egress)
+        snapshot = build_snapshot(tx, before.generation if before else 0, self._egress, gateways=self._gateways)
         # A gateway that is ahead of us knows a store that was set back; it would refuse anything smaller.
         fresh = None
         if snapshot != before or ahead > snapshot.generation:

@@ -16,6 +16,8 @@ from headrace.resources.external import EXTERNAL, ExternalServer, read_base_url
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.operations import ApiKey
 from headrace.resources.snapshot import (
+    MOST_RUNNING,
+    MOST_WAITING,
     DeployedRoute,
     EndpointRoute,
     ExternalRoute,
@@ -47,13 +49,22 @@ _WHY_AWAY = {
 }
 
 
-def build_snapshot(tx: Transaction, generation: int, egress: Egress) -> RoutingSnapshot:
-    """Everything there is to route by. What is being taken off or deleted is left out already."""
+def build_snapshot(tx: Transaction, generation: int, egress: Egress, *, gateways: int = 1) -> RoutingSnapshot:
+    """Everything there is to route by. What is being taken off or deleted is left out already.
+
+    Args:
+        tx: The rows.
+        generation: For it.
+        egress: Where external servers may be.
+        gateways: How many route by it, and share the places at each replica and in each line.
+    """
     by_endpoint: dict[tuple[object, str], list[DeployedRoute]] = defaultdict(list)
     for deployed in tx.list(DeployedModel):
         deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
         if deployment is not None and deployment.state in _WHY_NOT_READY:
-            by_endpoint[deployed.scope, deployed.endpoint_id].append(_route(tx, deployed, deployment, egress))
+            by_endpoint[deployed.scope, deployed.endpoint_id].append(
+                _route(tx, deployed, deployment, egress, gateways=gateways)
+            )
     endpoints = tuple(
         EndpointRoute(
             scope=endpoint.scope,
@@ -82,7 +93,9 @@ def served_name(deployment: Deployment) -> str:
     return deployment.display_name or deployment.model_id
 
 
-def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egress: Egress) -> DeployedRoute:
+def _route(
+    tx: Transaction, deployed: DeployedModel, deployment: Deployment, egress: Egress, *, gateways: int
+) -> DeployedRoute:
     scope = deployed.scope
     model = tx.get(Model, scope=scope, id=deployment.model_id)
     version = tx.get(ModelVersion, scope=scope, model_id=deployment.model_id, version=deployment.model_version)
@@ -109,6 +122,8 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egr
         served_name=server.model if server is not None else served_name(deployment),
         max_model_len=deployment.max_model_len,
         created_at=deployed.created_at,
+        max_running=max(MOST_RUNNING // gateways, 1),
+        max_waiting=max(MOST_WAITING // gateways, 1),
         wakes=bool(deployment.scale_to_zero_after_s) and not failed and not deploy_runs(tx, deployment),
         pending=not replicas and deploy_runs(tx, deployment),
         failure=deployment.failure if failed else None,

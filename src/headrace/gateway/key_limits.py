@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
@@ -45,7 +46,7 @@ async def within_limits(call: Call, budget: Budget, action: Action, body: OpenAI
     """
     try:
         tokens = 0 if budget.tokens.limit is None else await _tokens(call, budget, action, body)
-        reservation = budget.reserve(tokens)
+        reservation = await budget.when_it_fits(tokens, partial(budget.reserve, tokens))
     except KeyLimited as error:
         never = (_NEVER,) if isinstance(error, KeyLimitTooSmall) else ()
         error.headers = (*limit_headers(budget), *never)
@@ -84,7 +85,8 @@ def limit_headers(budget: Budget) -> Headers:
 async def _tokens(call: Call, budget: Budget, action: Action, body: OpenAIBody) -> int:
     """What the request needs. One that cannot fit is refused before anybody counts its prompts."""
     needs, max_model_len = _needs(action, body), call.deployed.max_model_len
-    budget.require(sum(need.least(max_model_len) for need in needs), at_least=True)
+    least = sum(need.least(max_model_len) for need in needs)
+    await budget.when_it_fits(least, partial(budget.require, least, at_least=True))
     counts = iter(await count_prompts(call, [question for need in needs for question in need.questions]))
     totals = [need.total([next(counts) for _ in need.questions], max_model_len) for need in needs]
     known = [total for total in totals if total is not None]

@@ -13,6 +13,13 @@ from headrace.resources.errors import Failure
 from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
 
+MOST_RUNNING = 256
+"""Requests that one replica gets at a time. Every engine takes this many: it is how many sequences vLLM and OpenVINO
+GenAI compute at once, and how many ours let wait."""
+
+MOST_WAITING = 256
+"""Requests that wait for one deployment."""
+
 
 class ExternalRoute(msgspec.Struct, frozen=True, kw_only=True):
     """What is different about a server that is not ours.
@@ -52,9 +59,9 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
         model: Full resource name of the model.
         model_user_id: The importer's name for the model; may be empty.
         served_name: The model name that its engines answer to.
-        max_running: Requests that one replica gets at a time; more wait in the gateway. Every engine takes this many:
-            256 is how many sequences vLLM and OpenVINO GenAI compute at once, and how many ours let wait.
-        max_waiting: Requests that may wait for this deployment in this gateway.
+        max_running: Requests that one replica gets at a time from one gateway; more wait there. Several gateways share
+            the `MOST_RUNNING`.
+        max_waiting: Requests that may wait for this deployment in one gateway. Several share the `MOST_WAITING`.
         max_wait_s: The longest that one of them waits.
         wakes: Whether a request that finds no replica waits for one: the deployment scales to zero.
         max_wake_s: The longest that one of them waits then. Loading an engine takes seconds to minutes.
@@ -74,8 +81,8 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     served_name: str
     max_model_len: int
     created_at: float
-    max_running: int = 256
-    max_waiting: int = 256
+    max_running: int = MOST_RUNNING
+    max_waiting: int = MOST_WAITING
     max_wait_s: float = 60.0
     wakes: bool = False
     max_wake_s: float = 300.0

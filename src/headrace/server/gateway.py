@@ -10,8 +10,8 @@ from pathlib import Path
 
 import uvloop
 
-from headrace.gateway import Cors, Gateway, HttpServer, Limits
-from headrace.resources.layout import Layout
+from headrace.gateway import Cors, Gateway, HttpServer, Limits, Sibling
+from headrace.resources.layout import Layout, gateway_name
 from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
 from headrace.server.tls.files import CertificateFiles, FollowedCertificate
@@ -27,18 +27,23 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     gateway = Gateway(
-        snapshot_path=layout.snapshot,
+        snapshot_path=layout.snapshot_of(options.number),
         control_address=f"unix:{layout.control_socket}",
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
+        number=options.number,
+        others=_others(layout, options),
+        usage_folder=layout.usage_dir,
     )
     handler = Cors(options.cors_origin, gateway.handle).handle if options.cors_origin else gateway.handle
     public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
     await public.start(listener)
     following = await _serve_tls(public, options)
-    await admin.start(unix_socket(layout.gateway_socket))
+    await admin.start(unix_socket(layout.gateway_socket_of(options.number)))
+    leasing = asyncio.create_task(gateway.lease())
     process.notify(options, "ready")
     await stop.wait()
+    leasing.cancel()
     if following is not None:
         following.cancel()
     public.retire()  # the supervisor holds the socket: who comes now waits for the next gateway
@@ -49,6 +54,18 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         gateway.break_off()
     await public.close(CLOSE_TIMEOUT_S)
     await gateway.close()
+
+
+def _others(layout: Layout, options: process.Options) -> list[Sibling]:
+    return [
+        Sibling(
+            number=number,
+            admin=f"unix:{layout.gateway_socket_of(number)}",
+            snapshot_path=layout.snapshot_of(number),
+        )
+        for number in range(options.gateways)
+        if number != options.number
+    ]
 
 
 def _max_connections() -> int:
@@ -77,8 +94,10 @@ def main() -> None:
     parser.add_argument("--tls-certificate", default="", help="PEM; followed as it changes")
     parser.add_argument("--tls-key", default="", help="PEM; may be the same file")
     parser.add_argument("--cors-origin", action="append", default=[], help="whose pages may read answers")
+    parser.add_argument("--number", type=int, default=0, help="of this gateway, from 0")
+    parser.add_argument("--gateways", type=int, default=1, help="how many serve the ports")
     options = process.parse(parser)
-    layout = process.begin("gateway", options)
+    layout = process.begin(gateway_name(options.number), options)
     listener = socket.socket(fileno=options.listen_fd)
     uvloop.run(_run(layout, listener, options))
 

@@ -23,7 +23,7 @@ Standing = Literal["ready", "draining"]
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The command line that the supervisor speaks to its three children."""
+    """The command line that the supervisor speaks to its children."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True, help="the supervisor's process id")
@@ -50,6 +50,8 @@ class Options(argparse.Namespace):
     external_network: Sequence[str]
     external_ca_file: str = ""
     model_cache_bytes: int | None = None
+    number: int = 0
+    gateways: int = 1
 
 
 def parse(parser: argparse.ArgumentParser) -> Options:
