@@ -180,18 +180,54 @@ def _program(name: str, program: str, place: Place) -> AbstractContextManager[Ru
 @contextlib.contextmanager
 def _gateway(name: str, checkout: Path | None, place: Place) -> Iterator[Running]:
     """The gateway's own process: it needs no control plane, for it routes by the snapshot that it finds."""
+    layout = _data_dir(name, place)
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=2048) as listener,
+        _gateway_process(layout, place, listener, checkout=checkout) as running,
+    ):
+        yield running
+
+
+@contextlib.contextmanager
+def gateways(place: Place, number: int) -> Iterator[list[Running]]:
+    """So many gateways on one port, among which the kernel deals out the connections."""
+    layout, port = _data_dir("gateways", place), 0
+    with contextlib.ExitStack() as stack:
+        running = []
+        for own in range(number):
+            # A socket is there once its gateway starts: what the kernel deals to it would wait for that.
+            listener = socket.create_server(("127.0.0.1", port), backlog=2048, reuse_port=True)
+            port = stack.enter_context(listener).getsockname()[1]
+            options = ("--number", str(own), "--gateways", str(number))
+            running.append(stack.enter_context(_gateway_process(layout, place, listener, options=options)))
+        yield running
+
+
+def _data_dir(name: str, place: Place) -> Layout:
     layout = Layout(place.folder / name)
     layout.run_dir.mkdir(parents=True, mode=0o700)
     layout.snapshot.parent.mkdir()
     layout.internal_token.write_text(secrets.token_urlsafe())
     layout.snapshot.write_bytes(msgspec.json.encode(_snapshot(place.engine_port)))
+    return layout
+
+
+@contextlib.contextmanager
+def _gateway_process(
+    layout: Layout,
+    place: Place,
+    listener: socket.socket,
+    *,
+    checkout: Path | None = None,
+    options: Sequence[str] = (),
+) -> Iterator[Running]:
     environment = {} if checkout is None else {"PYTHONPATH": str(checkout / "src")}
     told, tell = os.pipe()
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, os.fdopen(told), os.fdopen(tell, "w"):
-        options = ["--data-dir", str(layout.data_dir), "--parent", str(os.getpid()), "--notify-fd", str(tell)]
-        options += ["--listen-fd", str(listener.fileno()), "--drain-timeout-s", "1", "--stall-timeout-s", "600"]
+    with os.fdopen(told), os.fdopen(tell, "w"):
+        command = ["--data-dir", str(layout.data_dir), "--parent", str(os.getpid()), "--notify-fd", str(tell)]
+        command += ["--listen-fd", str(listener.fileno()), "--drain-timeout-s", "1", "--stall-timeout-s", "600"]
         with started(
-            [sys.executable, "-m", "headrace.server.gateway", *options],
+            [sys.executable, "-m", "headrace.server.gateway", *command, *options],
             core=place.core,
             port=listener.getsockname()[1],
             log=layout.data_dir / "log",
