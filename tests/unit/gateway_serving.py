@@ -19,6 +19,7 @@ from headrace.gateway.exchange import Handler
 from headrace.gateway.http1 import Patience
 from headrace.resources.access import EVERY_PROJECT, Principal, Role, secret_hash
 from headrace.resources.names import Scope
+from headrace.resources.request_log import RequestLog
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
 
 ADMIN_TOKEN = "internal-token"
@@ -64,9 +65,16 @@ def deployed(*addresses: str, name: str = "d1", traffic: int = 100, **more: Any)
     return DeployedRoute(id=name, traffic=traffic, replicas=replicas, **(fields | more))
 
 
-def snapshot(*models: DeployedRoute, generation: int = 1, keys: tuple[KeyRoute, ...] = KEYS) -> RoutingSnapshot:
+def snapshot(
+    *models: DeployedRoute,
+    generation: int = 1,
+    keys: tuple[KeyRoute, ...] = KEYS,
+    request_log: RequestLog | None = None,
+) -> RoutingSnapshot:
     """One endpoint, ``e1``, with these deployed models."""
-    endpoint = EndpointRoute(scope=SCOPE, id="e1", display_name="my-endpoint", deployed=models)
+    endpoint = EndpointRoute(
+        scope=SCOPE, id="e1", display_name="my-endpoint", deployed=models, request_log=request_log
+    )
     return RoutingSnapshot(generation=generation, endpoints=(endpoint,), keys=keys)
 
 

@@ -10,6 +10,7 @@ import typer
 from headrace.cli.exits import WrongUsage
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
+from headrace.request_log.settings import MAX_BYTES, LogFiles, LogFormat
 from headrace.resources.egress import Egress, read_network
 from headrace.resources.layout import default_data_dir
 
@@ -96,12 +97,24 @@ def serve(
             help="Whose web pages browsers let read answers: https://chat.example.org, or * for all. Can be repeated.",
         ),
     ] = None,
+    request_log_format: Annotated[
+        LogFormat, typer.Option(help="What files of request logs become; parquet is the extra headrace[parquet].")
+    ] = LogFormat.JSONL,
+    request_log_max_bytes: Annotated[
+        int, typer.Option(min=2**20, help="How much request logs may take before the oldest files go.")
+    ] = MAX_BYTES,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
     from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
     from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
 
+    if not request_log_format.available:
+        raise WrongUsage(
+            "Request logs cannot be written as Parquet here.",
+            evidence="The package pyarrow is not installed.",
+            fix="pip install 'headrace[parquet]', or leave out --request-log-format.",
+        )
     settings = ServeSettings(
         data_dir=data_dir or default_data_dir(),
         host=host,
@@ -116,6 +129,7 @@ def serve(
         model_cache_bytes=model_cache_bytes,
         tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
         cors_origins=read_origins(cors_origin or ()),
+        request_log=LogFiles(format=request_log_format, max_bytes=request_log_max_bytes),
     )
 
     def say(sentence: str) -> None:

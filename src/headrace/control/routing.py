@@ -60,6 +60,7 @@ def build_snapshot(tx: Transaction, generation: int, egress: Egress) -> RoutingS
             id=endpoint.id,
             display_name=endpoint.display_name,
             deployed=tuple(by_endpoint[endpoint.scope, endpoint.id]),
+            request_log=endpoint.request_log,
         )
         for endpoint in tx.list(Endpoint, deleting=False)
     )

@@ -28,6 +28,8 @@ async def send_json(
     body = msgspec.json.encode(value)
     record.status = status
     record.bytes_sent += len(body)
+    if record.recording is not None:
+        record.recording.answer(body)
     request_id = (b"x-request-id", record.request_id.encode("ascii"))
     others = [header for header in headers or () if header[0] != b"x-request-id"]
     await exchange.answer(status, [JSON, request_id, *others], body)

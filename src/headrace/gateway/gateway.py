@@ -24,11 +24,13 @@ from headrace.gateway.limit_notes import LimitNotes
 from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
 from headrace.gateway.record import RequestRecord
+from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, match
 from headrace.gateway.routing import Routing
 from headrace.gateway.snapshot_file import load_snapshot
 from headrace.gateway.upstream import Upstream, read_address
 from headrace.gateway.usage_log import UsageLog
+from headrace.request_log import LogFiles
 from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.errors import Draining, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
 from headrace.resources.usage import USAGE_FOLDER
@@ -59,13 +61,20 @@ class Gateway:
         control_address: ``unix:/path`` or ``http://host:port`` of the control plane.
         admin_token: The internal token; whoever pushes snapshots must show it.
         limits: How much of everything it takes.
+        log_files: How the files of the request log are kept.
 
     Attributes:
         admin: Answers exchanges of the admin socket.
     """
 
     def __init__(
-        self, *, snapshot_path: Path, control_address: str, admin_token: str, limits: Limits | None = None
+        self,
+        *,
+        snapshot_path: Path,
+        control_address: str,
+        admin_token: str,
+        limits: Limits | None = None,
+        log_files: LogFiles | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._handover = Handover(snapshot_path)
@@ -75,7 +84,8 @@ class Gateway:
         )
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
         self._usage_log = UsageLog(snapshot_path.with_name(USAGE_FOLDER))
-        self._metrics = Metrics(self._routing.fleet, self._usage_log)
+        self._request_log = RequestLogger(snapshot_path, log_files or LogFiles())
+        self._metrics = Metrics(self._routing.fleet, self._usage_log, self._request_log)
         self._active = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -145,11 +155,12 @@ class Gateway:
         )
 
     async def close(self) -> None:
-        """Close the connections that are kept to engines and control, and the usage log."""
+        """Close the connections that are kept to engines and control, and the logs."""
         self._routing.fleet.close()
         self._control.close()
         self._budgets.close()
         self._usage_log.close()
+        await asyncio.to_thread(self._request_log.close)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request of the public port."""
@@ -177,6 +188,8 @@ class Gateway:
                 self._idle.set()
             self._metrics.settle(record)
             log_request(record)
+            if record.recording is not None:
+                record.recording.finish(record)
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, matched: Match) -> None:
         action = matched.action
@@ -202,7 +215,13 @@ class Gateway:
             await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:
             await serve_inference(
-                exchange, record, matched, routing=self._routing, limits=self._limits, usage_log=self._usage_log
+                exchange,
+                record,
+                matched,
+                routing=self._routing,
+                limits=self._limits,
+                usage_log=self._usage_log,
+                request_log=self._request_log,
             )
 
     async def _show_metrics(self, exchange: Exchange, record: RequestRecord) -> None:

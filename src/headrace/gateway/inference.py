@@ -22,6 +22,7 @@ from headrace.gateway.prediction import predict, raw_predict
 from headrace.gateway.priority import priority_of
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.relay import relay
+from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
 from headrace.gateway.routing_table import RoutingTable
@@ -44,7 +45,14 @@ _FREE = frozenset({Action.TOKENIZE, Action.DETOKENIZE})
 
 
 async def serve_inference(
-    exchange: Exchange, record: RequestRecord, match: Match, *, routing: Routing, limits: Limits, usage_log: UsageLog
+    exchange: Exchange,
+    record: RequestRecord,
+    match: Match,
+    *,
+    routing: Routing,
+    limits: Limits,
+    usage_log: UsageLog,
+    request_log: RequestLogger,
 ) -> None:
     """Answer one inference request, or one for the list of models.
 
@@ -54,7 +62,16 @@ async def serve_inference(
     principal = authenticate(exchange.head, routing.table)
     record.key_id = principal.key_id
     async with routing.running.with_key(principal.key_id):
-        await _serve(exchange, record, match, principal, routing=routing, limits=limits, usage_log=usage_log)
+        await _serve(
+            exchange,
+            record,
+            match,
+            principal,
+            routing=routing,
+            limits=limits,
+            usage_log=usage_log,
+            request_log=request_log,
+        )
 
 
 async def _serve(
@@ -66,13 +83,15 @@ async def _serve(
     routing: Routing,
     limits: Limits,
     usage_log: UsageLog,
+    request_log: RequestLogger,
 ) -> None:
     if match.action in (Action.MODELS, Action.MODEL):
         await _show_models(exchange, record, match, principal, routing.table)
         return
     if match.endpoint is not None:  # a key learns nothing of projects that it does not reach
         principal.require(Permission.PREDICT, match.endpoint.scope.project)
-    body = read_object(await exchange.read_all(limits.body_bytes))
+    whole = await exchange.read_all(limits.body_bytes)
+    body = read_object(whole)
     # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys with a
     # limit of tokens, whose prompts are counted: what is undeployed meanwhile says so.
     table = routing.table
@@ -85,6 +104,8 @@ async def _serve(
     call.priority = priority_of(exchange.head, body, call.deployed)
     if match.action in _FREE:
         call.meter.waive()
+    else:
+        record.recording = request_log.recording(record.request_id, endpoint, call.deployed, whole)
     budget = routing.budgets.of(principal.key_id)
     try:
         if budget is None:

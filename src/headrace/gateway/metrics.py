@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.record import RequestRecord
+from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.token_gaps import TokenGaps
 from headrace.gateway.usage_log import UsageLog
 
@@ -34,7 +35,7 @@ class _EndpointMetrics:
 class Metrics:
     """Counts every request once, when it is over."""
 
-    def __init__(self, fleet: Fleet, usage_log: UsageLog) -> None:
+    def __init__(self, fleet: Fleet, usage_log: UsageLog, request_log: RequestLogger) -> None:
         self.registry = CollectorRegistry()
         name, by = "headrace_gateway", ["endpoint"]
         self.requests = Counter(f"{name}_requests", "Requests answered.", [*by, "status"], registry=self.registry)
@@ -57,6 +58,7 @@ class Metrics:
         self.registry.register(_FleetGauges(fleet))
         self.registry.register(_Gaps(self._children))
         self.registry.register(_UsageLogFailures(usage_log))
+        self.registry.register(_RequestLog(request_log))
 
     def settle(self, record: RequestRecord) -> None:
         """Count a request that is over."""
@@ -151,3 +153,21 @@ class _UsageLogFailures(Collector):
             "Requests whose usage could not be written down.",
             value=self._usage_log.failures,
         )
+
+
+class _RequestLog(Collector):
+    """What became of the requests that were to be logged."""
+
+    def __init__(self, request_log: RequestLogger) -> None:
+        self._request_log = request_log
+
+    def collect(self) -> Iterator[Metric]:
+        """Those that are in files, that found no room on the way there, and that could not be written."""
+        family = CounterMetricFamily(
+            "headrace_gateway_request_log", "Requests for the request log, by what became of them.", labels=["outcome"]
+        )
+        log = self._request_log
+        counts = (("written", log.writer.written), ("dropped", log.dropped), ("failed", log.writer.failed))
+        for outcome, count in counts:
+            family.add_metric([outcome], count)
+        yield family

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 from headrace.contracts.openai.usage import Usage
 from headrace.gateway.exchange import RequestHead
 from headrace.gateway.token_gaps import TokenGaps
+
+if TYPE_CHECKING:
+    from headrace.gateway.request_recording import Recording
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -27,6 +31,7 @@ class RequestRecord:
         chunks: Pieces in which the answer was passed on.
         told: Answers of engines that told their usage.
         gaps: How long the pieces of a stream took to follow each other; None before the second one.
+        recording: What is kept of it for the request log; None for those that are not in it.
     """
 
     __slots__ = (
@@ -45,6 +50,7 @@ class RequestRecord:
         "method",
         "path",
         "prompt_tokens",
+        "recording",
         "replica",
         "request_id",
         "routed_s",
@@ -71,6 +77,7 @@ class RequestRecord:
         self.completion_tokens: int | None = None
         self.gaps: TokenGaps | None = None
         self._piece_s: float | None = None
+        self.recording: Recording | None = None
 
     def sent(self) -> None:
         """Note that it goes to an engine now; only the first time counts."""

@@ -81,6 +81,7 @@ async def relay_events(
         EngineStalled: It stood still.
     """
     record, events, meter = call.record, WholeEvents(), StreamMeter(call.meter)
+    recording = record.recording
 
     def shown(whole: bytes) -> bytes:
         return rewrite(without_usage(whole) if call.hides_usage else whole)
@@ -91,6 +92,8 @@ async def relay_events(
         while piece := await answer.read():
             whole = events.feed(piece)
             meter.follow(piece, whole)
+            if recording is not None:
+                recording.events(whole)
             if passed_on := shown(whole):
                 record.piece(len(passed_on), timed=not meter.ended)
                 await exchange.write(passed_on)
@@ -122,6 +125,8 @@ async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) 
         raise engine_error(call, answer, body)
     call.record.status = answer.status
     call.record.code = EngineRefused.code
+    if call.record.recording is not None:
+        call.record.recording.answer(body)
     await exchange.answer(answer.status, [_content_type(answer), *call.headers], body)
 
 
@@ -220,10 +225,13 @@ async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer
         raise broke_off(call, error) from error
     call.meter.add(finder.usage())
     call.meter.finish()
+    whole = b"".join(held)
+    if record.recording is not None:
+        record.recording.answer(whole, whole=not exchange.started)
     if exchange.started:
         await exchange.end()
     else:
-        await exchange.answer(answer.status, headers, b"".join(held))
+        await exchange.answer(answer.status, headers, whole)
 
 
 def _content_type(answer: UpstreamAnswer) -> tuple[bytes, bytes]:

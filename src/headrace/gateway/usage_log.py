@@ -8,14 +8,11 @@ Control reads the segments (`headrace.control.usage`) and deletes those that nob
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
-import os
 import secrets
-import time
 from pathlib import Path
 
+from headrace.resources.segment import Segment
 from headrace.resources.usage import SEGMENT_SUFFIX, UsageRecord, to_line
 
 SEGMENT_BYTES = 8 * 2**20
@@ -44,7 +41,7 @@ class UsageLog:
         self._segment_s = segment_s
         self._instance = secrets.token_hex(8)  # several gateways share the folder, and none continues another's files
         self._number = 0
-        self._segment: _Segment | None = None
+        self._segment: Segment | None = None
         self._failing = False
 
     def append(self, record: UsageRecord) -> None:
@@ -69,7 +66,7 @@ class UsageLog:
             self._segment.close()
             self._segment = None
 
-    def _open_segment(self) -> _Segment:
+    def _open_segment(self) -> Segment:
         segment = self._segment
         if segment is not None:
             if segment.size_bytes < self._segment_bytes and segment.age_s < self._segment_s and not segment.torn:
@@ -77,48 +74,5 @@ class UsageLog:
             self.close()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._number += 1
-        self._segment = _Segment(self._folder, f"{self._instance}-{self._number:06d}{SEGMENT_SUFFIX}")
+        self._segment = Segment(self._folder, f"{self._instance}-{self._number:06d}{SEGMENT_SUFFIX}")
         return self._segment
-
-
-class _Segment:
-    """A file that is locked while it is written. It gets its name with the lock on it: one without is nobody's."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        nameless = folder / f"{name}.new"
-        self._descriptor = os.open(nameless, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            nameless.rename(folder / name)
-        except OSError:
-            self.close()
-            raise
-        self.size_bytes = 0
-        self.torn = False
-        self._opened_s = time.monotonic()
-
-    @property
-    def age_s(self) -> float:
-        return time.monotonic() - self._opened_s
-
-    def append(self, line: bytes) -> None:
-        """Write a line, whole or not at all.
-
-        Raises:
-            OSError: The disk is full, or worse.
-        """
-        written = os.write(self._descriptor, line)
-        if written < len(line):
-            self._take_back()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.size_bytes += written
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _take_back(self) -> None:
-        """Half a line would spoil the one behind it."""
-        try:
-            os.ftruncate(self._descriptor, self.size_bytes)
-        except OSError:
-            self.torn = True

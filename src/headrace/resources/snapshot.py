@@ -12,6 +12,7 @@ from headrace.resources.access import Principal
 from headrace.resources.errors import Failure
 from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
+from headrace.resources.request_log import RequestLog
 
 
 class ExternalRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,12 +98,17 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint and what stands behind it."""
+    """One endpoint and what stands behind it.
+
+    Attributes:
+        request_log: What of its requests is written down; None: nothing.
+    """
 
     scope: Scope
     id: str
     display_name: str
     deployed: tuple[DeployedRoute, ...] = ()
+    request_log: RequestLog | None = None
 
 
 class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):

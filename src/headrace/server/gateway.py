@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from headrace.gateway import Cors, Gateway, HttpServer, Limits
+from headrace.request_log import LogFiles, LogFormat
 from headrace.resources.layout import Layout
 from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
@@ -31,6 +32,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         control_address=f"unix:{layout.control_socket}",
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
+        log_files=LogFiles(format=LogFormat(options.request_log_format), max_bytes=options.request_log_max_bytes),
     )
     handler = Cors(options.cors_origin, gateway.handle).handle if options.cors_origin else gateway.handle
     public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
@@ -76,6 +78,8 @@ def main() -> None:
     parser.add_argument("--tls-listen-fd", type=int, default=-1)
     parser.add_argument("--tls-certificate", default="", help="PEM; followed as it changes")
     parser.add_argument("--tls-key", default="", help="PEM; may be the same file")
+    parser.add_argument("--request-log-format", choices=[*LogFormat])
+    parser.add_argument("--request-log-max-bytes", type=int)
     parser.add_argument("--cors-origin", action="append", default=[], help="whose pages may read answers")
     options = process.parse(parser)
     layout = process.begin("gateway", options)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from headrace.request_log.settings import MAX_BYTES, LogFormat
 from headrace.resources.layout import Layout
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -46,6 +47,8 @@ class Options(argparse.Namespace):
     tls_listen_fd: int = -1
     tls_certificate: str = ""
     tls_key: str = ""
+    request_log_format: str = LogFormat.JSONL
+    request_log_max_bytes: int = MAX_BYTES
     cors_origin: Sequence[str]
     external_network: Sequence[str]
     external_ca_file: str = ""

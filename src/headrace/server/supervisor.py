@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.request_log import LogFiles
 from headrace.resources.egress import Egress
 from headrace.resources.errors import DataDirInUse, DataDirUnusable, PortTaken
 from headrace.resources.files import private_dir, write_private
@@ -63,6 +64,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
         tls: The TLS port; None without one.
         cors_origins: Whose pages browsers let read answers, as `headrace.gateway.cors.read_origins` has them.
+        request_log: How its files are kept; whether there are any is each endpoint's own.
     """
 
     data_dir: Path
@@ -75,6 +77,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     model_cache_bytes: int | None = None
     tls: TlsSettings | None = None
     cors_origins: tuple[str, ...] = ()
+    request_log: LogFiles = LogFiles()
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -185,6 +188,8 @@ def _gateway_arguments(settings: ServeSettings, layout: Layout, listeners: Seque
     arguments = [
         *("--listen-fd", plain, "--drain-timeout-s", str(settings.drain_timeout_s)),
         *("--stall-timeout-s", str(settings.stall_timeout_s)),
+        f"--request-log-format={settings.request_log.format}",
+        f"--request-log-max-bytes={settings.request_log.max_bytes}",
         *(f"--cors-origin={origin}" for origin in settings.cors_origins),
     ]
     if settings.tls is not None:

@@ -31,6 +31,7 @@ from headrace.resources.assignments import ModelCacheReport, RuntimeReport
 from headrace.resources.deployments import MachineSpec, Predicted, Warmup
 from headrace.resources.errors import Failure
 from headrace.resources.models import ServingSpec
+from headrace.resources.request_log import RequestLog
 from headrace.resources.states import DeploymentState, OperationState, ReplicaState
 
 
@@ -143,6 +144,7 @@ endpoints = Table(
     _json("labels", dict[str, str]),
     Column("dedicated", Boolean, nullable=False),
     Column("deleting", Boolean, nullable=False),
+    _json("request_log", RequestLog, nullable=True),
     _time("created_at"),
     _time("updated_at"),
     _int("resource_version"),

@@ -20,7 +20,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/runtimes", READ, status.runtimes, server_wide=True),
     Route("GET", f"{ROOT}/models", READ, registry.models),
     Route("GET", f"{ROOT}/endpoints", READ, registry.endpoints),
-    Route("PATCH", f"{ROOT}/endpoints/{{endpoint}}", DEPLOY, registry.split_traffic),
+    Route("PATCH", f"{ROOT}/endpoints/{{endpoint}}", DEPLOY, registry.change_endpoint),
     Route("GET", f"{ROOT}/deployments", READ, deployments.list_deployments),
     Route("POST", f"{ROOT}/deployments", DEPLOY, deployments.create_deployment),
     Route("GET", f"{ROOT}/deployments/{{deployment}}", READ, deployments.get_deployment),
