@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
@@ -21,6 +21,9 @@ from headrace.resources.access import EVERY_PROJECT, Principal, Role, secret_has
 from headrace.resources.names import Scope
 from headrace.resources.request_log import RequestLog
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
+
+if TYPE_CHECKING:
+    from headrace.gateway.tracing import Tracing
 
 ADMIN_TOKEN = "internal-token"
 KEY, OTHER_KEY, VIEWER_KEY, EVERYWHERE_KEY = "hr-key", "hr-other", "hr-viewer", "hr-everywhere"
@@ -123,7 +126,11 @@ class Served:
 
 @asynccontextmanager
 async def gateway_before(
-    folder: Path, *models: DeployedRoute, control: str = "unix:/nowhere", **limits: Any
+    folder: Path,
+    *models: DeployedRoute,
+    control: str = "unix:/nowhere",
+    tracing: Tracing | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Served]:
     """A gateway that serves and has a snapshot with these deployed models."""
     gateway = Gateway(
@@ -131,6 +138,7 @@ async def gateway_before(
         control_address=control,
         admin_token=ADMIN_TOKEN,
         limits=Limits(**limits),
+        tracing=tracing,
     )
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nobody else waits
     admin_socket = folder / f"{secrets.token_hex(4)}.admin"

@@ -1,4 +1,4 @@
-"""``headrace endpoints update``: an endpoint's request log on and off."""
+"""Request logs and traces on the command line: switched on and off, and refused where they cannot be."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cli_server import ScriptedServer, serving
 
 from headrace.cli.app import run
 from headrace.request_log import LogFormat
+from headrace.server import tracing
 
 SCOPE = "projects/default/locations/us-central1"
 CHANGE = "PATCH /headrace/v1/endpoints/7"
@@ -85,4 +86,14 @@ def test_parquet_that_cannot_be_written_is_told_at_the_start(
     monkeypatch.setattr(LogFormat, "available", False)
     assert run(["serve", "--data-dir", str(tmp_path), "--request-log-format", "parquet"]) == 2
     assert "headrace[parquet]" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_traces_that_cannot_be_made_are_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever names a receiver without the extra is told what to install."""
+    monkeypatch.setattr(tracing, "available", lambda: False)
+    assert run(["serve", "--data-dir", str(tmp_path), "--otlp-traces-endpoint", "http://127.0.0.1:1"]) == 2
+    assert "headrace[otel]" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -97,6 +97,13 @@ def serve(
             help="Whose web pages browsers let read answers: https://chat.example.org, or * for all. Can be repeated.",
         ),
     ] = None,
+    otlp_traces_endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Send OpenTelemetry traces there (OTLP over HTTP); else as the variables OTEL_… say. Extra headrace[otel].",
+        ),
+    ] = "",
     request_log_format: Annotated[
         LogFormat, typer.Option(help="What files of request logs become; parquet is the extra headrace[parquet].")
     ] = LogFormat.JSONL,
@@ -106,9 +113,15 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
     from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
-    from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
+    from headrace.server import ServeSettings, tracing  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
 
+    if otlp_traces_endpoint and not tracing.available():
+        raise WrongUsage(
+            "Traces cannot be made here.",
+            evidence="OpenTelemetry's exporter for OTLP over HTTP is not installed.",
+            fix="pip install 'headrace[otel]', or leave out --otlp-traces-endpoint.",
+        )
     if not request_log_format.available:
         raise WrongUsage(
             "Request logs cannot be written as Parquet here.",
@@ -130,6 +143,7 @@ def serve(
         tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
         cors_origins=read_origins(cors_origin or ()),
         request_log=LogFiles(format=request_log_format, max_bytes=request_log_max_bytes),
+        otlp_traces_endpoint=otlp_traces_endpoint,
     )
 
     def say(sentence: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,6 +30,9 @@ from headrace.resources.errors import (
 )
 from headrace.resources.priority import Priority
 from headrace.resources.snapshot import DeployedRoute
+
+if TYPE_CHECKING:
+    from headrace.gateway.tracing import Attempt
 
 _PASSED_ON = (b"traceparent", b"tracestate")
 """Headers of the client that an engine gets to see (W3C Trace Context). Its key is not among them."""
@@ -128,7 +132,10 @@ async def engine_answer(
     if not call.pool.replicas and not call.pool.wakes:
         raise _not_ready(call)
     visit = _visit(call, path, body)
+    waiting = None if call.record.trace is None else call.record.trace.begin("wait for a turn")
     async with call.pool.room.place(visit, meanwhile=meanwhile):
+        if waiting is not None:
+            waiting.end()
         visit.used = Usage(0, 0)
         assignment, answer = await _begin_owing(call, path, body, stream=stream)
         call.record.replica = assignment.replica.route.id
@@ -138,8 +145,10 @@ async def engine_answer(
                 if call.deployed.external_host:
                     external.require_plain(call.deployed.external_host, answer)
                 yield answer
-        except (EngineBrokeOff, EngineStalled):
+        except (EngineBrokeOff, EngineStalled) as error:
             assignment.failed()
+            if assignment.attempt is not None:
+                assignment.attempt.failed(error.code)
             raise
         finally:
             assignment.release()
@@ -219,15 +228,26 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[A
 
 async def _send(call: Call, assignment: Assignment, path: str, body: bytes, timeout_s: float) -> UpstreamAnswer:
     replica = assignment.replica
+    forwarded, trace = call.forwarded, call.record.trace
+    if trace is not None:
+        assignment.attempt = trace.attempt(path, call.deployed.served_name, replica.route.id)
+        forwarded = assignment.attempt.marked(forwarded)
     request = UpstreamRequest(
-        method="POST",
-        target=replica.target(path),
-        headers=[*call.forwarded, *replica.headers],
-        body=body,
-        repeatable=True,
+        method="POST", target=replica.target(path), headers=[*forwarded, *replica.headers], body=body, repeatable=True
     )
     call.record.sent()
-    return await replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
+    sending = replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
+    return await (sending if assignment.attempt is None else _traced(assignment.attempt, sending))
+
+
+async def _traced(attempt: Attempt, sending: Awaitable[UpstreamAnswer]) -> UpstreamAnswer:
+    try:
+        answer = await sending
+    except UpstreamError as error:
+        attempt.failed(type(error).__name__)
+        raise
+    attempt.answered(answer.status)
+    return answer
 
 
 def _not_ready(call: Call) -> NotReady:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -35,6 +36,9 @@ from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.errors import Draining, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
 from headrace.resources.usage import USAGE_FOLDER
 
+if TYPE_CHECKING:
+    from headrace.gateway.tracing import Tracing
+
 _LOGGER = logging.getLogger(__name__)
 
 _WELCOME = b"""Headrace serves models here.
@@ -62,6 +66,7 @@ class Gateway:
         admin_token: The internal token; whoever pushes snapshots must show it.
         limits: How much of everything it takes.
         log_files: How the files of the request log are kept.
+        tracing: Makes spans; None: there are none.
 
     Attributes:
         admin: Answers exchanges of the admin socket.
@@ -75,6 +80,7 @@ class Gateway:
         admin_token: str,
         limits: Limits | None = None,
         log_files: LogFiles | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._handover = Handover(snapshot_path)
@@ -84,6 +90,7 @@ class Gateway:
         )
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
         self._usage_log = UsageLog(snapshot_path.with_name(USAGE_FOLDER))
+        self._tracing = tracing
         self._request_log = RequestLogger(snapshot_path, log_files or LogFiles())
         self._metrics = Metrics(self._routing.fleet, self._usage_log, self._request_log)
         self._active = 0
@@ -155,12 +162,14 @@ class Gateway:
         )
 
     async def close(self) -> None:
-        """Close the connections that are kept to engines and control, and the logs."""
+        """Close the connections that are kept to engines and control, and the logs; send the last spans."""
         self._routing.fleet.close()
         self._control.close()
         self._budgets.close()
         self._usage_log.close()
         await asyncio.to_thread(self._request_log.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request of the public port."""
@@ -170,6 +179,8 @@ class Gateway:
         google = "/projects/" in record.path or others
         self._active += 1
         self._idle.clear()
+        if self._tracing is not None:
+            record.trace = self._tracing.begin(record, exchange.head, matched)
         try:
             await self._answer(exchange, record, matched)
         except HeadraceError as error:
@@ -190,6 +201,8 @@ class Gateway:
             log_request(record)
             if record.recording is not None:
                 record.recording.finish(record)
+            if record.trace is not None:
+                record.trace.finish(record)
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, matched: Match) -> None:
         action = matched.action

@@ -40,6 +40,8 @@ async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int
     Raises:
         HeadraceError: An engine refuses a prompt as it would refuse the request, or does not answer.
     """
+    trace = call.record.trace
+    counting = None if trace is None else trace.begin("count the prompt's tokens")
     counts = [0] * len(questions)
     to_do = iter(enumerate(questions))
 
@@ -53,6 +55,8 @@ async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int
                 group.create_task(work())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None  # the others were cancelled, or failed in the same moment
+    if counting is not None:
+        counting.end()
     return counts
 
 

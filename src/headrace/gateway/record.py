@@ -13,6 +13,7 @@ from headrace.gateway.token_gaps import TokenGaps
 
 if TYPE_CHECKING:
     from headrace.gateway.request_recording import Recording
+    from headrace.gateway.tracing import RequestTrace
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -32,6 +33,7 @@ class RequestRecord:
         told: Answers of engines that told their usage.
         gaps: How long the pieces of a stream took to follow each other; None before the second one.
         recording: What is kept of it for the request log; None for those that are not in it.
+        trace: Its spans; None where tracing is off, and for everything that is not inference.
     """
 
     __slots__ = (
@@ -57,6 +59,7 @@ class RequestRecord:
         "sent_s",
         "status",
         "told",
+        "trace",
     )
 
     def __init__(self, head: RequestHead) -> None:
@@ -78,6 +81,7 @@ class RequestRecord:
         self.gaps: TokenGaps | None = None
         self._piece_s: float | None = None
         self.recording: Recording | None = None
+        self.trace: RequestTrace | None = None
 
     def sent(self) -> None:
         """Note that it goes to an engine now; only the first time counts."""

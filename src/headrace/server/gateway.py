@@ -17,6 +17,7 @@ from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
 from headrace.server.tls.files import CertificateFiles, FollowedCertificate
 from headrace.server.tls.port import TlsPort
+from headrace.server.tracing import start_tracing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
         log_files=LogFiles(format=LogFormat(options.request_log_format), max_bytes=options.request_log_max_bytes),
+        tracing=start_tracing(options.otlp_traces_endpoint),
     )
     handler = Cors(options.cors_origin, gateway.handle).handle if options.cors_origin else gateway.handle
     public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--tls-listen-fd", type=int, default=-1)
     parser.add_argument("--tls-certificate", default="", help="PEM; followed as it changes")
     parser.add_argument("--tls-key", default="", help="PEM; may be the same file")
+    parser.add_argument("--otlp-traces-endpoint", default="")
     parser.add_argument("--request-log-format", choices=[*LogFormat])
     parser.add_argument("--request-log-max-bytes", type=int)
     parser.add_argument("--cors-origin", action="append", default=[], help="whose pages may read answers")

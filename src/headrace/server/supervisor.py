@@ -65,6 +65,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         tls: The TLS port; None without one.
         cors_origins: Whose pages browsers let read answers, as `headrace.gateway.cors.read_origins` has them.
         request_log: How its files are kept; whether there are any is each endpoint's own.
+        otlp_traces_endpoint: Where spans go; empty: where OpenTelemetry's environment variables say, if they do.
     """
 
     data_dir: Path
@@ -78,6 +79,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls: TlsSettings | None = None
     cors_origins: tuple[str, ...] = ()
     request_log: LogFiles = LogFiles()
+    otlp_traces_endpoint: str = ""
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -188,6 +190,7 @@ def _gateway_arguments(settings: ServeSettings, layout: Layout, listeners: Seque
     arguments = [
         *("--listen-fd", plain, "--drain-timeout-s", str(settings.drain_timeout_s)),
         *("--stall-timeout-s", str(settings.stall_timeout_s)),
+        f"--otlp-traces-endpoint={settings.otlp_traces_endpoint}",
         f"--request-log-format={settings.request_log.format}",
         f"--request-log-max-bytes={settings.request_log.max_bytes}",
         *(f"--cors-origin={origin}" for origin in settings.cors_origins),
