@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.contracts.openai.assembled import assembled
@@ -23,6 +23,7 @@ def chunk(delta: Any, index: int = 0, finish: str | None = None) -> dict[str, An
 
 
 @given(texts=st.lists(st.text(), min_size=1, max_size=6))
+@settings(deadline=None)
 def test_texts_are_joined(texts: list[str]) -> None:
     """The pieces of a text, in their order, for chats and completions; the usage of the last chunk is there."""
     usage = {"prompt_tokens": 1, "completion_tokens": len(texts), "total_tokens": 1 + len(texts)}
@@ -86,6 +87,7 @@ _JSON = st.recursive(
 
 
 @given(chunks=st.lists(_JSON, max_size=4), garbage=st.binary(max_size=40))
+@settings(deadline=None)
 def test_anything_else_is_passed_over(chunks: list[Any], garbage: bytes) -> None:
     """Whatever an engine sends in place of chunks, nothing is raised."""
     assembled(events(*chunks) + garbage)

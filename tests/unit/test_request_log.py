@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from logged_requests import CHAT_ANSWER, CHAT_BODY, is_written, lines_in, logged
 
-from headrace.request_log import Counts, LogFiles, LogFormat, to_frame
+from headrace.request_log import Counts, LogFiles, LogFormat, write_frame
 from headrace.request_log.frames import read_frame
 from headrace.request_log.hash_key import hash_key
 from headrace.request_log.parquet import to_parquet
@@ -23,7 +25,7 @@ from headrace.request_log.redaction import MARK, Redaction
 from headrace.request_log.rows import row_of, to_line
 from headrace.request_log.segments import Segments
 from headrace.request_log.writer import Writer
-from headrace.resources.request_log import LoggedRequest, RequestLog
+from headrace.resources.request_log import RequestLog
 
 KEY = b"k" * 32
 NOTHING = Redaction((), (), KEY)
@@ -40,6 +42,7 @@ _JSON = st.recursive(
 
 
 @given(ids=st.lists(st.text(min_size=1, max_size=40), max_size=20), rates=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+@settings(deadline=None)
 def test_a_request_is_chosen_by_its_id_alone(ids: list[str], rates: tuple[float, float]) -> None:
     """At every gateway alike; at a higher rate all those of a lower one, and more; at 1 all."""
     low, high = (RequestLog(sampling_rate=rate) for rate in sorted(rates))
@@ -64,6 +67,7 @@ def _holds(value: Any) -> str:
 
 
 @given(inside=_JSON, around=_JSON, under=st.sampled_from(["secret", "very.secret"]))
+@settings(deadline=None)
 def test_what_is_in_a_redacted_field_is_nowhere(inside: Any, around: Any, under: str) -> None:
     """However deep it is, and whatever lies beside it."""
     hidden = {"secret": [inside, {SECRET: SECRET}]}
@@ -74,6 +78,7 @@ def test_what_is_in_a_redacted_field_is_nowhere(inside: Any, around: Any, under:
 
 
 @given(value=_JSON)
+@settings(deadline=None)
 def test_what_matches_a_pattern_is_nowhere(value: Any) -> None:
     """In texts, in names, and in numbers."""
     redacted = Redaction([], ["[abc]", r"\d"], KEY).apply({"abc": value, "1": 1.5})
@@ -82,6 +87,7 @@ def test_what_matches_a_pattern_is_nowhere(value: Any) -> None:
 
 
 @given(value=_JSON)
+@settings(deadline=None)
 def test_nothing_else_is_changed(value: Any) -> None:
     """What neither field nor pattern means stays as it is."""
     assert Redaction(["elsewhere", "b.messages.content.x"], [SECRET], KEY).apply(value) == value
@@ -157,6 +163,7 @@ def test_what_cannot_be_redacted_is_not_written(fields: dict[str, Any], note: st
 
 
 @given(body=st.binary(max_size=60) | _JSON.map(lambda value: json.dumps(value, indent=1).encode()))
+@settings(deadline=None)
 def test_any_body_is_one_line(body: bytes) -> None:
     """Whatever somebody sent."""
     for redaction in (NOTHING, Redaction(["a"], [SECRET], KEY)):
@@ -166,17 +173,32 @@ def test_any_body_is_one_line(body: bytes) -> None:
         json.loads(line)
 
 
-def test_requests_pass_through_a_pipe() -> None:
-    """Whole ones; what is cut short is none."""
+@given(answer=st.lists(st.binary(max_size=3), max_size=3000), body=st.none() | st.binary(max_size=9))
+@settings(max_examples=20, deadline=None)
+def test_requests_pass_through_a_pipe(answer: list[bytes], body: bytes | None) -> None:
+    """Whole, however many pieces their answers have; what is cut short is none."""
+    request = logged(answer=answer, request=body)
     reading, writing = os.pipe()
-    requests = [logged(1), logged(2, request=None)]
-    os.write(writing, b"".join(map(to_frame, requests)) + to_frame(logged(3))[:-1])
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2**16)
+    write_frame(writing, request)
+    write_frame(writing, logged())
     os.close(writing)
-    found: list[LoggedRequest] = []
-    while (request := read_frame(reading)) is not None:
-        found.append(request)
+    found = [read_frame(reading), read_frame(reading), read_frame(reading)]
     os.close(reading)
-    assert found == requests
+    assert found == [msgspec.structs.replace(request, answer=[b"".join(answer)]), logged(), None]
+
+
+@given(data=st.data())
+@settings(deadline=None)
+def test_what_is_cut_short_is_none(data: st.DataObject) -> None:
+    """A gateway that was killed in the middle of a request leaves nothing of it."""
+    reading, writing = os.pipe()
+    write_frame(writing, logged())
+    whole = os.read(reading, 2**16)
+    os.write(writing, whole[: data.draw(st.integers(0, len(whole) - 1))])
+    os.close(writing)
+    assert read_frame(reading) is None
+    os.close(reading)
 
 
 # ---------------------------------------------------------------- files
@@ -256,7 +278,8 @@ def test_a_closed_file_becomes_parquet(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "requests", LogFiles(format=LogFormat.PARQUET), counts)
     reading, writing = os.pipe()
     bare = {"prompt_tokens": None, "ttft_s": None, "request": None}
-    os.write(writing, to_frame(logged(1)) + to_frame(logged(2, **bare)))
+    write_frame(writing, logged(1))
+    write_frame(writing, logged(2, **bare))
     os.close(writing)
     writer.serve(reading)
     os.close(reading)

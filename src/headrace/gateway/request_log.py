@@ -1,7 +1,7 @@
 """The gateway's end of the request log: what is over is handed to the log's writer, a process of its own, by a thread.
 
-The event loop only puts requests into a queue, which never waits. The thread encodes them and writes them to a pipe,
-and stands still when the writer does. What recordings and the queue hold is bounded; what finds no room is dropped and
+The event loop only puts requests into a queue, which never waits. The thread writes them to a pipe, and stands still
+when the writer does. What recordings and the queue hold is bounded; what finds no room is dropped and
 counted.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headrace.gateway.request_log_writer import RequestLogWriter
 from headrace.gateway.request_recording import Recording
-from headrace.request_log import LogFiles, to_frame
+from headrace.request_log import LogFiles
 from headrace.resources.request_log import REQUEST_LOG_FOLDER, LoggedRequest
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute
 
@@ -97,6 +97,6 @@ class RequestLogger:
     def _hand_over(self) -> None:
         while (item := self._queue.get()) is not None:
             request, size_bytes = item
-            self.writer.send(to_frame(request))
+            self.writer.send(request)
             self._written_bytes += size_bytes
         self.writer.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from headrace.request_log import Counts, LogFiles
+from headrace.request_log import Counts, LogFiles, write_frame
+from headrace.resources.request_log import LoggedRequest
 
 RESTART_S = 1.0
 """Not sooner after its last start is it started again. What comes meanwhile is lost."""
@@ -61,7 +61,7 @@ class RequestLogWriter:
         """Requests that could not be written."""
         return 0 if self._counts is None else self._counts.failed
 
-    def send(self, frame: bytes) -> None:
+    def send(self, request: LoggedRequest) -> None:
         """Hand a request over; waits while the process does not read. One that cannot be handed over is counted."""
         if not self._running():
             self.lost += 1
@@ -69,9 +69,7 @@ class RequestLogWriter:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            left = memoryview(frame)
-            while left:  # a signal may cut a write short
-                left = left[os.write(self._process.stdin.fileno(), left) :]
+            write_frame(self._process.stdin.fileno(), request)
             self._sent += 1
         except OSError:
             self.lost += 1

@@ -6,7 +6,7 @@ long as they take, and in the gateway's process every stream would wait for that
 """
 
 from headrace.request_log.counts import Counts
-from headrace.request_log.frames import to_frame
+from headrace.request_log.frames import write_frame
 from headrace.request_log.settings import LogFiles, LogFormat
 
-__all__ = ["Counts", "LogFiles", "LogFormat", "to_frame"]
+__all__ = ["Counts", "LogFiles", "LogFormat", "write_frame"]
