@@ -101,7 +101,7 @@ def serve(
         str,
         typer.Option(
             metavar="URL",
-            help="Send OpenTelemetry traces there (OTLP over HTTP); else as the variables OTEL_… say. Extra headrace[otel].",
+            help="Send OpenTelemetry traces there (OTLP over HTTP), or as OTEL_… say; needs the extra headrace[otel].",
         ),
     ] = "",
     request_log_format: Annotated[

@@ -69,7 +69,16 @@ class Assignment:
         attempt: Its span; None where nobody traces.
     """
 
-    __slots__ = ("_answering", "_clock", "_output_tokens", "_prompt_tokens", "attempt", "began_at", "on_trial", "replica")
+    __slots__ = (
+        "_answering",
+        "_clock",
+        "_output_tokens",
+        "_prompt_tokens",
+        "attempt",
+        "began_at",
+        "on_trial",
+        "replica",
+    )
 
     def __init__(
         self, replica: Replica, clock: Callable[[], float], *, prompt_tokens: int, output_tokens: int, on_trial: bool

@@ -49,7 +49,17 @@ class Recording:
         body: Of the request.
     """
 
-    __slots__ = ("_body", "_body_bytes", "_cut", "_deployed", "_endpoint", "_held_bytes", "_pieces", "_room", "_streamed")
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_cut",
+        "_deployed",
+        "_endpoint",
+        "_held_bytes",
+        "_pieces",
+        "_room",
+        "_streamed",
+    )
 
     def __init__(self, room: Room, endpoint: EndpointRoute, deployed: DeployedRoute, body: bytes) -> None:
         self._room = room

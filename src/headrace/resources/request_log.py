@@ -21,8 +21,8 @@ class RequestLog(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         sampling_rate: The share of them, above 0 and up to 1.
-        redact_fields: Members of JSON objects, in requests and in answers, whose values are replaced by length and hash:
-            a name (``content``), or the names on the way to it from some object on (``messages.content``). Lists on the
+        redact_fields: Members of JSON objects, in requests and in answers, for whose values length and hash stand: a
+            name (``content``), or the names on the way to it from some object on (``messages.content``). Lists on the
             way have none.
         redact_patterns: Regular expressions, as Python's ``re`` has them: what they match in any text is replaced.
     """

@@ -20,8 +20,8 @@ _ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _ENDPOINTS = (_ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SWITCH_S = 0.001
-"""How long a thread may keep the interpreter's lock while another wants it; Python's own is 5 ms, and streams would wait
-so long while spans are encoded."""
+"""How long a thread may keep the interpreter's lock while another wants it. Python's own is 5 ms, and streams would
+wait so long while spans are encoded."""
 
 
 def available() -> bool:

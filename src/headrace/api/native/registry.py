@@ -88,9 +88,7 @@ async def change_endpoint(request: Request) -> Response:
         if not isinstance(body.traffic, msgspec.UnsetType):
             commands.split_traffic(tx, endpoint.scope, endpoint.id, body.traffic)
         if not isinstance(body.request_log, msgspec.UnsetType):
-            endpoint = commands.change_request_log(
-                tx, endpoint.scope, endpoint.id, _given(body.request_log), now=now
-            )
+            endpoint = commands.change_request_log(tx, endpoint.scope, endpoint.id, _given(body.request_log), now=now)
         bound = tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)
         return {**noun_json(endpoint), "deployed_models": [noun_json(one) for one in bound]}
 
