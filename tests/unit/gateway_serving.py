@@ -75,9 +75,7 @@ def snapshot(
     request_log: RequestLog | None = None,
 ) -> RoutingSnapshot:
     """One endpoint, ``e1``, with these deployed models."""
-    endpoint = EndpointRoute(
-        scope=SCOPE, id="e1", display_name="my-endpoint", deployed=models, request_log=request_log
-    )
+    endpoint = EndpointRoute(scope=SCOPE, id="e1", display_name="my-endpoint", deployed=models, request_log=request_log)
     return RoutingSnapshot(generation=generation, endpoints=(endpoint,), keys=keys)
 
 

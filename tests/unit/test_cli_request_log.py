@@ -27,13 +27,17 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted
 
     def change(body: dict[str, Any]) -> tuple[int, Any]:
         log = body["request_log"]
-        endpoint["headrace"] = {} if log is None else {
-            "requestLog": {
-                "samplingRate": log.get("sampling_rate", 1.0),
-                "redactFields": log.get("redact_fields", []),
-                "redactPatterns": log.get("redact_patterns", []),
+        endpoint["headrace"] = (
+            {}
+            if log is None
+            else {
+                "requestLog": {
+                    "samplingRate": log.get("sampling_rate", 1.0),
+                    "redactFields": log.get("redact_fields", []),
+                    "redactPatterns": log.get("redact_patterns", []),
+                }
             }
-        }
+        )
         return 200, {"id": "7", "request_log": log}
 
     with serving() as scripted:

@@ -35,9 +35,7 @@ def test_texts_are_joined(texts: list[str]) -> None:
         "object": "chat.completion",
         "model": "m",
         "usage": usage,
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "".join(texts)}, "finish_reason": "stop"}
-        ],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "".join(texts)}, "finish_reason": "stop"}],
     }
     plain = assembled(events(*({"choices": [{"index": 0, "text": text}]} for text in texts)))
     assert plain == {"choices": [{"index": 0, "text": "".join(texts)}]}
@@ -78,9 +76,11 @@ def test_an_error_in_a_stream_is_kept() -> None:
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["choices", "index", "delta", "content", "tool_calls", "function", "text", "x"]), inner
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "index", "delta", "content", "tool_calls", "function", "text", "x"]), inner
+        )
     ),
     max_leaves=12,
 )

@@ -51,7 +51,7 @@ def log_of(served: Served) -> RequestLogger:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for what another process does, which tells nobody."""
     async with asyncio.timeout(TIMEOUT_S):
-        while not true():
+        while not true():  # noqa: ASYNC110 - as it says
             await asyncio.sleep(0.01)
 
 

@@ -31,7 +31,7 @@ KEY = b"k" * 32
 NOTHING = Redaction((), (), KEY)
 SECRET = "Xyzzy"
 
-_LEAVES = st.none() | st.booleans() | st.integers(-99, 99) | st.floats(-9, 9) | st.text("abc {}[]\"\\", max_size=6)
+_LEAVES = st.none() | st.booleans() | st.integers(-99, 99) | st.floats(-9, 9) | st.text('abc {}[]"\\', max_size=6)
 _NAMES = st.sampled_from(["a", "b", "content", "messages"])
 _JSON = st.recursive(
     _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3), max_leaves=15
@@ -137,9 +137,9 @@ def test_a_streamed_answer_is_put_together() -> None:
     """A field is redacted in it as in an answer of one piece."""
     pieces = [b'data: {"choices": [{"index": 0, "delta": {"content": "%b"}}]}\n\n' % word for word in (b"Xyz", b"zy")]
     streamed = logged(streamed=True, answer=pieces)
-    plain = row_of(streamed, NOTHING).response
-    assert plain is not None
-    assert json.loads(bytes(plain)) == {"choices": [{"index": 0, "message": {"content": SECRET}}]}
+    assert json.loads(bytes(row_of(streamed, NOTHING).response)) == {
+        "choices": [{"index": 0, "message": {"content": SECRET}}]
+    }
     for redaction in (Redaction(["message.content"], [], KEY), Redaction([], [SECRET], KEY)):
         assert SECRET.encode() not in to_line(row_of(streamed, redaction))
 
@@ -206,7 +206,7 @@ def test_what_is_cut_short_is_none(data: st.DataObject) -> None:
 
 def segments(folder: Path, **options: Any) -> Segments:
     """Of one writer."""
-    return Segments(folder, **({"max_bytes": 10**6, "segment_bytes": 10**6} | options))
+    return Segments(folder, **({"max_bytes": 10**6, "segment_bytes": 10**5} | options))
 
 
 def test_files_follow_each_other(tmp_path: Path) -> None:
@@ -294,12 +294,13 @@ def test_a_closed_file_becomes_parquet(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_becomes_parquet(tmp_path: Path) -> None:
-    """All its whole rows, however many there are; lines that are not ours are left out."""
+    """All its whole rows, however many there are; a file with lines that are none stays as it is."""
     row = to_line(row_of(logged(), NOTHING))
-    (tmp_path / "1.jsonl").write_bytes(row * 2500 + b"no row\n" + row + b'{"at')
+    (tmp_path / "1.jsonl").write_bytes(row * 2501 + b'{"at')
     (tmp_path / "2.jsonl").write_bytes(b"")
+    (tmp_path / "3.jsonl").write_bytes(row + b"no row\n")
     segments(tmp_path, closed=to_parquet).recover()
-    assert [path.name for path in tmp_path.iterdir()] == ["1.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.parquet", "3.jsonl"]
     assert pq.read_table(tmp_path / "1.parquet").num_rows == 2501
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.request_log.rows import Row, from_line
+from headrace.request_log.rows import NULL, Row, from_line
 
 SUFFIX = ".parquet"
 GROUP_ROWS = 1000
@@ -39,6 +38,7 @@ def to_parquet(path: Path) -> None:
 
     Raises:
         OSError: It stays as it is.
+        msgspec.DecodeError: So it does where a line in it is no row: it is not ours to delete.
     """
     fresh = path.with_suffix(f"{SUFFIX}.new")
     written = 0
@@ -58,11 +58,8 @@ def to_parquet(path: Path) -> None:
 
 def _records(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
-        try:
-            row = from_line(line)
-        except msgspec.DecodeError:  # somebody else's line; ours are whole
-            continue
+        row = from_line(line)
         record = {name: getattr(row, name) for name in Row.__struct_fields__}
         for name in ("request", "response"):
-            record[name] = None if record[name] is None else bytes(record[name]).decode()
+            record[name] = None if record[name] == NULL else bytes(record[name]).decode()
         yield record

@@ -11,6 +11,9 @@ from headrace.contracts.openai.assembled import assembled
 from headrace.request_log.redaction import Redaction
 from headrace.resources.request_log import LoggedRequest
 
+NULL = msgspec.Raw(b"null")
+"""Where there is no body: msgspec cannot read what is either raw or null."""
+
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
@@ -52,9 +55,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None
     completion_tokens: int | None
     sampling_rate: float
-    request: msgspec.Raw | None
+    request: msgspec.Raw
     request_bytes: int
-    response: msgspec.Raw | None
+    response: msgspec.Raw
     response_bytes: int
     note: str
 
@@ -69,7 +72,7 @@ _SAME = frozenset(Row.__struct_fields__) & frozenset(LoggedRequest.__struct_fiel
 def row_of(logged: LoggedRequest, redaction: Redaction) -> Row:
     """The row of a request, with nothing in it that is to be redacted."""
     notes: list[str] = []
-    request = None
+    request = NULL
     if logged.request is None:
         notes.append("request too large")
     else:
@@ -96,20 +99,20 @@ def from_line(line: bytes) -> Row:
     return _DECODER.decode(line)
 
 
-def _response(logged: LoggedRequest, redaction: Redaction, notes: list[str]) -> msgspec.Raw | None:
+def _response(logged: LoggedRequest, redaction: Redaction, notes: list[str]) -> msgspec.Raw:
     whole = b"".join(logged.answer)
     if logged.streamed:
         if logged.cut:
             notes.append("response cut")
         value = assembled(whole)
-        return None if value is None else _redacted(value, redaction, "response", notes)
+        return NULL if value is None else _redacted(value, redaction, "response", notes)
     if logged.cut:
         notes.append("response too large")
-        return None
-    return _document(whole, redaction, "response", notes) if whole else None
+        return NULL
+    return _document(whole, redaction, "response", notes) if whole else NULL
 
 
-def _document(content: bytes, redaction: Redaction, what: str, notes: list[str]) -> msgspec.Raw | None:
+def _document(content: bytes, redaction: Redaction, what: str, notes: list[str]) -> msgspec.Raw:
     """JSON as it came, but for white space and what is redacted: numbers keep their digits, names their order."""
     try:
         if not redaction:
@@ -119,12 +122,12 @@ def _document(content: bytes, redaction: Redaction, what: str, notes: list[str])
         return _redacted(msgspec.json.decode(content), redaction, what, notes)
     except _UNREADABLE:
         notes.append(f"{what} is not JSON that can be read")
-        return None
+        return NULL
 
 
-def _redacted(value: Any, redaction: Redaction, what: str, notes: list[str]) -> msgspec.Raw | None:
+def _redacted(value: Any, redaction: Redaction, what: str, notes: list[str]) -> msgspec.Raw:
     try:
         return msgspec.Raw(_ENCODE(redaction.apply(value) if redaction else value))
     except _UNREADABLE:
         notes.append(f"{what} is not JSON that can be read")
-        return None
+        return NULL
