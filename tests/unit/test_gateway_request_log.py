@@ -280,6 +280,23 @@ def test_a_writer_that_dies_is_replaced(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_signal_to_the_whole_service_does_not_end_the_writer(tmp_path: Path) -> None:
+    """It goes on as long as its gateway does, which still has requests to finish."""
+
+    async def main() -> None:
+        async with logging_gateway(tmp_path) as (_, served):
+            log = log_of(served)
+            assert (await served.client.post(URL, json=CHAT)).status_code == 200
+            await until(lambda: log.writer.written == 1)
+            assert log.writer.pid is not None
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(log.writer.pid, number)
+            assert (await served.client.post(URL, json=CHAT)).status_code == 200
+        assert (log.writer.written, log.dropped, len(rows(tmp_path))) == (2, 0, 2)
+
+    asyncio.run(main())
+
+
 # ---------------------------------------------------------------- a bound on what is held
 
 

@@ -1,7 +1,9 @@
 """The process that writes the log of one gateway: ``python -m headrace.request_log.writer``.
 
 It reads requests from its standard input until that ends, which is when its gateway is done or gone: then it writes
-what is still in the pipe, closes its file and ends. What it has done it counts in memory that the gateway has, too.
+what is still in the pipe, closes its file and ends. Signals that end a whole service (systemd sends SIGTERM to each of
+its processes) are not for it: its gateway goes on for a while. What it has done it counts in memory that the gateway
+has, too.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import errno
 import logging
 import os
 import select
+import signal
 from functools import lru_cache
 from pathlib import Path
 
@@ -95,6 +98,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.nice(_NICER)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     files = LogFiles(format=options.format, max_bytes=options.max_bytes)
     Writer(options.folder, files, Counts(options.counts_fd)).serve(_STDIN)
 
