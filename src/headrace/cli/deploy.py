@@ -17,6 +17,7 @@ from headrace.cli.endpoints import (
     called,
     confirm,
     fetch_endpoints,
+    find_deployed_model,
     find_endpoint,
     is_ready,
     short_id,
@@ -256,20 +257,22 @@ def undeploy(
     failed: Annotated[
         bool, typer.Option("--failed", help="Only the models on it that failed; the endpoint and the others stay.")
     ] = False,
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="Only this one: a deployed model's id, or its model's name or id.")
+    ] = "",
     yes: YesOption = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing of it runs.")] = True,
 ) -> None:
     """Stop serving: running requests may finish; the endpoint goes too unless it is kept."""
     from headrace.cli.phases import watch  # noqa: PLC0415  # see above
 
+    if model and failed:
+        raise typer.BadParameter("Give --model or --failed: each says which models.")
     with invocation.client() as client:
         found = find_endpoint(client, endpoint)
-        what = "what failed of endpoint" if failed else "the models of endpoint" if keep_endpoint else "endpoint"
+        chosen, what = _chosen(found, model=model, failed=failed, all_models=keep_endpoint)
         confirm(invocation, f"Undeploy {what} {found.get('displayName')!r} ({short_id(found['name'])})?", yes=yes)
-        if failed or keep_endpoint:
-            operations = _undeploy_models(client, found, bindings(found, state="FAILED" if failed else ""))
-        else:
-            operations = [_delete(client, found["name"])]
+        operations = [_delete(client, found["name"])] if chosen is None else _undeploy_models(client, found, chosen)
         steps = Steps(invocation.output, silent=invocation.as_json)
         done = [
             watch(client, short_id(each["name"]), steps, what=f"Undeploying {endpoint}") if wait else each
@@ -278,6 +281,22 @@ def undeploy(
     invocation.output.document({"operations": done})
     if not operations:
         invocation.output.line(f"Nothing {'on it failed' if failed else 'was deployed on it'}: {endpoint}.")
+
+
+def _chosen(
+    endpoint: dict[str, Any], *, model: str, failed: bool, all_models: bool
+) -> tuple[list[dict[str, Any]] | None, str]:
+    """The deployed models to take off an endpoint, None for it and all of them; and what that is, for a person.
+
+    Raises:
+        BadName: Several are called like the one that was asked for.
+        DeploymentNotFound: None is.
+    """
+    if model:
+        return [one := find_deployed_model(endpoint, model)], f"model {model} ({one['id']}) of endpoint"
+    if failed:
+        return bindings(endpoint, state="FAILED"), "what failed of endpoint"
+    return (bindings(endpoint), "the models of endpoint") if all_models else (None, "endpoint")
 
 
 def _delete(client: Client, name: str) -> dict[str, Any]:

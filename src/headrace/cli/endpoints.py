@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from headrace.cli.exits import WrongUsage
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
-from headrace.resources.errors import BadName, EndpointNotFound, RoleMissing, Unavailable
+from headrace.resources.errors import BadName, DeploymentNotFound, EndpointNotFound, RoleMissing, Unavailable
 from headrace.resources.states import ANSWERING
 
 if TYPE_CHECKING:
@@ -178,11 +179,53 @@ def _binding_state(binding: dict[str, Any]) -> str:
     return str((binding.get("headrace") or {}).get("state") or "UNKNOWN")
 
 
-def _models(endpoint: dict[str, Any]) -> list[str]:
-    """What to call each of its models: where names are the same, with the models' ids."""
-    named = [(_model(each), short_id(str(each.get("model", "")))) for each in bindings(endpoint)]
-    models_of = {name: {model for other, model in named if other == name} for name, _ in named}
+def told_apart(named: Sequence[tuple[str, str]]) -> list[str]:
+    """What to call each of several models: by its name, and with its id where another model has the same one.
+
+    Args:
+        named: Each one's name, its version included, and the id of the model.
+    """
+    models_of: dict[str, set[str]] = {}
+    for name, model in named:
+        models_of.setdefault(name, set()).add(model)
     return [f"{name} ({model})" if len(models_of[name]) > 1 else name for name, model in named]
+
+
+def find_deployed_model(endpoint: dict[str, Any], wanted: str) -> dict[str, Any]:
+    """The one of an endpoint's deployed models with this id, or of the model with this name or id, or ``NAME@VERSION``.
+
+    Raises:
+        BadName: Several are of it.
+        DeploymentNotFound: None is.
+    """
+    bound = bindings(endpoint)
+    found = [each for each in bound if each.get("id") == wanted] or [each for each in bound if wanted in _names(each)]
+    if len(found) == 1:
+        return found[0]
+    named = zip(bound, _models(endpoint), strict=True)
+    shown = ", ".join(f"{each['id']} ({name})" for each, name in named if each in found or not found)
+    if found:
+        raise BadName(
+            f"{len(found)} deployed models of endpoint {short_id(endpoint['name'])} are called {wanted!r}.",
+            evidence=f"They are {shown}.",
+            fix="Give the id of one of them.",
+        )
+    raise DeploymentNotFound(
+        f"Endpoint {short_id(endpoint['name'])} has no deployed model {wanted!r}.",
+        evidence=f"It has {shown or 'none'}.",
+        fix="Give one of these ids.",
+    )
+
+
+def _names(binding: dict[str, Any]) -> set[str]:
+    """What a person may call the model of a deployed model."""
+    plain = {str(binding.get("displayName", "")), short_id(str(binding.get("model", "")))} - {""}
+    return plain | {f"{name}@{binding.get('modelVersionId')}" for name in plain}
+
+
+def _models(endpoint: dict[str, Any]) -> list[str]:
+    """What to call each of its models."""
+    return told_apart([(_model(each), short_id(str(each.get("model", "")))) for each in bindings(endpoint)])
 
 
 def _model(binding: dict[str, Any]) -> str:
