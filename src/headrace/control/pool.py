@@ -12,6 +12,7 @@ from headrace.control.operations import deploy_runs
 from headrace.control.placement import gib, home, no_room, spare
 from headrace.control.restarts import KEPT_FAILURES, delay_s, hopeless, was_stable
 from headrace.control.sight import Sight
+from headrace.control.sizes import advised
 from headrace.control.timeline import note
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.names import new_id
@@ -40,7 +41,7 @@ def tend(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
         if first_time and deployment.state is not DeploymentState.READY and sight.now >= deployment.deadline_at:
             failure = overdue(tx, deployment)
     if failure is not None:
-        tx.move(deployment, DeploymentState.FAILED, failure=failure)
+        tx.move(deployment, DeploymentState.FAILED, failure=advised(failure, deployment))
         return sight.now
     gone = sorted((one for one in replicas if one.state is ReplicaState.GONE), key=lambda one: -one.epoch)
     for old in (*failed[KEPT_FAILURES:], *gone[KEPT_FAILURES:]):
@@ -55,7 +56,7 @@ def _follow(tx: Transaction, deployment: Deployment, live: Sequence[Replica], fa
     best = max((rung(replica) for replica in live), default=0)
     reached = _LADDER.index(deployment.state)
     if best < reached:
-        failure = failed[0].failure if failed else None
+        failure = advised(failed[0].failure, deployment) if failed else None
         deployment = tx.move(deployment, DeploymentState.PLACING, detail="Its replicas are lost.", failure=failure)
         reached = 0
     for state in _LADDER[reached + 1 : best + 1]:
