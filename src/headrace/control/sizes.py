@@ -1,4 +1,4 @@
-"""The size or machine type of a deployment: whether it takes the model, and what to ask for where its memory did not do.
+"""The size or machine type of a deployment: whether it takes the model, and what to ask for if its memory did not do.
 
 Sizes are those in parameters, such as ``WX-S``.
 """

@@ -29,7 +29,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
         tokens_per_s: Tokens written for one sequence alone.
         prompt_tokens_per_s: Tokens read of a prompt that is long enough for arithmetic to be what counts.
         rates: Whose rates of the machine that goes by.
-        if_too_small: What to ask for should the machine that was asked for not do, as a sentence; empty where none was.
+        if_too_small: What to ask for should its machine's memory not do, as a sentence; empty where none was named.
     """
 
     weights_bytes: int

@@ -159,7 +159,7 @@ def test_what_fails_for_want_of_memory_names_the_next_size_up(world: World, kind
 def test_what_fails_for_another_reason_names_no_size(world: World) -> None:
     """A larger machine would end as the smaller one did."""
     world.checker.says = msgspec.structs.replace(
-        world.checker.says, predicted=Predicted(weights_bytes=1, cache_bytes=1, overhead_bytes=1, if_too_small="Larger.")
+        world.checker.says, predicted=Predicted(weights_bytes=1, cache_bytes=1, overhead_bytes=1, if_too_small="More.")
     )
     world.node.ladder = (ReplicaState.STARTING, failure(EngineBadTensor))
     world.deploy()
