@@ -68,7 +68,7 @@ def list_deployments(
     ]
     columns = ("DEPLOYMENT", "MODEL", "STATE", "REPLICAS", "RUNTIME", "MEMORY", "AGE", "ERROR")
     empty = "No deployments. Make one: headrace deploy FOLDER"
-    invocation.output.table(columns, rows, empty=empty, spare=("RUNTIME", "REPLICAS"), paths=("MODEL",))
+    invocation.output.table(columns, rows, empty=empty, spare=("RUNTIME", "REPLICAS", "AGE"), paths=("MODEL",))
 
 
 def update_deployment(
