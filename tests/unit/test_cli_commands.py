@@ -241,7 +241,7 @@ def test_status_tells_what_sleeps_from_what_is_gone(server, capsys):
     assert re.search(r"7 +rivers +ASLEEP +100% +0/1 +0 B\n", capsys.readouterr().out)
 
 
-def _status(*bound):
+def _glance(*bound):
     return {
         "version": "1",
         "at": 100.0,
@@ -251,7 +251,7 @@ def _status(*bound):
     }
 
 
-def _bound(identifier, model_id, name="river", version="1"):
+def _serving(identifier, model_id, name="river", version="1"):
     pool = {"state": "STARTING", "min_replicas": 1, "memory_bytes": 10**9, "resident_bytes": 711 * 10**6}
     pool |= {"replicas": [{"state": "READY"}], "model_id": model_id, "model_version": version}
     return {"id": identifier, "display_name": name, "traffic": 50, "deployment": pool}
@@ -260,14 +260,14 @@ def _bound(identifier, model_id, name="river", version="1"):
 def test_status_tells_two_models_of_an_endpoint_apart(server, capsys):
     """Below it each has a row: by the id that undeploying and a traffic split go by, with its model's id if need be."""
     gone = {"id": "43", "display_name": "lake", "traffic": 0, "deployment": None}
-    server.answers["GET /headrace/v1/status"] = (200, _status(_bound("41", "8"), _bound("42", "9"), gone))
+    server.answers["GET /headrace/v1/status"] = (200, _glance(_serving("41", "8"), _serving("42", "9"), gone))
     assert run(["status"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^7 +rivers\n", out, re.MULTILINE)
     assert re.search(r"^  41 +river@1 \(8\) +STARTING +50%", out, re.MULTILINE)
     assert re.search(r"^  42 +river@1 \(9\) +STARTING +50%", out, re.MULTILINE)
     assert re.search(r"^  43 +lake +GONE +0%", out, re.MULTILINE)
-    server.answers["GET /headrace/v1/status"] = (200, _status(_bound("41", "8"), _bound("42", "8", version="2")))
+    server.answers["GET /headrace/v1/status"] = (200, _glance(_serving("41", "8"), _serving("42", "8", version="2")))
     assert run(["status"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"41 +river@1 +STARTING", out)
@@ -278,7 +278,7 @@ def test_status_fits_a_narrow_terminal(server, capsys, monkeypatch):
     """On 80 columns each endpoint and each of its models has one line, with ids that are whole."""
     monkeypatch.setattr("headrace.cli.output._PIPE_WIDTH", 80)
     ids = [str(5647715533779560032 + each) for each in range(4)]
-    server.answers["GET /headrace/v1/status"] = (200, _status(_bound(ids[0], ids[2]), _bound(ids[1], ids[3])))
+    server.answers["GET /headrace/v1/status"] = (200, _glance(_serving(ids[0], ids[2]), _serving(ids[1], ids[3])))
     assert run(["status"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80

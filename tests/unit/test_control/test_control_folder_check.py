@@ -330,8 +330,7 @@ def test_a_size_must_take_the_model(folder: Path, tmp_path: Path, monkeypatch: p
         (MachineSpec(machine_type="WX-L"), "WX-L is the largest size: ask for a machine type instead"),
         (
             MachineSpec(machine_type="g2-standard-4", accelerator_type="NVIDIA_L4", accelerator_count=1),
-            "Or ask for the next machine up: --machine-type a2-highgpu-1g --accelerator-type NVIDIA_TESLA_A100 "
-            "--accelerator-count 1.",
+            "Or ask for the next machine up: --machine-type a2-highgpu-1g --accelerator-type NVIDIA_TESLA_A100",
         ),
         (
             MachineSpec(machine_type="a4-highgpu-8g", accelerator_type="NVIDIA_B200", accelerator_count=8),
