@@ -3,7 +3,8 @@
 Each engine is started as a node starts it, with the cache that the plan gives it, and then holds as many sequences of
 full length as were planned. What the runtime holds beside weights and cache (libraries, kernels, what a step computes,
 its heap) is what it holds under the same load with the same architecture of one layer, beyond what is planned for that
-one's weights and cache: so a fault in what is planned for embeddings and head would hide there.
+one's weights and cache: so a fault in what is planned for embeddings and head would hide there. Both are looked at from
+when all sequences write: what prompts take while they are read is there before the caches are full.
 
 Of transformers, memory that was freed is no weights and no cache either, but the C library keeps it (bench/NOTES.md):
 for this comparison its engine gives large blocks back at once, and what one takes as it is served stands in a row
@@ -13,12 +14,13 @@ below, against all that is planned. Goal (issue 4): within 10 %.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "unit")]
 
 from assets import PYTHONS  # noqa: E402 - found by the path above
-from engine_process import EngineProcess, start_engine  # noqa: E402
+from engine_process import EngineProcess, completion_body, start_engine  # noqa: E402
 from published_models import UNCHECKED, V2, WATSONX  # noqa: E402
 
 from headrace.capacity import PLANNED_SEQUENCES, MemoryNeed, copied_bytes, count_parameters, estimate  # noqa: E402
@@ -72,7 +74,8 @@ class Seen(NamedTuple):
     Attributes:
         need: What the plan says.
         loading: The most from its start until it was ready.
-        serving: The most from then on.
+        reading: The most from then on until every sequence wrote.
+        writing: The most from then on.
         mapped_bytes: Files that it had mapped at the end.
         weights_bytes: What the plan says of the weights, copies included; without what is only in a mapped file.
         droppable: Mapped files are not counted: the runtime computes with packed copies of what is in them.
@@ -80,7 +83,8 @@ class Seen(NamedTuple):
 
     need: MemoryNeed
     loading: Memory
-    serving: Memory
+    reading: Memory
+    writing: Memory
     mapped_bytes: int
     weights_bytes: int
     droppable: bool
@@ -97,13 +101,13 @@ class Seen(NamedTuple):
 
     @property
     def needed_bytes(self) -> int:
-        """The most while serving that could not be taken back."""
-        return self.serving.anonymous if self.droppable else self.whole_bytes
+        """The most while writing that could not be taken back."""
+        return self.writing.anonymous + (0 if self.droppable else self.mapped_bytes)
 
     @property
     def whole_bytes(self) -> int:
         """The most while serving."""
-        return self.serving.anonymous + self.mapped_bytes
+        return max(self.reading.anonymous, self.writing.anonymous) + self.mapped_bytes
 
 
 def checkpoints(names: list[str]) -> dict[str, Path]:
@@ -146,9 +150,10 @@ def look(runtime: str, folder: Path, *, as_served: bool = False) -> Seen:
     ):
         engine.wait_ready()
         loading = watched.restarted_peak()
-        fill(engine, FILLING.get(runtime, PLANNED_SEQUENCES))
+        reading: list[Memory] = []
+        fill(engine, FILLING.get(runtime, PLANNED_SEQUENCES), lambda: reading.append(watched.restarted_peak()))
         mapped = mapped_bytes(psutil.Process(engine.process.pid))
-        return Seen(need, loading, watched.peak, mapped, weights_bytes, droppable=runtime in PACKING)
+        return Seen(need, loading, *reading, watched.peak, mapped, weights_bytes, droppable=runtime in PACKING)
 
 
 def looked_up_bytes(model: ModelFolder) -> int:
@@ -158,15 +163,25 @@ def looked_up_bytes(model: ModelFolder) -> int:
     return tables[0] if len(tables) > 1 else 0
 
 
-def fill(engine: EngineProcess, sequences: int) -> None:
+def fill(engine: EngineProcess, sequences: int, when_all_write: Callable[[], object]) -> None:
     """So many sequences of full length at once, each of other tokens."""
     dice = random.Random(1)
     prompts = [[dice.randrange(3, VOCAB) for _ in range(CONTEXT - NEW_TOKENS)] for _ in range(sequences)]
-    wishes = {"max_tokens": NEW_TOKENS, "ignore_eos": True}
+    wishes = {"max_tokens": NEW_TOKENS, "ignore_eos": True, "stream_options": {"include_usage": True}}
     engine.client = engine.new_client(FILL_TIMEOUT_S)
+    writing = itertools.count(1)
+
+    def one(prompt: list[int]) -> dict[str, int]:
+        usage: dict[str, int] = {}
+        for number, event in enumerate(engine.stream("/v1/completions", completion_body(prompt, **wishes))):
+            if not number and next(writing) == sequences:
+                when_all_write()
+            usage = event.get("usage") or usage
+        return usage
+
     with ThreadPoolExecutor(sequences) as pool:
-        for answer in pool.map(lambda prompt: engine.complete(prompt, **wishes), prompts):
-            assert answer["usage"]["total_tokens"] == CONTEXT, answer
+        for usage in pool.map(one, prompts):
+            assert usage["total_tokens"] == CONTEXT, usage
 
 
 def compare(runtime: str, folders: dict[str, Path], report: Report) -> Iterator[tuple[str, float]]:
@@ -183,7 +198,7 @@ def compare(runtime: str, folders: dict[str, Path], report: Report) -> Iterator[
             print(report.rows[-1], flush=True)
             continue
         error = add_row(report, runtime, name, seen, beside_bytes)
-        print(f"{report.rows[-1]} {seen.serving} {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{report.rows[-1]} {seen.writing} {time.monotonic() - began:.0f} s", flush=True)
         yield name, error
     if runtime in HEAP and DEMO in folders:
         seen = look(runtime, folders[DEMO], as_served=True)
