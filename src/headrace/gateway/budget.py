@@ -182,6 +182,18 @@ class Reservation:
         self._settled = False
         self.tokens = tokens
 
+    def widen(self, tokens: int) -> None:
+        """See that so many are set aside; more than that stay so.
+
+        Raises:
+            KeyLimitReached: The rest does not fit now.
+            KeyLimitTooSmall: So many never do.
+            Draining: Another gateway knows.
+        """
+        if tokens > self.tokens:
+            self._budget.set_aside(tokens, reserved=self.tokens)
+            self.tokens = tokens
+
     def settle(self, used: int) -> None:
         """Charge what was used in its place; only the first time counts."""
         if not self._settled:
@@ -244,14 +256,17 @@ class Budget:
             if allowance.limit is not None and need > allowance.limit:
                 raise _too_small(unit, allowance.limit, f"{'at least ' if at_least else ''}{need}")
         for unit, allowance, need in wanted:
-            if self.leaving and allowance.limit is not None and need > allowance.kept:
-                raise Draining(
-                    "This gateway goes down, and the one in its place counts what the key uses.",
-                    fix="Send the request again, on another connection.",
-                    retry_after_s=AT_LEAST_S,
-                )
-            if not self.leaving and not allowance.has_room(need):
-                raise _reached(unit, allowance, need, now, at_least=at_least)
+            self._require_room(unit, allowance, need, now, at_least=at_least)
+
+    def _require_room(self, unit: str, allowance: Allowance, need: int, now: float, *, at_least: bool = False) -> None:
+        if self.leaving and allowance.limit is not None and need > allowance.kept:
+            raise Draining(
+                "This gateway goes down, and the one in its place counts what the key uses.",
+                fix="Send the request again, on another connection.",
+                retry_after_s=AT_LEAST_S,
+            )
+        if not self.leaving and not allowance.has_room(need):
+            raise _reached(unit, allowance, need, now, at_least=at_least)
 
     def reserve(self, tokens: int) -> Reservation:
         """Let a request through, and set its tokens aside.
@@ -269,6 +284,27 @@ class Budget:
             self.tokens.kept = max(self.tokens.kept - tokens, 0)
         self._changed()
         return Reservation(self, tokens)
+
+    def set_aside(self, tokens: int, *, reserved: int) -> None:
+        """Set more tokens aside for a request that was let through.
+
+        Args:
+            tokens: All that it needs.
+            reserved: What it has.
+
+        Raises:
+            KeyLimitReached: The rest does not fit now.
+            KeyLimitTooSmall: So many never do.
+            Draining: Another gateway knows.
+        """
+        allowance, more = self.tokens, tokens - reserved
+        if allowance.limit is not None and tokens > allowance.limit:
+            raise _too_small("token", allowance.limit, str(tokens))
+        self._require_room("token", allowance, more, self.now())
+        allowance.reserved += more
+        if self.leaving:
+            allowance.kept = max(allowance.kept - more, 0)
+        self._changed()
 
     def charge(self, used: int, *, reserved: int) -> None:
         """Let go of what was reserved, and note what was used instead."""

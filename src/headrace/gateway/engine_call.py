@@ -89,6 +89,26 @@ class Call(msgspec.Struct, kw_only=True):
         before, self.settled = self.settled, told
         return Usage(told.prompt_tokens - before.prompt_tokens, told.completion_tokens - before.completion_tokens)
 
+    def goes_to(self, deployed: DeployedRoute, pool: Pool) -> None:
+        """Be answered by another deployed model than was chosen first; nothing was sent to an engine yet.
+
+        An answer that comments have begun (`heartbeat`) has told of the first one already.
+        """
+        self.deployed, self.pool = deployed, pool
+        self.hides_usage = False
+        self.record.deployed_model = deployed.id
+        self.meter.goes_to(deployed)
+        told = dict(model_headers(deployed))
+        self.headers = [(name, told.get(name, value)) for name, value in self.headers]
+
+
+def model_headers(deployed: DeployedRoute) -> Headers:
+    """What an answer says of the model that gave it."""
+    return [
+        (b"x-vertex-ai-deployed-model-id", deployed.id.encode()),
+        (b"x-vertex-ai-model-id", deployed.model.rpartition("/")[2].encode()),
+    ]
+
 
 def forwarded_headers(head: RequestHead, record: RequestRecord) -> Headers:
     """What an engine is told of the request besides its body."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 
 from headrace.contracts.openai.models import deployed_card, endpoint_card, model_list
@@ -12,7 +13,7 @@ from headrace.gateway.answering import send_json
 from headrace.gateway.attempts import patience_of
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.engine_body import body_for_engine
-from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers
+from headrace.gateway.engine_call import Call, engine_answer, forwarded_headers, model_headers
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.heartbeat import heartbeats
 from headrace.gateway.key_limits import within_limits
@@ -22,12 +23,14 @@ from headrace.gateway.prediction import predict, raw_predict
 from headrace.gateway.priority import priority_of
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.relay import relay
+from headrace.gateway.rerouting import reroute
 from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
 from headrace.gateway.routing_table import RoutingTable
 from headrace.gateway.usage_log import UsageLog
 from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.access import Permission, Principal
+from headrace.resources.errors import NotReady
 from headrace.resources.snapshot import EndpointRoute
 
 _ENGINE_PATHS = {
@@ -74,7 +77,7 @@ async def _serve(
         principal.require(Permission.PREDICT, match.endpoint.scope.project)
     body = read_object(await exchange.read_all(limits.body_bytes))
     # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys with a
-    # limit of tokens, whose prompts are counted: what is undeployed meanwhile says so.
+    # limit of tokens, whose prompts are counted: what is undeployed meanwhile is as if it were while they wait.
     table = routing.table
     if match.endpoint is not None:
         endpoint = table.endpoint(match.endpoint.scope, match.endpoint.endpoint)
@@ -88,13 +91,41 @@ async def _serve(
     budget = routing.budgets.of(principal.key_id)
     try:
         if budget is None:
-            await _answer(exchange, call, match.action, body)
+            await _answer_by_any(exchange, call, match, body, endpoint=endpoint, routing=routing)
         else:
-            async with within_limits(call, budget, match.action, body):
-                await _answer(exchange, call, match.action, body)
+            async with within_limits(call, budget, match.action, body) as recount:
+                await _answer_by_any(exchange, call, match, body, endpoint=endpoint, routing=routing, moved=recount)
     finally:
         call.meter.break_off()
     call.learn()
+
+
+async def _answer_by_any(
+    exchange: Exchange,
+    call: Call,
+    match: Match,
+    body: OpenAIBody,
+    *,
+    endpoint: EndpointRoute,
+    routing: Routing,
+    moved: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Answer; if what it waits for is taken away, by another deployed model of the endpoint, unless it named that one.
+
+    `moved` is called when another one is to answer.
+    """
+    named = match.endpoint is not None and match.endpoint.deployed_model
+    while True:
+        try:
+            await _answer(exchange, call, match.action, dict(body))  # an engine's own words go into a copy
+        except NotReady:
+            if named or not reroute(call, routing, endpoint):
+                raise
+        else:
+            return
+        call.priority = priority_of(exchange.head, body, call.deployed)
+        if moved is not None:
+            await moved()
 
 
 async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBody) -> None:
@@ -126,8 +157,7 @@ def _route(
     headers = [
         (b"x-request-id", record.request_id.encode("ascii")),
         (b"x-vertex-ai-endpoint-id", endpoint.id.encode()),
-        (b"x-vertex-ai-deployed-model-id", deployed.id.encode()),
-        (b"x-vertex-ai-model-id", deployed.model.rpartition("/")[2].encode()),
+        *model_headers(deployed),
     ]
     return Call(
         record=record,

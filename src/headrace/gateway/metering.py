@@ -35,6 +35,10 @@ class Meter:
         """Write nothing: no model computes for this request."""
         self._over = True
 
+    def goes_to(self, deployed: DeployedRoute) -> None:
+        """Another deployed model answers than was expected."""
+        self._deployed = deployed
+
     def add(self, usage: Usage | None, *, at_least: int = 0) -> None:
         """Take in what one engine's answer told; where it told nothing, so many output tokens as a lower bound."""
         self._record.count(usage)
