@@ -71,12 +71,13 @@ async def engine_metrics(fleet: Fleet) -> bytes:
         for replica in pool.replicas
         if replica.route.external is None
     ]
-    texts = await asyncio.gather(*(_text_of(replica) for _, replica in asked))
+    texts = await asyncio.gather(*(text_of(replica) for _, replica in asked))
     told = [Told(deployment, replica.route.id, text) for (deployment, replica), text in zip(asked, texts, strict=True)]
     return await asyncio.to_thread(merged, told)
 
 
-async def _text_of(replica: Replica) -> bytes | None:
+async def text_of(replica: Replica) -> bytes | None:
+    """What one engine of ours says; None if it does not answer in time."""
     request = UpstreamRequest(method="GET", target=replica.target("/metrics"), headers=replica.headers)
     try:
         async with (

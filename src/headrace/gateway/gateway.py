@@ -27,6 +27,7 @@ from headrace.gateway.record import RequestRecord
 from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, match
 from headrace.gateway.routing import Routing
 from headrace.gateway.snapshot_file import load_snapshot
+from headrace.gateway.standstill import Standstills
 from headrace.gateway.upstream import Upstream, read_address
 from headrace.gateway.usage_log import UsageLog
 from headrace.resources.access import EVERY_PROJECT, Permission
@@ -76,6 +77,7 @@ class Gateway:
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
         self._usage_log = UsageLog(snapshot_path.with_name(USAGE_FOLDER))
         self._metrics = Metrics(self._routing.fleet, self._usage_log)
+        self._standstills = Standstills(self._routing.fleet, self._limits.first_byte_timeout_s)
         self._active = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -94,6 +96,10 @@ class Gateway:
     def ready(self) -> bool:
         """Whether it has a snapshot to route by and takes requests."""
         return self._routing.generation > 0 and not self._draining
+
+    async def watch(self) -> None:
+        """Look for replicas that stand still, until cancelled."""
+        await self._standstills.watch()
 
     def hand_over(self) -> None:
         """Be ready for no more requests, and leave word of those under way. Then a successor may start."""

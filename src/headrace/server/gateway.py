@@ -36,6 +36,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
     await public.start(listener)
     following = await _serve_tls(public, options)
+    watching = asyncio.create_task(gateway.watch())
     await admin.start(unix_socket(layout.gateway_socket))
     process.notify(options, "ready")
     await stop.wait()
@@ -47,6 +48,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     process.notify(options, "draining")
     if await gateway.drain(options.drain_timeout_s, public.emptied):
         gateway.break_off()
+    watching.cancel()
     await public.close(CLOSE_TIMEOUT_S)
     await gateway.close()
 
