@@ -32,8 +32,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
     )
-    handler = Cors(options.cors_origin, gateway.handle).handle if options.cors_origin else gateway.handle
-    public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
+    public, admin = _public(gateway, options), HttpServer(gateway.admin.handle)
     await public.start(listener)
     following = await _serve_tls(public, options)
     watching = asyncio.create_task(gateway.watch())
@@ -51,6 +50,14 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     watching.cancel()
     await public.close(CLOSE_TIMEOUT_S)
     await gateway.close()
+
+
+def _public(gateway: Gateway, options: process.Options) -> HttpServer:
+    """The server of both public ports."""
+    if not options.cors_origin:
+        return HttpServer(gateway.handle, max_connections=_max_connections())
+    cors = Cors(options.cors_origin, gateway.handle)
+    return HttpServer(cors.handle, max_connections=_max_connections(), marks=cors.marks)
 
 
 def _max_connections() -> int:

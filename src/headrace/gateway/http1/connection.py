@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
     def turn_away(self, limit: int, *, linger: bool) -> None:
         """Say that there are as many connections as there may be, and end."""
         self.turned_away = True
-        self.send_if_open(refusal(too_many(limit), self.date_line))
+        self.send_if_open(refusal(too_many(limit), self.date_line, self._server.marks([])))
         self._close_soon(linger=linger)
 
     @property
@@ -367,7 +367,8 @@ class Connection(asyncio.Protocol):
         """Answer where that can be understood, and end."""
         exchange = self._receiving
         if self._may_refuse():
-            self.send_if_open(refusal(error, self.date_line))
+            seen = self._parser.headers if exchange is None else exchange.head.headers
+            self.send_if_open(refusal(error, self.date_line, self._server.marks(seen)))
         self._deaf = True
         if exchange is not None and exchange is self._current and not exchange.ended:
             exchange.client_left = True  # the exchange ends as if its client had left

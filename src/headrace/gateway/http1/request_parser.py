@@ -87,6 +87,11 @@ class RequestParser:
         """Whether a head has come as far as its target, and not to its end: somebody asks for something."""
         return bool(self._url)
 
+    @property
+    def headers(self) -> Headers:
+        """Of a head that has not come to its end: what has come of them."""
+        return self._headers
+
     def _forget(self) -> None:
         self._url = b""
         self._headers: Headers = []

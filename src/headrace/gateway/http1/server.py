@@ -8,10 +8,11 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Callable
 
 import msgspec
 
-from headrace.gateway.exchange import ClientGone, Handler
+from headrace.gateway.exchange import ClientGone, Handler, Headers
 from headrace.gateway.http1.answer import Http1Exchange
 from headrace.gateway.http1.connection import Connection
 
@@ -60,6 +61,8 @@ class HttpServer:
         handler: Answers each request. It is cancelled when its client hangs up.
         patience: How long clients are waited for.
         max_connections: How many may be open at once; one more is told so, and closed. None: any number.
+        marks: What the server's own answers, which refuse what the handler never sees, say in headers besides; by those
+            of the request, as far as they have come.
 
     Attributes:
         connections: All that are open.
@@ -70,9 +73,15 @@ class HttpServer:
     """
 
     def __init__(
-        self, handler: Handler, patience: Patience | None = None, *, max_connections: int | None = None
+        self,
+        handler: Handler,
+        patience: Patience | None = None,
+        *,
+        max_connections: int | None = None,
+        marks: Callable[[Headers], Headers] = lambda _: [],
     ) -> None:
         self._handler = handler
+        self.marks = marks
         self._max_connections = max_connections
         self._turned_away = 0
         self._loop = asyncio.get_running_loop()
