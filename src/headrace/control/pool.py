@@ -99,7 +99,8 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
     restarts, again_at = _backoff(tx, deployment, replicas)
     if sight.now < again_at:
         return again_at
-    for _ in range(missing):
+    to_replace = _failed_since_the_last_placement(replicas)
+    for number in range(missing):
         lacking = no_room(tx, node, deployment)
         if lacking is not None:
             for sleeper in spare(tx, node, deployment):
@@ -107,9 +108,15 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
             note(tx, deployment, f"{lacking.message} {lacking.evidence}")
             return None
         epoch += 1
-        restarts += epoch > deployment.min_replicas
+        restarts += number < to_replace
         deployment = _place(tx, deployment, node, epoch=epoch, restarts=restarts, now=sight.now)
     return None
+
+
+def _failed_since_the_last_placement(replicas: Sequence[Replica]) -> int:
+    """How many failed that were not replaced yet: a pool is filled whole. What is missing besides was never there."""
+    placed_at = max((replica.created_at for replica in replicas), default=0.0)
+    return sum(one.state is ReplicaState.FAILED and one.updated_at >= placed_at for one in replicas)
 
 
 def _backoff(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica]) -> tuple[int, float]:

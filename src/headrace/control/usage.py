@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,10 @@ from headrace.store import Store, Transaction
 INGEST_EVERY_S = 1.0
 PART_BYTES = 2**20
 """Some thousand lines."""
+
+NAMELESS_S = 3600.0
+"""A segment gets its name within the moment in which it is made. One that has had none for so long never will: its
+gateway was killed in between."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -82,6 +87,7 @@ class UsageIngester:
     def _forget_deleted(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             _sync_folder(self._folder)
+        _delete_nameless(self._folder)
         there = {path.name for path in self._folder.glob(f"*{SEGMENT_SUFFIX}")}
         with self._store.transaction() as tx:
             tx.usage.forget_segments(but=there)
@@ -105,6 +111,14 @@ def _is_free(segment: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _delete_nameless(folder: Path) -> None:
+    """Nothing was ever written to them."""
+    for path in folder.glob(f"*{SEGMENT_SUFFIX}.new"):
+        with contextlib.suppress(FileNotFoundError):  # it has its name now
+            if time.time() - path.stat().st_mtime > NAMELESS_S:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

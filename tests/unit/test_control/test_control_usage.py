@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from headrace.control import UsageIngester
+from headrace.control.usage import NAMELESS_S
 from headrace.gateway.usage_log import UsageLog
 from headrace.resources.usage import UsageBy, UsageRecord, UsageSum
 from headrace.store import Store, Transaction, migrate
@@ -232,3 +235,18 @@ def test_it_goes_on_after_a_failure(store: Store, tmp_path: Path, caplog: pytest
     asyncio.run(scenario())
     assert total(store) == (1, 1, 10)
     assert "first pass" in caplog.text
+
+
+def test_what_a_killed_gateway_began_is_cleared_away(tmp_path: Path, store: Store) -> None:
+    """A segment that never got its name goes; one that is being made stays, and so does one that has its name."""
+    folder = tmp_path / "usage"
+    log = UsageLog(folder)
+    log.append(record(1))
+    old, young = folder / "a-000001.usage.new", folder / "b-000001.usage.new"
+    for path in (old, young):
+        path.touch()
+    long_ago = time.time() - NAMELESS_S - 1
+    os.utime(old, (long_ago, long_ago))
+    UsageIngester(store, folder).ingest()
+    assert (old.exists(), young.exists(), len(list(folder.glob("*.usage")))) == (False, True, 1)
+    log.close()
