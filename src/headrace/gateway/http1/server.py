@@ -15,6 +15,7 @@ import msgspec
 from headrace.gateway.exchange import ClientGone, Handler, Headers
 from headrace.gateway.http1.answer import Http1Exchange
 from headrace.gateway.http1.connection import Connection
+from headrace.gateway.http1.tls_listener import TlsListener
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ BACKLOG = 2048
 """Connections that may wait to be taken."""
 
 TURNED_AWAY_AT_ONCE = 64
-"""Connections over the limit that are waited for until they have read why; each holds a descriptor meanwhile."""
+"""Connections over the limit that are waited for until they have read why; each holds a descriptor meanwhile. With TLS,
+those are the only ones over it that hands are shaken with."""
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,7 @@ class HttpServer:
 
     Attributes:
         connections: All that are open.
+        shaking_hands: Connections whose TLS handshake is under way; they count as if they were open.
         now: Loop time, as of the last look at the deadlines.
         date_line: What answers say of the time, of the same moment.
         retired: Whether every answer says that its connection closes.
@@ -85,27 +88,29 @@ class HttpServer:
         self._max_connections = max_connections
         self._turned_away = 0
         self._loop = asyncio.get_running_loop()
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | TlsListener] = []
+        self._tls_listeners: list[TlsListener] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.patience = patience or Patience()
         self.connections: set[Connection] = set()
+        self.shaking_hands: set[Connection] = set()
         self.retired = self.closed = False
         self._look()
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Take connections from a listening socket, of TCP or of the unix kind; from one more at each call."""
         listener.setblocking(False)
-        if listener.family == socket.AF_UNIX:
-            listening = await self._loop.create_unix_server(self._connection, sock=listener, ssl=tls)
+        if tls is not None:
+            listener.listen(BACKLOG)
+            self._tls_listeners.append(TlsListener(self, listener, tls, self._connection))
+            self._listening.append(self._tls_listeners[-1])
+        elif listener.family == socket.AF_UNIX:
+            self._listening.append(await self._loop.create_unix_server(self._connection, sock=listener))
         else:
-            handshake_s = None if tls is None else self.patience.head_s
-            listening = await self._loop.create_server(
-                self._connection, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s
-            )
-        self._listening.append(listening)
+            self._listening.append(await self._loop.create_server(self._connection, sock=listener, backlog=BACKLOG))
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that are there go on."""
@@ -142,6 +147,8 @@ class HttpServer:
         """
         self.retire()
         self.closed = True
+        for listener in self._tls_listeners:
+            listener.break_off()
         for connection in [connection for connection in self.connections if connection.idle]:
             connection.close()
         try:
@@ -167,8 +174,9 @@ class HttpServer:
     def hold(self, connection: Connection) -> None:
         """A connection is there. One too many is told so."""
         self._empty.clear()
+        self.shaking_hands.discard(connection)
         self.connections.add(connection)
-        if self._max_connections is not None and len(self.connections) - self._turned_away > self._max_connections:
+        if self._max_connections is not None and self._held > self._max_connections:
             self._turned_away += 1
             connection.turn_away(self._max_connections, linger=self._turned_away <= TURNED_AWAY_AT_ONCE)
 
@@ -176,10 +184,34 @@ class HttpServer:
         """A connection has ended."""
         self.connections.discard(connection)
         self._turned_away -= connection.turned_away
-        if not self.connections:
-            self._empty.set()
+        self._note_empty()
+
+    @property
+    def may_shake_hands(self) -> bool:
+        """Whether there is room for one more connection, or it can be told that there is none."""
+        limit = self._max_connections
+        return limit is None or self._held + self._turned_away < limit + TURNED_AWAY_AT_ONCE
+
+    def shake_hands(self, connection: Connection) -> None:
+        """A connection will be there, if its handshake goes well."""
+        self._empty.clear()
+        self.shaking_hands.add(connection)
+
+    def hands_shaken(self, connection: Connection) -> None:
+        """A handshake is over, however it went."""
+        self.shaking_hands.discard(connection)
+        self._note_empty()
 
     # --- within ---
+
+    @property
+    def _held(self) -> int:
+        """Connections that have, or will have, a place."""
+        return len(self.connections) + len(self.shaking_hands) - self._turned_away
+
+    def _note_empty(self) -> None:
+        if not self.connections and not self.shaking_hands:
+            self._empty.set()
 
     def _connection(self) -> Connection:
         return Connection(self)
