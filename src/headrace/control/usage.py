@@ -14,16 +14,22 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from headrace.control.restarts import delay_s
-from headrace.resources.usage import SEGMENT_SUFFIX, read_lines
+from headrace.resources.usage import SEGMENT_SUFFIX, hour_of, read_lines
 from headrace.store import Store, Transaction
 
 INGEST_EVERY_S = 1.0
 PART_BYTES = 2**20
 """Some thousand lines."""
+
+KEPT_S = 1100 * 86400.0
+"""How long sums are kept: three years, so that one can be held against the two before it."""
+
+FORGET_EVERY_S = 3600.0
 
 NAMELESS_S = 3600.0
 """A segment gets its name within the moment in which it is made. One that has had none for so long never will: its
@@ -39,14 +45,19 @@ class UsageIngester:
         store: Where the sums are.
         folder: Where segments are; need not exist.
         part_bytes: Read in one transaction; others wait for it meanwhile. More than any line has.
+        clock: Unix seconds.
     """
 
-    def __init__(self, store: Store, folder: Path, *, part_bytes: int = PART_BYTES) -> None:
+    def __init__(
+        self, store: Store, folder: Path, *, part_bytes: int = PART_BYTES, clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
         self._folder = folder
         self._part_bytes = part_bytes
         self._read_bytes: dict[str, int] = {}
         self._tidy = False
+        self._clock = clock
+        self._forget_at = clock() + FORGET_EVERY_S
 
     async def run(self) -> None:
         """Ingest until cancelled; no failure ends it."""
@@ -63,7 +74,7 @@ class UsageIngester:
             await asyncio.sleep(max(INGEST_EVERY_S, delay_s(failures)))
 
     def ingest(self) -> None:
-        """Take in every line that is there."""
+        """Take in every line that is there; now and then, forget what is years old."""
         for path in sorted(self._folder.glob(f"*{SEGMENT_SUFFIX}")):
             with path.open("rb") as segment:
                 written_no_more = _is_free(segment)
@@ -74,6 +85,10 @@ class UsageIngester:
         if not self._tidy:
             self._forget_deleted()
             self._tidy = True
+        if self._clock() >= self._forget_at:
+            self._forget_at = self._clock() + FORGET_EVERY_S
+            with self._store.transaction() as tx:
+                tx.usage.forget_before(hour_of(self._clock() - KEPT_S))
 
     def _take_in(self, name: str, segment: BinaryIO) -> None:
         moved = os.fstat(segment.fileno()).st_size > self._read_bytes.get(name, 0)
