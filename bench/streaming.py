@@ -43,13 +43,13 @@ from headrace.server.tls.names import LOCAL_NAMES
 
 BENCH = Path(__file__).resolve().parent
 SPACINGS_MS = (5, 20, 100)
-WATCHED, LASTS_S = 16, 2.0
+WATCHED, LASTS_S = 16, 1.0
 """Streams that are looked at, and how long each of them is."""
 
 OTHERS, OTHERS_DELAY_MS, OTHERS_CHUNKS = 400, 50, 40
 """Streams beside them: of a usual pace, two seconds long."""
 
-ROUNDS, SECONDS = 3, 5.0
+ROUNDS, SECONDS = 3, 3.0
 SCRAPED_EVERY_S = 1.0
 GOAL_MS = 2.0
 DIRECT, PLAIN, TLS = "engine asked directly", "gateway", "gateway, TLS"
