@@ -33,13 +33,12 @@ from typing import Any
 
 from gateway_contenders import KEY, Place, Running, free_port, gateway, started
 from gateway_load import LATE_S, await_idle
-from report import Report, median
-from streaming_client import HOST
-
 from headrace.resources.layout import Layout
 from headrace.resources.limits import MOST_PER_MINUTE, KeyLimits
 from headrace.server.tls.certify import certify
 from headrace.server.tls.names import LOCAL_NAMES
+from report import Report, median
+from streaming_client import HOST
 
 BENCH = Path(__file__).resolve().parent
 SPACINGS_MS = (5, 20, 100)
