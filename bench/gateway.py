@@ -21,13 +21,25 @@ import signal
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import gateway_nginx
-from gateway_contenders import BEFORE, DIRECT, NGINX, OURS, NotStarted, Place, Running, contenders, free_port, started
-from gateway_load import Held, Load, Streamed, Unary, await_idle, pss_bytes
+from gateway_contenders import (
+    BEFORE,
+    DIRECT,
+    NGINX,
+    OURS,
+    NotStarted,
+    Place,
+    Running,
+    contenders,
+    free_port,
+    gateways,
+    started,
+)
+from gateway_load import Load, Streamed, Unary, await_idle, pss_bytes
 from report import Report, median
 
 CONNECTIONS = (1, 16, 64, 256)
@@ -39,7 +51,9 @@ MANY = {"streams": 256, "chunks": 50, "delay_ms": 20}
 """Streams below saturation, where delays are told; and as many as a busy gateway has, where the cost of a chunk is."""
 
 ROUNDS, SECONDS = 3, 3.0
-HELD, HELD_BYTES = 9000, 400 * 10**6
+HELD = {1: 9000, 2: 10_000}
+"""Streams that stand open, by the number of gateways that share them."""
+HELD_BYTES = 400 * 10**6
 SPARE_FILES = 300
 """Open files that a gateway needs besides two for each stream."""
 
@@ -138,16 +152,20 @@ def judge(report: Report, turns: Turns) -> None:
             report.goal(f"{what}, of what it was before", f"{ratio(turns, OURS, BEFORE, pick):.2f}", None)
 
 
-def judge_held(report: Report, held: Held, asked: int) -> None:
-    """How many streams stand open, in how much memory."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    met = held.held >= HELD and held.pss_bytes < HELD_BYTES if asked >= HELD else None
-    report.goal(
-        f"{HELD:,} idle streams on one gateway in under {HELD_BYTES // 10**6} MB",
-        f"{held.held:,} of {asked:,} in {held.pss_bytes / 1e6:.0f} MB, opened in {held.took_s:.1f} s "
-        f"(two files each; {limit:,} may be open here)",
-        met,
-    )
+def judge_held(report: Report, load: Load, running: Sequence[Running], *, quick: bool) -> None:
+    """How many streams stand open on these gateways, in how much memory."""
+    limit, goal = resource.getrlimit(resource.RLIMIT_NOFILE)[0], HELD[len(running)]
+    # Two files each in a gateway, one in the engine and in the client.
+    asked = min(500 if quick else goal, (limit - SPARE_FILES) * len(running) // 2, limit - SPARE_FILES)
+    with load.held(running, asked) as held:
+        met = held.held >= goal and held.pss_bytes < HELD_BYTES if asked >= goal else None
+        where = "one gateway" if len(running) == 1 else f"{len(running)} gateways"
+        report.goal(
+            f"{goal:,} idle streams on {where} in under {HELD_BYTES // 10**6} MB",
+            f"{held.held:,} of {asked:,} in {held.pss_bytes / 1e6:.0f} MB, opened in {held.took_s:.1f} s "
+            f"(two files each; {limit:,} may be open here)",
+            met,
+        )
 
 
 @contextlib.contextmanager
@@ -172,10 +190,11 @@ def compare(options: argparse.Namespace, report: Report, folder: Path) -> None:
     os.sched_setaffinity(0, {cores[-1]})
     load, port = Load(cores[-1], folder), free_port()
     engine = gateway_nginx.engine(folder / "engine", port)
-    rounds, seconds, streams = (1, 1.0, 500) if options.quick else (ROUNDS, SECONDS, HELD)
+    place = Place(folder, cores[0], port)
+    rounds, seconds = (1, 1.0) if options.quick else (ROUNDS, SECONDS)
     with (
         started(engine, core=cores[min(1, len(cores) - 1)], port=port, log=folder / "engine" / "log"),
-        field(Place(folder, cores[0], port), options.only, options.against) as (running, missing),
+        field(place, options.only, options.against) as (running, missing),
     ):
         turns: dict[str, list[Turn]] = defaultdict(list)
         for number in range(rounds):
@@ -187,9 +206,9 @@ def compare(options: argparse.Namespace, report: Report, folder: Path) -> None:
             report.row(name, f"did not take part: {why}", *[""] * (len(COLUMNS) - 2))
         if OURS in running:
             judge(report, turns)
-            asked = min(streams, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES) // 2)
-            with load.held(running[OURS], asked) as held:
-                judge_held(report, held, asked)
+            judge_held(report, load, [running[OURS]], quick=options.quick)
+            with gateways(place, 2) as both:
+                judge_held(report, load, both, quick=options.quick)
 
 
 def _options() -> argparse.Namespace:

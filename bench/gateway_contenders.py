@@ -25,6 +25,7 @@ from gateway_nginx import MODEL, PATH
 from gateway_streams import chat_body
 from headrace.resources.access import EVERY_PROJECT, Principal, Role, secret_hash
 from headrace.resources.layout import Layout
+from headrace.resources.limits import KeyLimits
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
 
@@ -34,6 +35,8 @@ READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 5.0
 UNBOUNDED = 100_000
 """Of requests that run: the benchmark asks what the gateway carries, not what it lets in."""
+
+NO_LIMITS = KeyLimits()
 
 _NO_DETOUR = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
@@ -77,9 +80,9 @@ def contenders(before: Path | None) -> Mapping[str, Start]:
     Args:
         before: Another checkout, whose gateway takes part too; None without one.
     """
-    ours: dict[str, Start] = {BARE: partial(_program, BARE, "gateway_bare.py"), OURS: partial(_gateway, OURS, None)}
+    ours: dict[str, Start] = {BARE: partial(_program, BARE, "gateway_bare.py"), OURS: partial(gateway, OURS, None)}
     if before is not None:
-        ours[BEFORE] = partial(_gateway, BEFORE, before)
+        ours[BEFORE] = partial(gateway, BEFORE, before)
     return {
         DIRECT: _direct,
         NGINX: _nginx,
@@ -178,30 +181,84 @@ def _program(name: str, program: str, place: Place) -> AbstractContextManager[Ru
 
 
 @contextlib.contextmanager
-def _gateway(name: str, checkout: Path | None, place: Place) -> Iterator[Running]:
-    """The gateway's own process: it needs no control plane, for it routes by the snapshot that it finds."""
+def gateway(
+    name: str,
+    checkout: Path | None,
+    place: Place,
+    *,
+    limits: KeyLimits = NO_LIMITS,
+    more: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Running]:
+    """The gateway's own process: it needs no control plane, for it routes by the snapshot that it finds.
+
+    Args:
+        name: Of its data directory.
+        checkout: Whose code it runs; None for this one's.
+        place: Where it runs.
+        limits: Of the benchmark's key.
+        more: Options of its command line.
+        pass_fds: What these name.
+    """
+    layout = _data_dir(name, place, limits)
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=2048) as listener,
+        _gateway_process(layout, place, listener, checkout=checkout, options=more, pass_fds=pass_fds) as running,
+    ):
+        yield running
+
+
+@contextlib.contextmanager
+def gateways(place: Place, number: int) -> Iterator[list[Running]]:
+    """So many gateways on one port, among which the kernel deals out the connections."""
+    layout, port = _data_dir("gateways", place, NO_LIMITS), 0
+    with contextlib.ExitStack() as stack:
+        running = []
+        for own in range(number):
+            # A socket is there once its gateway starts: what the kernel deals to it would wait for that.
+            listener = socket.create_server(("127.0.0.1", port), backlog=2048, reuse_port=True)
+            port = stack.enter_context(listener).getsockname()[1]
+            options = ("--number", str(own), "--gateways", str(number))
+            running.append(stack.enter_context(_gateway_process(layout, place, listener, options=options)))
+        yield running
+
+
+def _data_dir(name: str, place: Place, limits: KeyLimits) -> Layout:
     layout = Layout(place.folder / name)
     layout.run_dir.mkdir(parents=True, mode=0o700)
     layout.snapshot.parent.mkdir()
     layout.internal_token.write_text(secrets.token_urlsafe())
-    layout.snapshot.write_bytes(msgspec.json.encode(_snapshot(place.engine_port)))
+    layout.snapshot.write_bytes(msgspec.json.encode(_snapshot(place.engine_port, limits)))
+    return layout
+
+
+@contextlib.contextmanager
+def _gateway_process(
+    layout: Layout,
+    place: Place,
+    listener: socket.socket,
+    *,
+    checkout: Path | None = None,
+    options: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Running]:
     environment = {} if checkout is None else {"PYTHONPATH": str(checkout / "src")}
     told, tell = os.pipe()
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, os.fdopen(told), os.fdopen(tell, "w"):
-        options = ["--data-dir", str(layout.data_dir), "--parent", str(os.getpid()), "--notify-fd", str(tell)]
-        options += ["--listen-fd", str(listener.fileno()), "--drain-timeout-s", "1", "--stall-timeout-s", "600"]
+    with os.fdopen(told), os.fdopen(tell, "w"):
+        command = ["--data-dir", str(layout.data_dir), "--parent", str(os.getpid()), "--notify-fd", str(tell)]
+        command += ["--listen-fd", str(listener.fileno()), "--drain-timeout-s", "1", "--stall-timeout-s", "600"]
         with started(
-            [sys.executable, "-m", "headrace.server.gateway", *options],
+            [sys.executable, "-m", "headrace.server.gateway", *command, *options],
             core=place.core,
             port=listener.getsockname()[1],
             log=layout.data_dir / "log",
             environment=environment,
-            pass_fds=(tell, listener.fileno()),
+            pass_fds=(tell, listener.fileno(), *pass_fds),
         ) as running:
             yield running
 
 
-def _snapshot(engine_port: int) -> RoutingSnapshot:
+def _snapshot(engine_port: int, limits: KeyLimits) -> RoutingSnapshot:
     """One endpoint with one engine, and a key that may ask."""
     deployed = DeployedRoute(
         id="2",
@@ -218,9 +275,8 @@ def _snapshot(engine_port: int) -> RoutingSnapshot:
     )
     principal = Principal(key_id="5", name="bench", project=EVERY_PROJECT, role=Role.ADMIN)
     endpoint = EndpointRoute(scope=DEFAULT_SCOPE, id="6", display_name=MODEL, deployed=(deployed,))
-    return RoutingSnapshot(
-        generation=1, endpoints=(endpoint,), keys=(KeyRoute(secret_hash=secret_hash(KEY), principal=principal),)
-    )
+    key = KeyRoute(secret_hash=secret_hash(KEY), principal=principal, limits=limits)
+    return RoutingSnapshot(generation=1, endpoints=(endpoint,), keys=(key,))
 
 
 def _installed(variable: str) -> Path:

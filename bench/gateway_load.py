@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,15 +110,18 @@ class Load:
         return Streamed(first, gap, said["streams"], said["failed"], cpu_us)
 
     @contextlib.contextmanager
-    def held(self, running: Running, streams: int) -> Iterator[Held]:
-        """Streams that stand still after their first chunk, until the block's end."""
+    def held(self, running: Sequence[Running], streams: int) -> Iterator[Held]:
+        """Streams that stand still after their first chunk, until the block's end, on gateways that share a port."""
         with subprocess.Popen(
-            self._pinned(_client(running, {"hold": streams})), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self._pinned(_client(running[0], {"hold": streams})),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as client:
             assert client.stdout
             said = json.loads(client.stdout.readline())
             try:
-                yield Held(said["held"], said["took_s"], pss_bytes(running.pid))
+                yield Held(said["held"], said["took_s"], sum(pss_bytes(each.pid) for each in running))
             finally:
                 client.communicate(timeout=LATE_S)
 

@@ -1,7 +1,8 @@
 """Run by the Python of the transformers engine: checkpoints of real architectures of 20 to 130 million parameters.
 
 Usage: ``plan_models.py OUT_DIR TOKENIZER_DIR NAME ...``: a folder for each name under OUT_DIR, in bfloat16, with the
-given tokenizer; those that are there are left alone. Weights are random: what they are does not change what they take.
+given tokenizer; those that are there are left alone. A name that ends with ``-1`` is that architecture of one layer.
+Weights are random: what they are does not change what they take.
 """
 
 import shutil
@@ -29,9 +30,8 @@ _GROUPED = {"num_hidden_layers": 16, "num_key_value_heads": 4}
 _TIED = {"tie_word_embeddings": True}
 
 MODELS = {
-    "tiny": _PLAIN | _TIED | {"model_type": "llama", "hidden_size": 64, "intermediate_size": 64}
-    | {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1},
-    "thin": _PLAIN | {"model_type": "llama", "num_hidden_layers": 1},
+    "SmolLM2-135M": _PLAIN | _TIED | {"model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30}
+    | {"num_attention_heads": 9, "num_key_value_heads": 3},
     "llama": _PLAIN,
     "qwen2": _PLAIN | _GROUPED,
     "qwen3": _PLAIN | _GROUPED | _TIED | {"head_dim": 128},
@@ -55,8 +55,11 @@ def build(name, folder, tokenizer):
     if (target / "made").is_file():
         return
     torch.manual_seed(1)
-    fields = dict(MODELS[name])
-    config = transformers.AutoConfig.for_model(fields.pop("model_type", name), **fields)
+    fields = dict(MODELS[name.removesuffix("-1")])
+    name = fields.pop("model_type", name.removesuffix("-1"))
+    if target.name.endswith("-1"):
+        fields |= {layers: 1 for layers in ("num_hidden_layers", "n_layer") if layers in fields}
+    config = transformers.AutoConfig.for_model(name, **fields)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(target)
     for file in ("tokenizer.json", "tokenizer_config.json"):

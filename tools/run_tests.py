@@ -25,7 +25,7 @@ from packages import Package, install_packages
 
 BIN = Path(sys.executable).parent
 FOLDERS = ("unit", "engine", "clients", "system")
-WORKERS = {"unit": ("-n", "2"), "engine": ("-n", "2", "--dist", "loadgroup")}
+WORKERS = {"unit": ("-n", "2"), "engine": ("-n", "2", "--dist", "loadscope")}
 FEW = 3
 """Failed tests of a folder that are run once more; where more fail, something is broken."""
 

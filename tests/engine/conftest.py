@@ -1,5 +1,6 @@
 """The engines and model that the tests of this folder share."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,8 +13,12 @@ from engine_launch import ENGINES, THREADS, folder_for, required
 from engine_process import EngineProcess, remembered, start_engine
 from model_folders import TOOL_TEMPLATE, with_template
 from reference_cases import GREEDY_TOKENS, PROMPTS, SAMPLED_PROMPT, SAMPLING
+from xdist.scheduler import LoadScopeScheduling
 
 from headrace.weights.demo import GGUF_MEMBER, REQUIREMENT
+
+SHARED = "shared_"
+"""How the name of a test tells an engine that it shares with others."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,7 +30,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `engine` runs on every engine, or on those that its marker names."""
     if "engine" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("engines")
-        metafunc.parametrize("engine", marker.args if marker else ENGINES, indirect=True, scope="session")
+        names = marker.args if marker else ENGINES
+        ids = [SHARED + name for name in names]
+        metafunc.parametrize("engine", names, indirect=True, scope="session", ids=ids)
 
 
 @pytest.hookimpl(trylast=True)
@@ -37,11 +44,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_engine_of)
 
 
-@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
-def together(items: list[pytest.Item]) -> None:
-    """With two workers, one has all tests of a shared engine, or of a file: each engine still starts once."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_engine_of(item) or item.path.stem))
+class Together(LoadScopeScheduling):
+    """With two workers, one has all tests of a shared engine, or of a file: each is started and set up once.
+
+    Marks (`--dist loadgroup`) have no effect: xdist 3.8 writes groups where pytest 9.2 does not look for them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        shared = re.search(rf"[\[-]{SHARED}(\w+)[\]-]", nodeid)
+        return shared[1] if shared else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """Xdist asks for it."""
+    return Together(config, log)
 
 
 def _engine_of(item: pytest.Item) -> str:

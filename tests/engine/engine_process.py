@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -166,6 +166,7 @@ def start_engine(
     token: str = TOKEN,
     memory_limit_bytes: int | None = None,
     program: tuple[str, ...] = (),
+    variables: Mapping[str, str] | None = None,
     **wished: Any,
 ) -> Iterator[EngineProcess]:
     """A starting engine, in a place where an earlier one left its socket behind; it is ended with the block.
@@ -177,6 +178,7 @@ def start_engine(
         token: What it demands of its callers.
         memory_limit_bytes: Its address space.
         program: Run instead of the engine's own module, with the arguments that every engine of ours takes.
+        variables: Added to the process environment that the runtime's adapter makes.
         wished: What a version wishes of its engine, by the fields of `Launch`.
     """
     with TemporaryDirectory(prefix="headrace-engine-") as folder:
@@ -189,8 +191,9 @@ def start_engine(
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(str(uds))
         with log.open("wb") as stream:
+            env = command.env | dict(variables or {})
             process = subprocess.Popen(
-                [*argv, *arguments], stdout=stream, stderr=stream, env=command.env, cwd=folder, start_new_session=True
+                [*argv, *arguments], stdout=stream, stderr=stream, env=env, cwd=folder, start_new_session=True
             )
         if memory_limit_bytes is not None:
             resource.prlimit(process.pid, resource.RLIMIT_AS, (memory_limit_bytes, resource.RLIM_INFINITY))

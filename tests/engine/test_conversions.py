@@ -78,7 +78,6 @@ DIRECT: dict[str, dict[str, Any]] = {
     "smollm3": {"model_type": "smollm3", "num_hidden_layers": 4, "no_rope_layer_interval": 2},
 }
 GENERAL: dict[str, dict[str, Any]] = {
-    "gpt_neox": {"model_type": "gpt_neox"},
     "gpt_neox-bf16": {"model_type": "gpt_neox", "dtype": "bfloat16"},
     "mistral-sliding": {"model_type": "mistral", "sliding_window": 64},
 }
@@ -201,25 +200,21 @@ def test_the_direct_ways_tokenizer_is_the_one_of_transformers(checkpoints: Check
 
 
 def test_what_the_direct_way_does_not_build_goes_the_general_way(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    """A Mistral with a sliding window is refused by the one and exported by the other, and it is told."""
+    """A Mistral with a sliding window is refused by the one and exported by the other, and it is told; nothing of
+    OpenVINO's telemetry is left at home. The other families are in `test_families`."""
     folder = checkpoints.copy("mistral-sliding", tmp_path / "model")
+    home = tmp_path / "home"
+    home.mkdir()
     told: list[str] = []
     conversion = openvino_conversion(folder, "auto", Engine())
-    target, reason, _ = convert(conversion, folder, environment_of, lambda step, *_: told.append(step), lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        way = (conversion, folder, environment_of, lambda step, *_: told.append(step), lambda: False)
+        target, reason, _ = convert(*way)
+    assert "-f16-" in target.name
     assert "optimum-intel" in reason
     assert any("its attention has a sliding window" in step for step in told)
     compare(checkpoints.said["mistral-sliding"][""], target, GENERAL_BOUND)
-
-
-def test_another_family_goes_the_general_way(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    """GPT-NeoX is exported within the bound that float16 leaves; nothing of OpenVINO's telemetry is left at home."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(home))
-        target = converted(checkpoints.copy("gpt_neox", tmp_path / "model"))
-    assert "-f16-" in target.name
-    compare(checkpoints.said["gpt_neox"][""], target, GENERAL_BOUND)
     assert not (home / "intel").exists()
 
 

@@ -53,6 +53,7 @@ def test_control_answers_nobody(shared_server: ServerProcess, endpoint: str) -> 
     """Every route of the control process wants a key, on its own socket and through the gateway."""
     routes = [(route.method, route.path) for route in ROUTES]
     internal = [("GET", "/internal/nodes/{id}/orders"), ("PUT", "/internal/nodes/{id}/report")]
+    internal += [("PUT", "/internal/gateways/{number}/leases")]
     with _on_socket(Layout(shared_server.data_dir).control_socket) as client:
         _walk(client, Process.CONTROL, [*routes, *internal])
     with httpx.Client(base_url=shared_server.url) as client:

@@ -24,7 +24,7 @@ def _state(server: ServerProcess) -> dict[str, Any]:
 
 
 def test_nothing_is_lost_by_any_fault(server: ServerProcess, demo_model: Path) -> None:
-    """Each of the seven happens under load; no request is lost, and afterwards everything is as it was."""
+    """Each of the eight happens under load; no request is lost, and afterwards everything is as it was."""
     endpoint = server.deployed(demo_model)
     before = _state(server)
     command = ("drill", endpoint, "--seconds", "3", "--rate", "2", "--max-tokens", "16", "--deadline", "120")
@@ -36,7 +36,7 @@ def test_nothing_is_lost_by_any_fault(server: ServerProcess, demo_model: Path) -
     told = json.loads(drilled.stdout) if drilled.stdout else {}
     assert drilled.returncode == 0, f"{json.dumps(told, indent=1)}\n{drilled.stderr}\n{server.output}"
     faults = {each["fault"]: each for each in told["faults"]}
-    assert len(faults) == 7
+    assert len(faults) == 8
     assert all(each["done"] and not each["not_run"] and not each["failed"] for each in faults.values()), faults
     assert all(each["tally"]["streams"] and each["tally"]["requests"] for each in faults.values())
     assert told["total"]["lost"] == 0

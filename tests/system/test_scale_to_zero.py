@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from server_process import ServerProcess, eventually, running_server
 from streams import TOKENS, read_stream
@@ -92,12 +93,18 @@ def test_a_gateway_that_is_replaced_keeps_its_stream_awake(tmp_path: Path, demo_
         until_asleep(server, client, times=1)
 
 
-def test_a_server_that_starts_anew_leaves_it_asleep(server: ServerProcess, demo_model: Path) -> None:
-    """Asleep outlives the server: after its next start no engine runs, until somebody asks."""
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_a_server_that_starts_anew_leaves_it_asleep(server: ServerProcess, demo_model: Path, killed: bool) -> None:
+    """Asleep outlives the server, told to stop or killed: after its next start no engine runs, until somebody asks."""
     server.cli("deploy", str(demo_model), "--name", "demo", "--runtime", "openvino", "--scale-to-zero-after", "1")
     with server.client() as client:
         until_asleep(server, client, times=1)
-    assert server.stop() == 0
+    if killed:
+        server.process.kill()
+        server.process.wait()
+        eventually(lambda: not server.pids("headrace.server."))
+    else:
+        assert server.stop() == 0
     server.restart()
     with server.client() as client:
         eventually(lambda: client.get("/headrace/v1/status").status_code == 200)

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
@@ -19,7 +19,11 @@ from headrace.gateway.exchange import Handler
 from headrace.gateway.http1 import Patience
 from headrace.resources.access import EVERY_PROJECT, Principal, Role, secret_hash
 from headrace.resources.names import Scope
+from headrace.resources.request_log import RequestLog
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, ReplicaRoute, RoutingSnapshot
+
+if TYPE_CHECKING:
+    from headrace.gateway.tracing import Tracing
 
 ADMIN_TOKEN = "internal-token"
 KEY, OTHER_KEY, VIEWER_KEY, EVERYWHERE_KEY = "hr-key", "hr-other", "hr-viewer", "hr-everywhere"
@@ -64,9 +68,14 @@ def deployed(*addresses: str, name: str = "d1", traffic: int = 100, **more: Any)
     return DeployedRoute(id=name, traffic=traffic, replicas=replicas, **(fields | more))
 
 
-def snapshot(*models: DeployedRoute, generation: int = 1, keys: tuple[KeyRoute, ...] = KEYS) -> RoutingSnapshot:
+def snapshot(
+    *models: DeployedRoute,
+    generation: int = 1,
+    keys: tuple[KeyRoute, ...] = KEYS,
+    request_log: RequestLog | None = None,
+) -> RoutingSnapshot:
     """One endpoint, ``e1``, with these deployed models."""
-    endpoint = EndpointRoute(scope=SCOPE, id="e1", display_name="my-endpoint", deployed=models)
+    endpoint = EndpointRoute(scope=SCOPE, id="e1", display_name="my-endpoint", deployed=models, request_log=request_log)
     return RoutingSnapshot(generation=generation, endpoints=(endpoint,), keys=keys)
 
 
@@ -115,7 +124,11 @@ class Served:
 
 @asynccontextmanager
 async def gateway_before(
-    folder: Path, *models: DeployedRoute, control: str = "unix:/nowhere", **limits: Any
+    folder: Path,
+    *models: DeployedRoute,
+    control: str = "unix:/nowhere",
+    tracing: Tracing | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Served]:
     """A gateway that serves and has a snapshot with these deployed models."""
     gateway = Gateway(
@@ -123,9 +136,18 @@ async def gateway_before(
         control_address=control,
         admin_token=ADMIN_TOKEN,
         limits=Limits(**limits),
+        tracing=tracing,
     )
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nobody else waits
-    admin_socket = folder / f"{secrets.token_hex(4)}.admin"
+    async with serving_gateway(gateway, folder / f"{secrets.token_hex(4)}.admin") as served:
+        answer = await served.push(snapshot(*models))
+        assert answer.status_code == 200, answer.text
+        yield served
+
+
+@asynccontextmanager
+async def serving_gateway(gateway: Gateway, admin_socket: Path) -> AsyncIterator[Served]:
+    """This gateway on its two sockets."""
     async with (
         serving(gateway.handle) as url,
         serving(gateway.admin.handle, uds=admin_socket) as admin_url,
@@ -134,10 +156,7 @@ async def gateway_before(
             transport=httpx.AsyncHTTPTransport(uds=str(admin_socket)), base_url=admin_url, headers=_bearer(ADMIN_TOKEN)
         ) as admin,
     ):
-        served = Served(gateway, url, client, admin)
-        answer = await served.push(snapshot(*models))
-        assert answer.status_code == 200, answer.text
-        yield served
+        yield Served(gateway, url, client, admin)
     await gateway.close()
 
 

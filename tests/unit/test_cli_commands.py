@@ -241,23 +241,65 @@ def test_status_tells_what_sleeps_from_what_is_gone(server, capsys):
     assert re.search(r"7 +rivers +ASLEEP +100% +0/1 +0 B\n", capsys.readouterr().out)
 
 
+def _glance(*bound):
+    return {
+        "version": "1",
+        "at": 100.0,
+        "endpoints": [{"id": "7", "display_name": "rivers", "deployed_models": list(bound)}],
+        "nodes": [],
+        "resident_bytes": 0,
+    }
+
+
+def _serving(identifier, model_id, name="river", version="1"):
+    pool = {"state": "STARTING", "min_replicas": 1, "memory_bytes": 10**9, "resident_bytes": 711 * 10**6}
+    pool |= {"replicas": [{"state": "READY"}], "model_id": model_id, "model_version": version}
+    return {"id": identifier, "display_name": name, "traffic": 50, "deployment": pool}
+
+
 def test_status_tells_two_models_of_an_endpoint_apart(server, capsys):
-    """By the ids that undeploying and a traffic split go by."""
-    bound = [{"id": str(each), "traffic": 50, "deployment": None} for each in (41, 42)]
-    server.answers["GET /headrace/v1/status"] = (
-        200,
-        {
-            "version": "1",
-            "at": 100.0,
-            "endpoints": [{"id": "7", "display_name": "rivers", "deployed_models": bound}],
-            "nodes": [],
-            "resident_bytes": 0,
-        },
-    )
+    """Below it each has a row: by the id that undeploying and a traffic split go by, with its model's id if need be."""
+    gone = {"id": "43", "display_name": "lake", "traffic": 0, "deployment": None}
+    server.answers["GET /headrace/v1/status"] = (200, _glance(_serving("41", "8"), _serving("42", "9"), gone))
     assert run(["status"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"7 +rivers +41 +GONE +50%", out)
-    assert re.search(r"7 +rivers +42 +GONE +50%", out)
+    assert re.search(r"^7 +rivers\n", out, re.MULTILINE)
+    assert re.search(r"^  41 +river@1 \(8\) +STARTING +50%", out, re.MULTILINE)
+    assert re.search(r"^  42 +river@1 \(9\) +STARTING +50%", out, re.MULTILINE)
+    assert re.search(r"^  43 +lake +GONE +0%", out, re.MULTILINE)
+    server.answers["GET /headrace/v1/status"] = (200, _glance(_serving("41", "8"), _serving("42", "8", version="2")))
+    assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"41 +river@1 +STARTING", out)
+    assert re.search(r"42 +river@2 +STARTING", out)
+
+
+def test_status_fits_a_narrow_terminal(server, capsys, monkeypatch):
+    """On 80 columns each endpoint and each of its models has one line, with ids that are whole."""
+    monkeypatch.setattr("headrace.cli.output._PIPE_WIDTH", 80)
+    ids = [str(5647715533779560032 + each) for each in range(4)]
+    server.answers["GET /headrace/v1/status"] = (200, _glance(_serving(ids[0], ids[2]), _serving(ids[1], ids[3])))
+    assert run(["status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if line.startswith("  ")]
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == [(ids[0], "MB"), (ids[1], "MB")]
+    assert all("STARTING" in row and "50%" in row and "1/1" in row for row in rows)
+
+
+def test_deployments_of_one_name_are_told_apart(server, capsys):
+    """By the model's version, and by its id where two models have one name."""
+    pool = {"state": "READY", "min_replicas": 1, "runtime": "vllm", "memory_bytes": 10**9, "created_at": 0.0}
+    listed = [
+        pool | {"id": identifier, "display_name": name, "model_id": model, "model_version": version}
+        for identifier, name, model, version in (("1", "m", "8", "1"), ("2", "m", "9", "1"), ("3", "m", "8", "2"))
+    ]
+    server.answers["GET /headrace/v1/deployments"] = (200, {"deployments": listed})
+    assert run(["deployments"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^1 +m@1 \(8\) +READY", out, re.MULTILINE)
+    assert re.search(r"^2 +m@1 \(9\) +READY", out, re.MULTILINE)
+    assert re.search(r"^3 +m@2 +READY", out, re.MULTILINE)
 
 
 # --- inference ------------------------------------------------------------------------------------------------------
@@ -419,6 +461,15 @@ def test_deploy_shows_each_phase_with_its_seconds(server, capsys, tmp_path):
     assert body["artifact_uri"] == str(tmp_path.resolve())
     assert (body["max_model_len"], body["endpoint_id"], body["project"]) == (512, "e", "default")
     assert any("seen=2" in line for line, _, _ in server.requests)
+
+
+@pytest.mark.parametrize(("wanted", "sent"), [("rivers", "7"), ("7", "7"), ("brook", "brook")])
+def test_deploy_adds_to_the_endpoint_that_is_meant(server, tmp_path, wanted, sent):
+    """--endpoint takes the id or the name of one that is there; only what is neither becomes the id of a new one."""
+    server.answers["POST /headrace/v1/deployments"] = (200, _operation("RUNNING", []))
+    assert run(["deploy", str(tmp_path), "--endpoint", wanted, "--no-wait"]) == 0
+    (body,) = server.asked("POST /headrace/v1/deployments")
+    assert body["endpoint_id"] == sent
 
 
 def test_deploy_tells_how_the_engine_is_to_run(server, tmp_path):
@@ -667,6 +718,32 @@ def test_undeploy_can_take_away_only_what_failed(server, capsys):
     server.answers[LIST] = (200, {"endpoints": [both]})
     assert run(["undeploy", "rivers", "--failed", "--yes"]) == 0
     assert server.asked(f"POST /v1beta1/{name}:undeployModel") == [{"deployedModelId": "71"}]
+
+
+@pytest.mark.parametrize("wanted", ["71", "lake", "lake@2", "10", "10@2"])
+def test_undeploy_can_take_away_one_model(server, wanted):
+    """--model names one by a deployed model's id, or its model's name or id; the others stay, and the endpoint."""
+    name = f"{SCOPE}/endpoints/7"
+    other = {"id": "71", "model": f"{SCOPE}/models/10", "modelVersionId": "2", "displayName": "lake"}
+    both = ENDPOINT | {"deployedModels": [*ENDPOINT["deployedModels"], other]}
+    server.answers[LIST] = (200, {"endpoints": [both]})
+    server.answers[f"POST /v1beta1/{name}:undeployModel"] = (200, {"name": f"{name}/operations/5"})
+    server.answers["GET /headrace/v1/operations/5"] = (200, _operation("SUCCEEDED", []))
+    assert run(["undeploy", "rivers", "--model", wanted, "--yes"]) == 0
+    assert server.asked(f"POST /v1beta1/{name}:undeployModel") == [{"deployedModelId": "71"}]
+    assert not any(line.startswith("DELETE") for line, _, _ in server.requests)
+
+
+def test_undeploy_wants_to_know_which_model_is_meant(server, capsys):
+    """A name that two have, or none has, ends with the ids that there are; nothing is taken away."""
+    bound = [ENDPOINT["deployedModels"][0], ENDPOINT["deployedModels"][0] | {"id": "71", "model": f"{SCOPE}/models/10"}]
+    server.answers[LIST] = (200, {"endpoints": [ENDPOINT | {"deployedModels": bound}]})
+    assert run(["undeploy", "rivers", "--model", "m@1", "--yes"]) == 2
+    assert "70 (m@1 (9)), 71 (m@1 (10))" in capsys.readouterr().err
+    assert run(["undeploy", "rivers", "--model", "lake", "--yes"]) == 3
+    assert "70 (m@1 (9)), 71 (m@1 (10))" in capsys.readouterr().err
+    assert run(["undeploy", "rivers", "--model", "9", "--failed", "--yes"]) == 2
+    assert not any(line.startswith("POST") for line, _, _ in server.requests)
 
 
 def test_models_of_one_name_are_told_apart(server, capsys):

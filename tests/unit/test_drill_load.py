@@ -149,6 +149,8 @@ class Pool:
         answers[f"POST /v1beta1/{SCOPE}/endpoints/7:undeployModel"] = self._undeploy
         answers["GET /headrace/v1/operations/1"] = (200, {"id": "1", "done": True, "state": "SUCCEEDED"})
         version = {"model_id": "9", "version": "1", "artifact_uri": "gs://bucket/m"}
+        answers["POST /headrace/v1/rollouts"] = self._roll_out
+        answers["GET /headrace/v1/rollouts/5"] = (200, {"id": "5", "state": "PROMOTED"})
         answers["GET /headrace/v1/models"] = (200, {"models": [{"versions": [version]}]})
 
     def target(self) -> Target:
@@ -192,10 +194,16 @@ class Pool:
         return 200, {}
 
     def _deploy(self, body: dict[str, Any]) -> Answer:
-        self.bound = {name: (model, 0) for name, (model, _) in self.bound.items()} | {"71": (body["model_id"], 100)}
+        self.bound["71"] = (body["model_id"], 0)
+        if not body["no_traffic"]:
+            self._split({"traffic": {"71": 100}})
         self.models.add(body["model_id"])
         self._server.answers[f"DELETE /v1beta1/{SCOPE}/models/{body['model_id']}"] = self._forget
         return 200, {"id": "1"}
+
+    def _roll_out(self, body: dict[str, Any]) -> Answer:
+        self._split({"traffic": {body["deployed_model_id"]: 100}})
+        return 200, {"id": "5", "state": "RUNNING"}
 
     def _undeploy(self, body: dict[str, Any]) -> Answer:
         del self.bound[body["deployedModelId"]]
@@ -222,7 +230,7 @@ def test_a_server_elsewhere_is_drilled_through_its_api_and_left_as_it_was(
     of_processes = {"gateway-restart", "control-kill", "node-kill", "replica-crash"}
     assert {name for name, each in faults.items() if each["not_run"]} == of_processes
     assert all("no server of this user runs" in faults[name]["not_run"] for name in of_processes)
-    assert set(faults) - of_processes == {"scale-down", "new-version", "undeploy"}
+    assert set(faults) - of_processes == {"scale-down", "new-version", "canary", "undeploy"}
     assert not any(each["failed"] for each in faults.values())
     assert told["total"]["lost"] == 0
     assert told["total"]["requests"] == sum(each["tally"]["requests"] for each in faults.values()) > 0

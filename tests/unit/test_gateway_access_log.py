@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from headrace.gateway.access_log import COLLECTED_LINES, LOGGER, log_request, write_collected
-from headrace.gateway.exchange import RequestHead
 from headrace.gateway.record import RequestRecord
+from headrace.gateway.request_head import RequestHead
 
 
 def record(number: int) -> RequestRecord:

@@ -28,21 +28,21 @@ class Clock:
 
 
 class Request:
-    """One that was let through."""
+    """One that was let through; it uses nothing before it has all of its reservation."""
 
     def __init__(self, reservation: Reservation, arrived: float) -> None:
-        self.reservation, self.arrived = reservation, arrived
+        self.reservation, self.arrived, self.begins = reservation, arrived, arrived
         self.ended, self.used = float("inf"), reservation.tokens  # while it runs it may use all of that
 
 
 def used_within(requests: list[Request], begin: float) -> int:
     """The whole use of all that were under way at any moment of the 60 s from then on, both ends among them."""
-    return sum(each.used for each in requests if each.ended >= begin and each.arrived <= begin + WINDOW_S)
+    return sum(each.used for each in requests if each.ended >= begin and each.begins <= begin + WINDOW_S)
 
 
 def most_used(requests: list[Request]) -> int:
     """In any 60 s: what is under way in a window changes only where one ends at its beginning, or comes at its end."""
-    begins = [each.ended for each in requests] + [each.arrived - WINDOW_S for each in requests]
+    begins = [each.ended for each in requests] + [each.begins - WINDOW_S for each in requests]
     return max((used_within(requests, begin) for begin in begins), default=0)
 
 
@@ -53,18 +53,19 @@ def most_arrived(requests: list[Request]) -> int:
 
 
 WAITS = st.sampled_from([0.0, 0.25, 0.5, 1.0, 7.75, 29.5, 30.0, 58.75, 59.75, 60.0, 60.25, 61.0])
-STEPS = st.lists(
+STEP = (
     st.tuples(st.just("arrive"), st.integers(0, LIMIT + 5), st.integers(0, 1))
     | st.tuples(st.just("end"), st.integers(0, 20), st.integers(0, 100))
-    | st.tuples(st.just("wait"), WAITS, st.none()),
-    max_size=60,
+    | st.tuples(st.just("wait"), WAITS, st.none())
 )
+STEPS = st.lists(STEP, max_size=60)
+WIDENING = st.tuples(st.just("widen"), st.integers(0, 20), st.integers(0, LIMIT))
 
 
 @settings(deadline=None, max_examples=300)
-@given(steps=STEPS, requests_limit=st.none() | st.integers(1, 6))
+@given(steps=st.lists(STEP | WIDENING, max_size=60), requests_limit=st.none() | st.integers(1, 6))
 def test_no_window_ever_holds_more(steps: list[tuple[str, Any, Any]], requests_limit: int | None) -> None:
-    """Of any arrivals, ends and times: no 60 s see requests that use more than the limit, or more requests."""
+    """Of any arrivals, ends, times and reservations that grow: no 60 s see more used than the limit, or asked."""
     clock = Clock()
     budget = Budget(KeyLimits(tokens_per_minute=LIMIT, requests_per_minute=requests_limit), clock)
     requests: list[Request] = []
@@ -75,6 +76,11 @@ def test_no_window_ever_holds_more(steps: list[tuple[str, Any, Any]], requests_l
         elif kind == "arrive":
             with contextlib.suppress(KeyLimitReached) if value <= LIMIT else pytest.raises(KeyLimitTooSmall):
                 requests.append(Request(budget.reserve(value), clock.now))
+        elif running and kind == "widen":
+            request = running[value % len(running)]
+            with contextlib.suppress(KeyLimitReached):
+                request.reservation.widen(more)
+                request.begins, request.used = clock.now, request.reservation.tokens
         elif running:
             request = running[value % len(running)]
             request.ended, request.used = clock.now, request.reservation.tokens * more // 100
@@ -159,6 +165,19 @@ def test_what_is_reserved_and_not_used_is_there_at_once() -> None:
     reservation.settle(10)
     reservation.settle(90)
     budget.reserve(90)
+
+
+def test_a_reservation_grows_within_the_limit() -> None:
+    """More is set aside where there is room, else it stays as it was; less is never given back before the end."""
+    budget = Budget(KeyLimits(tokens_per_minute=LIMIT, requests_per_minute=1), Clock())
+    reservation = budget.reserve(60)
+    with pytest.raises(KeyLimitTooSmall):
+        reservation.widen(LIMIT + 1)
+    reservation.widen(LIMIT)  # its one request was counted already
+    reservation.widen(10)
+    assert (reservation.tokens, budget.tokens.reserved) == (LIMIT, LIMIT)
+    reservation.settle(70)
+    assert (budget.tokens.reserved, budget.tokens.used) == (0, 70)
 
 
 def test_a_refusal_has_the_numbers() -> None:

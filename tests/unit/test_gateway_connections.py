@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import socket
 import ssl
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from test_gateway_http import GET, Application, error_of, exchanged
 from tls_certificates import authority_in
 
-from headrace.gateway.http1 import HttpServer, Patience
+from headrace.gateway.http1 import HttpServer, Patience, tls_listener
 from headrace.gateway.http1.server import TURNED_AWAY_AT_ONCE
 from headrace.server import open_files
 
@@ -25,9 +26,11 @@ CLOSE = b"connection: close\r\n\r\n"
 
 
 @asynccontextmanager
-async def limited(limit: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[HttpServer, int]]:
+async def limited(
+    limit: int | None, tls: ssl.SSLContext | None = None, *, patience: Patience | None = None
+) -> AsyncIterator[tuple[HttpServer, int]]:
     """A server that holds so many connections; yields it with its port."""
-    server = HttpServer(Application(), Patience(linger_s=0.05), max_connections=limit)
+    server = HttpServer(Application(), patience or Patience(linger_s=0.05), max_connections=limit)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         await server.start(listener, tls)
         try:
@@ -102,6 +105,126 @@ def test_one_too_many_with_tls(tmp_path: Path, loop: Loop) -> None:
     run(main(), loop)
 
 
+async def until_shaking(server: HttpServer, number: int) -> None:
+    """Wait until so many TLS handshakes are under way."""
+    async with asyncio.timeout(20):
+        while len(server.shaking_hands) != number:  # noqa: ASYNC110 - it has no event for that
+            await asyncio.sleep(0.001)
+
+
+@on_both_loops
+def test_a_handshake_takes_a_place(tmp_path: Path, loop: Loop) -> None:
+    """A connection counts before its handshake is over; one that fails in it, or leaves, gives its place back."""
+
+    async def main() -> None:
+        authority, context = authority_in(tmp_path)
+        trusting = ssl.create_default_context(cafile=authority)
+        async with limited(1, context) as (server, port):
+            for last_words in (b"", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"):
+                _, silent = await asyncio.open_connection("127.0.0.1", port)
+                await until_shaking(server, 1)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+                assert error_of(await reader.read()) == (503, "TOO_MANY_CONNECTIONS")
+                writer.close()
+                silent.write(last_words)
+                silent.close()
+                await until_shaking(server, 0)
+                await until_held(server, 0)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+                writer.write(GET + CLOSE)
+                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+                writer.close()
+                await until_held(server, 0)
+
+    run(main(), loop)
+
+
+@on_both_loops
+def test_a_crowd_that_never_shakes_hands(tmp_path: Path, loop: Loop) -> None:
+    """So many more than there may be are waited for, and the others are closed at once."""
+
+    async def main() -> None:
+        _, context = authority_in(tmp_path)
+        async with limited(1, context) as (server, port):
+            crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1 + TURNED_AWAY_AT_ONCE)]
+            await until_shaking(server, 1 + TURNED_AWAY_AT_ONCE)
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                assert await reader.read() == b""
+                writer.close()
+            for _, writer in crowd:
+                writer.close()
+            await until_shaking(server, 0)
+            await server.emptied()
+
+    run(main(), loop)
+
+
+@on_both_loops
+def test_a_handshake_that_has_begun_is_a_promise(tmp_path: Path, loop: Loop) -> None:
+    """A server that retires ends the handshake with a client that has connected, and answers its one request."""
+
+    async def main() -> None:
+        authority, context = authority_in(tmp_path)
+        async with limited(9, context, patience=Patience(last_call_s=60.0)) as (server, port):
+            with socket.create_connection(("127.0.0.1", port)) as pipe:
+                await until_shaking(server, 1)
+                server.retire()
+                emptied = asyncio.create_task(server.emptied())
+                trusting = ssl.create_default_context(cafile=authority)
+                reader, writer = await asyncio.open_connection(sock=pipe, ssl=trusting, server_hostname="127.0.0.1")
+                assert not emptied.done()
+                writer.write(GET + b"\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+                assert b"connection: close\r\n" in head
+                writer.close()
+                await emptied
+
+    run(main(), loop)
+
+
+@on_both_loops
+def test_a_handshake_has_its_time(tmp_path: Path, loop: Loop) -> None:
+    """A client that says nothing is let go of when the time of a head is over."""
+
+    async def main() -> None:
+        _, context = authority_in(tmp_path)
+        async with limited(None, context, patience=Patience(head_s=0.05)) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b""
+            writer.close()
+            await server.emptied()
+
+    run(main(), loop)
+
+
+@on_both_loops
+def test_descriptors_that_come_back(tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is left for a connection, it waits a moment in the kernel, and is taken then."""
+    accept, refusals = socket.socket.accept, [errno.EMFILE, errno.ENFILE]
+
+    def scarce(listener: socket.socket) -> tuple[socket.socket, object]:
+        if refusals:
+            raise OSError(refusals.pop(), "none left")
+        return accept(listener)
+
+    monkeypatch.setattr(tls_listener, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(socket.socket, "accept", scarce)
+
+    async def main() -> None:
+        authority, context = authority_in(tmp_path)
+        trusting = ssl.create_default_context(cafile=authority)
+        async with limited(None, context) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+            assert not refusals
+            writer.write(GET + CLOSE)
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            writer.close()
+
+    run(main(), loop)
+
+
 @given(st.integers(min_value=3, max_value=2**30))
 def test_the_limit_leaves_room(files: int) -> None:
     """Every connection has its two descriptors, and some are left for the process, unless there are hardly any."""
@@ -113,8 +236,10 @@ def test_the_limit_leaves_room(files: int) -> None:
 
 
 def test_it_is_said_what_the_limit_allows() -> None:
-    """With both numbers: what is held, and what that comes from."""
-    assert open_files.sentence(20_000).startswith("Up to 9,936 connections at once: 20,000 files may be open")
+    """With both numbers: what is held, of all gateways together, and what that comes from."""
+    assert open_files.sentence(20_000).startswith("Up to 9,936 connections at once: 20,000 files may be open (")
+    of_two = open_files.sentence(20_000, 2)
+    assert of_two.startswith("Up to 19,872 connections at once: 20,000 files may be open in each of 2 gateways (")
 
 
 @pytest.mark.parametrize("allowed", [True, False])

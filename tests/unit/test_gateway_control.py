@@ -13,7 +13,8 @@ from gateway_serving import CHAT, deployed, gateway_before, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.gateway.exchange import Exchange, RequestHead
+from headrace.gateway.exchange import Exchange
+from headrace.gateway.request_head import RequestHead
 from headrace.gateway.routes import Action, is_private, match
 
 

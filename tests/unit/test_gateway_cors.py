@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +13,12 @@ import httpx
 import pytest
 from gateway_serving import BASE, CHAT, KEY, Served, deployed, gateway_before, pieces_of, serving
 from test_gateway_control import Control
+from test_gateway_http import exchanged
 
 from headrace.gateway import Cors
 from headrace.gateway.cors import read_origins
+from headrace.gateway.exchange import Exchange
+from headrace.gateway.http1 import MAX_HEAD_BYTES, HttpServer, Patience
 from headrace.resources.errors import BadField
 from standin import Script, StandIn
 
@@ -201,6 +205,58 @@ def test_a_stream_can_be_read_as_it_comes(tmp_path: Path) -> None:
                 assert engine.seen.chunks_sent == 1
 
     asyncio.run(main())
+
+
+async def read(exchange: Exchange) -> None:
+    """A handler that wants the whole body."""
+    await exchange.read_all(2**20)
+
+
+async def refused(origins: tuple[str, ...], *sent: bytes, max_connections: int | None = None) -> dict[str, str]:
+    """Status and headers of what the HTTP server answers by itself to these bytes."""
+    cors = Cors(read_origins(origins), read)
+    impatient = Patience(head_s=0.05, body_s=0.05, linger_s=0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = HttpServer(cors.handle, impatient, max_connections=max_connections, marks=cors.marks)
+        await server.start(listener)
+        try:
+            answer = await exchanged(listener.getsockname()[1], *sent)
+        finally:
+            await server.close(0)
+    status, *lines = answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    return {"status": status.split(" ")[1]} | dict(line.split(": ", 1) for line in lines)
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\norigin: %b\r\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"x: " + b"y" * MAX_HEAD_BYTES, "431"),
+        (b"x: y\r\n" * (MAX_HEAD_BYTES // 6), "431"),
+        (b"x", "408"),
+        (b"content-length: 9\r\n\r\n1234", "408"),
+        (b"host: y\r\n\r\n", "400"),
+        (b"transfer-encoding: chunked\r\n\r\nno size\r\n", "400"),
+    ],
+)
+def test_the_servers_own_refusals_are_marked(rest: bytes, status: str) -> None:
+    """A page may read why its request was none: one of the operator's, or any where every origin is meant."""
+    told = asyncio.run(refused((PAGE,), HEAD % PAGE.encode() + rest))
+    assert (told["status"], told[ALLOW], told["vary"]) == (status, PAGE, "origin")
+    assert "retry-after" in told[EXPOSE]
+    stranger = asyncio.run(refused((PAGE,), HEAD % OTHER.encode() + rest))
+    assert (stranger["status"], stranger["vary"]) == (status, "origin")
+    assert not {ALLOW, EXPOSE} & stranger.keys()
+    assert asyncio.run(refused(("*",), HEAD % OTHER.encode() + rest))[ALLOW] == "*"
+
+
+def test_a_refusal_before_anything_was_read_is_for_every_page_or_none() -> None:
+    """For want of a connection nobody knows whose page asks."""
+    told = asyncio.run(refused((PAGE,), max_connections=0))
+    assert (told["status"], ALLOW in told, told["vary"]) == ("503", False, "origin")
+    assert asyncio.run(refused(("*",), max_connections=0))[ALLOW] == "*"
 
 
 @pytest.mark.parametrize(

@@ -215,11 +215,12 @@ def test_models_are_listed_and_unknown_ones_told(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_failed_twin_takes_no_name_away(tmp_path: Path) -> None:
-    """An endpoint of the same name that has nothing ready does not make the name of one that answers ambiguous."""
+@pytest.mark.parametrize(("twin", "name"), [("t1", "my-endpoint"), ("my-endpoint", "")])
+def test_a_silent_twin_takes_no_name_away(tmp_path: Path, twin: str, name: str) -> None:
+    """An endpoint with nothing ready takes the name of one that answers away neither by its name nor by its id."""
 
     async def main() -> None:
-        failed = EndpointRoute(scope=SCOPE, id="t1", display_name="my-endpoint", deployed=(deployed(name="x1"),))
+        failed = EndpointRoute(scope=SCOPE, id=twin, display_name=name, deployed=(deployed(name="x1"),))
         async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
             first = snapshot(deployed(engine.address)).endpoints
             await served.push(RoutingSnapshot(generation=2, endpoints=(*first, failed), keys=KEYS))

@@ -13,9 +13,9 @@ from gateway_serving import BASE, CHAT, Served, deployed, gateway_before, pieces
 
 from headrace.contracts.openai.demand import Demand
 from headrace.gateway.attempts import Attempts, deadline_of, patience_of
-from headrace.gateway.exchange import RequestHead
 from headrace.gateway.fleet import Pool, Replica
 from headrace.gateway.health import FAILURES
+from headrace.gateway.request_head import RequestHead
 from headrace.gateway.upstream import TimedOut
 from standin import Script, StandIn
 

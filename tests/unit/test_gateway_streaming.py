@@ -13,30 +13,6 @@ from gateway_serving import BASE, CHAT, KEY, KEYS, deployed, gateway_before, key
 from standin import Script, StandIn
 
 
-def test_chunks_arrive_one_by_one(tmp_path: Path) -> None:
-    """A client has each chunk before the engine makes the next one."""
-
-    async def main() -> None:
-        async with (
-            StandIn(tmp_path / "e", token="nonce") as engine,
-            gateway_before(tmp_path, deployed(engine.address)) as served,
-        ):
-            engine.script = Script(chunks=4, gated=True)
-            engine.gate.release()
-            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
-                assert answer.headers["content-type"].startswith("text/event-stream")
-                assert answer.headers["x-vertex-ai-deployed-model-id"] == "d1"
-                pieces = answer.aiter_raw()
-                for n in range(1, 4):
-                    assert b"tok" in await anext(pieces)
-                    assert engine.seen.chunks_sent == n
-                    engine.gate.release()
-                rest = b"".join([piece async for piece in pieces])
-                assert rest.endswith(b"data: [DONE]\n\n")
-
-    asyncio.run(main())
-
-
 def test_hang_up_reaches_the_engine(tmp_path: Path) -> None:
     """A client that leaves in the middle of a stream stops the engine's work, and frees its place."""
 

@@ -47,29 +47,6 @@ async def secure(folder: Path, *models: Any, **more: Any) -> AsyncIterator[httpx
 
 
 @on_both_loops
-def test_chunks_arrive_one_by_one(tmp_path: Path, loop: Loop) -> None:
-    """A client has each chunk before the engine makes the next one, encrypted or not."""
-
-    async def main() -> None:
-        async with StandIn(tmp_path / "e") as engine, secure(tmp_path, deployed(engine.address)) as client:
-            engine.script = Script(chunks=4, gated=True)
-            engine.gate.release()
-            async with client.stream("POST", URL, json=STREAM) as answer:
-                assert answer.headers["content-type"].startswith("text/event-stream")
-                pieces = answer.aiter_raw()
-                for n in range(1, 4):
-                    assert b"tok" in await anext(pieces)
-                    assert engine.seen.chunks_sent == n
-                    engine.gate.release()
-                rest = b"".join([piece async for piece in pieces])
-                assert rest.endswith(b"data: [DONE]\n\n")
-            engine.script = Script()
-            assert (await client.post(URL, json=CHAT)).status_code == 200
-
-    run(main(), loop)
-
-
-@on_both_loops
 def test_hang_up_reaches_the_engine(tmp_path: Path, loop: Loop) -> None:
     """A client that leaves in the middle of an encrypted stream stops the engine's work."""
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from gateway_serving import BASE, CHAT, KEY, deployed, gateway_before, pieces_of, serving
 
+from headrace.gateway.buckets import INTER_TOKEN_S, Buckets
 from headrace.gateway.exchange import Exchange, Handler
-from headrace.gateway.token_gaps import BUCKETS_S, TokenGaps
-from headrace.gateway.usage_log import UsageLog
-from headrace.resources.usage import UsageRecord, read_lines
+from headrace.gateway.usage_log import ROOM_BYTES, UsageLog
+from headrace.resources.usage import UsageRecord, read_lines, to_line
 from standin import Script, StandIn
 
 URL = f"{BASE}/chat/completions"
@@ -53,18 +54,18 @@ def watched(handler: Handler, look: Callable[[], Any], seen: list[Any]) -> Handl
     """A handler that looks around just before anything goes out by which a client can tell that an answer is whole."""
 
     async def handle(exchange: Exchange) -> None:
-        write, end = exchange.write, exchange.end
+        write, end = exchange.write_soon, exchange.end
 
-        async def watched_write(piece: bytes) -> None:
+        def watched_write(piece: bytes) -> bool:
             if b"[DONE]" in piece:
                 seen.append(look())
-            await write(piece)
+            return write(piece)
 
         async def watched_end(piece: bytes = b"") -> None:
             seen.append(look())
             await end(piece)
 
-        exchange.write, exchange.end = watched_write, watched_end  # type: ignore[method-assign]
+        exchange.write_soon, exchange.end = watched_write, watched_end  # type: ignore[method-assign]
         await handler(exchange)
 
     return handle
@@ -233,7 +234,7 @@ def test_what_cannot_be_written_fails_no_request(tmp_path: Path, caplog: pytest.
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
-    """Where only half a line fits, none of it stays, and the lines that come when there is room again are good."""
+    """What fits no more leaves nothing of itself, and the lines that come when there is room again are good."""
     code = """
 import resource, sys
 from pathlib import Path
@@ -242,13 +243,13 @@ from test_gateway_usage import record
 
 log = UsageLog(Path(sys.argv[1]))
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
-for number in range(6):
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+for number in range(600):
     log.append(record(number))
 failures = log.failures
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-log.append(record(6))
-log.append(record(7))
+log.append(record(600))
+log.append(record(601))
 print(failures, log.failures)
 """
     path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -257,9 +258,9 @@ print(failures, log.failures)
         [sys.executable, "-c", program, str(tmp_path / "usage")], capture_output=True, text=True, check=True
     )
     before, after = map(int, done.stdout.split())
-    assert 0 < before == after < 6
+    assert 0 < before == after < 600
     found = [int(one.request_id) for one in written(tmp_path / "usage")]
-    assert found == [*range(6 - before), 6, 7]
+    assert found == [*range(600 - before), 600, 601]
 
 
 def test_segments_follow_each_other(tmp_path: Path) -> None:
@@ -273,6 +274,19 @@ def test_segments_follow_each_other(tmp_path: Path) -> None:
         assert [_is_locked(path) for path in segments] == [False, False, True]
         log.close()
         assert not _is_locked(segments[-1])
+
+
+def test_room_that_is_not_used_yet_is_no_line(tmp_path: Path) -> None:
+    """A segment takes disk ahead of its lines, also of one that is longer than that; its end gives the rest back."""
+    log = UsageLog(tmp_path / "usage")
+    lines = [record(1), msgspec.structs.replace(record(2), request_id="x" * 2 * ROOM_BYTES), record(3)]
+    for number, line in enumerate(lines, start=1):
+        log.append(line)
+        assert written(tmp_path / "usage") == lines[:number]
+        (segment,) = (tmp_path / "usage").iterdir()
+        assert segment.stat().st_size % ROOM_BYTES == 0
+    log.close()
+    assert segment.read_bytes() == b"".join(map(to_line, lines))
 
 
 def test_gateways_that_share_a_folder_write_their_own_files(tmp_path: Path) -> None:
@@ -310,15 +324,15 @@ def test_the_metrics_know_the_pace(tmp_path: Path) -> None:
 
 def test_gaps_are_counted_in_their_buckets() -> None:
     """A bound belongs to its bucket, as Prometheus has it; sums of requests are sums of buckets."""
-    one, other = TokenGaps(), TokenGaps()
-    for gap_s in (BUCKETS_S[0], BUCKETS_S[1], 1e9):
+    one, other = Buckets(INTER_TOKEN_S), Buckets(INTER_TOKEN_S)
+    for gap_s in (INTER_TOKEN_S[0], INTER_TOKEN_S[1], 1e9):
         one.observe(gap_s)
     other.observe(0.0)
     one.add(other)
-    counts = [count for _, count in one.buckets()]
+    counts = [count for _, count in one.cumulated()]
     assert counts[:3] == [2, 3, 3]
-    assert (counts[-2:], json.dumps(one.buckets()[-1])) == ([3, 4], '["+Inf", 4]')
-    assert one.sum_s == BUCKETS_S[0] + BUCKETS_S[1] + 1e9
+    assert (counts[-2:], json.dumps(one.cumulated()[-1])) == ([3, 4], '["+Inf", 4]')
+    assert one.sum_s == INTER_TOKEN_S[0] + INTER_TOKEN_S[1] + 1e9
 
 
 def _is_locked(path: Path) -> bool:

@@ -70,6 +70,7 @@ def agent(
     patience: Patience = Patience(),  # noqa: B008 - it never changes
     runtime: ScriptedRuntime | None = None,
     model_cache_bytes: int | None = None,
+    unclaimed_timeout_s: float = 600.0,
 ) -> Agent:
     """An agent that can run scripted engines."""
     return Agent(
@@ -79,6 +80,7 @@ def agent(
         runtimes={"scripted": runtime or ScriptedRuntime()},
         installer=NothingToInstall(),
         model_cache_bytes=model_cache_bytes,
+        unclaimed_timeout_s=unclaimed_timeout_s,
         patience=patience,
     )
 
@@ -441,14 +443,23 @@ import asyncio, sys
 from pathlib import Path
 from headrace.resources.layout import Layout
 sys.path.insert(0, {tests!r})
+from node_standins import ScriptedRuntime
 from test_node_agent import agent
-asyncio.run(agent(Layout(Path({data!r}))).run())
+runtime = ScriptedRuntime(sleeps={sleeps!r})
+asyncio.run(agent(Layout(Path({data!r})), runtime=runtime, unclaimed_timeout_s={unclaimed_timeout_s!r}).run())
 """
 
 
-def killed_agent(layout: Layout) -> subprocess.Popen[bytes]:
+def killed_agent(
+    layout: Layout, *, sleeps: bool = False, unclaimed_timeout_s: float = 600.0
+) -> subprocess.Popen[bytes]:
     """An agent in a process of its own, to be killed."""
-    program = KILLED_AGENT.format(tests=str(Path(__file__).parent), data=str(layout.data_dir))
+    program = KILLED_AGENT.format(
+        tests=str(Path(__file__).parent),
+        data=str(layout.data_dir),
+        sleeps=sleeps,
+        unclaimed_timeout_s=unclaimed_timeout_s,
+    )
     return subprocess.Popen([sys.executable, "-c", program])
 
 

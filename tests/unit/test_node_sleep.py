@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from node_standins import ControlStandIn, ScriptedRuntime, listening
-from test_node_agent import agent, layout, model, nothing_runs, replica, wait_for_end, working
+from test_node_agent import agent, killed_agent, layout, model, nothing_runs, replica, wait_for_end, working
 
 from headrace.compute.shim import record
 from headrace.node.probe import Patience
@@ -220,5 +221,104 @@ def test_the_next_agent_leaves_it_asleep_or_ends_it(layout: Layout, model: Stage
                     await control.replica("7", "GONE")
             wait_for_end(pid)
             assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+@contextlib.asynccontextmanager
+async def killed(
+    layout: Layout, model: StageOrder, *, unclaimed_timeout_s: float = 600.0
+) -> AsyncIterator[tuple[ControlStandIn, subprocess.Popen[bytes], ReplicaReport]]:
+    """A replica that sleeps under an agent that can be killed, and was not yet."""
+    control = ControlStandIn()
+    async with listening(control, layout):
+        node = killed_agent(layout, sleeps=True, unclaimed_timeout_s=unclaimed_timeout_s)
+        try:
+            await control.order(replicas=(sleeper(model),))
+            ready = await control.replica("7", "READY")
+            await control.order(replicas=(sleeper(model, wanted="sleep"),))
+            await control.replica("7", "ASLEEP")
+            yield control, node, ready
+        finally:
+            node.kill()
+            await asyncio.to_thread(node.wait)
+
+
+async def kill(node: subprocess.Popen[bytes], control: ControlStandIn) -> None:
+    """No agent runs, and nothing of what it said is left to be taken for the next one's."""
+    node.kill()
+    await asyncio.to_thread(node.wait)
+    control.reports.clear()
+
+
+@pytest.mark.parametrize("with_shim", [False, True], ids=["node", "node and shim"])
+def test_one_whose_node_is_killed_sleeps_on_and_wakes(layout: Layout, model: StageOrder, with_shim: bool) -> None:
+    """The next agent's first report has it ASLEEP, before any order; it wakes as the process it was, none is started,
+    and nothing is left of it afterwards."""
+
+    async def live() -> None:
+        async with killed(layout, model) as (control, node, ready):
+            shim = (record.read_json(str(layout.replica_dir("7") / record.STATE)) or {})["shim_pid"]
+            await kill(node, control)
+            if with_shim:
+                os.kill(shim, signal.SIGKILL)
+                await asyncio.to_thread(wait_for_end, shim)
+            runtime = ScriptedRuntime(sleeps=True)
+            async with working(agent(layout, runtime=runtime)):
+                slept = await control.replica("7", "ASLEEP")
+                first = control.reports[0]
+                assert (first.orders_generation, [one.state for one in first.replicas]) == (0, ["ASLEEP"])
+                assert slept.pid == ready.pid
+                await control.order(replicas=(sleeper(model),))
+                woken = await control.replica("7", "READY")
+                assert (woken.pid, woken.address, woken.warmup) == (ready.pid, ready.address, ready.warmup)
+                assert runtime.launches == []
+            assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize(("wanted", "state"), [("sleep", "ASLEEP"), ("run", "READY")])
+def test_what_a_killed_node_began_is_ended_by_the_next(
+    layout: Layout, model: StageOrder, wanted: str, state: str
+) -> None:
+    """Killed while the engine falls asleep, or while it wakes: the next agent brings it to where it is wanted, asleep
+    or awake, and it can still be turned the other way."""
+
+    async def live() -> None:
+        async with killed(layout, model) as (control, node, ready):
+            if wanted == "sleep":
+                await control.order(replicas=(sleeper(model),))
+                await control.replica("7", "READY")
+            gate = Path(f"{layout.engine_socket('7')}.gate")
+            os.mkfifo(gate)
+            await control.order(replicas=(sleeper(model, wanted=wanted),))
+            await until_waiting(layout)
+            await kill(node, control)
+            released = os.open(gate, os.O_RDWR)
+            os.unlink(gate)
+            os.close(released)
+            async with working(agent(layout, runtime=ScriptedRuntime(sleeps=True))):
+                assert (await control.replica("7", state)).pid == ready.pid
+                other, other_state = ("run", "READY") if wanted == "sleep" else ("sleep", "ASLEEP")
+                await control.order(replicas=(sleeper(model, wanted=other),))
+                assert (await control.replica("7", other_state)).pid == ready.pid
+            assert nothing_runs(layout)
+
+    asyncio.run(live())
+
+
+def test_one_that_sleeps_and_that_no_node_claims_is_ended(layout: Layout, model: StageOrder) -> None:
+    """An engine is no orphan for being asleep: its shim ends it, and the next agent tells why it is gone."""
+
+    async def live() -> None:
+        async with killed(layout, model, unclaimed_timeout_s=5.0) as (control, node, ready):
+            await kill(node, control)
+            await asyncio.to_thread(wait_for_end, ready.pid)
+            assert nothing_runs(layout)
+            async with working(agent(layout, runtime=ScriptedRuntime(sleeps=True))):
+                failed = await control.replica("7", "FAILED")
+                assert failed.failure is not None
+                assert failed.failure.message == "The engine ended because no node claimed it."
 
     asyncio.run(live())

@@ -14,6 +14,7 @@ from headrace.hardware import (
     MachineShape,
     cheapest_first,
     find_shape,
+    next_up,
     read_catalogue,
     shape_by_name,
     shape_of,
@@ -162,6 +163,25 @@ def test_shapes_are_ordered_from_cheap_to_dear(catalogue: Catalogue) -> None:
     prices = [shape.usd_per_h for shape in cheapest_first(catalogue.shapes)]
     assert len(prices) > 20
     assert prices == sorted(prices, key=lambda price: price or 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "larger"),
+    [
+        ("g2-standard-4", 1, "a2-highgpu-1g"),
+        ("g2-standard-24:2", 2, "a2-highgpu-2g"),
+        ("a2-highgpu-8g", 8, "a2-ultragpu-8g"),
+        ("a3-highgpu-1g", 1, "a3-ultragpu-8g"),
+        ("a2-megagpu-16g", 16, None),
+        ("a4-highgpu-8g", 1, None),
+    ],
+)
+def test_the_next_machine_up_is_the_cheapest_with_more_memory(
+    catalogue: Catalogue, name: str, devices: int, larger: str | None
+) -> None:
+    """On each device, for most models lie on one; and with as many devices as share it."""
+    found = next_up(catalogue, shape_by_name(catalogue, name), devices)
+    assert (found.name if found else None) == larger
 
 
 def test_sizes_of_watsonx_have_parameters_and_shares(catalogue: Catalogue) -> None:

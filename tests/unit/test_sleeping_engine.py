@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from gateway_serving import serving
 from node_standins import TOKEN, ScriptedRuntime, listening
-from test_node_agent import agent, layout, model, nothing_runs
+from test_node_agent import agent, killed_agent, layout, model, nothing_runs
 from test_node_sleep import let_go, until_waiting
 
 from headrace.api import create_app
@@ -66,6 +67,7 @@ class House:
         self.layout, self.client = layout, client
         self.runtime = ScriptedRuntime(sleeps=True)
         self._store = store
+        self._killed: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
         self._working: asyncio.Task[None] | None = None
 
@@ -76,6 +78,16 @@ class House:
             await self._working
         self._agent = agent(self.layout, runtime=self.runtime)
         self._working = asyncio.create_task(self._agent.run())
+
+    def start_killed_node(self) -> None:
+        """An agent in a process of its own."""
+        self._killed = killed_agent(self.layout, sleeps=True)
+
+    async def kill_node(self) -> None:
+        """That one, without a word, if there was one."""
+        if self._killed is not None:
+            self._killed.kill()
+            await asyncio.to_thread(self._killed.wait)
 
     async def stop(self) -> None:
         """Nothing is left running."""
@@ -120,7 +132,9 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(layout: Layout, model: StageOrder, name: str = "sleeper") -> AsyncIterator[House]:
+async def house(
+    layout: Layout, model: StageOrder, name: str = "sleeper", *, killed_node: bool = False
+) -> AsyncIterator[House]:
     """A deployment that becomes READY, and falls asleep whenever nobody has asked for a second."""
     for folder in (layout.data_dir, layout.run_dir):  # where the one has a long name, the other is not in it
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,13 +160,17 @@ async def house(layout: Layout, model: StageOrder, name: str = "sleeper") -> Asy
     ):
         reconciling = asyncio.create_task(reconciler.run())
         everybody = House(layout, store, client)
-        await everybody.start_node()
+        if killed_node:
+            everybody.start_killed_node()
+        else:
+            await everybody.start_node()
         await everybody.write(lambda tx: deploy(tx, request, now=time.time()))
         reconciler.wake()
         try:
             yield everybody
             await everybody.stop()
         finally:
+            await everybody.kill_node()
             reconciling.cancel()
             await asyncio.gather(reconciling, return_exceptions=True)
             store.close()
@@ -227,5 +245,21 @@ def test_a_new_node_agent_leaves_it_asleep(layout: Layout, model: StageOrder) ->
             await all_of_it.ask()
             assert (await all_of_it.replica(*AWAKE)).pid == before.pid
             assert len(all_of_it.runtime.launches) == 1
+
+    asyncio.run(live())
+
+
+def test_a_killed_node_leaves_it_asleep_and_a_request_wakes_it(layout: Layout, model: StageOrder) -> None:
+    """SIGKILL while it sleeps: who asks before there is another agent waits, and is answered by the same process."""
+
+    async def live() -> None:
+        async with house(layout, model, killed_node=True) as all_of_it:
+            before = await all_of_it.replica("ASLEEP")
+            await all_of_it.kill_node()
+            asked = asyncio.create_task(all_of_it.ask())
+            await all_of_it.start_node()
+            await asked
+            assert (await all_of_it.replica(*AWAKE)).pid == before.pid
+            assert all_of_it.runtime.launches == []
 
     asyncio.run(live())

@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.storage import ranges
@@ -255,6 +255,7 @@ def verdict(folder: Path, content: bytes, order: list[int], said: Checksum | Non
         return found.result()
 
 
+@settings(deadline=None)  # a verdict waits for the disk
 @given(length=st.integers(0, 1500), seed=st.randoms(use_true_random=False))
 def test_a_digest_does_not_depend_on_the_order(
     tmp_path_factory: pytest.TempPathFactory, length: int, seed: random.Random

@@ -80,6 +80,7 @@ _LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     Scope: st.builds(Scope, st.from_regex(r"[a-z0-9][a-z0-9:.-]{0,9}", fullmatch=True), st.just("us-central1")),
     dict[str, Any]: st.dictionaries(_TEXT, _JSON, max_size=3),
     dict[str, str]: st.dictionaries(_TEXT, _TEXT, max_size=3),
+    dict[str, int]: st.dictionaries(_TEXT, st.integers(-(2**53), 2**53), max_size=3),
     tuple[str, ...]: st.lists(_TEXT, max_size=3).map(tuple),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.resources.usage import UsageRecord, read_lines, to_line
+from headrace.resources.usage import Service, UsageRecord, read_lines, to_line
 
 _TEXT = st.text(max_size=8)
 _COUNT = st.integers(0, 10**9)
@@ -25,6 +25,8 @@ _RECORDS = st.lists(
         completion_tokens=_COUNT,
         finished=st.booleans(),
         inexact=st.booleans(),
+        sent=st.booleans(),
+        service=st.none() | st.builds(Service, failed=st.booleans(), first_token_s=st.none() | st.floats(0, 1e5)),
     ),
     max_size=5,
 )

@@ -9,7 +9,17 @@ from headrace.capacity.memory import (
     estimate,
 )
 from headrace.capacity.parameters import Parameters, count_parameters
-from headrace.capacity.plan import PROMPT_TOKENS, Load, Plan, context_tokens, degrees, need_of, parameters_of, plan
+from headrace.capacity.plan import (
+    PROMPT_TOKENS,
+    Load,
+    Plan,
+    context_tokens,
+    degrees,
+    need_of,
+    parameters_of,
+    plan,
+    require_tier,
+)
 from headrace.capacity.roofline import Place, Prediction, Work, predict
 from headrace.capacity.tiers import Tier, next_tier, quota_admits, tier_for
 from headrace.capacity.unwritten import unwritten
@@ -38,6 +48,7 @@ __all__ = [
     "plan",
     "predict",
     "quota_admits",
+    "require_tier",
     "tier_for",
     "unwritten",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -10,7 +10,8 @@ from headrace.capacity.layers import layer_kinds
 from headrace.capacity.memory import DEFAULT_CONTEXT_TOKENS, Dtype, MemoryNeed, estimate
 from headrace.capacity.parameters import Parameters, count_parameters
 from headrace.capacity.roofline import Place, Prediction, Work, predict
-from headrace.resources.errors import BadField
+from headrace.capacity.tiers import WITHOUT_TENSOR_PARALLEL, Tier, tier_for
+from headrace.resources.errors import BadField, DoesNotFit
 from headrace.weights.config import ModelConfig
 from headrace.weights.folder import ModelFolder
 
@@ -148,6 +149,37 @@ def parameters_of(folder: ModelFolder) -> Parameters:
         return counted
     total = folder.parameters or max(1, folder.weight_bytes // 2)
     return Parameters(total=total, active=total)
+
+
+def require_tier(folder: ModelFolder, dtype: Dtype, asked: Tier, tiers: Sequence[Tier]) -> None:
+    """Hold that a size takes a model. A larger one than it needs is as good, where its kind may have it.
+
+    Args:
+        folder: The model.
+        dtype: The number format that it is to be served in: of float32 half as many parameters fit.
+        asked: The size.
+        tiers: All sizes.
+
+    Raises:
+        DoesNotFit: It is too large for that one, or may not have it; the fix names the one that takes it.
+    """
+    parameters, model_type = parameters_of(folder).total, folder.config.model_type
+    stored = folder.weight_bytes / parameters
+    number_bytes = {"float32": 4.0, "auto": stored}.get(dtype, 2.0)
+    # of fewer than two bytes, a parameter counts as one all the same
+    least = tier_for(model_type, parameters, tiers, max(2.0, number_bytes))
+    if least.max_parameters > asked.max_parameters:
+        raise DoesNotFit(
+            f"The model is too large for {asked.name}.",
+            evidence=f"{parameters:,} parameters; {asked.name} takes {asked.max_parameters:,} of two bytes.",
+            fix=f"Ask for {least.name}.",
+        )
+    if model_type in WITHOUT_TENSOR_PARALLEL and least != asked:
+        raise DoesNotFit(
+            f"{model_type} models cannot have {asked.name}.",
+            evidence=f"The table gives {model_type} no tensor parallelism, so {least.name} is its only size.",
+            fix=f"Ask for {least.name}.",
+        )
 
 
 def need_of(folder: ModelFolder, load: Load, devices: int) -> MemoryNeed:

@@ -17,6 +17,7 @@ from headrace.cli.endpoints import (
     called,
     confirm,
     fetch_endpoints,
+    find_deployed_model,
     find_endpoint,
     is_ready,
     short_id,
@@ -53,7 +54,7 @@ def deploy(
     name: Annotated[
         str, typer.Option(help="Name of model and endpoint, else the folder's; an endpoint that has it gets the model.")
     ] = "",
-    endpoint: Annotated[str, typer.Option(help="Id of the endpoint to make or to add to; else made up.")] = "",
+    endpoint: Annotated[str, typer.Option(help="Id or name of the endpoint to add to; else the id of a new one.")] = "",
     max_model_len: Annotated[int | None, typer.Option(min=1, help="Longest context, in tokens.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the weights in memory.")] = "auto",
     runtime: Annotated[str, typer.Option(help="openvino, transformers or vllm; else the platform picks.")] = "",
@@ -123,6 +124,10 @@ def deploy(
     external_key_file: Annotated[
         Path | None, typer.Option(help="File that has it; else it is asked for.", rich_help_panel=EXTERNAL_PANEL)
     ] = None,
+    no_traffic: Annotated[
+        bool,
+        typer.Option("--no-traffic", help="Leave the endpoint's traffic alone; `rollouts start` gives it, in stages."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the phases until it is READY.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds to wait at most; else without limit.")] = None,
 ) -> None:
@@ -157,13 +162,16 @@ def deploy(
             "accelerator_count": accelerator_count,
         },
     }
+    if no_traffic:
+        body["no_traffic"] = True
     if external:
         body["external"] = outward.body(ask=not invocation.as_json)
     with invocation.client() as client:
-        known = _existing(client, name) if name and not endpoint else None
+        meant = endpoint or name
+        known = _existing(client, meant) if meant else None
         if known is not None:
             body["endpoint_id"] = short_id(known["name"])
-            invocation.output.line(_taking_over(name, known))
+            invocation.output.line(_beside(meant) if no_traffic else _taking_over(meant, known))
         operation = start_deployment(client, body)
         target = operation["targets"]["endpoint"]
         if not wait:
@@ -173,6 +181,8 @@ def deploy(
             return
         kind: Kind = "chat" if external or chat_template else kind_of(uri)
         _wait(invocation, client, operation, f"Deploying {name or Path(uri).name or uri}", timeout, kind=kind)
+    if no_traffic:
+        invocation.output.line(f"\nIt has no traffic yet. Give it some, in stages: headrace rollouts start {target}")
 
 
 def _wait(
@@ -225,6 +235,10 @@ def _taking_over(name: str, endpoint: dict[str, Any]) -> str:
     return f"{name} exists, and nothing on it is READY: the new model takes its traffic once it is READY."
 
 
+def _beside(name: str) -> str:
+    return f"{name} exists: the new model stands beside what is there, and takes no traffic."
+
+
 def _what_is_left(endpoints: list[dict[str, Any]], target: str) -> str:
     name = unique_name(endpoints, target)
     if any(is_ready(each) for each in endpoints if short_id(each["name"]) == target):
@@ -256,20 +270,22 @@ def undeploy(
     failed: Annotated[
         bool, typer.Option("--failed", help="Only the models on it that failed; the endpoint and the others stay.")
     ] = False,
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="Only this one: a deployed model's id, or its model's name or id.")
+    ] = "",
     yes: YesOption = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing of it runs.")] = True,
 ) -> None:
     """Stop serving: running requests may finish; the endpoint goes too unless it is kept."""
     from headrace.cli.phases import watch  # noqa: PLC0415  # see above
 
+    if model and failed:
+        raise typer.BadParameter("Give --model or --failed: each says which models.")
     with invocation.client() as client:
         found = find_endpoint(client, endpoint)
-        what = "what failed of endpoint" if failed else "the models of endpoint" if keep_endpoint else "endpoint"
+        chosen, what = _chosen(found, model=model, failed=failed, all_models=keep_endpoint)
         confirm(invocation, f"Undeploy {what} {found.get('displayName')!r} ({short_id(found['name'])})?", yes=yes)
-        if failed or keep_endpoint:
-            operations = _undeploy_models(client, found, bindings(found, state="FAILED" if failed else ""))
-        else:
-            operations = [_delete(client, found["name"])]
+        operations = [_delete(client, found["name"])] if chosen is None else _undeploy_models(client, found, chosen)
         steps = Steps(invocation.output, silent=invocation.as_json)
         done = [
             watch(client, short_id(each["name"]), steps, what=f"Undeploying {endpoint}") if wait else each
@@ -278,6 +294,22 @@ def undeploy(
     invocation.output.document({"operations": done})
     if not operations:
         invocation.output.line(f"Nothing {'on it failed' if failed else 'was deployed on it'}: {endpoint}.")
+
+
+def _chosen(
+    endpoint: dict[str, Any], *, model: str, failed: bool, all_models: bool
+) -> tuple[list[dict[str, Any]] | None, str]:
+    """The deployed models to take off an endpoint, None for it and all of them; and what that is, for a person.
+
+    Raises:
+        BadName: Several are called like the one that was asked for.
+        DeploymentNotFound: None is.
+    """
+    if model:
+        return [one := find_deployed_model(endpoint, model)], f"model {model} ({one['id']}) of endpoint"
+    if failed:
+        return bindings(endpoint, state="FAILED"), "what failed of endpoint"
+    return (bindings(endpoint), "the models of endpoint") if all_models else (None, "endpoint")
 
 
 def _delete(client: Client, name: str) -> dict[str, Any]:

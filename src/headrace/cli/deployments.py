@@ -10,6 +10,7 @@ import typer
 from headrace.cli.exits import failure_in, text_of
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
+from headrace.cli.names import told_apart
 from headrace.cli.output import age, duration, size
 from headrace.cli.paths import segment
 from headrace.cli.spec import rows as spec_rows
@@ -50,10 +51,12 @@ def list_deployments(
         found = client.get(f"{ROOT}/deployments", **in_scope(client), **({"all": "true"} if gone else {}))
     invocation.output.document(found)
     now = time.time()
+    deployments = found["deployments"]
+    named = told_apart([(f"{each['display_name']}@{each['model_version']}", each["model_id"]) for each in deployments])
     rows = [
         (
             each["id"],
-            each["display_name"],
+            name,
             each["state"],
             f"{each['min_replicas']}",
             each["runtime"],
@@ -61,11 +64,11 @@ def list_deployments(
             age(now - each["created_at"]),
             (each.get("failure") or {}).get("code", ""),
         )
-        for each in found["deployments"]
+        for each, name in zip(deployments, named, strict=True)
     ]
     columns = ("DEPLOYMENT", "MODEL", "STATE", "REPLICAS", "RUNTIME", "MEMORY", "AGE", "ERROR")
     empty = "No deployments. Make one: headrace deploy FOLDER"
-    invocation.output.table(columns, rows, empty=empty, spare=("RUNTIME", "REPLICAS"))
+    invocation.output.table(columns, rows, empty=empty, spare=("RUNTIME", "REPLICAS", "AGE"), paths=("MODEL",))
 
 
 def update_deployment(

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.deployments import ROOT, in_scope
 from headrace.cli.exits import WrongUsage
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
-from headrace.resources.errors import BadName, EndpointNotFound, RoleMissing, Unavailable
+from headrace.cli.names import told_apart
+from headrace.cli.paths import segment
+from headrace.resources.errors import BadName, DeploymentNotFound, EndpointNotFound, RoleMissing, Unavailable
 from headrace.resources.states import ANSWERING
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Addresses and what stands behind them.")
     list_command(group)(list_endpoints)
     command(group, "get")(get_endpoint)
+    command(group, "update")(update_endpoint)
     command(group, "delete")(delete_endpoint)
     app.add_typer(group, name="endpoints", rich_help_panel=LOOK)
 
@@ -61,10 +65,63 @@ def get_endpoint(invocation: Invocation, endpoint: EndpointArgument) -> None:
             ("model", f"{called_so}  {_binding_state(each)}  {each.get('id')}")
             for each, called_so in zip(bindings(found), _models(found), strict=True)
         ),
+        *([("request log", logged(found))] if logged(found) else []),
         ("OpenAI", f"{url}/v1/chat/completions  (model: {model})"),
         ("Vertex AI", f"{url}/v1/{found['name']}:predict"),
     ]
     invocation.output.table(("", ""), rows, empty="")
+
+
+def update_endpoint(
+    invocation: Invocation,
+    endpoint: EndpointArgument,
+    *,
+    request_log: Annotated[
+        bool | None, typer.Option("--request-log/--no-request-log", help="Write its requests and answers down, or not.")
+    ] = None,
+    sampling_rate: Annotated[
+        float | None, typer.Option(max=1.0, metavar="RATE", help="Of which share of them: above 0, up to 1 (all).")
+    ] = None,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Have length and hash stand for the values of this field, such as messages.content. Can be repeated.",
+        ),
+    ] = None,
+    redact_pattern: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGEX", help="Replace what this regular expression matches. Can be repeated."),
+    ] = None,
+    no_redaction: Annotated[bool, typer.Option("--no-redaction", help="Write everything as it is.")] = False,
+) -> None:
+    """Log an endpoint's requests on the server, or stop it; what you do not name stays. It holds within a second."""
+    redacted: dict[str, Any] = {"redact_fields": [], "redact_patterns": []} if no_redaction else {}
+    given = {"sampling_rate": sampling_rate, "redact_fields": redact, "redact_patterns": redact_pattern}
+    changes = redacted | {name: value for name, value in given.items() if value is not None}
+    if request_log is None and not changes:
+        raise typer.BadParameter("Give --request-log, --no-request-log, or one of the options for it.")
+    if request_log is False and changes:
+        raise typer.BadParameter("--no-request-log goes with no other option.")
+    with invocation.client() as client:
+        name = short_id(find_endpoint(client, endpoint)["name"])
+        log = None if request_log is False else changes
+        path = f"{ROOT}/endpoints/{segment(name)}"
+        changed = client.patch(path, {"request_log": log}, **in_scope(client))
+        found = find_endpoint(client, name)
+    invocation.output.document(changed)
+    told = f"logs {logged(found)}" if logged(found) else "logs no requests"
+    invocation.output.line(f"Endpoint {name} {told}.")
+
+
+def logged(endpoint: dict[str, Any]) -> str:
+    """What of an endpoint's requests is logged, for a person; empty if nothing is."""
+    log = (endpoint.get("headrace") or {}).get("requestLog")
+    if not log:
+        return ""
+    share = "all requests" if log["samplingRate"] == 1 else f"{100 * log['samplingRate']:g} % of requests"
+    redacted = [*log["redactFields"], *(f"/{pattern}/" for pattern in log["redactPatterns"])]
+    return f"{share}, redacted: {', '.join(redacted)}" if redacted else share
 
 
 def delete_endpoint(invocation: Invocation, endpoint: EndpointArgument, yes: YesOption = False) -> None:
@@ -178,11 +235,41 @@ def _binding_state(binding: dict[str, Any]) -> str:
     return str((binding.get("headrace") or {}).get("state") or "UNKNOWN")
 
 
+def find_deployed_model(endpoint: dict[str, Any], wanted: str) -> dict[str, Any]:
+    """The one of an endpoint's deployed models with this id, or of the model with this name or id, or ``NAME@VERSION``.
+
+    Raises:
+        BadName: Several are of it.
+        DeploymentNotFound: None is.
+    """
+    bound = bindings(endpoint)
+    found = [each for each in bound if each.get("id") == wanted] or [each for each in bound if wanted in _names(each)]
+    if len(found) == 1:
+        return found[0]
+    named = zip(bound, _models(endpoint), strict=True)
+    shown = ", ".join(f"{each['id']} ({name})" for each, name in named if each in found or not found)
+    if found:
+        raise BadName(
+            f"{len(found)} deployed models of endpoint {short_id(endpoint['name'])} are called {wanted!r}.",
+            evidence=f"They are {shown}.",
+            fix="Give the id of one of them.",
+        )
+    raise DeploymentNotFound(
+        f"Endpoint {short_id(endpoint['name'])} has no deployed model {wanted!r}.",
+        evidence=f"It has {shown or 'none'}.",
+        fix="Give one of these ids.",
+    )
+
+
+def _names(binding: dict[str, Any]) -> set[str]:
+    """What a person may call the model of a deployed model."""
+    plain = {str(binding.get("displayName", "")), short_id(str(binding.get("model", "")))} - {""}
+    return plain | {f"{name}@{binding.get('modelVersionId')}" for name in plain}
+
+
 def _models(endpoint: dict[str, Any]) -> list[str]:
-    """What to call each of its models: where names are the same, with the models' ids."""
-    named = [(_model(each), short_id(str(each.get("model", "")))) for each in bindings(endpoint)]
-    models_of = {name: {model for other, model in named if other == name} for name, _ in named}
-    return [f"{name} ({model})" if len(models_of[name]) > 1 else name for name, model in named]
+    """What to call each of its models."""
+    return told_apart([(_model(each), short_id(str(each.get("model", "")))) for each in bindings(endpoint)])
 
 
 def _model(binding: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ _PIPE_WIDTH = 100_000
 _WIDE = 100
 """Columns from which on a table has all of its own."""
 
-_SHORTEST_PATH = 20
+_SHORTEST_PATH = 16
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 _BREAKS = re.compile(r"[\t\r\n]")

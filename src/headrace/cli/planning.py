@@ -18,7 +18,7 @@ from headrace.capacity import (
     next_tier,
     parameters_of,
     plan,
-    tier_for,
+    require_tier,
     unwritten,
 )
 from headrace.capacity.memory import Dtype
@@ -234,27 +234,11 @@ def plan_tier(folder: ModelFolder, wish: Wish, asked: Tier, tiers: tuple[Tier, .
     Raises:
         DoesNotFit: It is too large for that one, or may not have it; the fix names the one that takes it.
     """
-    parameters, model_type = parameters_of(folder).total, folder.config.model_type
-    stored = folder.weight_bytes / parameters
-    number_bytes = {"float32": 4.0, "auto": stored}.get(wish.dtype, 2.0)
-    # of fewer than two bytes, a parameter counts as one all the same
-    least = tier_for(model_type, parameters, tiers, max(2.0, number_bytes))
-    if least.max_parameters > asked.max_parameters:
-        raise DoesNotFit(
-            f"The model is too large for {asked.name}.",
-            evidence=f"{parameters:,} parameters; {asked.name} takes {asked.max_parameters:,} of two bytes.",
-            fix=f"Ask for {least.name}.",
-        )
-    alone = model_type in WITHOUT_TENSOR_PARALLEL
-    if alone and least != asked:
-        raise DoesNotFit(
-            f"{model_type} models cannot have {asked.name}.",
-            evidence=f"The table gives {model_type} no tensor parallelism, so {least.name} is its only size.",
-            fix=f"Ask for {least.name}.",
-        )
+    require_tier(folder, wish.dtype, asked, tiers)
+    alone = folder.config.model_type in WITHOUT_TENSOR_PARALLEL
     _runtime_name, unserved = _runtime(folder, wish, "cuda", wish.tensor_parallel or 1)
     refusal = _refusal(folder, wish, unserved)
-    return TierAnswer(asked, parameters, None if alone else next_tier(asked.name, tiers), refusal)
+    return TierAnswer(asked, parameters_of(folder).total, None if alone else next_tier(asked.name, tiers), refusal)
 
 
 def require_deployable(answer: Answer | TierAnswer) -> None:

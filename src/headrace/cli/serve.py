@@ -10,6 +10,7 @@ import typer
 from headrace.cli.exits import WrongUsage
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
+from headrace.request_log.settings import MAX_BYTES, LogFiles, LogFormat
 from headrace.resources.egress import Egress, read_network
 from headrace.resources.layout import default_data_dir
 
@@ -50,6 +51,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     port_search: Annotated[bool, typer.Option("--port-search", help="Take the next free port if it is taken.")] = False,
+    gateways: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the port; one fills a core when it is busy.")
+    ] = 1,
     drain_timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds that running requests may go on once it is told to stop.")
     ] = 30.0,
@@ -96,17 +100,43 @@ def serve(
             help="Whose web pages browsers let read answers: https://chat.example.org, or * for all. Can be repeated.",
         ),
     ] = None,
+    otlp_traces_endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Send OpenTelemetry traces there (OTLP over HTTP), or as OTEL_… say; needs the extra headrace[otel].",
+        ),
+    ] = "",
+    request_log_format: Annotated[
+        LogFormat, typer.Option(help="What files of request logs become; parquet is the extra headrace[parquet].")
+    ] = LogFormat.JSONL,
+    request_log_max_bytes: Annotated[
+        int, typer.Option(min=2**20, help="How much request logs may take before the oldest files go.")
+    ] = MAX_BYTES,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
     from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
-    from headrace.server import ServeSettings  # noqa: PLC0415  # brings the whole server
+    from headrace.server import ServeSettings, tracing  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
 
+    if otlp_traces_endpoint and not tracing.available():
+        raise WrongUsage(
+            "Traces cannot be made here.",
+            evidence="OpenTelemetry's exporter for OTLP over HTTP is not installed.",
+            fix="pip install 'headrace[otel]', or leave out --otlp-traces-endpoint.",
+        )
+    if not request_log_format.available:
+        raise WrongUsage(
+            "Request logs cannot be written as Parquet here.",
+            evidence="The package pyarrow is not installed.",
+            fix="pip install 'headrace[parquet]', or leave out --request-log-format.",
+        )
     settings = ServeSettings(
         data_dir=data_dir or default_data_dir(),
         host=host,
         port=port,
         port_search=port_search,
+        gateways=gateways,
         drain_timeout_s=drain_timeout,
         stall_timeout_s=stall_timeout,
         egress=Egress(
@@ -116,6 +146,8 @@ def serve(
         model_cache_bytes=model_cache_bytes,
         tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
         cors_origins=read_origins(cors_origin or ()),
+        request_log=LogFiles(format=request_log_format, max_bytes=request_log_max_bytes),
+        otlp_traces_endpoint=otlp_traces_endpoint,
     )
 
     def say(sentence: str) -> None:

@@ -12,6 +12,7 @@ from headrace.cli.endpoints import find_endpoint, short_id
 from headrace.cli.exits import failure_in, text_of
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command
+from headrace.cli.names import told_apart
 from headrace.cli.output import age, size
 from headrace.cli.paths import segment
 from headrace.resources.errors import EndpointNotFound, NotReady, ReplicaNotFound
@@ -42,8 +43,9 @@ def status(invocation: Invocation) -> None:
     invocation.output.document({"url": login.url, "project": login.project, **found})
     invocation.output.line(f"{login.url}  headrace {found['version']}  project {login.project}\n")
     rows = [row for endpoint in found["endpoints"] for row in _rows(endpoint)]
-    columns = ("ENDPOINT", "NAME", "DEPLOYED MODEL", "STATE", "TRAFFIC", "REPLICAS", "RESIDENT", "RESERVED")
-    invocation.output.table(columns, rows, empty="No endpoints. Make one: headrace deploy FOLDER", spare=("RESERVED",))
+    columns = ("ENDPOINT", "NAME", "STATE", "TRAFFIC", "REPLICAS", "RESIDENT", "RESERVED")
+    empty = "No endpoints. Make one: headrace deploy FOLDER"
+    invocation.output.table(columns, rows, empty=empty, spare=("RESERVED",), paths=("NAME",))
     for name in _running_own_code(found["endpoints"]):
         invocation.output.line(f"{name} runs code out of its model's folder: --allow-custom-code.")
     invocation.output.line()
@@ -83,12 +85,21 @@ def _running_own_code(endpoints: list[dict[str, Any]]) -> list[str]:
 
 
 def _rows(endpoint: dict[str, Any]) -> list[tuple[object, ...]]:
-    bound = endpoint["deployed_models"]
+    """A row; of an endpoint with several models another below it for each, by the id that undeploying goes by."""
+    bound, itself = endpoint["deployed_models"], (endpoint["id"], endpoint["display_name"])
     if not bound:
-        return [(endpoint["id"], endpoint["display_name"], "", "EMPTY", "", "", "", "")]
-    several = len(bound) > 1  # one alone is what the endpoint's name says
-    named = [(each["id"] if several else "", *_pool(each)) for each in bound]
-    return [(endpoint["id"], endpoint["display_name"], *row) for row in named]
+        return [(*itself, "EMPTY", "", "", "", "")]
+    if len(bound) == 1:  # one alone is what the endpoint's name says
+        return [(*itself, *_pool(bound[0]))]
+    named = told_apart([(_model(each), (each.get("deployment") or {}).get("model_id", "")) for each in bound])
+    below = [(f"  {each['id']}", name, *_pool(each)) for each, name in zip(bound, named, strict=True)]
+    return [(*itself, "", "", "", "", ""), *below]
+
+
+def _model(binding: dict[str, Any]) -> str:
+    pool = binding.get("deployment") or {}
+    name, version = binding.get("display_name") or pool.get("model_id", ""), pool.get("model_version")
+    return f"{name}@{version}" if version else str(name)
 
 
 def _pool(binding: dict[str, Any]) -> tuple[object, ...]:

@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace.capacity import (
-    PLANNED_SEQUENCES,
-    Load,
-    MemoryNeed,
-    Tier,
-    check_fit,
-    context_tokens,
-    need_of,
-    tier_for,
-)
+import msgspec
+
+from headrace.capacity import PLANNED_SEQUENCES, Load, MemoryNeed, check_fit, context_tokens, need_of
 from headrace.control.checking import Checked
 from headrace.control.predicting import predicted
+from headrace.control.sizes import if_too_small, require_size
 from headrace.hardware import read_catalogue
 from headrace.resources.deployments import MachineSpec
-from headrace.resources.errors import (
-    ArtifactsChanged,
-    BadField,
-    ConfigInvalid,
-    DoesNotFit,
-)
+from headrace.resources.errors import ArtifactsChanged, BadField, ConfigInvalid
 from headrace.resources.models import ModelVersion, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes import RUNTIMES, choose, facts_of, machine_of
@@ -76,7 +65,8 @@ class FolderChecker:
         raise_first_error(findings)
         folder = inspect(reader)
         facts, spec = facts_of(folder, version.spec, own_code(reader)), version.spec
-        _require_size(folder, machine, self._data_dir)
+        catalogue = read_catalogue(self._data_dir)
+        require_size(folder, spec.dtype, machine, catalogue)
         _require_chats(facts.task, spec)
         _require_tools(artifacts, spec)
         has = machine_of(node)
@@ -100,7 +90,10 @@ class FolderChecker:
             memory_bytes=need.total_bytes,
             model_bytes=artifacts.total_bytes,
             warnings=tuple(warnings),
-            predicted=predicted(folder, need, load, node, self._data_dir),
+            predicted=msgspec.structs.replace(
+                predicted(folder, need, load, node, self._data_dir),
+                if_too_small=if_too_small(folder, machine, spec.tensor_parallel, catalogue),
+            ),
         )
 
 
@@ -124,26 +117,6 @@ def _planned_by_the_usual_fields(model_type: str, need: MemoryNeed) -> str:
         f"Only its own code knows the architecture {model_type}: its weights are planned as they are stored, and "
         f"{need.kv_bytes_per_token:,} bytes of cache a token by the usual fields of config.json."
     )
-
-
-def _require_size(folder: ModelFolder, machine: MachineSpec, data_dir: Path | None) -> None:
-    """Hold that a size in parameters, if one was asked for, takes the model.
-
-    Raises:
-        DoesNotFit: It does not; the fix names the one that does.
-    """
-    shapes = read_catalogue(data_dir).shapes
-    tiers = [Tier(each.name, each.max_parameters) for each in shapes if each.max_parameters]
-    asked = next((tier for tier in tiers if tier.name.lower() == machine.machine_type.lower()), None)
-    if asked is None or folder.parameters is None:
-        return
-    needed = tier_for(folder.config.model_type, folder.parameters, tiers)
-    if needed.max_parameters > asked.max_parameters:
-        raise DoesNotFit(
-            f"{asked.name} takes models of up to {asked.max_parameters / 1e9:g} billion parameters.",
-            evidence=f"This one has {folder.parameters:,}.",
-            fix=f"Ask for {needed.name}.",
-        )
 
 
 def _require_chats(task: Task, spec: ServingSpec) -> None:

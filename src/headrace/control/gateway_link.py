@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 ASK_EVERY_S = 2.0
 ASK_IN_HASTE_EVERY_S = 0.25
 """While something drains, which then ends that much later than its last request; while something sleeps, which then
-wakes that much later than its first; and while the gateway is away."""
+wakes that much later than its first; and while a gateway is away, or routes by another snapshot."""
 
 
 class GatewayLink:
@@ -90,7 +90,7 @@ class GatewayLink:
         while True:
             self._news.clear()
             await self.exchange()
-            pause_s = ASK_IN_HASTE_EVERY_S if self._hurries or self._status is None else ASK_EVERY_S
+            pause_s = ASK_IN_HASTE_EVERY_S if self._hurries or self.routed is None else ASK_EVERY_S
             try:
                 async with asyncio.timeout(pause_s):
                     await self._news.wait()

@@ -46,7 +46,7 @@ def _settle_deploy(tx: Transaction, operation: Operation, sight: Sight | None) -
         tx.move(operation, OperationState.FAILED, failure=deployment.failure)
     elif deployment.state is DeploymentState.READY:
         deployed = tx.get(DeployedModel, scope=operation.scope, id=operation.targets["deployed_model"])
-        if deployed is not None:
+        if deployed is not None and operation.takes_traffic:
             take_all(tx, deployed)
         if sight is not None and _answers(tx, deployment, sight):
             tx.move(operation, OperationState.SUCCEEDED)

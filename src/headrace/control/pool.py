@@ -12,6 +12,7 @@ from headrace.control.operations import deploy_runs
 from headrace.control.placement import gib, home, no_room, spare
 from headrace.control.restarts import KEPT_FAILURES, delay_s, hopeless, was_stable
 from headrace.control.sight import Sight
+from headrace.control.sizes import advised
 from headrace.control.timeline import note
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.names import new_id
@@ -40,7 +41,7 @@ def tend(tx: Transaction, deployment: Deployment, sight: Sight) -> float | None:
         if first_time and deployment.state is not DeploymentState.READY and sight.now >= deployment.deadline_at:
             failure = overdue(tx, deployment)
     if failure is not None:
-        tx.move(deployment, DeploymentState.FAILED, failure=failure)
+        tx.move(deployment, DeploymentState.FAILED, failure=advised(failure, deployment))
         return sight.now
     gone = sorted((one for one in replicas if one.state is ReplicaState.GONE), key=lambda one: -one.epoch)
     for old in (*failed[KEPT_FAILURES:], *gone[KEPT_FAILURES:]):
@@ -55,7 +56,7 @@ def _follow(tx: Transaction, deployment: Deployment, live: Sequence[Replica], fa
     best = max((rung(replica) for replica in live), default=0)
     reached = _LADDER.index(deployment.state)
     if best < reached:
-        failure = failed[0].failure if failed else None
+        failure = advised(failed[0].failure, deployment) if failed else None
         deployment = tx.move(deployment, DeploymentState.PLACING, detail="Its replicas are lost.", failure=failure)
         reached = 0
     for state in _LADDER[reached + 1 : best + 1]:
@@ -99,7 +100,8 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
     restarts, again_at = _backoff(tx, deployment, replicas)
     if sight.now < again_at:
         return again_at
-    for _ in range(missing):
+    to_replace = _failed_since_the_last_placement(replicas)
+    for number in range(missing):
         lacking = no_room(tx, node, deployment)
         if lacking is not None:
             for sleeper in spare(tx, node, deployment):
@@ -107,9 +109,15 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
             note(tx, deployment, f"{lacking.message} {lacking.evidence}")
             return None
         epoch += 1
-        restarts += epoch > deployment.min_replicas
+        restarts += number < to_replace
         deployment = _place(tx, deployment, node, epoch=epoch, restarts=restarts, now=sight.now)
     return None
+
+
+def _failed_since_the_last_placement(replicas: Sequence[Replica]) -> int:
+    """How many failed that were not replaced yet: a pool is filled whole. What is missing besides was never there."""
+    placed_at = max((replica.created_at for replica in replicas), default=0.0)
+    return sum(one.state is ReplicaState.FAILED and one.updated_at >= placed_at for one in replicas)
 
 
 def _backoff(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica]) -> tuple[int, float]:

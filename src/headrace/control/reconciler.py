@@ -20,12 +20,14 @@ from headrace.control.external.life import wanted_looks
 from headrace.control.folder_check import FolderChecker
 from headrace.control.gateway_client import GatewayClient
 from headrace.control.gateway_link import GatewayLink
+from headrace.control.leases import LeaseLedger
 from headrace.control.lifecycle import advance, checkable, take_check
 from headrace.control.nodes import Nodes
 from headrace.control.operations import settle_operations
 from headrace.control.orders import build_orders
 from headrace.control.reports import fold
 from headrace.control.restarts import delay_s
+from headrace.control.rollouts.life import advance_rollout
 from headrace.control.routing import build_snapshot
 from headrace.control.sight import Sight
 from headrace.control.surplus import surplus_of
@@ -36,8 +38,9 @@ from headrace.resources.errors import Failure, HeadraceError, InternalError
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope
 from headrace.resources.nodes import Node
+from headrace.resources.rollouts import Rollout
 from headrace.resources.snapshot import RoutingSnapshot
-from headrace.resources.states import DeploymentState
+from headrace.resources.states import OPEN_ROLLOUT, DeploymentState
 from headrace.store import Store, Transaction
 
 _log = logging.getLogger(__name__)
@@ -58,11 +61,15 @@ class Reconciler:
 
     Args:
         store: The rows.
-        gateway: The gateway that routes by the snapshots.
+        gateway: The gateway that routes by the snapshots, or all of them as one.
+        gateways: How many there are.
         checker: Looks at artifacts; by default at what really lies at their addresses.
         egress: Where external servers may be.
         pace: How often external servers are looked at.
         clock: Gives Unix seconds; the store's should be the same.
+
+    Attributes:
+        leases: How the gateways share the limits of keys.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Reconciler:
         store: Store,
         gateway: GatewayClient,
         *,
+        gateways: int = 1,
         checker: Checker | None = None,
         egress: Egress | None = None,
         pace: Pace | None = None,
@@ -79,6 +87,8 @@ class Reconciler:
         self._clock = clock
         self._checker: Checker = checker or FolderChecker()
         self._link = GatewayLink(gateway, self.wake)
+        self._gateways = gateways
+        self.leases = LeaseLedger(gateways)
         self._nodes = Nodes()
         self._egress = egress or Egress()
         self._looks = Looks(self.wake, pace)
@@ -139,6 +149,8 @@ class Reconciler:
         living, shrinks = await self._store.run(_living, read_only=True)
         self._follow_gateway_for(living, shrinks=shrinks)
         due = [await self._advance((one.scope, one.id)) for one in living]
+        rollouts = await self._store.run(lambda tx: tx.list(Rollout, state=OPEN_ROLLOUT), read_only=True)
+        due += [await self._advance_rollout((one.scope, one.id)) for one in rollouts]
         await self._publish()
         return min((at for at in due if at is not None), default=None)
 
@@ -204,6 +216,18 @@ class Reconciler:
             self._defects.pop(key, None)
         return due_at
 
+    async def _advance_rollout(self, key: Key) -> float | None:
+        """As `_advance`, of a rollout; after the deployments, whose states it looks at."""
+        failures, not_before = self._defects.get(key, (0, 0.0))
+        if self._clock() < not_before:
+            return not_before
+        try:
+            due_at = await self._store.run(partial(advance_rollout, key=key, now=self._clock()))
+        except Exception:
+            return self._defect(key, failures, "rollout")
+        self._defects.pop(key, None)
+        return due_at
+
     async def _check(self, key: Key, version: ModelVersion, node: Node, machine: MachineSpec) -> None:
         outcome: Checked | Failure
         try:
@@ -221,10 +245,10 @@ class Reconciler:
             del self._checks[key]
             self.wake()
 
-    def _defect(self, key: Key, failures: int) -> float:
+    def _defect(self, key: Key, failures: int, what: str = "deployment") -> float:
         again_at = self._clock() + delay_s(failures + 1)
         self._defects[key] = (failures + 1, again_at)
-        _log.exception("A defect with deployment %s; trying again in %.0f s.", key[1], delay_s(failures + 1))
+        _log.exception("A defect with %s %s; trying again in %.0f s.", what, key[1], delay_s(failures + 1))
         return again_at
 
     async def _publish(self) -> None:
@@ -233,13 +257,14 @@ class Reconciler:
         self._looks.follow(looks)
         if snapshot is not None:
             self._snapshot = snapshot
+            self.leases.follow(snapshot.keys)
             self._link.offer(snapshot)
         for node_id, newest in orders.items():
             self._nodes[node_id].order(newest)
 
     def _build(self, tx: Transaction) -> tuple[RoutingSnapshot | None, dict[str, NodeOrders], dict[str, Wanted]]:
         before, ahead = self._snapshot, self._link.generation
-        snapshot = build_snapshot(tx, before.generation if before else 0, self._egress)
+        snapshot = build_snapshot(tx, before.generation if before else 0, self._egress, gateways=self._gateways)
         # A gateway that is ahead of us knows a store that was set back; it would refuse anything smaller.
         fresh = None
         if snapshot != before or ahead > snapshot.generation:

@@ -15,7 +15,10 @@ from headrace.resources.errors import Failure
 from headrace.resources.external import EXTERNAL, ExternalServer, read_base_url
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.operations import ApiKey
+from headrace.resources.rollouts import Rollout
 from headrace.resources.snapshot import (
+    MOST_RUNNING,
+    MOST_WAITING,
     DeployedRoute,
     EndpointRoute,
     ExternalRoute,
@@ -23,7 +26,7 @@ from headrace.resources.snapshot import (
     ReplicaRoute,
     RoutingSnapshot,
 )
-from headrace.resources.states import DeploymentState, ReplicaState
+from headrace.resources.states import OPEN_ROLLOUT, DeploymentState, ReplicaState
 from headrace.store import Transaction
 
 _WHY_NOT_READY = {
@@ -47,19 +50,31 @@ _WHY_AWAY = {
 }
 
 
-def build_snapshot(tx: Transaction, generation: int, egress: Egress) -> RoutingSnapshot:
-    """Everything there is to route by. What is being taken off or deleted is left out already."""
+def build_snapshot(tx: Transaction, generation: int, egress: Egress, *, gateways: int = 1) -> RoutingSnapshot:
+    """Everything there is to route by. What is being taken off or deleted is left out already.
+
+    Args:
+        tx: The rows.
+        generation: For it.
+        egress: Where external servers may be.
+        gateways: How many route by it, and share the places at each replica and in each line.
+    """
     by_endpoint: dict[tuple[object, str], list[DeployedRoute]] = defaultdict(list)
+    watched = {(rollout.scope, rollout.endpoint_id) for rollout in tx.list(Rollout, state=OPEN_ROLLOUT)}
     for deployed in tx.list(DeployedModel):
         deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
         if deployment is not None and deployment.state in _WHY_NOT_READY:
-            by_endpoint[deployed.scope, deployed.endpoint_id].append(_route(tx, deployed, deployment, egress))
+            found = (deployed.scope, deployed.endpoint_id) in watched
+            by_endpoint[deployed.scope, deployed.endpoint_id].append(
+                _route(tx, deployed, deployment, egress, watched=found, gateways=gateways)
+            )
     endpoints = tuple(
         EndpointRoute(
             scope=endpoint.scope,
             id=endpoint.id,
             display_name=endpoint.display_name,
             deployed=tuple(by_endpoint[endpoint.scope, endpoint.id]),
+            request_log=endpoint.request_log,
         )
         for endpoint in tx.list(Endpoint, deleting=False)
     )
@@ -82,7 +97,15 @@ def served_name(deployment: Deployment) -> str:
     return deployment.display_name or deployment.model_id
 
 
-def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egress: Egress) -> DeployedRoute:
+def _route(
+    tx: Transaction,
+    deployed: DeployedModel,
+    deployment: Deployment,
+    egress: Egress,
+    *,
+    watched: bool,
+    gateways: int,
+) -> DeployedRoute:
     scope = deployed.scope
     model = tx.get(Model, scope=scope, id=deployment.model_id)
     version = tx.get(ModelVersion, scope=scope, model_id=deployment.model_id, version=deployment.model_version)
@@ -109,11 +132,14 @@ def _route(tx: Transaction, deployed: DeployedModel, deployment: Deployment, egr
         served_name=server.model if server is not None else served_name(deployment),
         max_model_len=deployment.max_model_len,
         created_at=deployed.created_at,
+        max_running=max(MOST_RUNNING // gateways, 1),
+        max_waiting=max(MOST_WAITING // gateways, 1),
         wakes=bool(deployment.scale_to_zero_after_s) and not failed and not deploy_runs(tx, deployment),
         pending=not replicas and deploy_runs(tx, deployment),
         failure=deployment.failure if failed else None,
         why_not_ready="" if replicas else _why_not_ready(deployment, [one.failure for one in ready if one.failure]),
         external_host=external_host(server) if server is not None else "",
+        watched=watched,
         replicas=replicas,
     )
 

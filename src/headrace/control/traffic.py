@@ -17,8 +17,8 @@ WHOLE = 100
 """Percent."""
 
 
-def share_out(shares: Mapping[str, int]) -> dict[str, int]:
-    """The same proportions in whole percents that add up to 100; where all are zero, the first takes everything.
+def share_out(shares: Mapping[str, int], *, whole: int = WHOLE) -> dict[str, int]:
+    """The same proportions in whole percents that add up to 100, or to `whole`; of all zero the first takes everything.
 
     The percents that rounding down leaves over go to the largest remainders, the earlier first.
     """
@@ -26,10 +26,10 @@ def share_out(shares: Mapping[str, int]) -> dict[str, int]:
     if not shares:
         return {}
     if total == 0:
-        return {key: WHOLE if place == 0 else 0 for place, key in enumerate(shares)}
-    split = {key: share * WHOLE // total for key, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda key: -(shares[key] * WHOLE % total))
-    for key in by_remainder[: WHOLE - sum(split.values())]:
+        return {key: whole if place == 0 else 0 for place, key in enumerate(shares)}
+    split = {key: share * whole // total for key, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda key: -(shares[key] * whole % total))
+    for key in by_remainder[: whole - sum(split.values())]:
         split[key] += 1
     return split
 

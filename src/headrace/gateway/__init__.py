@@ -7,5 +7,6 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.http1 import HttpServer
 from headrace.gateway.limits import Limits
 from headrace.gateway.routes import RouteEntry
+from headrace.gateway.siblings import Sibling
 
-__all__ = ["Cors", "Gateway", "HttpServer", "Limits", "RouteEntry"]
+__all__ = ["Cors", "Gateway", "HttpServer", "Limits", "RouteEntry", "Sibling"]

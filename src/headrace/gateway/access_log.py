@@ -20,7 +20,7 @@ from headrace.gateway.record import RequestRecord
 LOGGER = logging.getLogger("headrace.gateway.access")
 
 COLLECTED_S = 0.1
-COLLECTED_LINES = 64
+COLLECTED_LINES = 256
 """After these a record is written, whatever the time: it bounds how long the event loop is held."""
 
 

@@ -11,8 +11,9 @@ import msgspec
 
 from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.vertex.errors import google_error
-from headrace.gateway.exchange import Exchange, Headers
+from headrace.gateway.exchange import Exchange
 from headrace.gateway.record import RequestRecord
+from headrace.gateway.request_head import Headers
 from headrace.resources.errors import Draining, HeadraceError, KeyLimited, MethodNotAllowed, TooLarge, Unauthenticated
 
 LAST_WORDS_TIMEOUT_S = 1.0
@@ -28,6 +29,8 @@ async def send_json(
     body = msgspec.json.encode(value)
     record.status = status
     record.bytes_sent += len(body)
+    if record.recording is not None:
+        record.recording.answer(body)
     request_id = (b"x-request-id", record.request_id.encode("ascii"))
     others = [header for header in headers or () if header[0] != b"x-request-id"]
     await exchange.answer(status, [JSON, request_id, *others], body)

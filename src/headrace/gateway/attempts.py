@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from headrace.contracts.openai.demand import Demand
-from headrace.gateway.exchange import RequestHead
 from headrace.gateway.fleet import Assignment, Pool, Replica
+from headrace.gateway.request_head import RequestHead
 from headrace.gateway.upstream import TimedOut, Unreachable, UpstreamAnswer, UpstreamError
 
 MOST_BEGUN = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.gateway.exchange import RequestHead
+from headrace.gateway.request_head import RequestHead
 from headrace.gateway.routing_table import RoutingTable
 from headrace.resources.access import Principal, secret_hash
 from headrace.resources.errors import NoKey, UnknownKey

@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from headrace.resources.errors import Draining, KeyLimitReached, KeyLimitTooSmall
+from headrace.resources.leases import Unit
 from headrace.resources.limits import KeyLimits
+
+T = TypeVar("T")
 
 WINDOW_S = 60.0
 CELL_S = 1.0
@@ -103,6 +107,7 @@ class Allowance:
 
     Attributes:
         limit: How much in any 60 s; None: no limit.
+        lease: How much of that may be given away here, where several gateways share the limit; None where none does.
         log: What was used.
         reserved: What requests under way may use.
         kept: All that may still be given away here, where another gateway has the rest.
@@ -110,10 +115,11 @@ class Allowance:
         reserved_elsewhere: What requests under way there may use.
     """
 
-    __slots__ = ("kept", "limit", "log", "log_elsewhere", "reserved", "reserved_elsewhere")
+    __slots__ = ("kept", "lease", "limit", "log", "log_elsewhere", "reserved", "reserved_elsewhere")
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
+        self.lease: int | None = None
         self.log, self.log_elsewhere = Log(), Log()
         self.reserved = self.reserved_elsewhere = self.kept = 0
 
@@ -128,9 +134,20 @@ class Allowance:
         return self.reserved + self.reserved_elsewhere
 
     @property
+    def busy(self) -> int:
+        """Used or reserved."""
+        return self.used + self.held
+
+    @property
+    def room(self) -> int:
+        """All that may be given away here in any 60 s; 0 without a limit."""
+        limit = self.limit or 0
+        return limit if self.lease is None else min(limit, self.lease)
+
+    @property
     def free(self) -> int:
-        """What is left; 0 without a limit."""
-        return max((self.limit or 0) - self.used - self.held, 0)
+        """What is left of it here; 0 without a limit."""
+        return max(self.room - self.busy, 0)
 
     def forget(self, now: float) -> None:
         """Leave out what is a window old."""
@@ -139,20 +156,20 @@ class Allowance:
 
     def has_room(self, need: int) -> bool:
         """Whether so much fits."""
-        return self.limit is None or self.used + self.held + need <= self.limit
+        return self.limit is None or self.busy + need <= self.room
 
     def fits_in_s(self, need: int, now: float) -> float:
         """When so much fits, if nobody uses any more.
 
         Where that takes what requests under way have reserved, the earliest that it may be: should they use nothing.
+        So too where it takes what other gateways hold: as if they gave it back.
 
         Args:
             need: At most the limit.
             now: By the clock.
         """
-        assert self.limit is not None
-        held = self.held if self.held + need <= self.limit else 0
-        over, fits_at = self.used + held + need - self.limit, now
+        held = self.held if self.held + need <= self.room else 0
+        over, fits_at = self.used + held + need - self.room, now
         for leaves_at, amount in sorted((*self.log.leaving(), *self.log_elsewhere.leaving())):
             if over <= 0:
                 break
@@ -166,6 +183,11 @@ class Allowance:
             return WINDOW_S + CELL_S
         latest = max((at for at, _ in (*self.log.leaving(), *self.log_elsewhere.leaving())), default=now)
         return latest - now
+
+    def fill(self, amount: int, now: float) -> None:
+        """Count so much as used by now, if not more is: whoever might have used it is gone and did not say."""
+        if amount > self.busy:
+            self.log.add(amount - self.busy, now)
 
 
 class Reservation:
@@ -182,6 +204,18 @@ class Reservation:
         self._settled = False
         self.tokens = tokens
 
+    def widen(self, tokens: int) -> None:
+        """See that so many are set aside; more than that stay so.
+
+        Raises:
+            KeyLimitReached: The rest does not fit now.
+            KeyLimitTooSmall: So many never do.
+            Draining: Another gateway knows.
+        """
+        if tokens > self.tokens:
+            self._budget.set_aside(tokens, reserved=self.tokens)
+            self.tokens = tokens
+
     def settle(self, used: int) -> None:
         """Charge what was used in its place; only the first time counts."""
         if not self._settled:
@@ -189,18 +223,30 @@ class Reservation:
             self._budget.charge(used, reserved=self.tokens)
 
 
+class Lender(Protocol):
+    """Knows who may have what is missing here."""
+
+    async def until_it_fits(self, budget: Budget, tokens: int, attempt: Callable[[], T]) -> T:
+        """Try once, and again when more has come, as long as that may be.
+
+        Raises:
+            KeyLimitReached: It did not fit even then.
+        """
+        ...
+
+
 class Budget:
     """The limits of one key and what is used of them.
-
-    A lease could stand in front of it: `limits` is all that it may give away.
 
     Args:
         limits: Of the key.
         clock: Seconds that never go back, the same for all processes of the machine.
         changed: Told whenever something is used or reserved.
+        key_id: Whose it is.
 
     Attributes:
         leaving: Whether another gateway takes over, and no more is given away here than was kept.
+        lender: Where there is more, if several gateways share the limits; else None.
     """
 
     def __init__(
@@ -208,10 +254,14 @@ class Budget:
         limits: KeyLimits,
         clock: Callable[[], float] = time.monotonic,
         changed: Callable[[], None] = lambda: None,
+        *,
+        key_id: str = "",
     ) -> None:
         self._clock = clock
         self._changed = changed
+        self.key_id = key_id
         self.leaving = False
+        self.lender: Lender | None = None
         self.requests = Allowance(limits.requests_per_minute)
         self.tokens = Allowance(limits.tokens_per_minute)
 
@@ -221,6 +271,11 @@ class Budget:
         self.requests.forget(now)
         self.tokens.forget(now)
         return now
+
+    def allowances(self) -> Iterator[tuple[Unit, Allowance]]:
+        """Both, whether they are limited or not."""
+        yield "requests", self.requests
+        yield "tokens", self.tokens
 
     def follow(self, limits: KeyLimits) -> None:
         """Take other limits. What was used of the old ones counts; what is under way goes on."""
@@ -244,14 +299,17 @@ class Budget:
             if allowance.limit is not None and need > allowance.limit:
                 raise _too_small(unit, allowance.limit, f"{'at least ' if at_least else ''}{need}")
         for unit, allowance, need in wanted:
-            if self.leaving and allowance.limit is not None and need > allowance.kept:
-                raise Draining(
-                    "This gateway goes down, and the one in its place counts what the key uses.",
-                    fix="Send the request again, on another connection.",
-                    retry_after_s=AT_LEAST_S,
-                )
-            if not self.leaving and not allowance.has_room(need):
-                raise _reached(unit, allowance, need, now, at_least=at_least)
+            self._require_room(unit, allowance, need, now, at_least=at_least)
+
+    def _require_room(self, unit: str, allowance: Allowance, need: int, now: float, *, at_least: bool = False) -> None:
+        if self.leaving and allowance.limit is not None and need > allowance.kept:
+            raise Draining(
+                "This gateway goes down, and the one in its place counts what the key uses.",
+                fix="Send the request again, on another connection.",
+                retry_after_s=AT_LEAST_S,
+            )
+        if not self.leaving and not allowance.has_room(need):
+            raise _reached(unit, allowance, need, now, at_least=at_least)
 
     def reserve(self, tokens: int) -> Reservation:
         """Let a request through, and set its tokens aside.
@@ -269,6 +327,39 @@ class Budget:
             self.tokens.kept = max(self.tokens.kept - tokens, 0)
         self._changed()
         return Reservation(self, tokens)
+
+    def set_aside(self, tokens: int, *, reserved: int) -> None:
+        """Set more tokens aside for a request that was let through.
+
+        Args:
+            tokens: All that it needs.
+            reserved: What it has.
+
+        Raises:
+            KeyLimitReached: The rest does not fit now.
+            KeyLimitTooSmall: So many never do.
+            Draining: Another gateway knows.
+        """
+        allowance, more = self.tokens, tokens - reserved
+        if allowance.limit is not None and tokens > allowance.limit:
+            raise _too_small("token", allowance.limit, str(tokens))
+        self._require_room("token", allowance, more, self.now())
+        allowance.reserved += more
+        if self.leaving:
+            allowance.kept = max(allowance.kept - more, 0)
+        self._changed()
+
+    async def when_it_fits(self, tokens: int, attempt: Callable[[], T]) -> T:
+        """Try (`require` or `reserve`); where it does not fit, and other gateways may have room, wait for it a while.
+
+        Raises:
+            KeyLimitReached: It does not fit.
+            KeyLimitTooSmall: It never does.
+            Draining: Another gateway knows.
+        """
+        if self.lender is None:
+            return attempt()
+        return await self.lender.until_it_fits(self, tokens, attempt)
 
     def charge(self, used: int, *, reserved: int) -> None:
         """Let go of what was reserved, and note what was used instead."""
@@ -336,12 +427,13 @@ def _too_small(unit: str, limit: int, needs: str) -> KeyLimitTooSmall:
 def _reached(unit: str, allowance: Allowance, need: int, now: float, *, at_least: bool) -> KeyLimitReached:
     fits_in_s = allowance.fits_in_s(need, now)
     when = f"in {math.ceil(fits_in_s)} s"
-    if allowance.limit is not None and allowance.held + need > allowance.limit:
+    if allowance.held + need > allowance.room:
         when = f"once requests under way have ended, {when} at the earliest"
     reserved = f", and {allowance.held} are reserved by requests under way" if unit == "token" else ""
+    share = "" if allowance.lease is None else f"{allowance.room} of them are this gateway's: "
     return KeyLimitReached(
         f"The key's limit of {allowance.limit} {unit}s per minute is reached.",
-        evidence=f"{allowance.used} were used in the last {WINDOW_S:.0f} s{reserved}. "
+        evidence=f"{share}{allowance.used} were used in the last {WINDOW_S:.0f} s{reserved}. "
         f"This one needs {'at least ' if at_least else ''}{need}. It fits {when}.",
         fix="Try again then, or have an admin raise the limit: `headrace keys update`.",
         retry_after_s=fits_in_s,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from headrace.gateway.budget import Budget, KeyUse
+from headrace.gateway.leases import Leases
 from headrace.gateway.limit_notes import LimitNote, LimitNotes
 from headrace.resources.snapshot import KeyRoute
 
@@ -31,12 +32,19 @@ class Budgets:
     Args:
         notes: Where gateways tell each other.
         clock: Seconds that never go back, the same for all processes of the machine.
+        leases: What may be given away here, where several gateways share the limits; None: all of them.
     """
 
-    def __init__(self, notes: LimitNotes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, notes: LimitNotes, clock: Callable[[], float] = time.monotonic, leases: Leases | None = None
+    ) -> None:
         self._notes = notes
         self._clock = clock
+        self._leases = leases
         self._budgets: dict[str, Budget] = {}
+        self._left_behind: dict[str, list[KeyUse]] = {}  # of keys that are not in the snapshot yet
+        if leases is not None and leases.killed:
+            self._take_over(notes.take(leases.killed))
         self._look_at = -math.inf
         self._noting: asyncio.TimerHandle | None = None
         self._handed_over_at: float | None = None
@@ -50,14 +58,20 @@ class Budgets:
             if key_id in self._budgets:
                 self._budgets[key_id].follow(limits)
             else:
-                self._budgets[key_id] = Budget(limits, self._clock, self._changed)
-                self._budgets[key_id].leaving = self._handed_over_at is not None
+                self._budgets[key_id] = budget = Budget(limits, self._clock, self._changed, key_id=key_id)
+                budget.leaving = self._handed_over_at is not None
+                for use in self._left_behind.pop(key_id, ()):
+                    budget.take_over(use)
+        if self._leases is not None:
+            if self._handed_over_at is None:
+                self._look()  # what others in this place use is part of what is inherited from them
+            self._leases.follow(self._budgets, self._look_again)
 
     def of(self, key_id: str) -> Budget | None:
         """The key's budget; None if it has no limits."""
         budget = self._budgets.get(key_id)
-        if budget is not None and self._handed_over_at is None and self._clock() >= self._look_at:
-            self._look()
+        if budget is not None:
+            self._look_again()
         return budget
 
     def hand_over(self) -> None:
@@ -67,6 +81,8 @@ class Budgets:
             for budget in self._budgets.values():
                 budget.hand_over()
         self.tell()
+        if self._leases is not None:
+            self._leases.hand_over()
 
     def tell(self, *, over: bool = False) -> None:
         """Write down what is used.
@@ -99,14 +115,25 @@ class Budgets:
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self.tell)
 
+    def _look_again(self) -> None:
+        if self._clock() >= self._look_at and self._handed_over_at is None:
+            self._look()
+
     def _look(self) -> None:
         """Read what others told. Where none is left, none will come: only the gateway in this one's place could."""
         others = list(self._notes.others())
         for use, gone in others:
             if gone:
-                for key_id in use.keys() & self._budgets.keys():
-                    self._budgets[key_id].take_over(use[key_id])
+                self._take_over(use)
         there = [use for use, gone in others if not gone]
         for key_id, budget in self._budgets.items():
             budget.look_elsewhere([use[key_id] for use in there if key_id in use])
         self._look_at = self._clock() + LOOK_EVERY_S if there else math.inf
+
+    def _take_over(self, uses: Mapping[str, KeyUse]) -> None:
+        """Count as one's own what a gateway left that is gone."""
+        for key_id, use in uses.items():
+            if key_id in self._budgets:
+                self._budgets[key_id].take_over(use)
+            else:
+                self._left_behind.setdefault(key_id, []).append(use)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from headrace.gateway.exchange import Exchange, Headers, RequestHead
+from headrace.gateway.exchange import Exchange
 from headrace.gateway.record import RequestRecord
+from headrace.gateway.request_head import Headers, RequestHead
 from headrace.gateway.upstream import (
     BrokeOff,
     TimedOut,

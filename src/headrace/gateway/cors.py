@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from headrace.gateway.exchange import Exchange, Handler, Headers, RequestHead
+from headrace.gateway.exchange import Exchange, Handler
+from headrace.gateway.request_head import Headers, RequestHead
 from headrace.resources.errors import BadField
 
 EVERY_ORIGIN = "*"
@@ -96,9 +97,20 @@ class Cors:
             await exchange.start(204, [*allow, *self._vary, *_answer_to(head)])
             await exchange.end()
             return
-        exposed = [(b"access-control-expose-headers", _EXPOSED)] if allow else []
-        exchange.added_headers = (*allow, *exposed, *self._vary)
+        exchange.added_headers = tuple(self._marks(allow))
         await self._handler(exchange)
+
+    def marks(self, headers: Headers) -> Headers:
+        """What marks an answer that no handler makes, by the request's headers: as far as they came, if they came.
+
+        Where the origin is not among them, only pages of every origin may read it, or none.
+        """
+        origin = next((value for name, value in headers if name == b"origin"), None)
+        return self._marks(self._allow(EVERY_ORIGIN.encode() if origin is None and self._every else origin))
+
+    def _marks(self, allow: Headers) -> Headers:
+        exposed = [(b"access-control-expose-headers", _EXPOSED)] if allow else []
+        return [*allow, *exposed, *self._vary]
 
     def _allow(self, origin: bytes | None) -> Headers:
         """What tells a browser that a page of this origin may read the answer; empty where it may not."""

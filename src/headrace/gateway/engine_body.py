@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.contracts.openai.requests import OpenAIBody, for_engine, wants_stream
 from headrace.contracts.openai.stream_usage import ask_for_usage
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
-from headrace.gateway.engine_call import Call
+from headrace.gateway.call import Call
 
 
 def body_for_engine(call: Call, path: str, body: OpenAIBody) -> bytes:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
-
-import msgspec
+from collections.abc import Awaitable
+from contextlib import nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from headrace.contracts.openai.usage import Usage
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
 from headrace.gateway import external
 from headrace.gateway.attempts import Attempts, deadline_of
-from headrace.gateway.exchange import Headers, RequestHead
+from headrace.gateway.call import Call
 from headrace.gateway.fair_queue import Visit
-from headrace.gateway.fleet import Assignment, Pool
-from headrace.gateway.limits import Limits
-from headrace.gateway.metering import Meter
-from headrace.gateway.record import RequestRecord
+from headrace.gateway.fleet import Assignment
 from headrace.gateway.upstream import TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
 from headrace.gateway.waiting_room import Meanwhile, failed_for_good
 from headrace.resources.errors import (
@@ -27,80 +24,18 @@ from headrace.resources.errors import (
     HeadraceError,
     NotReady,
 )
-from headrace.resources.priority import Priority
-from headrace.resources.snapshot import DeployedRoute
 
-_PASSED_ON = (b"traceparent", b"tracestate")
-"""Headers of the client that an engine gets to see (W3C Trace Context). Its key is not among them."""
+if TYPE_CHECKING:
+    from headrace.gateway.tracing import Attempt
+
+_NOTHING = Usage(0, 0)
 
 _BYTES_PER_TOKEN = 4
 """Of a request's body: English text in JSON. What a key is charged at first; the engine's count corrects it."""
 
 
-class Call(msgspec.Struct, kw_only=True):
-    """An inference request that was authenticated and routed.
-
-    Attributes:
-        google: Whether errors have Google's shape; else OpenAI's.
-        headers: For the answer.
-        forwarded: For the engine.
-        patience_s: How long the client says that it waits for the answer to begin; None if it does not say.
-        answers: Engines' answers that are over, so far: one, or one for each instance.
-        sent_bytes: Of the bodies of those.
-        priority: The class in which it waits for its turn.
-        settled: What of the tokens that engines told was charged already.
-        owing: Requests to engines that used tokens, or may have.
-        meter: Writes down what it uses.
-        hides_usage: Whether a stream tells its usage only because we asked for that.
-    """
-
-    record: RequestRecord
-    deployed: DeployedRoute
-    pool: Pool
-    limits: Limits
-    google: bool
-    headers: Headers
-    forwarded: Headers
-    patience_s: float | None = None
-    answers: int = 0
-    sent_bytes: int = 0
-    priority: Priority = Priority.INTERACTIVE
-    settled: Usage = Usage(0, 0)
-    owing: int = 0
-    meter: Meter
-    hides_usage: bool = False
-
-    def learn(self) -> None:
-        """Tell the pool what the request came to, once all of it is answered and if the engines counted it."""
-        record = self.record
-        if self.answers and record.prompt_tokens is not None:
-            self.pool.expectation.learn(
-                size_bytes=self.sent_bytes,
-                prompt_tokens=record.prompt_tokens,
-                output_tokens=record.completion_tokens or 0,
-                answers=self.answers,
-            )
-
-    def newly_used(self) -> Usage | None:
-        """The tokens that engines told since this was asked last; None if they told of none."""
-        told = Usage(self.record.prompt_tokens or 0, self.record.completion_tokens or 0)
-        if told == self.settled:
-            return None
-        before, self.settled = self.settled, told
-        return Usage(told.prompt_tokens - before.prompt_tokens, told.completion_tokens - before.completion_tokens)
-
-
-def forwarded_headers(head: RequestHead, record: RequestRecord) -> Headers:
-    """What an engine is told of the request besides its body."""
-    passed_on = [(name, value) for name, value in head.headers if name in _PASSED_ON]
-    return [(b"content-type", b"application/json"), (b"x-request-id", record.request_id.encode("ascii")), *passed_on]
-
-
-@asynccontextmanager
-async def engine_answer(
-    call: Call, path: str, body: bytes, *, stream: bool, meanwhile: Meanwhile = nullcontext
-) -> AsyncIterator[UpstreamAnswer]:
-    """Wait for a turn, send the request to the replica that is best for it, and hold both until the answer is over.
+class EngineAnswer:
+    """Waits for a turn, sends the request to the replica that is best for it, and holds both until the answer is over.
 
     Until the first byte of an answer nobody has seen anything of it, and inference changes nothing in the world: so a
     replica that cannot be reached, breaks off before that or says that it cannot now is replaced by another, as
@@ -125,28 +60,61 @@ async def engine_answer(
         EngineTimeout: None began in time.
         HeadraceError: An external server is not there, or not to be trusted.
     """
-    if not call.pool.replicas and not call.pool.wakes:
-        raise _not_ready(call)
-    visit = _visit(call, path, body)
-    async with call.pool.room.place(visit, meanwhile=meanwhile):
-        visit.used = Usage(0, 0)
-        assignment, answer = await _begin_owing(call, path, body, stream=stream)
-        call.record.replica = assignment.replica.route.id
-        call.record.first_byte()
+
+    def __init__(self, call: Call, path: str, body: bytes, *, stream: bool, meanwhile: Meanwhile = nullcontext) -> None:
+        self._call = call
+        self._path = path
+        self._body = body
+        self._stream = stream
+        self._meanwhile = meanwhile
+        self._room = call.pool.room
+        self._visit = _visit(call, path, body)
+        self._begun: tuple[Assignment, UpstreamAnswer] | None = None
+
+    async def __aenter__(self) -> UpstreamAnswer:
+        call = self._call
+        call.record.stream = self._stream
+        if not call.pool.replicas and not call.pool.wakes:
+            raise _not_ready(call)
+        waiting = None if call.record.trace is None else call.record.trace.begin("wait for a turn")
+        await self._room.come_in(self._visit, self._meanwhile)
+        if waiting is not None:
+            waiting.end()
         try:
-            async with answer:
-                if call.deployed.external_host:
-                    external.require_plain(call.deployed.external_host, answer)
-                yield answer
-        except (EngineBrokeOff, EngineStalled):
-            assignment.failed()
+            self._visit.used = _NOTHING
+            self._begun = await _begin_owing(call, self._path, self._body, stream=self._stream)
+            assignment, answer = self._begun
+            call.record.replica = assignment.replica.route.id
+            call.record.first_byte()
+            if call.deployed.external_host:
+                external.require_plain(call.deployed.external_host, answer)
+        except BaseException as error:
+            self._leave(error)
             raise
-        finally:
+        return answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Let go of the replica, if there is one, and of the turn."""
+        call = self._call
+        if self._begun is not None:
+            assignment, answer = self._begun
+            answer.close()
+            if isinstance(error, EngineBrokeOff | EngineStalled):
+                assignment.failed()
+                if assignment.attempt is not None:
+                    assignment.attempt.failed(error.code)
             assignment.release()
             if answer.status < 300:
-                visit.used = call.newly_used()
-        call.answers += 1
-        call.sent_bytes += len(body)
+                self._visit.used = call.newly_used()
+            if error is None:
+                call.answers += 1
+                call.sent_bytes += len(self._body)
+        self._room.depart(self._visit)
 
 
 def _visit(call: Call, path: str, body: bytes) -> Visit:
@@ -155,22 +123,32 @@ def _visit(call: Call, path: str, body: bytes) -> Visit:
     return Visit(call.record.key_id, call.priority, prompt_tokens=prompt_tokens, generates=generates)
 
 
-@asynccontextmanager
-async def aside(call: Call, path: str, body: bytes) -> AsyncIterator[UpstreamAnswer]:
-    """Ask an engine of the pool something that makes no tokens, beside the line of those that wait for a turn.
+class Aside:
+    """Asks an engine of the pool something that makes no tokens, beside the line of those that wait for a turn.
 
     Raises:
         HeadraceError: No answer was to be had.
     """
-    sent_s = call.record.sent_s
-    try:
-        assignment, answer = await _begin(call, path, body, stream=False)
-    finally:
-        call.record.sent_s = sent_s  # the request itself was not sent by this, and has nothing to be metered yet
-    try:
-        async with answer:
-            yield answer
-    finally:
+
+    def __init__(self, call: Call, path: str, body: bytes) -> None:
+        self._call = call
+        self._path = path
+        self._body = body
+        self._begun: tuple[Assignment, UpstreamAnswer] | None = None
+
+    async def __aenter__(self) -> UpstreamAnswer:
+        record = self._call.record
+        sent_s = record.sent_s
+        try:
+            self._begun = await _begin(self._call, self._path, self._body, stream=False)
+        finally:
+            record.sent_s = sent_s  # the request itself was not sent by this, and has nothing to be metered yet
+        return self._begun[1]
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._begun is not None
+        assignment, answer = self._begun
+        answer.close()
         assignment.release()
 
 
@@ -219,15 +197,26 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[A
 
 async def _send(call: Call, assignment: Assignment, path: str, body: bytes, timeout_s: float) -> UpstreamAnswer:
     replica = assignment.replica
+    forwarded, trace = call.forwarded, call.record.trace
+    if trace is not None:
+        assignment.attempt = trace.attempt(path, call.deployed.served_name, replica.route.id)
+        forwarded = assignment.attempt.marked(forwarded)
     request = UpstreamRequest(
-        method="POST",
-        target=replica.target(path),
-        headers=[*call.forwarded, *replica.headers],
-        body=body,
-        repeatable=True,
+        method="POST", target=replica.target(path), headers=[*forwarded, *replica.headers], body=body, repeatable=True
     )
     call.record.sent()
-    return await replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
+    sending = replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
+    return await (sending if assignment.attempt is None else _traced(assignment.attempt, sending))
+
+
+async def _traced(attempt: Attempt, sending: Awaitable[UpstreamAnswer]) -> UpstreamAnswer:
+    try:
+        answer = await sending
+    except UpstreamError as error:
+        attempt.failed(type(error).__name__)
+        raise
+    attempt.answered(answer.status)
+    return answer
 
 
 def _not_ready(call: Call) -> NotReady:

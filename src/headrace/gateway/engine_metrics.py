@@ -7,15 +7,14 @@ families are a fixed list, and the labels are deployments and replicas of the ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from headrace.gateway.fleet import Fleet, Replica
+from headrace.gateway.metric_families import Families
 from headrace.gateway.upstream import BrokeOff, UpstreamError, UpstreamRequest
 
 FAMILIES = frozenset(
@@ -71,12 +70,13 @@ async def engine_metrics(fleet: Fleet) -> bytes:
         for replica in pool.replicas
         if replica.route.external is None
     ]
-    texts = await asyncio.gather(*(_text_of(replica) for _, replica in asked))
+    texts = await asyncio.gather(*(text_of(replica) for _, replica in asked))
     told = [Told(deployment, replica.route.id, text) for (deployment, replica), text in zip(asked, texts, strict=True)]
     return await asyncio.to_thread(merged, told)
 
 
-async def _text_of(replica: Replica) -> bytes | None:
+async def text_of(replica: Replica) -> bytes | None:
+    """What one engine of ours says; None if it does not answer in time."""
     request = UpstreamRequest(method="GET", target=replica.target("/metrics"), headers=replica.headers)
     try:
         async with (
@@ -98,7 +98,7 @@ def merged(told: Sequence[Told]) -> bytes:
     Args:
         told: What each engine said.
     """
-    families: dict[str, Metric] = {}
+    families = Families()
     up = GaugeMetricFamily(
         "headrace_gateway_engine_up",
         "Whether the engine of a replica told its metrics.",
@@ -107,15 +107,9 @@ def merged(told: Sequence[Told]) -> bytes:
     for one in told:
         read = _families(one.text)
         up.add_metric([one.deployment, one.replica], read is not None)
-        for family in read or ():
-            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            whole.samples += [
-                sample._replace(labels=sample.labels | {"deployment": one.deployment, "replica": one.replica})
-                for sample in family.samples
-            ]
-    registry = CollectorRegistry()
-    registry.register(_Families([up, *families.values()]))
-    return generate_latest(registry)
+        families.add(read or (), deployment=one.deployment, replica=one.replica)
+    families.add([up])
+    return families.text()
 
 
 def _families(text: bytes | None) -> list[Metric] | None:
@@ -127,12 +121,3 @@ def _families(text: bytes | None) -> list[Metric] | None:
         return [one for one in text_string_to_metric_families(wanted.decode() + "\n") if one.name in FAMILIES]
     except ValueError:
         return None
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        """All of them."""
-        yield from self._families

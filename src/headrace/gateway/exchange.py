@@ -11,13 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
-import msgspec
-
+from headrace.gateway.request_head import Headers, RequestHead
 from headrace.resources.errors import BodyTooLarge, HeadraceError
-
-Headers: TypeAlias = list[tuple[bytes, bytes]]
-"""Names in lower case, in the order they came."""
-
 
 LastWords: TypeAlias = Callable[[HeadraceError], bytes]
 """An error as the last piece of an answer that has begun."""
@@ -25,36 +20,6 @@ LastWords: TypeAlias = Callable[[HeadraceError], bytes]
 
 class ClientGone(Exception):
     """The client hung up; there is nobody to answer."""
-
-
-class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The request line and the headers.
-
-    Attributes:
-        target: The path as it was sent: percent-encoded, without the query.
-        client: Network address of the peer; empty on a unix socket.
-        scheme: ``http`` or ``https``.
-    """
-
-    method: str
-    target: bytes
-    query: bytes
-    headers: Headers
-    client: str
-    scheme: str
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value under this name (lower case)."""
-        for key, value in self.headers:  # several times a request: a generator takes twice as long
-            if key == name:
-                return value
-        return None
-
-    @property
-    def content_length_bytes(self) -> int | None:
-        """What the client says of its body's size; None if it comes in chunks or there is none."""
-        value = self.header(b"content-length")
-        return int(value) if value is not None and value.isdigit() else None
 
 
 class Exchange(ABC):
@@ -85,8 +50,28 @@ class Exchange(ABC):
         """Send status and headers. Without ``content-length`` the body goes out in chunks."""
 
     @abstractmethod
+    def write_soon(self, piece: bytes) -> bool:
+        """Send a piece of the body, at once.
+
+        Returns:
+            Whether the client keeps up. If not, `drained` is to be awaited before the next piece.
+
+        Raises:
+            ClientGone: The client hung up.
+        """
+
+    @abstractmethod
+    async def drained(self) -> None:
+        """Wait until the client, which reads more slowly than we write, has read enough.
+
+        Raises:
+            ClientGone: It hung up.
+        """
+
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body, at once; waits while the client reads more slowly than we write."""
+        if not self.write_soon(piece):
+            await self.drained()
 
     @abstractmethod
     async def end(self, piece: bytes = b"") -> None:
@@ -101,10 +86,9 @@ class Exchange(ABC):
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.end(body)
 
-    async def body(self) -> AsyncIterator[bytes]:
+    def body(self) -> AsyncIterator[bytes]:
         """The pieces of the request's body, as they come."""
-        while piece := await self.read():
-            yield piece
+        return _Pieces(self)
 
     async def read_all(self, limit_bytes: int) -> bytes:
         """The whole body of the request.
@@ -124,6 +108,20 @@ class Exchange(ABC):
             pieces.append(await self.read())
             size += len(pieces[-1])
         return b"".join(pieces)
+
+
+class _Pieces:
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._exchange.read()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
 
 def _too_large(seen: str, limit_bytes: int) -> BodyTooLarge:

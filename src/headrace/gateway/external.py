@@ -7,7 +7,7 @@ import time
 
 from headrace import __version__
 from headrace.contracts.openai.errors import REFUSALS, message_of
-from headrace.gateway.exchange import Headers
+from headrace.gateway.request_head import Headers
 from headrace.gateway.upstream import TimedOut, Untrusted, UpstreamAnswer, UpstreamError
 from headrace.resources.errors import (
     EngineFailed,

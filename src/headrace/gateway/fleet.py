@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from headrace.contracts.openai.demand import Demand, demand_of, size_of
 from headrace.gateway import external
 from headrace.gateway.balancing import best
-from headrace.gateway.exchange import Headers
 from headrace.gateway.expectation import Expectation
 from headrace.gateway.health import Health
 from headrace.gateway.prefix_map import PrefixMap, prefixes
+from headrace.gateway.request_head import Headers
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.upstream import Outside, Upstream, read_address
 from headrace.gateway.waiting_room import WaitingRoom, failed_for_good, no_longer_deployed
 from headrace.resources.snapshot import DeployedRoute, ReplicaRoute, RoutingSnapshot
+
+if TYPE_CHECKING:
+    from headrace.gateway.tracing import Attempt
 
 
 class Replica:
@@ -62,15 +66,26 @@ class Assignment:
     Attributes:
         on_trial: Whether it is to show if an ejected replica is back.
         began_at: When it was assigned, by the pool's clock.
+        attempt: Its span; None where nobody traces.
     """
 
-    __slots__ = ("_answering", "_clock", "_output_tokens", "_prompt_tokens", "began_at", "on_trial", "replica")
+    __slots__ = (
+        "_answering",
+        "_clock",
+        "_output_tokens",
+        "_prompt_tokens",
+        "attempt",
+        "began_at",
+        "on_trial",
+        "replica",
+    )
 
     def __init__(
         self, replica: Replica, clock: Callable[[], float], *, prompt_tokens: int, output_tokens: int, on_trial: bool
     ) -> None:
         self.replica = replica
         self.on_trial = on_trial
+        self.attempt: Attempt | None = None
         self.began_at = clock()
         self._clock = clock
         self._answering = False
@@ -104,6 +119,8 @@ class Assignment:
         replica.answering -= self._answering
         replica.work -= self._prompt_tokens + self._output_tokens
         self._end_trial()
+        if self.attempt is not None:
+            self.attempt.end()
 
     def _end_trial(self) -> None:
         if self.on_trial:
@@ -143,7 +160,8 @@ class Pool:
             self.room.open()
         self.replicas, self.wakes = replicas, deployed.wakes
         self._prefixes.follow(replicas)
-        self.retries.burst = self._max_running = deployed.max_running
+        self._max_running = deployed.max_running
+        self.retries.burst = float(deployed.max_running)
         self.room.closed_because = deployed.why_not_ready
         self.room.resize(
             max_running=deployed.max_running * len(replicas),

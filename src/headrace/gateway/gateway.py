@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -19,19 +21,28 @@ from headrace.gateway.control_proxy import forward_to_control
 from headrace.gateway.engine_metrics import engine_metrics
 from headrace.gateway.exchange import ClientGone, Exchange
 from headrace.gateway.handover import NOTE_EVERY_S, Handover
-from headrace.gateway.inference import serve_inference
+from headrace.gateway.inference import Inference
+from headrace.gateway.lease_link import LeaseLink
+from headrace.gateway.leases import Leases
 from headrace.gateway.limit_notes import LimitNotes
 from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
 from headrace.gateway.record import RequestRecord
+from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, match
 from headrace.gateway.routing import Routing
-from headrace.gateway.snapshot_file import load_snapshot
+from headrace.gateway.siblings import Sibling, Siblings
+from headrace.gateway.snapshot_file import load_newest
+from headrace.gateway.standstill import Standstills
 from headrace.gateway.upstream import Upstream, read_address
 from headrace.gateway.usage_log import UsageLog
+from headrace.request_log import LogFiles
 from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.errors import Draining, HeadraceError, InternalError, MethodNotAllowed, UnknownPath
 from headrace.resources.usage import USAGE_FOLDER
+
+if TYPE_CHECKING:
+    from headrace.gateway.tracing import Tracing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,28 +70,56 @@ class Gateway:
         control_address: ``unix:/path`` or ``http://host:port`` of the control plane.
         admin_token: The internal token; whoever pushes snapshots must show it.
         limits: How much of everything it takes.
+        log_files: How the files of the request log are kept.
+        tracing: Makes spans; None: there are none.
+        number: Of this gateway, among those that serve the same port.
+        others: Those.
+        usage_folder: Where what requests used is written, if not beside the snapshot.
 
     Attributes:
         admin: Answers exchanges of the admin socket.
     """
 
     def __init__(
-        self, *, snapshot_path: Path, control_address: str, admin_token: str, limits: Limits | None = None
+        self,
+        *,
+        snapshot_path: Path,
+        control_address: str,
+        admin_token: str,
+        limits: Limits | None = None,
+        log_files: LogFiles | None = None,
+        tracing: Tracing | None = None,
+        number: int = 0,
+        others: Sequence[Sibling] = (),
+        usage_folder: Path | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._handover = Handover(snapshot_path)
-        self._budgets = Budgets(LimitNotes(snapshot_path))
+        notes = LimitNotes(snapshot_path)
+        leases = None
+        if others:
+            run = hashlib.sha256(admin_token.encode()).hexdigest()  # a server makes the token anew at each start
+            leases = Leases(snapshot_path.with_name("leases.json"), run=run, note=notes.name)
+        self._budgets = Budgets(notes, leases=leases)
         self._routing = Routing(
             connect_timeout_s=self._limits.connect_timeout_s, handover=self._handover, budgets=self._budgets
         )
         self._control = Upstream(read_address(control_address), connect_timeout_s=self._limits.connect_timeout_s)
-        self._usage_log = UsageLog(snapshot_path.with_name(USAGE_FOLDER))
-        self._metrics = Metrics(self._routing.fleet, self._usage_log)
+        self._lease_link: LeaseLink | None = None
+        if leases is not None:
+            self._lease_link = LeaseLink(leases, self._control, number=number, token=admin_token)
+        self._siblings = Siblings(number, others, token=admin_token, connect_timeout_s=self._limits.connect_timeout_s)
+        self._usage_log = UsageLog(usage_folder or snapshot_path.with_name(USAGE_FOLDER))
+        self._tracing = tracing
+        self._request_log = RequestLogger(snapshot_path, log_files or LogFiles())
+        self._metrics = Metrics(self._routing.fleet, self._usage_log, self._request_log)
+        self._inference = Inference(self._routing, self._limits, self._usage_log, self._request_log)
+        self._standstills = Standstills(self._routing.fleet, self._limits.first_byte_timeout_s)
         self._active = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        kept = load_snapshot(snapshot_path)
+        kept = load_newest((snapshot_path, *(other.snapshot_path for other in others)))
         if kept is not None:
             self._routing.follow(kept)
         self.admin = Admin(self._routing, self._metrics, snapshot_path, token=admin_token, limits=self._limits)
@@ -94,6 +133,15 @@ class Gateway:
     def ready(self) -> bool:
         """Whether it has a snapshot to route by and takes requests."""
         return self._routing.generation > 0 and not self._draining
+
+    async def watch(self) -> None:
+        """Look for replicas that stand still, until cancelled."""
+        await self._standstills.watch()
+
+    async def lease(self) -> None:
+        """Agree with control, until cancelled, on what may be given away here; one that is alone needs none of that."""
+        if self._lease_link is not None:
+            await self._lease_link.run()
 
     def hand_over(self) -> None:
         """Be ready for no more requests, and leave word of those under way. Then a successor may start."""
@@ -145,11 +193,15 @@ class Gateway:
         )
 
     async def close(self) -> None:
-        """Close the connections that are kept to engines and control, and the usage log."""
+        """Close the connections that are kept to engines and control, and the logs; send the last spans."""
         self._routing.fleet.close()
         self._control.close()
+        self._siblings.close()
         self._budgets.close()
         self._usage_log.close()
+        await asyncio.to_thread(self._request_log.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request of the public port."""
@@ -159,6 +211,8 @@ class Gateway:
         google = "/projects/" in record.path or others
         self._active += 1
         self._idle.clear()
+        if self._tracing is not None:
+            record.trace = self._tracing.begin(record, exchange.head, matched)
         try:
             await self._answer(exchange, record, matched)
         except HeadraceError as error:
@@ -177,6 +231,10 @@ class Gateway:
                 self._idle.set()
             self._metrics.settle(record)
             log_request(record)
+            if record.recording is not None:
+                record.recording.finish(record)
+            if record.trace is not None:
+                record.trace.finish(record)
 
     async def _answer(self, exchange: Exchange, record: RequestRecord, matched: Match) -> None:
         action = matched.action
@@ -201,14 +259,13 @@ class Gateway:
         elif matched.action is Action.CONTROL:
             await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:
-            await serve_inference(
-                exchange, record, matched, routing=self._routing, limits=self._limits, usage_log=self._usage_log
-            )
+            await self._inference.serve(exchange, record, matched)
 
     async def _show_metrics(self, exchange: Exchange, record: RequestRecord) -> None:
-        """This gateway's own and those of every engine, for keys that may read every project."""
+        """Those of all gateways and of every engine, for keys that may read every project."""
         principal = authenticate(exchange.head, self._routing.table)
         record.key_id = principal.key_id
         principal.require(Permission.READ, EVERY_PROJECT)
-        text = self._metrics.render() + await engine_metrics(self._routing.fleet)
+        own = await self._siblings.metrics(self._metrics.render())
+        text = own + await engine_metrics(self._routing.fleet)
         await send_text(exchange, record, text, CONTENT_TYPE_LATEST.encode("ascii"))

@@ -6,7 +6,8 @@
        └─────────────── an answer begins: its share grows over SLOW_START_S ─────────┘
 
 Nothing here asks an engine by itself: nodes do (`headrace.node.probe`), and control takes what does not answer them out
-of the snapshot. This is for what they cannot see, and for the seconds before they do.
+of the snapshot. This is for what they cannot see, and for the seconds before they do. A replica that owes nothing but
+unary answers fails none of them for minutes: that it stands still is seen by what it makes (`standstill`).
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ class Health:
         failures: In a row.
         heard_at: When an answer of it began last.
         on_trial: Whether a request is under way that is to show whether it is back.
+        stands_still: Whether it owes answers and makes nothing: it is not tried while that is so.
     """
 
-    __slots__ = ("_ejected_until", "_ejections", "_returned_at", "failures", "heard_at", "on_trial")
+    __slots__ = ("_ejected_until", "_ejections", "_returned_at", "failures", "heard_at", "on_trial", "stands_still")
 
     def __init__(self) -> None:
         self.failures = 0
         self.heard_at = -math.inf
-        self.on_trial = False
+        self.on_trial = self.stands_still = False
         self._ejected_until: float | None = None
         self._ejections = 0
         self._returned_at = -math.inf
@@ -50,7 +52,8 @@ class Health:
 
     def due(self, now: float) -> bool:
         """Whether its ejection is over and the next request should try it."""
-        return self._ejected_until is not None and now >= self._ejected_until and not self.on_trial
+        over = self._ejected_until is not None and now >= self._ejected_until
+        return over and not (self.on_trial or self.stands_still)
 
     def badness(self) -> tuple[int, float]:
         """Sorts replicas of which none is trusted: the one that failed least comes first, then the one due first."""
@@ -64,6 +67,7 @@ class Health:
     def answered(self, now: float) -> None:
         """An answer of it began."""
         self.failures = 0
+        self.stands_still = False
         self.heard_at = now
         if self._ejected_until is not None:
             self._ejected_until = None
@@ -84,6 +88,12 @@ class Health:
                 self._eject(now)
         elif now >= self._ejected_until:  # before that it is one of those sent before the ejection
             self._eject(now)
+
+    def stood_still(self, now: float) -> None:
+        """It has made nothing for too long of what it was asked."""
+        self.stands_still = True
+        if self.trusted:
+            self.failed(now, at_once=True)
 
     def _eject(self, now: float) -> None:
         lasts_s = FIRST_EJECTION_S * 2.0 ** min(self._ejections, 16)

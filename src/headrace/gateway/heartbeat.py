@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from headrace.gateway.engine_call import Call
+from headrace.gateway.call import Call
 from headrace.gateway.exchange import ClientGone, Exchange
 from headrace.gateway.relay import EVENT_STREAM, begin_stream
 from headrace.gateway.waiting_room import Meanwhile

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import msgspec
 
@@ -12,9 +13,9 @@ from headrace.contracts.openai.need import EMBEDDINGS_PATH, Need, need_of
 from headrace.contracts.openai.requests import OpenAIBody, read_object
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, read_instances
 from headrace.gateway.budget import Budget
-from headrace.gateway.engine_call import Call
-from headrace.gateway.exchange import Headers
+from headrace.gateway.call import Call
 from headrace.gateway.prompt_count import count_prompts
+from headrace.gateway.request_head import Headers
 from headrace.gateway.routes import Action
 from headrace.resources.errors import BadField, KeyLimited, KeyLimitTooSmall
 
@@ -26,7 +27,9 @@ _NEVER = (b"x-should-retry", b"false")
 
 
 @asynccontextmanager
-async def within_limits(call: Call, budget: Budget, action: Action, body: OpenAIBody) -> AsyncIterator[None]:
+async def within_limits(
+    call: Call, budget: Budget, action: Action, body: OpenAIBody
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Reserve what the request may use, and charge the key for what it used when the block ends.
 
     That is what engines counted. Where one began on it and did not say (the client left, the answer broke off, a server
@@ -38,28 +41,45 @@ async def within_limits(call: Call, budget: Budget, action: Action, body: OpenAI
         action: How it is asked.
         body: With what.
 
+    Yields:
+        What is to be called when another deployed model is to answer, which may read the prompt as more tokens or write
+        more of them: sees that all it may use is reserved, and raises the same.
+
     Raises:
         KeyLimitReached: It does not fit now.
         KeyLimitTooSmall: It never does.
         HeadraceError: Its prompt could not be counted, or it cannot be said what it needs.
     """
-    try:
+    with _telling(budget):
         tokens = 0 if budget.tokens.limit is None else await _tokens(call, budget, action, body)
-        reservation = budget.reserve(tokens)
-    except KeyLimited as error:
-        never = (_NEVER,) if isinstance(error, KeyLimitTooSmall) else ()
-        error.headers = (*limit_headers(budget), *never)
-        raise
+        reservation = await budget.when_it_fits(tokens, partial(budget.reserve, tokens))
     call.headers.extend(limit_headers(budget))
+
+    async def recount() -> None:
+        if budget.tokens.limit is not None:
+            with _telling(budget):
+                reservation.widen(await _total(call, _needs(action, body)))
+
     whole = False
     try:
-        yield
+        yield recount
         whole = True
     finally:
         record = call.record
         counted = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
         exact = call.owing == record.told and (whole or not _counts_as_it_goes(body))
         reservation.settle(counted if exact else max(counted, reservation.tokens))
+
+
+@contextmanager
+def _telling(budget: Budget) -> Iterator[None]:
+    """Say with a refusal what is left of the key's limits."""
+    try:
+        yield
+    except KeyLimited as error:
+        never = (_NEVER,) if isinstance(error, KeyLimitTooSmall) else ()
+        error.headers = (*limit_headers(budget), *never)
+        raise
 
 
 def _counts_as_it_goes(body: OpenAIBody) -> bool:
@@ -84,7 +104,13 @@ def limit_headers(budget: Budget) -> Headers:
 async def _tokens(call: Call, budget: Budget, action: Action, body: OpenAIBody) -> int:
     """What the request needs. One that cannot fit is refused before anybody counts its prompts."""
     needs, max_model_len = _needs(action, body), call.deployed.max_model_len
-    budget.require(sum(need.least(max_model_len) for need in needs), at_least=True)
+    least = sum(need.least(max_model_len) for need in needs)
+    await budget.when_it_fits(least, partial(budget.require, least, at_least=True))
+    return await _total(call, needs)
+
+
+async def _total(call: Call, needs: Sequence[Need]) -> int:
+    max_model_len = call.deployed.max_model_len
     counts = iter(await count_prompts(call, [question for need in needs for question in need.questions]))
     totals = [need.total([next(counts) for _ in need.questions], max_model_len) for need in needs]
     known = [total for total in totals if total is not None]

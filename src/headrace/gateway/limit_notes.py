@@ -37,6 +37,21 @@ class LimitNotes:
 
     def __init__(self, snapshot_path: Path) -> None:
         self._notes = Notes(snapshot_path, "limits")
+        self._folder = snapshot_path.parent
+
+    @property
+    def name(self) -> str:
+        """Of this gateway's file."""
+        return self._notes.name
+
+    def take(self, name: str) -> dict[str, KeyUse]:
+        """What a gateway told last that is gone, for whoever asks first; nothing where it told nothing."""
+        path = self._folder / name
+        with contextlib.suppress(*UNREADABLE):
+            note = msgspec.json.decode(path.read_bytes(), type=LimitNote)
+            path.unlink()
+            return note.keys
+        return {}
 
     def write(self, note: LimitNote) -> None:
         """Tell."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 
 from headrace.contracts.openai.events import ends_stream, text_pieces
-from headrace.contracts.openai.usage import Usage, UsageFinder
+from headrace.contracts.openai.usage import Usage, usage_in
+from headrace.gateway.fault import is_its_fault
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.usage_log import UsageLog
+from headrace.resources.errors import HeadraceError
 from headrace.resources.snapshot import DeployedRoute, EndpointRoute
-from headrace.resources.usage import UsageRecord
+from headrace.resources.usage import Service, UsageRecord
 
 
 class Meter:
-    """Writes one request's record, once, before the end of its answer goes out; nothing if no engine ever saw it.
+    """Writes one request's record, once, before the end of its answer goes out.
+
+    Nothing if no engine ever saw it; but where a rollout watches, what found no place by the fault of what answers.
 
     Args:
         log: Where it goes.
@@ -29,11 +33,17 @@ class Meter:
         self._deployed = deployed
         self._at_least = 0
         self._inexact = False
+        self._refused = False
+        self._failed = False
         self._over = False
 
     def waive(self) -> None:
         """Write nothing: no model computes for this request."""
         self._over = True
+
+    def goes_to(self, deployed: DeployedRoute) -> None:
+        """Another deployed model answers than was expected."""
+        self._deployed = deployed
 
     def add(self, usage: Usage | None, *, at_least: int = 0) -> None:
         """Take in what one engine's answer told; where it told nothing, so many output tokens as a lower bound."""
@@ -48,7 +58,12 @@ class Meter:
 
     def refuse(self) -> None:
         """The engine refused the request, which used nothing of it."""
+        self._refused = True
         self._write(finished=False)
+
+    def blame(self, error: HeadraceError) -> None:
+        """Note what ended the request, before it is written that it broke off."""
+        self._failed = is_its_fault(error)
 
     def break_off(self) -> None:
         """Whatever was not written yet failed or broke off, and the engine may have done more than it told."""
@@ -57,7 +72,8 @@ class Meter:
 
     def _write(self, *, finished: bool) -> None:
         record, deployed, scope = self._record, self._deployed, self._endpoint.scope
-        if self._over or record.sent_s is None:
+        sent = record.sent_s is not None
+        if self._over or not (sent or (deployed.watched and self._failed)):
             return
         self._over = True
         self._log.append(
@@ -74,8 +90,27 @@ class Meter:
                 prompt_tokens=record.prompt_tokens or 0,
                 completion_tokens=(record.completion_tokens or 0) + self._at_least,
                 finished=finished,
-                inexact=self._inexact,
+                inexact=self._inexact and sent,
+                sent=sent,
+                service=self._service(finished=finished) if deployed.watched else None,
             )
+        )
+
+    def _service(self, *, finished: bool) -> Service:
+        """How the request was served until now."""
+        record = self._record
+        if self._refused or not record.stream:
+            return Service(failed=self._failed)
+        began_s = record.first_piece_s
+        if began_s is None and self._failed:
+            return Service(failed=True)
+        # An answer of a single piece is written down before that goes out; any other one without was not waited for.
+        waited_s = (time.monotonic() if began_s is None else began_s) - record.routed_s
+        return Service(
+            failed=self._failed,
+            first_token_s=waited_s,
+            inter_token_s=record.gaps.mean_s if record.gaps else None,
+            abandoned=began_s is None and not finished,
         )
 
 
@@ -89,15 +124,16 @@ class StreamMeter:
     def __init__(self, meter: Meter) -> None:
         self.ended = False
         self._meter = meter
-        self._finder = UsageFinder()
+        self._usage: Usage | None = None
         self._text_pieces = 0
         self._added = False
 
-    def follow(self, piece: bytes, events: bytes) -> None:
-        """See what came, and the whole events that are about to be passed on."""
-        self._finder.feed(piece)
+    def follow(self, events: bytes) -> None:
+        """See the whole events that are about to be passed on."""
         self._text_pieces += text_pieces(events)
-        if ends_stream(events):
+        if b'"usage"' in events:
+            self._usage = usage_in(events) or self._usage
+        if b"[DONE]" in events and ends_stream(events):
             self.ended = True
             self.finish()
 
@@ -110,4 +146,4 @@ class StreamMeter:
         """Take in what is known, if that was not done yet."""
         if not self._added:
             self._added = True
-            self._meter.add(self._finder.usage(), at_least=self._text_pieces)
+            self._meter.add(self._usage, at_least=self._text_pieces)

@@ -26,6 +26,11 @@ class Notes:
         self._kind = kind
         self._own = snapshot_path.with_name(f"{kind}-{secrets.token_hex(8)}.json")
 
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self._own.name
+
     def write(self, note: msgspec.Struct) -> None:
         """Tell. A full disk costs the note and nothing else."""
         fresh = self._own.with_suffix(".fresh")

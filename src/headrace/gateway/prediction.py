@@ -14,8 +14,9 @@ from headrace.contracts.openai.usage import UsageFinder
 from headrace.contracts.vertex.errors import google_error
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, Instance, predict_answer, read_instances
 from headrace.gateway.answering import send_json
+from headrace.gateway.call import Call
 from headrace.gateway.engine_body import body_for_engine
-from headrace.gateway.engine_call import Call, engine_answer
+from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.heartbeat import heartbeats
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
@@ -84,7 +85,7 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
     stream = wants_stream(body)
     engine_body = body_for_engine(call, path, body)
     meanwhile: Meanwhile = heartbeats(exchange, call) if stream else nullcontext
-    async with engine_answer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
+    async with EngineAnswer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
         await relay(exchange, call, answer)
 
 
@@ -108,7 +109,7 @@ async def _predictions(call: Call, instances: list[Instance]) -> list[Any]:
 
 async def _prediction(call: Call, instance: Instance) -> Any:
     body = instance.engine_body(call.deployed.served_name, stream=False)
-    async with engine_answer(call, instance.path, body, stream=False) as answer:
+    async with EngineAnswer(call, instance.path, body, stream=False) as answer:
         whole = await read_whole(call, answer)
         if answer.status >= 300:
             raise engine_error(call, answer, whole)
@@ -138,7 +139,7 @@ async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance
         except _NOT_OPENAI as error:
             raise _not_openai(error) from error
 
-    async with engine_answer(call, instance.path, body, stream=True) as answer:
+    async with EngineAnswer(call, instance.path, body, stream=True) as answer:
         if answer.status >= 300:
             await relay_refusal(exchange, call, answer)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.contracts.openai import priority as openai
 from headrace.contracts.openai.requests import OpenAIBody
 from headrace.contracts.vertex import priority as vertex
-from headrace.gateway.exchange import RequestHead
+from headrace.gateway.request_head import RequestHead
 from headrace.resources.priority import Priority
 from headrace.resources.snapshot import DeployedRoute
 

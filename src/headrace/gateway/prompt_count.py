@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.contracts.openai.requests import OpenAIBody, for_engine
-from headrace.gateway.engine_call import Call, aside
+from headrace.gateway.call import Call
+from headrace.gateway.engine_call import Aside
 from headrace.gateway.relay import engine_error, read_whole
 from headrace.resources.errors import EngineFailed
 
@@ -40,6 +41,8 @@ async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int
     Raises:
         HeadraceError: An engine refuses a prompt as it would refuse the request, or does not answer.
     """
+    trace = call.record.trace
+    counting = None if trace is None else trace.begin("count the prompt's tokens")
     counts = [0] * len(questions)
     to_do = iter(enumerate(questions))
 
@@ -53,13 +56,15 @@ async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int
                 group.create_task(work())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None  # the others were cancelled, or failed in the same moment
+    if counting is not None:
+        counting.end()
     return counts
 
 
 async def _count(call: Call, question: OpenAIBody) -> int:
     if call.deployed.external_host or not call.pool.replicas:
         return _at_most(call, question)
-    async with aside(call, "/tokenize", for_engine(question, call.deployed.served_name)) as answer:
+    async with Aside(call, "/tokenize", for_engine(question, call.deployed.served_name)) as answer:
         whole = await read_whole(call, answer)
     if answer.status in _NO_SUCH_ROUTE:
         return _at_most(call, question)

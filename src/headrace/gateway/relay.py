@@ -8,11 +8,11 @@ from collections.abc import Callable
 import msgspec
 
 from headrace.contracts.openai.errors import REFUSALS, message_of, openai_error
-from headrace.contracts.openai.events import WholeEvents, event
-from headrace.contracts.openai.stream_usage import without_usage
+from headrace.contracts.openai.events import event
 from headrace.contracts.openai.usage import UsageFinder
 from headrace.gateway import external
-from headrace.gateway.engine_call import Call
+from headrace.gateway.call import Call
+from headrace.gateway.event_pump import EventPump
 from headrace.gateway.exchange import Exchange, LastWords
 from headrace.gateway.metering import StreamMeter
 from headrace.gateway.upstream import BrokeOff, Stalled, UpstreamAnswer
@@ -59,7 +59,7 @@ async def relay_events(
     answer: UpstreamAnswer,
     content_type: bytes,
     *,
-    rewrite: Callable[[bytes], bytes] = bytes,
+    rewrite: Callable[[bytes], bytes] | None = None,
     broken: LastWords | None = None,
 ) -> None:
     """Pass on a stream of server-sent events.
@@ -80,22 +80,16 @@ async def relay_events(
         EngineBrokeOff: The engine did.
         EngineStalled: It stood still.
     """
-    record, events, meter = call.record, WholeEvents(), StreamMeter(call.meter)
-
-    def shown(whole: bytes) -> bytes:
-        return rewrite(without_usage(whole) if call.hides_usage else whole)
-
+    meter = StreamMeter(call.meter)
+    pump = EventPump(exchange, call, meter, rewrite)
     if not exchange.started:  # else it had to wait, and has had comments
         await begin_stream(exchange, call, content_type, broken=broken)
     try:
-        while piece := await answer.read():
-            whole = events.feed(piece)
-            meter.follow(piece, whole)
-            if passed_on := shown(whole):
-                record.piece(len(passed_on), timed=not meter.ended)
-                await exchange.write(passed_on)
+        while not await answer.pipe(pump.take):
+            await exchange.drained()
+        rest = pump.rest()
         meter.finish()
-        await exchange.end(shown(events.rest()))
+        await exchange.end(rest)
     except BrokeOff as error:
         raise broke_off(call, error) from error
     finally:
@@ -122,6 +116,8 @@ async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) 
         raise engine_error(call, answer, body)
     call.record.status = answer.status
     call.record.code = EngineRefused.code
+    if call.record.recording is not None:
+        call.record.recording.answer(body)
     await exchange.answer(answer.status, [_content_type(answer), *call.headers], body)
 
 
@@ -220,10 +216,13 @@ async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer
         raise broke_off(call, error) from error
     call.meter.add(finder.usage())
     call.meter.finish()
+    whole = b"".join(held)
+    if record.recording is not None:
+        record.recording.answer(whole, whole=not exchange.started)
     if exchange.started:
         await exchange.end()
     else:
-        await exchange.answer(answer.status, headers, b"".join(held))
+        await exchange.answer(answer.status, headers, whole)
 
 
 def _content_type(answer: UpstreamAnswer) -> tuple[bytes, bytes]:

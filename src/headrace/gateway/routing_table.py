@@ -27,11 +27,16 @@ class RoutingTable:
         self._keys = {key.secret_hash: key.principal for key in snapshot.keys}
         self._endpoints = {(endpoint.scope, endpoint.id): endpoint for endpoint in snapshot.endpoints}
         self._splits = {address: _split(endpoint, before, address) for address, endpoint in self._endpoints.items()}
+        self._answering = {
+            address: frozenset(deployed.id for deployed in endpoint.deployed if deployed.answers)
+            for address, endpoint in self._endpoints.items()
+        }
         self._by_name: tuple[dict[str, list[EndpointRoute]], ...] = tuple(defaultdict(list) for _ in range(3))
         for endpoint in snapshot.endpoints:
             for tier, names in zip(self._by_name, _names(endpoint), strict=True):
                 for name in names:
                     tier[name].append(endpoint)
+        self._resolved: dict[tuple[str, str], EndpointRoute] = {}  # by name and a key's project; no more than there are
 
     def principal(self, key_hash: str) -> Principal | None:
         """Who holds the key with this hash; None if it is unknown or revoked."""
@@ -68,8 +73,12 @@ class RoutingTable:
         Raises:
             ModelNotFound: No endpoint that the key reaches has the name, or several do.
         """
+        known = self._resolved.get((name, principal.project))
+        if known is not None:
+            return known
         found = self._called(name, principal)
         if len(found) == 1:
+            self._resolved[name, principal.project] = found[0]
             return found[0]
         if found:
             ids = _shown([endpoint.id for endpoint in found])
@@ -92,8 +101,8 @@ class RoutingTable:
             NotReady: Nothing is deployed, or nothing that is has a share of the traffic.
         """
         if not deployed_id:
-            ready = frozenset(deployed.id for deployed in endpoint.deployed if deployed.answers)
-            deployed_id = self._splits[endpoint.scope, endpoint.id].pick(ready) or ""
+            address = endpoint.scope, endpoint.id
+            deployed_id = self._splits[address].pick(self._answering[address]) or ""
             if not deployed_id:
                 raise NotReady(
                     f"Endpoint {endpoint.display_name or endpoint.id!r} has nothing that takes traffic.",
@@ -109,12 +118,18 @@ class RoutingTable:
         )
 
     def _called(self, name: str, principal: Principal) -> list[EndpointRoute]:
+        """Those that are called so, of the most specific tier in which any answers.
+
+        One that failed to deploy, or has nothing on it, takes nobody's name away.
+        """
+        silent: list[EndpointRoute] = []
         for tier in self._by_name:
             found = [endpoint for endpoint in tier.get(name, ()) if principal.reaches(endpoint.scope.project)]
-            if found:
-                able = [endpoint for endpoint in found if any(deployed.answers for deployed in endpoint.deployed)]
-                return able or found  # one that failed to deploy takes nobody's name away
-        return []
+            able = [endpoint for endpoint in found if any(deployed.answers for deployed in endpoint.deployed)]
+            if able:
+                return able
+            silent = silent or found
+        return silent
 
     def splits(self) -> dict[tuple[Scope, str], TrafficSplit]:
         """The traffic splits by endpoint."""

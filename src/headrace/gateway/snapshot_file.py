@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,12 @@ def load_snapshot(path: Path) -> RoutingSnapshot | None:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         _LOGGER.warning("The routing snapshot %s cannot be read, so control has to push one: %s", path, error)
         return None
+
+
+def load_newest(paths: Iterable[Path]) -> RoutingSnapshot | None:
+    """The newest of several."""
+    found = [snapshot for path in paths if (snapshot := load_snapshot(path)) is not None]
+    return max(found, key=lambda snapshot: snapshot.generation, default=None)
 
 
 def save_snapshot(path: Path, snapshot: RoutingSnapshot) -> None:

@@ -26,8 +26,9 @@ class TrafficSplit:
             None when nothing has a weight.
         """
         candidates = (self._weighted & ready) or self._weighted
-        if not candidates:
-            return None
+        if len(candidates) <= 1:
+            self._candidates = candidates
+            return next(iter(candidates), None)
         if candidates != self._candidates:  # credit earned among others means nothing among these
             self._candidates = candidates
             self._credit = dict.fromkeys(self.weights, 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeAlias
 
 from headrace.contracts.openai.usage import Usage
@@ -76,9 +76,8 @@ class WaitingRoom:
         self.max_running, self.max_waiting, self.max_wait_s = max_running, max_waiting, max_wait_s
         self._let_in()
 
-    @asynccontextmanager
-    async def place(self, visit: Visit | None = None, *, meanwhile: Meanwhile = nullcontext) -> AsyncIterator[None]:
-        """Wait for a turn, hold it for the block, and give it to the next in line.
+    def place(self, visit: Visit | None = None, *, meanwhile: Meanwhile = nullcontext) -> _Place:
+        """A context that waits for a turn, holds it for the block, and gives it to the next in line.
 
         Args:
             visit: Who comes; without it, somebody without a key. Told in the block what it used, the room charges that.
@@ -89,21 +88,24 @@ class WaitingRoom:
             QueueTimeout: The turn did not come within `max_wait_s`.
             NotReady: What callers wait for was taken away, or nobody was let in within `max_wait_s`.
         """
-        visit = visit or Visit()
-        if self.running >= self.max_running:  # else nobody stands in line: `_let_in` saw to that
-            await self._wait_in_line(visit, meanwhile)
-            while not self.max_running:  # closed after we were let in, before we could go
-                self._give_back(visit)
-                await self._wait_in_line(visit, meanwhile)
-        else:
+        return _Place(self, visit or Visit(), meanwhile)
+
+    async def come_in(self, visit: Visit, meanwhile: Meanwhile) -> None:
+        """Wait for a turn; `depart` gives it back."""
+        if self.running < self.max_running:  # then nobody stands in line: `_let_in` saw to that
             self.running += 1
             self._lines[visit.priority].enter(visit)
-        try:
-            yield
-        finally:
-            self._active_at = time.monotonic()
-            self._drain_rate.departed(self._active_at)
-            self._leave(visit)
+            return
+        await self._wait_in_line(visit, meanwhile)
+        while not self.max_running:  # closed after we were let in, before we could go
+            self._give_back(visit)
+            await self._wait_in_line(visit, meanwhile)
+
+    def depart(self, visit: Visit) -> None:
+        """Give a turn back that was had, to the next in line."""
+        self._active_at = time.monotonic()
+        self._drain_rate.departed(self._active_at)
+        self._leave(visit)
 
     def dismiss(self, error: HeadraceError) -> None:
         """Send everybody in line away with this error."""
@@ -247,6 +249,23 @@ class WaitingRoom:
             return visit
         self._passed_batch = 0
         return interactive.next()
+
+
+class _Place:
+    """One request's turn, as a context; a generator would cost twice as much, and every request has one."""
+
+    __slots__ = ("_meanwhile", "_room", "_visit")
+
+    def __init__(self, room: WaitingRoom, visit: Visit, meanwhile: Meanwhile) -> None:
+        self._room = room
+        self._visit = visit
+        self._meanwhile = meanwhile
+
+    async def __aenter__(self) -> None:
+        await self._room.come_in(self._visit, self._meanwhile)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._room.depart(self._visit)
 
 
 def _send_away(visit: Visit, error: HeadraceError) -> None:

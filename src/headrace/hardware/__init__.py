@@ -10,7 +10,7 @@ from headrace.hardware.calibration import (
     write_calibration,
 )
 from headrace.hardware.catalogue import Catalogue, read_catalogue
-from headrace.hardware.choosing import cheapest_first, find_shape, require_all_or_none, shape_by_name
+from headrace.hardware.choosing import cheapest_first, find_shape, next_up, require_all_or_none, shape_by_name
 from headrace.hardware.cores import find_cores
 from headrace.hardware.gpus import Gpu, find_gpus
 from headrace.hardware.machine import MachineShape, look
@@ -34,6 +34,7 @@ __all__ = [
     "forget_calibration",
     "identity",
     "look",
+    "next_up",
     "read_calibration",
     "read_catalogue",
     "require_all_or_none",

@@ -129,6 +129,26 @@ def cheapest_first(shapes: tuple[Shape, ...]) -> list[Shape]:
     )
 
 
+def next_up(catalogue: Catalogue, shape: Shape, devices: int = 1) -> Shape | None:
+    """The cheapest of the shapes that have more memory for a model than one on which it failed; None where none has.
+
+    More memory is more of each device: a model that lies on one gains nothing from a second one.
+
+    Args:
+        catalogue: All shapes.
+        shape: The one on which it failed.
+        devices: How many of them share the model.
+    """
+    larger = (
+        each
+        for each in cheapest_first(catalogue.shapes)
+        if bool(each.accelerator) == bool(shape.accelerator)
+        and max(1, each.accelerator_count) >= devices
+        and each.device_bytes > shape.device_bytes
+    )
+    return next(larger, None)
+
+
 def _of_type(catalogue: Catalogue, machine_type: str) -> tuple[Shape, ...]:
     shapes = catalogue.named(machine_type)
     if not shapes:

@@ -3,7 +3,7 @@
 What the doctor warns of and can be cured without loss is cured here: pickles, an index that is missing. Whatever the
 runtime, and before the runtime's own conversion. Weights that are in order are linked, not copied: nobody writes to
 either folder, and each goes without the other. A format that is only not noted is left: each engine was seen to load
-such files (tests/engine/test_unnoted_format.py), and the cure would take the weights' room a second time.
+such files (tests/engine/test_odd_folders.py), and the cure would take the weights' room a second time.
 """
 
 from __future__ import annotations

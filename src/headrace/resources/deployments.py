@@ -29,6 +29,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
         tokens_per_s: Tokens written for one sequence alone.
         prompt_tokens_per_s: Tokens read of a prompt that is long enough for arithmetic to be what counts.
         rates: Whose rates of the machine that goes by.
+        if_too_small: What to ask for should its machine's memory not do, as a sentence; empty where none was named.
     """
 
     weights_bytes: int
@@ -39,6 +40,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float = 0.0
     prompt_tokens_per_s: float = 0.0
     rates: str = ""
+    if_too_small: str = ""
 
     def prompt_s(self, prompt_tokens: int) -> float:
         """Until the first token after a prompt of this length: all weights are read once, however short it is."""
@@ -151,7 +153,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One move of one resource, as stored for the timeline.
 
     Attributes:
-        kind: ``deployment``, ``replica`` or ``operation``.
+        kind: ``deployment``, ``replica``, ``operation`` or ``rollout``.
         detail: A sentence for a person: what was decided, measured or found.
     """
 

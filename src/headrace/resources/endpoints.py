@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.resources.names import Scope
+from headrace.resources.request_log import RequestLog
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,6 +14,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         dedicated: Whether it is reported as a dedicated endpoint (Vertex AI's SDK then sends requests straight to it).
         deleting: A delete was asked for; it is gone once its deployed models are.
+        request_log: What of its requests is written down; None: nothing.
     """
 
     scope: Scope
@@ -21,6 +23,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     dedicated: bool = True
     deleting: bool = False
+    request_log: RequestLog | None = None
     created_at: float
     updated_at: float
     resource_version: int = 1

@@ -41,8 +41,12 @@ class Layout:
 
     @property
     def snapshot(self) -> Path:
-        """The gateway's last routing snapshot."""
-        return self.data_dir / "gateway" / "snapshot.json"
+        """The first gateway's last routing snapshot."""
+        return self.snapshot_of(0)
+
+    def snapshot_of(self, number: int) -> Path:
+        """A gateway's last routing snapshot, in the folder of all that it keeps."""
+        return self.data_dir / gateway_name(number) / "snapshot.json"
 
     @property
     def usage_dir(self) -> Path:
@@ -114,8 +118,12 @@ class Layout:
 
     @property
     def gateway_socket(self) -> Path:
-        """Where the gateway takes snapshots."""
-        return self.run_dir / "gateway.sock"
+        """Where the first gateway takes snapshots."""
+        return self.gateway_socket_of(0)
+
+    def gateway_socket_of(self, number: int) -> Path:
+        """Where a gateway takes snapshots."""
+        return self.run_dir / f"{gateway_name(number)}.sock"
 
     def engine_socket(self, replica_id: str) -> Path:
         """Where a replica's engine listens."""
@@ -124,6 +132,11 @@ class Layout:
     def shim_socket(self, replica_id: str) -> Path:
         """Where a replica's shim listens."""
         return self.run_dir / f"{replica_id}.shim"
+
+
+def gateway_name(number: int) -> str:
+    """What a gateway's files are called: ``gateway``, ``gateway-1``, and so on."""
+    return f"gateway-{number}" if number else "gateway"
 
 
 def default_data_dir() -> Path:

@@ -22,6 +22,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         parent: Name of the resource it nests under: the scope, a model or an endpoint.
         contract: The API it was asked through, e.g. ``vertex/v1beta1``: its answer must speak that version.
         targets: The ids it is about; keys: ``endpoint``, ``model``, ``version``, ``deployment``, ``deployed_model``.
+            And ``traffic``, which is ``none``, of a deploy whose model gets no traffic when it is READY.
     """
 
     scope: Scope
@@ -40,6 +41,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """Full resource name."""
         return f"{self.parent}/operations/{self.id}"
+
+    @property
+    def takes_traffic(self) -> bool:
+        """Whether it is a deploy that gives its model all of the endpoint's traffic in the end."""
+        return self.kind == "deploy" and self.targets.get("traffic") != "none"
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,14 @@ from headrace.resources.access import Principal
 from headrace.resources.errors import Failure
 from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
+from headrace.resources.request_log import RequestLog
+
+MOST_RUNNING = 256
+"""Requests that one replica gets at a time. Every engine takes this many: it is how many sequences vLLM and OpenVINO
+GenAI compute at once, and how many ours let wait."""
+
+MOST_WAITING = 256
+"""Requests that wait for one deployment."""
 
 
 class ExternalRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +60,9 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
         model: Full resource name of the model.
         model_user_id: The importer's name for the model; may be empty.
         served_name: The model name that its engines answer to.
-        max_running: Requests that one replica gets at a time; more wait in the gateway. Every engine takes this many:
-            256 is how many sequences vLLM and OpenVINO GenAI compute at once, and how many ours let wait.
-        max_waiting: Requests that may wait for this deployment in this gateway.
+        max_running: Requests that one replica gets at a time from one gateway; more wait there. Several gateways share
+            the `MOST_RUNNING`.
+        max_waiting: Requests that may wait for this deployment in one gateway. Several share the `MOST_WAITING`.
         max_wait_s: The longest that one of them waits.
         wakes: Whether a request that finds no replica waits for one: the deployment scales to zero.
         max_wake_s: The longest that one of them waits then. Loading an engine takes seconds to minutes.
@@ -62,6 +70,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
         pending: Whether it has not been READY yet, and may still be.
         failure: Why it never comes (back), where that is so.
         external_host: Who answers, for messages, where that is not an engine of ours; else empty.
+        watched: Whether a rollout is under way on its endpoint: then usage records tell how requests were served.
     """
 
     id: str
@@ -74,8 +83,8 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     served_name: str
     max_model_len: int
     created_at: float
-    max_running: int = 256
-    max_waiting: int = 256
+    max_running: int = MOST_RUNNING
+    max_waiting: int = MOST_WAITING
     max_wait_s: float = 60.0
     wakes: bool = False
     max_wake_s: float = 300.0
@@ -83,6 +92,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     pending: bool = False
     failure: Failure | None = None
     external_host: str = ""
+    watched: bool = False
     replicas: tuple[ReplicaRoute, ...] = ()
 
     @property
@@ -97,12 +107,17 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint and what stands behind it."""
+    """One endpoint and what stands behind it.
+
+    Attributes:
+        request_log: What of its requests is written down; None: nothing.
+    """
 
     scope: Scope
     id: str
     display_name: str
     deployed: tuple[DeployedRoute, ...] = ()
+    request_log: RequestLog | None = None
 
 
 class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,19 @@ class OperationState(StrEnum):
     FAILED = "FAILED"
 
 
+class RolloutState(StrEnum):
+    """Where a canary's way to an endpoint's traffic stands."""
+
+    RUNNING = "RUNNING"  # in one of its stages, and on to the next one once that is passed
+    PAUSED = "PAUSED"  # stays in its stage; a canary out of its bounds is rolled back from here too
+    PROMOTED = "PROMOTED"  # the canary has all of the traffic
+    ROLLED_BACK = "ROLLED_BACK"  # the traffic is as it was before
+
+
+OPEN_ROLLOUT = (RolloutState.RUNNING, RolloutState.PAUSED)
+"""The states in which a rollout decides on its endpoint's traffic."""
+
+
 def _table(states: type[StrEnum], moves: Mapping[str, str]) -> Mapping[StrEnum, frozenset[StrEnum]]:
     table = {states(old): frozenset(states(new) for new in news.split()) for old, news in moves.items()}
     assert set(table) == set(states), "every state has its line"
@@ -105,12 +118,23 @@ OPERATION_MOVES: Mapping[StrEnum, frozenset[StrEnum]] = _table(
     OperationState, {"RUNNING": "SUCCEEDED FAILED", "SUCCEEDED": "", "FAILED": ""}
 )
 
-State = DeploymentState | ReplicaState | OperationState
+ROLLOUT_MOVES: Mapping[StrEnum, frozenset[StrEnum]] = _table(
+    RolloutState,
+    {
+        "RUNNING": "PAUSED PROMOTED ROLLED_BACK",
+        "PAUSED": "RUNNING PROMOTED ROLLED_BACK",
+        "PROMOTED": "",
+        "ROLLED_BACK": "",
+    },
+)
+
+State = DeploymentState | ReplicaState | OperationState | RolloutState
 
 _MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
     DeploymentState: DEPLOYMENT_MOVES,
     ReplicaState: REPLICA_MOVES,
     OperationState: OPERATION_MOVES,
+    RolloutState: ROLLOUT_MOVES,
 }
 
 

@@ -22,8 +22,25 @@ HOUR_S = 3600
 _CHECKSUM_BYTES = 8
 
 
+class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a request was served, as its client had it.
+
+    Attributes:
+        failed: Whether it failed, broke off or found no place by the fault of what answers it. A request that was
+            refused for its own or its key's sake, or whose client left, did not.
+        first_token_s: Of a stream: from when it was known what answers it, so that waiting for a turn is in it.
+        inter_token_s: Of a stream: the mean time between two of its pieces.
+        abandoned: The client left before the first token came: `first_token_s` is how long it had waited.
+    """
+
+    failed: bool = False
+    first_token_s: float | None = None
+    inter_token_s: float | None = None
+    abandoned: bool = False
+
+
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One inference request that was sent to an engine.
+    """One inference request that was sent to an engine, or found no place there while its endpoint was watched.
 
     Attributes:
         at: Unix seconds when its answer was whole, or broke off.
@@ -32,6 +49,8 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             passed on.
         finished: Whether its whole answer went out. Else it was refused by the engine, failed or broke off.
         inexact: Whether the tokens are only a lower bound, because the engine did not come to tell them.
+        sent: Whether it was sent to an engine. What was not is in no sum of what was used.
+        service: How it was served; None unless a rollout watches its endpoint.
     """
 
     request_id: str
@@ -47,6 +66,8 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     completion_tokens: int = 0
     finished: bool = True
     inexact: bool = False
+    sent: bool = True
+    service: Service | None = None
 
     @property
     def hour_at(self) -> int:

@@ -22,14 +22,28 @@ class Child:
     A process that says ``draining`` (the gateway, told to stop by somebody else) is succeeded at once, while it
     finishes its requests.
 
+    Args:
+        name: Of the module.
+        layout: Of the data directory.
+        label: What it is called, if several run of one module.
+        arguments: On its command line.
+        pass_fds: What it inherits.
+
     Attributes:
         ready: Set while the newest process has said that it is ready.
     """
 
     def __init__(
-        self, name: str, layout: Layout, *, arguments: tuple[str, ...] = (), pass_fds: tuple[int, ...] = ()
+        self,
+        name: str,
+        layout: Layout,
+        *,
+        label: str = "",
+        arguments: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.name = name
+        self.label = label or name
         self.ready = asyncio.Event()
         self._layout = layout
         self._arguments = arguments
@@ -50,7 +64,7 @@ class Child:
             self.ready.clear()
             quick_deaths = 0 if time.monotonic() - started > HEALTHY_AFTER_S else quick_deaths + 1
             pause_s = RESTART_BACKOFF_S[min(quick_deaths, len(RESTART_BACKOFF_S) - 1)]
-            say(f"{self.name} ended ({_how(process.returncode)}); starting it again. Log: {self._error_log}")
+            say(f"{self.label} ended ({_how(process.returncode)}); starting it again. Log: {self._error_log}")
             await asyncio.sleep(pause_s)
 
     async def stop(self, *, timeout_s: float) -> None:
@@ -70,7 +84,7 @@ class Child:
 
     @property
     def _error_log(self) -> str:
-        return str(self._layout.logs_dir / f"{self.name}.err")
+        return str(self._layout.logs_dir / f"{self.label}.err")
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
         read_fd, write_fd = os.pipe()

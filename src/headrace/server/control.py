@@ -8,7 +8,7 @@ import signal
 import uvloop
 
 from headrace.api import create_app
-from headrace.control import FolderChecker, HttpGatewayClient, Reconciler, UsageIngester
+from headrace.control import EveryGateway, FolderChecker, HttpGatewayClient, Reconciler, UsageIngester
 from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
 from headrace.server import process
@@ -27,13 +27,14 @@ async def _run(layout: Layout, options: process.Options) -> None:
     migrate(url)
     store = Store(url)
     egress = Egress(networks=tuple(options.external_network), ca_file=options.external_ca_file)
-    gateway = HttpGatewayClient(layout.gateway_socket, token)
+    gateways = [HttpGatewayClient(layout.gateway_socket_of(number), token) for number in range(options.gateways)]
+    gateway = EveryGateway(gateways) if len(gateways) > 1 else gateways[0]
     checker = FolderChecker(layout.data_dir, Credentials(layout.credentials).options)
-    reconciler = Reconciler(store, gateway, checker=checker, egress=egress)
+    reconciler = Reconciler(store, gateway, gateways=options.gateways, checker=checker, egress=egress)
     api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())
-    metering = asyncio.create_task(UsageIngester(store, layout.usage_dir).run())
+    metering = asyncio.create_task(UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run())
     await api.accepting.wait()
     process.notify(options, "ready")
     await stop.wait()
@@ -49,6 +50,7 @@ def main() -> None:
     parser = process.arguments(__doc__)
     parser.add_argument("--external-network", action="append", default=[], help="where external servers may be")
     parser.add_argument("--external-ca-file", default="", help="authorities trusted for external servers")
+    parser.add_argument("--gateways", type=int, default=1, help="how many gateway processes there are")
     options = process.parse(parser)
     layout = process.begin("control", options)
     uvloop.run(_run(layout, options))

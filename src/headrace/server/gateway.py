@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import uvloop
 
-from headrace.gateway import Cors, Gateway, HttpServer, Limits
-from headrace.resources.layout import Layout
+from headrace.gateway import Cors, Gateway, HttpServer, Limits, Sibling
+from headrace.request_log import LogFiles, LogFormat
+from headrace.resources.layout import Layout, gateway_name
 from headrace.server import open_files, process
 from headrace.server.asgi import unix_socket
 from headrace.server.tls.files import CertificateFiles, FollowedCertificate
 from headrace.server.tls.port import TlsPort
+from headrace.server.tracing import start_tracing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -23,22 +26,35 @@ CLOSE_TIMEOUT_S = 2.0
 """For answers that were broken off to be read to their end."""
 
 
+GARBAGE_THRESHOLD = 20_000
+"""Containers made and not freed before the youngest are searched for cycles. A request makes some fifty and leaves no
+cycle; Python's own 700 has them searched at every tenth request, together with those of all requests under way."""
+
+
 async def _run(layout: Layout, listener: socket.socket, options: process.Options) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     gateway = Gateway(
-        snapshot_path=layout.snapshot,
+        snapshot_path=layout.snapshot_of(options.number),
         control_address=f"unix:{layout.control_socket}",
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
+        log_files=LogFiles(format=LogFormat(options.request_log_format), max_bytes=options.request_log_max_bytes),
+        tracing=start_tracing(options.otlp_traces_endpoint),
+        number=options.number,
+        others=_others(layout, options),
+        usage_folder=layout.usage_dir,
     )
-    handler = Cors(options.cors_origin, gateway.handle).handle if options.cors_origin else gateway.handle
-    public, admin = HttpServer(handler, max_connections=_max_connections()), HttpServer(gateway.admin.handle)
+    public, admin = _public(gateway, options), HttpServer(gateway.admin.handle)
     await public.start(listener)
     following = await _serve_tls(public, options)
-    await admin.start(unix_socket(layout.gateway_socket))
+    watching, leasing = asyncio.create_task(gateway.watch()), asyncio.create_task(gateway.lease())
+    await admin.start(unix_socket(layout.gateway_socket_of(options.number)))
+    gc.freeze()  # what is there now stays: no search has to pass it
+    gc.set_threshold(GARBAGE_THRESHOLD, 10, 50)
     process.notify(options, "ready")
     await stop.wait()
+    leasing.cancel()
     if following is not None:
         following.cancel()
     public.retire()  # the supervisor holds the socket: who comes now waits for the next gateway
@@ -47,8 +63,29 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     process.notify(options, "draining")
     if await gateway.drain(options.drain_timeout_s, public.emptied):
         gateway.break_off()
+    watching.cancel()
     await public.close(CLOSE_TIMEOUT_S)
     await gateway.close()
+
+
+def _public(gateway: Gateway, options: process.Options) -> HttpServer:
+    """The server of both public ports."""
+    if not options.cors_origin:
+        return HttpServer(gateway.handle, max_connections=_max_connections())
+    cors = Cors(options.cors_origin, gateway.handle)
+    return HttpServer(cors.handle, max_connections=_max_connections(), marks=cors.marks)
+
+
+def _others(layout: Layout, options: process.Options) -> list[Sibling]:
+    return [
+        Sibling(
+            number=number,
+            admin=f"unix:{layout.gateway_socket_of(number)}",
+            snapshot_path=layout.snapshot_of(number),
+        )
+        for number in range(options.gateways)
+        if number != options.number
+    ]
 
 
 def _max_connections() -> int:
@@ -76,9 +113,14 @@ def main() -> None:
     parser.add_argument("--tls-listen-fd", type=int, default=-1)
     parser.add_argument("--tls-certificate", default="", help="PEM; followed as it changes")
     parser.add_argument("--tls-key", default="", help="PEM; may be the same file")
+    parser.add_argument("--otlp-traces-endpoint", default="")
+    parser.add_argument("--request-log-format", choices=[*LogFormat])
+    parser.add_argument("--request-log-max-bytes", type=int)
     parser.add_argument("--cors-origin", action="append", default=[], help="whose pages may read answers")
+    parser.add_argument("--number", type=int, default=0, help="of this gateway, from 0")
+    parser.add_argument("--gateways", type=int, default=1, help="how many serve the ports")
     options = process.parse(parser)
-    layout = process.begin("gateway", options)
+    layout = process.begin(gateway_name(options.number), options)
     listener = socket.socket(fileno=options.listen_fd)
     uvloop.run(_run(layout, listener, options))
 

@@ -34,6 +34,7 @@ def connections(files: int) -> int:
     return max(1, (files - KEPT_FREE) // PER_CONNECTION)
 
 
-def sentence(files: int) -> str:
-    """The same for a person."""
-    return f"Up to {connections(files):,} connections at once: {files:,} files may be open (`ulimit -Hn`)."
+def sentence(files: int, gateways: int = 1) -> str:
+    """The same for a person, of all gateways together."""
+    opened = f"{files:,} files may be open{f' in each of {gateways} gateways' if gateways > 1 else ''} (`ulimit -Hn`)"
+    return f"Up to {gateways * connections(files):,} connections at once: {opened}."

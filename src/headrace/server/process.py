@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from headrace.request_log.settings import MAX_BYTES, LogFormat
 from headrace.resources.layout import Layout
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -23,7 +24,7 @@ Standing = Literal["ready", "draining"]
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The command line that the supervisor speaks to its three children."""
+    """The command line that the supervisor speaks to its children."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True, help="the supervisor's process id")
@@ -46,10 +47,15 @@ class Options(argparse.Namespace):
     tls_listen_fd: int = -1
     tls_certificate: str = ""
     tls_key: str = ""
+    otlp_traces_endpoint: str = ""
+    request_log_format: str = LogFormat.JSONL
+    request_log_max_bytes: int = MAX_BYTES
     cors_origin: Sequence[str]
     external_network: Sequence[str]
     external_ca_file: str = ""
     model_cache_bytes: int | None = None
+    number: int = 0
+    gateways: int = 1
 
 
 def parse(parser: argparse.ArgumentParser) -> Options:

@@ -1,4 +1,4 @@
-"""``headrace serve``: opens the public port and keeps gateway, control and node alive until it is told to stop.
+"""``headrace serve``: opens the public port and keeps gateways, control and node alive until it is told to stop.
 
 It holds the listening sockets itself, so that a gateway that dies is replaced without one connection refused. It does
 nothing else: whatever can crash is in a child.
@@ -18,17 +18,17 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.request_log import LogFiles
 from headrace.resources.egress import Egress
-from headrace.resources.errors import DataDirInUse, DataDirUnusable, PortTaken
+from headrace.resources.errors import DataDirInUse, DataDirUnusable
 from headrace.resources.files import private_dir, write_private
-from headrace.resources.layout import Layout
+from headrace.resources.layout import Layout, gateway_name
 from headrace.server import errand, open_files
 from headrace.server.children import Child
+from headrace.server.listening import listening
 from headrace.server.tls.files import CertificateFiles
 from headrace.server.tls.names import served_names
 from headrace.server.tls.renewal import keep_renewed
-
-PORTS_TO_TRY = 50
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +63,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
         tls: The TLS port; None without one.
         cors_origins: Whose pages browsers let read answers, as `headrace.gateway.cors.read_origins` has them.
+        request_log: How its files are kept; whether there are any is each endpoint's own.
+        otlp_traces_endpoint: Where spans go; empty: where OpenTelemetry's environment variables say, if they do.
+        gateways: How many processes serve the port.
     """
 
     data_dir: Path
@@ -75,6 +78,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     model_cache_bytes: int | None = None
     tls: TlsSettings | None = None
     cors_origins: tuple[str, ...] = ()
+    request_log: LogFiles = LogFiles()
+    otlp_traces_endpoint: str = ""
+    gateways: int = 1
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -97,11 +103,16 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
     _make_folders(layout)
     with contextlib.ExitStack() as held:
         held.enter_context(_sole_server(layout))
-        listener = held.enter_context(_listen(settings, settings.port, say))
-        secure = held.enter_context(_listen(settings, settings.tls.port, say)) if settings.tls else None
-        # Fresh at each start: only our own three processes show it, and they start below.
+        ports = [settings.port] if settings.tls is None else [settings.port, settings.tls.port]
+        listeners = [
+            held.enter_context(
+                listening(settings.host, port, search=settings.port_search, sockets=settings.gateways, say=say)
+            )
+            for port in ports
+        ]
+        # Fresh at each start: only our own processes show it, and they start below.
         write_private(layout.internal_token, secrets.token_urlsafe(32).encode())
-        asyncio.run(_Supervisor(settings, layout, listener, secure, say).run())
+        asyncio.run(_Supervisor(settings, layout, listeners, say).run())
 
 
 def _make_folders(layout: Layout) -> None:
@@ -135,31 +146,6 @@ def _sole_server(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _listen(settings: ServeSettings, wanted: int, say: Callable[[str], None]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    last = wanted + (PORTS_TO_TRY if settings.port_search and wanted else 0)
-    for port in range(wanted, last + 1):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, port))
-        except OSError as problem:
-            listener.close()
-            if port == last:
-                raise PortTaken(
-                    f"Cannot listen on {settings.host}:{wanted}.",
-                    evidence=str(problem),
-                    fix="Stop what listens there, or choose another --port or --tls-port (0 takes a free one).",
-                ) from None
-            continue
-        if port != wanted:
-            say(f"Port {wanted} is taken; using {port}.")
-        listener.listen(2048)
-        listener.set_inheritable(True)
-        return listener
-    raise AssertionError("the loop returns or raises")
-
-
 def _url(scheme: str, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -180,11 +166,28 @@ def _node_arguments(model_cache_bytes: int | None) -> tuple[str, ...]:
     return () if model_cache_bytes is None else (f"--model-cache-bytes={model_cache_bytes}",)
 
 
-def _gateway_arguments(settings: ServeSettings, layout: Layout, listeners: Sequence[socket.socket]) -> tuple[str, ...]:
+def _gateway(settings: ServeSettings, layout: Layout, number: int, listeners: Sequence[socket.socket]) -> Child:
+    """A gateway with its socket of each port."""
+    return Child(
+        "gateway",
+        layout,
+        label=gateway_name(number),
+        arguments=_gateway_arguments(settings, layout, number, listeners),
+        pass_fds=tuple(each.fileno() for each in listeners),
+    )
+
+
+def _gateway_arguments(
+    settings: ServeSettings, layout: Layout, number: int, listeners: Sequence[socket.socket]
+) -> tuple[str, ...]:
     plain, *secure = (str(each.fileno()) for each in listeners)
     arguments = [
+        *("--number", str(number), "--gateways", str(settings.gateways)),
         *("--listen-fd", plain, "--drain-timeout-s", str(settings.drain_timeout_s)),
         *("--stall-timeout-s", str(settings.stall_timeout_s)),
+        f"--otlp-traces-endpoint={settings.otlp_traces_endpoint}",
+        f"--request-log-format={settings.request_log.format}",
+        f"--request-log-max-bytes={settings.request_log.max_bytes}",
         *(f"--cors-origin={origin}" for origin in settings.cors_origins),
     ]
     if settings.tls is not None:
@@ -198,24 +201,21 @@ class _Supervisor:
         self,
         settings: ServeSettings,
         layout: Layout,
-        listener: socket.socket,
-        secure: socket.socket | None,
+        listeners: Sequence[Sequence[socket.socket]],
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._layout = layout
-        self._url = _url("http", listener)
-        self._tls_url = "" if secure is None else _url("https", secure)
+        plain, *secure = listeners
+        self._url = _url("http", plain[0])
+        self._tls_url = _url("https", secure[0][0]) if secure else ""
         self._say = say
-        listeners = [listener] if secure is None else [listener, secure]
-        self._control = Child("control", layout, arguments=_egress_arguments(settings.egress))
+        egress = _egress_arguments(settings.egress)
+        self._control = Child("control", layout, arguments=("--gateways", str(settings.gateways), *egress))
         self._node = Child("node", layout, arguments=_node_arguments(settings.model_cache_bytes))
-        self._gateway = Child(
-            "gateway",
-            layout,
-            arguments=_gateway_arguments(settings, layout, listeners),
-            pass_fds=tuple(each.fileno() for each in listeners),
-        )
+        self._gateways = [
+            _gateway(settings, layout, number, own) for number, own in enumerate(zip(*listeners, strict=True))
+        ]
 
     async def run(self) -> None:
         stop = asyncio.Event()
@@ -223,7 +223,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await errand.send("prepare", str(self._layout.data_dir), self._url, *([self._tls_url] if self._tls_url else []))
-        children = (self._control, self._node, self._gateway)
+        children = (self._control, self._node, *self._gateways)
         keeping: list[asyncio.Task[None]] = []
         if self._settings.tls is not None and self._settings.tls.own is None:
             await self._certify()
@@ -246,7 +246,7 @@ class _Supervisor:
         if tls is not None:
             whose = "your certificate" if tls.own else "a certificate of its own authority: `headrace ca export FILE`"
             self._say(f"TLS at {self._tls_url}, with {whose}")
-        self._say(open_files.sentence(open_files.most()))
+        self._say(open_files.sentence(open_files.most(), self._settings.gateways))
 
     async def _certify(self) -> None:
         """See that there is a certificate of the private authority, and that it is good for long enough.
@@ -259,9 +259,11 @@ class _Supervisor:
         await errand.send("tls.certify", str(self._layout.data_dir), *names)
 
     async def _stop(self, keeping: list[asyncio.Task[None]]) -> None:
-        """Gateway first (it drains), then the node (it ends the replicas), control last (it records both)."""
-        for child in (self._gateway, self._node, self._control):
-            await child.stop(timeout_s=self._settings.drain_timeout_s + 15)
+        """Gateways first (they drain), then the node (it ends the replicas), control last (it records both)."""
+        timeout_s = self._settings.drain_timeout_s + 15
+        await asyncio.gather(*(gateway.stop(timeout_s=timeout_s) for gateway in self._gateways))
+        for child in (self._node, self._control):
+            await child.stop(timeout_s=timeout_s)
         for task in keeping:
             task.cancel()
         await asyncio.gather(*keeping, return_exceptions=True)

@@ -153,9 +153,9 @@ def _fill(
     try:
         make(partial)
         for path in [partial, *partial.rglob("*")]:
-            _sync(path)
+            sync(path)
         partial.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
@@ -233,7 +233,8 @@ def _disk_full(needed_bytes: int, root: Path, what_happened: str) -> DiskFull:
     )
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

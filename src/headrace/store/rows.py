@@ -18,12 +18,15 @@ from headrace.resources.names import Scope
 from headrace.resources.nodes import Node
 from headrace.resources.operations import ApiKey, Operation
 from headrace.resources.quotas import Quota
+from headrace.resources.rollouts import Rollout
 from headrace.store import schema
 
-Row = Model | ModelVersion | Endpoint | Deployment | DeployedModel | Replica | Operation | ApiKey | Node | Quota
+Row = (
+    Model | ModelVersion | Endpoint | Deployment | DeployedModel | Replica | Operation | Rollout | ApiKey | Node | Quota
+)
 """Every noun that is stored."""
 
-Stateful = Deployment | Replica | Operation
+Stateful = Deployment | Replica | Operation | Rollout
 """Those with a state, and so with a timeline."""
 
 R = TypeVar("R", bound=Row)
@@ -84,6 +87,7 @@ NOUNS: Mapping[type[Any], Noun[Any]] = {
         (DeployedModel, schema.deployed_models),
         (Replica, schema.replicas),
         (Operation, schema.operations),
+        (Rollout, schema.rollouts),
         (ApiKey, schema.api_keys),
         (Node, schema.nodes),
         (Quota, schema.quotas),

@@ -31,7 +31,9 @@ from headrace.resources.assignments import ModelCacheReport, RuntimeReport
 from headrace.resources.deployments import MachineSpec, Predicted, Warmup
 from headrace.resources.errors import Failure
 from headrace.resources.models import ServingSpec
-from headrace.resources.states import DeploymentState, OperationState, ReplicaState
+from headrace.resources.request_log import RequestLog
+from headrace.resources.rollouts import RolloutPlan, Tallies
+from headrace.resources.states import DeploymentState, OperationState, ReplicaState, RolloutState
 
 
 class Json(TypeDecorator[Any]):
@@ -143,6 +145,7 @@ endpoints = Table(
     _json("labels", dict[str, str]),
     Column("dedicated", Boolean, nullable=False),
     Column("deleting", Boolean, nullable=False),
+    _json("request_log", RequestLog, nullable=True),
     _time("created_at"),
     _time("updated_at"),
     _int("resource_version"),
@@ -245,6 +248,29 @@ operations = Table(
     _int("resource_version"),
     _scoped_key("id"),
     Index("operations_by_state", "state"),
+)
+
+# Without foreign keys: the record of a rollout outlives its endpoint.
+rollouts = Table(
+    "rollouts",
+    metadata,
+    *_scope(),
+    _text("id"),
+    _text("endpoint_id"),
+    _text("deployed_model_id"),
+    _json("plan", RolloutPlan),
+    _name("state", RolloutState),
+    _int("stage"),
+    _time("stage_began_at"),
+    _json("traffic_before", dict[str, int]),
+    _json("tallies", Tallies),
+    _json("failure", Failure, nullable=True),
+    _time("created_at"),
+    _time("updated_at"),
+    _int("resource_version"),
+    _scoped_key("id"),
+    Index("rollouts_by_state", "state"),
+    Index("rollouts_by_endpoint", "project", "location", "endpoint_id"),
 )
 
 api_keys = Table(

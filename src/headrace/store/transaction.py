@@ -57,7 +57,7 @@ class Transaction:
         return None if record is None else noun.row(dict(record))
 
     def timeline(self, kind: str, resource_id: str) -> list[Transition]:
-        """Every move of a ``deployment``, ``replica`` or ``operation``, oldest first.
+        """Every move of a ``deployment``, ``replica``, ``operation`` or ``rollout``, oldest first.
 
         A state that comes again at once tells of progress within it.
         """

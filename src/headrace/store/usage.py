@@ -48,6 +48,10 @@ class UsageRows:
         for name in known - but:
             self._connection.execute(delete(usage_segments).filter_by(name=name))
 
+    def forget_before(self, hour_at: int) -> None:
+        """Forget the sums of hours that began before that one."""
+        self._connection.execute(delete(usage_hours).where(usage_hours.c.hour_at < hour_at))
+
     def sums(self, by: Sequence[UsageBy], *, begin_at: int, end_at: int, **equals: str) -> list[UsageSum]:
         """What was used in a span of whole hours, one sum for each that can be told apart.
 
@@ -81,6 +85,8 @@ class UsageRows:
 def _by_hour(records: Iterable[UsageRecord]) -> dict[tuple[str | int, ...], Counter[str]]:
     sums: dict[tuple[str | int, ...], Counter[str]] = defaultdict(Counter)
     for one in records:
+        if not one.sent:
+            continue
         counts = sums[
             one.project,
             one.location,

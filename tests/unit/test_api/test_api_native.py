@@ -12,12 +12,15 @@ import pytest
 from api_world import SCOPE, World
 
 from headrace import __version__
+from headrace.control.routing import build_snapshot
 from headrace.resources.access import Role
 from headrace.resources.assignments import RuntimeReport
 from headrace.resources.deployments import Replica, Warmup
+from headrace.resources.egress import Egress
 from headrace.resources.errors import EngineDied
 from headrace.resources.models import CHAT_TEMPLATE_MAX_BYTES, ModelVersion, ServingSpec
 from headrace.resources.nodes import Node
+from headrace.resources.request_log import RequestLog
 from headrace.resources.states import ReplicaState
 
 
@@ -287,6 +290,58 @@ def test_an_endpoints_traffic_is_shared_out_anew(world: World) -> None:
     assert world.call("PATCH", path, key=stranger, json=whole).status_code == 404
     predictor = world.key("my-proj", Role.PREDICTOR)
     assert world.call("PATCH", path, key=predictor, json=whole).status_code == 403
+
+
+def test_an_endpoints_requests_are_logged_on_demand(world: World) -> None:
+    """What is left out stays, null turns it off; Vertex AI's clients see it, and the gateway is told."""
+    world.json("POST", "/headrace/v1/deployments", json={"artifact_uri": "/", "endpoint_id": "e", "project": "my-proj"})
+    path, place = "/headrace/v1/endpoints/e", f"/v1/{SCOPE}/endpoints/e"
+    off = world.json("GET", place)
+    assert "predictRequestResponseLoggingConfig" not in off
+    woken = world.woken.times
+    on = world.json("PATCH", path, json={"request_log": {"redact_fields": ["messages.content"]}})
+    assert on["request_log"] == {"sampling_rate": 1.0, "redact_fields": ["messages.content"], "redact_patterns": []}
+    assert world.woken.times == woken + 1
+    world.json("PATCH", path, json={"request_log": {"sampling_rate": 0.25, "redact_patterns": ["[0-9]+"]}})
+    shown = world.json("GET", place)
+    assert shown["predictRequestResponseLoggingConfig"] == {"enabled": True, "samplingRate": 0.25}
+    assert shown["headrace"]["requestLog"]["redactFields"] == ["messages.content"]
+    with world.store.transaction() as tx:
+        (route,) = build_snapshot(tx, 1, Egress()).endpoints
+    assert route.request_log == RequestLog(
+        sampling_rate=0.25, redact_fields=("messages.content",), redact_patterns=("[0-9]+",)
+    )
+    assert world.json("PATCH", path, json={"request_log": None})["request_log"] is None
+    assert "headrace" not in world.json("GET", place)
+    predictor = world.key("my-proj", Role.PREDICTOR)
+    assert world.call("PATCH", path, key=predictor, json={"request_log": {}}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        {"sampling_rate": 0},
+        {"sampling_rate": 1.5},
+        {"sampling_rate": -1},
+        {"redact_fields": [""]},
+        {"redact_fields": ["a..b"]},
+        {"redact_fields": ["x"] * 33},
+        {"redact_fields": ["x" * 129]},
+        {"redact_patterns": ["("]},
+        {"redact_patterns": ["x*"]},
+        {"redact_patterns": ["x" * 129]},
+        {"rate": 1},
+        "on",
+    ],
+)
+def test_a_request_log_that_cannot_be_is_refused(world: World, log: Any) -> None:
+    """And nothing is logged."""
+    world.json("POST", "/headrace/v1/deployments", json={"artifact_uri": "/", "endpoint_id": "e", "project": "my-proj"})
+    path = "/headrace/v1/endpoints/e"
+    assert world.error("PATCH", path, json={"request_log": log}) == (400, "BAD_FIELD")
+    assert world.error("PATCH", path, json={}) == (400, "BAD_FIELD")
+    (endpoint,) = world.json("GET", "/headrace/v1/endpoints")["endpoints"]
+    assert endpoint["request_log"] is None
 
 
 def test_what_a_key_may_use_is_set_and_changed(world: World) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from headrace.capacity import DEFAULT_CONTEXT_TOKENS
+from headrace.capacity import DEFAULT_CONTEXT_TOKENS, unwritten
 from headrace.control import FolderChecker
+from headrace.control.sizes import if_too_small, require_size
+from headrace.hardware import read_catalogue
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import (
     ArchitectureUnsupported,
@@ -39,6 +41,7 @@ from headrace.resources.nodes import Node
 from headrace.runtimes import RUNTIMES
 from headrace.storage import open_artifacts
 from headrace.weights import inspect, task_of
+from headrace.weights.config import parse_config
 from headrace.weights.task import ENCODER_TYPES
 
 GIB = 1 << 30
@@ -316,6 +319,47 @@ def test_a_size_must_take_the_model(folder: Path, tmp_path: Path, monkeypatch: p
         FolderChecker().check(_version(folder), NODE, MachineSpec(machine_type="wx-s"))
     assert refused.value.fix == "Ask for WX-L."
     assert FolderChecker().check(_version(folder), NODE, MachineSpec(machine_type="WX-L")).runtime
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (MachineSpec(), ""),
+        (MachineSpec(machine_type="wx-s"), "Or ask for the next size up: --machine-type WX-M."),
+        (MachineSpec(machine_type="WX-M"), "Or ask for the next size up: --machine-type WX-L."),
+        (MachineSpec(machine_type="WX-L"), "WX-L is the largest size: ask for a machine type instead"),
+        (
+            MachineSpec(machine_type="g2-standard-4", accelerator_type="NVIDIA_L4", accelerator_count=1),
+            "Or ask for the next machine up: --machine-type a2-highgpu-1g --accelerator-type NVIDIA_TESLA_A100",
+        ),
+        (
+            MachineSpec(machine_type="a4-highgpu-8g", accelerator_type="NVIDIA_B200", accelerator_count=8),
+            "No machine of the catalogue has more memory for the model than a4-highgpu-8g (8 × NVIDIA_B200).",
+        ),
+    ],
+)
+def test_what_to_ask_for_is_known_should_the_machine_be_too_small(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, machine: MachineSpec, said: str
+) -> None:
+    """The next size up, or the cheapest machine with more memory on each device; nothing where no machine was named."""
+    monkeypatch.delenv("HEADRACE_SHAPES", raising=False)
+    predicted = FolderChecker().check(_version(folder), NODE, machine).predicted
+    assert predicted is not None
+    assert predicted.if_too_small.startswith(said)
+    assert bool(predicted.if_too_small) == bool(said)
+
+
+def test_without_tensor_parallelism_there_is_no_next_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table gives granite the small size only: a larger one is refused, and a machine type is what is left."""
+    monkeypatch.delenv("HEADRACE_SHAPES", raising=False)
+    config = CONFIG | {"model_type": "granite", "architectures": ["GraniteForCausalLM"], "intermediate_size": 6}
+    found = unwritten(parse_config(config))
+    catalogue = read_catalogue()
+    small, medium = MachineSpec(machine_type="WX-S"), MachineSpec(machine_type="WX-M")
+    require_size(found, "auto", small, catalogue)
+    assert if_too_small(found, small, 1, catalogue).startswith("WX-S is the only size for granite models")
+    with pytest.raises(DoesNotFit, match="granite models cannot have WX-M"):
+        require_size(found, "auto", medium, catalogue)
 
 
 OWN = {"auto_map": {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.XForCausalLM"}}

@@ -10,12 +10,14 @@ import pytest
 from scripted import GIB, UP, World, failure
 
 from headrace.control.commands import undeploy
+from headrace.resources.deployments import Predicted
 from headrace.resources.errors import (
     CODES,
     ArchitectureUnsupported,
     DiskFull,
     EngineBadTensor,
     EngineDied,
+    EngineKvCacheTooSmall,
     EngineOutOfMemory,
     EngineStartTimeout,
     EngineUnsupportedArchitecture,
@@ -135,6 +137,34 @@ def test_what_would_only_happen_again_is_not_tried_again(world: World, kind: typ
     asyncio.run(world.until_state("FAILED"))
     assert world.operation(operation).failure == failure(kind)
     assert len(world.node.started) == 1
+
+
+@pytest.mark.parametrize("kind", [EngineOutOfMemory, EngineKvCacheTooSmall], ids=lambda kind: kind.code)
+def test_what_fails_for_want_of_memory_names_the_next_size_up(world: World, kind: type[HeadraceError]) -> None:
+    """In the deployment's failure, its operation's and the timeline's, after what the engine's end says to do."""
+    said = "Or ask for the next size up: --machine-type WX-M."
+    world.checker.says = msgspec.structs.replace(
+        world.checker.says, predicted=Predicted(weights_bytes=1, cache_bytes=1, overhead_bytes=1, if_too_small=said)
+    )
+    world.node.ladder = (ReplicaState.STARTING, kind("It ended.", fix="Ask for less.").failure)
+    operation = world.deploy()
+    asyncio.run(world.until_state("FAILED"))
+    failed = world.deployment.failure
+    assert failed is not None
+    assert (failed.code, failed.fix) == (kind.code, f"Ask for less. {said}")
+    assert world.operation(operation).failure == failed
+    assert world.timeline(world.deployment.id)[-1].failure == failed
+
+
+def test_what_fails_for_another_reason_names_no_size(world: World) -> None:
+    """A larger machine would end as the smaller one did."""
+    world.checker.says = msgspec.structs.replace(
+        world.checker.says, predicted=Predicted(weights_bytes=1, cache_bytes=1, overhead_bytes=1, if_too_small="More.")
+    )
+    world.node.ladder = (ReplicaState.STARTING, failure(EngineBadTensor))
+    world.deploy()
+    asyncio.run(world.until_state("FAILED"))
+    assert world.deployment.failure == failure(EngineBadTensor)
 
 
 @pytest.mark.parametrize("kind", [EngineDied, EngineStartTimeout], ids=lambda kind: kind.code)

@@ -76,6 +76,23 @@ def test_a_larger_pool_is_filled_and_one_that_changes_its_mind_keeps_what_runs(w
     assert _living(world) == both
 
 
+def test_growing_is_no_restart(world: World) -> None:
+    """Replicas that are added count as none, however often the pool was smaller before; one that replaces does."""
+    (first,) = _ready(world, 1)
+    for _ in range(3):
+        _resize(world, 2)
+        asyncio.run(world.until(lambda: len(world.gateway.replicas) == 2))
+        _resize(world, 1)
+        asyncio.run(world.until(lambda: _living(world) == [first]))
+    assert world.deployment.restarts == 0
+    world.node.kill(first, failure(EngineDied))
+    asyncio.run(world.until(lambda: len(world.gateway.replicas) == 1 and first not in world.gateway.replicas))
+    assert world.deployment.restarts == 1
+    _resize(world, 3)
+    asyncio.run(world.until(lambda: len(world.gateway.replicas) == 3))
+    assert world.deployment.restarts == 1
+
+
 def test_the_one_that_stays_is_one_that_serves(world: World) -> None:
     """Where the older replica does not answer, or dies meanwhile, the younger one keeps the traffic."""
     first, second = _ready(world, 2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from headrace.control import UsageIngester
+from headrace.control.usage import FORGET_EVERY_S, KEPT_S, NAMELESS_S
 from headrace.gateway.usage_log import UsageLog
 from headrace.resources.usage import UsageBy, UsageRecord, UsageSum
 from headrace.store import Store, Transaction, migrate
@@ -232,3 +235,35 @@ def test_it_goes_on_after_a_failure(store: Store, tmp_path: Path, caplog: pytest
     asyncio.run(scenario())
     assert total(store) == (1, 1, 10)
     assert "first pass" in caplog.text
+
+
+def test_what_a_killed_gateway_began_is_cleared_away(tmp_path: Path, store: Store) -> None:
+    """A segment that never got its name goes; one that is being made stays, and so does one that has its name."""
+    folder = tmp_path / "usage"
+    log = UsageLog(folder)
+    log.append(record(1))
+    old, young = folder / "a-000001.usage.new", folder / "b-000001.usage.new"
+    for path in (old, young):
+        path.touch()
+    long_ago = time.time() - NAMELESS_S - 1
+    os.utime(old, (long_ago, long_ago))
+    UsageIngester(store, folder).ingest()
+    assert (old.exists(), young.exists(), len(list(folder.glob("*.usage")))) == (False, True, 1)
+    log.close()
+
+
+def test_sums_of_years_ago_are_forgotten(tmp_path: Path, store: Store) -> None:
+    """Whole hours, once they began longer ago than sums are kept; what is younger stays."""
+    now = [KEPT_S + 7200.0]
+    log = UsageLog(tmp_path / "usage")
+    ingester = UsageIngester(store, tmp_path / "usage", clock=lambda: now[0])
+    for hour in (1, 2, 3):
+        log.append(record(hour, hour=hour))
+    ingester.ingest()
+    assert total(store)[:2] == (3, 6)
+    now[0] += FORGET_EVERY_S
+    ingester.ingest()
+    assert total(store)[:2] == (1, 3), "the third hour began just as long ago as sums are kept"
+    ingester.ingest()
+    assert total(store)[:2] == (1, 3)
+    log.close()

@@ -6,7 +6,7 @@ A route without a project in its path shows what the caller's key reaches; ``pro
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.native import deployments, keys, operations, quotas, registry, status, usage
+from headrace.api.native import deployments, keys, operations, quotas, registry, rollouts, status, usage
 from headrace.resources.access import Permission
 
 READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
@@ -20,12 +20,16 @@ ROUTES = (
     Route("GET", f"{ROOT}/runtimes", READ, status.runtimes, server_wide=True),
     Route("GET", f"{ROOT}/models", READ, registry.models),
     Route("GET", f"{ROOT}/endpoints", READ, registry.endpoints),
-    Route("PATCH", f"{ROOT}/endpoints/{{endpoint}}", DEPLOY, registry.split_traffic),
+    Route("PATCH", f"{ROOT}/endpoints/{{endpoint}}", DEPLOY, registry.change_endpoint),
     Route("GET", f"{ROOT}/deployments", READ, deployments.list_deployments),
     Route("POST", f"{ROOT}/deployments", DEPLOY, deployments.create_deployment),
     Route("GET", f"{ROOT}/deployments/{{deployment}}", READ, deployments.get_deployment),
     Route("PATCH", f"{ROOT}/deployments/{{deployment}}", DEPLOY, deployments.change_deployment),
     Route("DELETE", f"{ROOT}/deployments/{{deployment}}", DEPLOY, deployments.delete_deployment),
+    Route("GET", f"{ROOT}/rollouts", READ, rollouts.list_rollouts),
+    Route("POST", f"{ROOT}/rollouts", DEPLOY, rollouts.create_rollout),
+    Route("GET", f"{ROOT}/rollouts/{{rollout}}", READ, rollouts.get_rollout),
+    Route("PATCH", f"{ROOT}/rollouts/{{rollout}}", DEPLOY, rollouts.change_rollout),
     Route("GET", f"{ROOT}/replicas/{{replica}}/logs", ADMINISTER, deployments.replica_logs),
     Route("GET", f"{ROOT}/operations", READ, operations.list_operations),
     Route("GET", f"{ROOT}/operations/{{operation}}", READ, operations.get_operation),

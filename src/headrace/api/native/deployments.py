@@ -57,6 +57,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         tensor_parallel: As in `ServingSpec`; so the five that follow.
         timeout_s: How long it may take until it is READY; None for the platform's own limit.
+        no_traffic: Whether it is to have none of its endpoint's traffic when it is READY, as a canary has none.
     """
 
     artifact_uri: str = ""
@@ -83,6 +84,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     software_specification: str = ""
     dedicated: bool = True
     timeout_s: float | None = None
+    no_traffic: bool = False
 
 
 class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,6 +164,7 @@ def _order(body: DeployBody) -> commands.DeployRequest:
             software_specification=body.software_specification,
         ),
         dedicated=body.dedicated,
+        no_traffic=body.no_traffic,
         **limits,
     )
 

@@ -1,4 +1,4 @@
-"""Models and endpoints of every project and location that the key reaches, and how traffic is split."""
+"""Models and endpoints of every project and location that the key reaches, and what may be changed of endpoints."""
 
 from __future__ import annotations
 
@@ -18,14 +18,25 @@ from headrace.resources.models import Model, ModelVersion
 from headrace.store import Transaction
 
 
-class SplitBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an endpoint's requests are shared out.
+class RequestLogBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be different about an endpoint's request log, as `RequestLog` has it: what is left out stays."""
+
+    sampling_rate: float | msgspec.UnsetType = msgspec.UNSET
+    redact_fields: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    redact_patterns: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be different about an endpoint; what is left out stays.
 
     Attributes:
-        traffic: Whole percents by deployed model, 100 in all; those not named get none.
+        traffic: How its requests are shared out: whole percents by deployed model, 100 in all; those not named get
+            none.
+        request_log: What of its requests is written down; null: nothing.
     """
 
-    traffic: dict[str, int]
+    traffic: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    request_log: RequestLogBody | msgspec.UnsetType | None = msgspec.UNSET
 
 
 async def models(request: Request) -> Response:
@@ -59,11 +70,14 @@ async def endpoints(request: Request) -> Response:
     return answer({"endpoints": await context_of(request).read(read)})
 
 
-async def split_traffic(request: Request) -> Response:
-    """Share an endpoint's requests out anew; the answer is the endpoint with its deployed models."""
-    body, wanted, conditions = await read_body(request, SplitBody), request.path_params["endpoint"], reach(request)
+async def change_endpoint(request: Request) -> Response:
+    """Share an endpoint's requests out anew, or log them; the answer is the endpoint with its deployed models."""
+    body, wanted, conditions = await read_body(request, ChangeBody), request.path_params["endpoint"], reach(request)
+    now = context_of(request).clock()
+    if body == ChangeBody():
+        raise BadField("The body changes nothing.", fix="Give traffic, request_log, or both.")
 
-    def split(tx: Transaction) -> dict[str, Any]:
+    def change(tx: Transaction) -> dict[str, Any]:
         found = tx.list(Endpoint, id=wanted, **conditions)
         if not found:
             raise EndpointNotFound(f"There is no endpoint {wanted!r}.", fix="`headrace endpoints` lists them.")
@@ -71,8 +85,18 @@ async def split_traffic(request: Request) -> Response:
             projects = ", ".join(str(one.scope) for one in found)
             raise BadField(f"{len(found)} endpoints have this id.", evidence=projects, fix="Add ?project=…&location=….")
         (endpoint,) = found
-        commands.split_traffic(tx, endpoint.scope, endpoint.id, body.traffic)
+        if not isinstance(body.traffic, msgspec.UnsetType):
+            commands.split_traffic(tx, endpoint.scope, endpoint.id, body.traffic)
+        if not isinstance(body.request_log, msgspec.UnsetType):
+            endpoint = commands.change_request_log(tx, endpoint.scope, endpoint.id, _given(body.request_log), now=now)
         bound = tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)
         return {**noun_json(endpoint), "deployed_models": [noun_json(one) for one in bound]}
 
-    return answer(await context_of(request).write(split))
+    return answer(await context_of(request).write(change))
+
+
+def _given(log: RequestLogBody | None) -> dict[str, Any] | None:
+    """The fields that the body has."""
+    if log is None:
+        return None
+    return {name: value for name, value in msgspec.structs.asdict(log).items() if value is not msgspec.UNSET}

@@ -86,6 +86,20 @@ def _new_version(scene: Scene) -> Iterator[Act]:
 
 
 @contextmanager
+def _canary(scene: Scene) -> Iterator[Act]:
+    """A second deployment of the same artifacts gets the traffic in stages, and gives it back as it is undeployed."""
+    with second_of(scene.target) as second:
+        second.deploy(no_traffic=True)
+
+        def act() -> str:
+            second.roll_out()
+            second.undeploy()
+            return "a second deployment got the traffic in a rollout's stages, and gave it back as it was undeployed"
+
+        yield act
+
+
+@contextmanager
 def _scale_down(scene: Scene) -> Iterator[Act]:
     """One replica fewer."""
     with resized(scene.target, 2) as number:
@@ -150,6 +164,7 @@ FAULTS = {
     FaultName.REPLICA_CRASH: Fault(prepare=_replica_crash, may_break=True),
     FaultName.SCALE_DOWN: Fault(prepare=_scale_down),
     FaultName.NEW_VERSION: Fault(prepare=_new_version),
+    FaultName.CANARY: Fault(prepare=_canary),
     FaultName.UNDEPLOY: Fault(prepare=_undeploy),
 }
 """All of them, in the order in which a drill runs them."""

@@ -14,4 +14,5 @@ class FaultName(StrEnum):
     REPLICA_CRASH = "replica-crash"
     SCALE_DOWN = "scale-down"
     NEW_VERSION = "new-version"
+    CANARY = "canary"
     UNDEPLOY = "undeploy"

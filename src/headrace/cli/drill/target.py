@@ -17,13 +17,21 @@ from headrace.cli.phases import watch
 from headrace.cli.progress import Steps
 from headrace.resources.errors import ModelNotFound, NotReady, Unavailable
 from headrace.resources.external import EXTERNAL
-from headrace.resources.states import DeploymentState, ReplicaState
+from headrace.resources.states import OPEN_ROLLOUT, DeploymentState, ReplicaState, RolloutState
 
 PATIENCE_S = 600.0
 """How long anything may take that a drill waits for: an engine that loads a large model takes minutes."""
 
 PLACING_S = 15.0
 """How long a replica may take until it is placed: at once where there is room."""
+
+ROLLOUT: dict[str, Any] = {
+    "stages": [25, 100],
+    "min_requests": 3,
+    "min_seconds": 1.0,
+    "bounds": {"times_stable": 1000.0},  # an engine that has just loaded beside another one need not be as fast
+}
+"""A short one: what is looked for is what its stages cost the requests under way."""
 
 _LOOK_EVERY_S = 0.2
 _BEFORE_STARTING = (
@@ -183,8 +191,8 @@ class Second:
         # Its own, so that it is found again whatever was interrupted.
         self.model_id = f"headrace-drill-{secrets.token_hex(4)}"
 
-    def deploy(self) -> None:
-        """Deploy it, and wait until it is READY and has all of the endpoint's traffic.
+    def deploy(self, *, no_traffic: bool = False) -> None:
+        """Deploy it, and wait until it is READY and has all of the endpoint's traffic, or none of it.
 
         Raises:
             HeadraceError: It is refused.
@@ -194,7 +202,7 @@ class Second:
         client = self._target.client
         named = {"model_id": self.model_id, "model_display_name": self.model_id}
         where = {"endpoint_id": short_id(self._target.name), **in_scope(client)}
-        body = {**self._served, **named, **where, "artifact_uri": self._uri}
+        body = {**self._served, **named, **where, "artifact_uri": self._uri, "no_traffic": no_traffic}
         operation = client.post(f"{ROOT}/deployments", body)
         self._await_room(operation["id"])
         self._target.watch(operation)
@@ -229,6 +237,25 @@ class Second:
         split[own] = 100 - sum(split.values())
         path = f"{ROOT}/endpoints/{segment(short_id(self._target.name))}"
         self._target.client.patch(path, {"traffic": split}, **in_scope(self._target.client))
+
+    def roll_out(self) -> None:
+        """Give it the endpoint's traffic in stages, and wait until it has all of it.
+
+        Raises:
+            TookTooLong: It goes back, or does not come to its end.
+        """
+        (own,) = (each["id"] for each in self._bound())
+        client, where = self._target.client, {"endpoint_id": short_id(self._target.name), "deployed_model_id": own}
+        rollout = client.post(f"{ROOT}/rollouts", {**ROLLOUT, **where, **in_scope(client)})
+        path = f"{ROOT}/rollouts/{segment(rollout['id'])}"
+
+        def ended() -> dict[str, Any] | None:
+            found: dict[str, Any] = client.get(path, **in_scope(client))
+            return None if found["state"] in OPEN_ROLLOUT else found
+
+        found = self._target.wait(ended, "the rollout to come to its end")
+        if found is None or found["state"] != RolloutState.PROMOTED:
+            raise TookTooLong(f"The rollout went back: {(found or rollout).get('failure') or 'by hand'}.")
 
     def undeploy(self) -> None:
         """Take it off, with the traffic back as it was found, and wait until nothing of it runs."""

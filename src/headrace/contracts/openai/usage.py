@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 
 import msgspec
 
 _TAIL_BYTES = 8 * 1024
 """How far from its end an answer's ``usage`` may begin: engines write it last, or with a few small fields behind it."""
 
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_MEMBER = b'"usage"'
+_OBJECT = re.compile(rb"\s*:\s*\{")
 _PROMPT = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,12})')
 _COMPLETION = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,12})')
 
@@ -28,19 +30,27 @@ class UsageFinder:
     """
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._pieces: deque[bytes] = deque()
+        self._bytes = 0
 
     def feed(self, piece: bytes) -> None:
         """See the next piece of the answer."""
-        self._tail = piece[-_TAIL_BYTES:] if len(piece) >= _TAIL_BYTES else (self._tail + piece)[-_TAIL_BYTES:]
+        self._pieces.append(piece)
+        self._bytes += len(piece)
+        while self._bytes - len(self._pieces[0]) >= _TAIL_BYTES:
+            self._bytes -= len(self._pieces.popleft())
 
     def usage(self) -> Usage | None:
         """What the answer said; None if it said nothing."""
-        starts = [found.end() for found in _USAGE.finditer(self._tail)]
-        if not starts:
-            return None
-        said = self._tail[starts[-1] :]
-        prompt, completion = _PROMPT.search(said), _COMPLETION.search(said)
-        if prompt is None:
-            return None
-        return Usage(int(prompt[1]), int(completion[1]) if completion else 0)
+        return usage_in(b"".join(self._pieces)[-_TAIL_BYTES:])
+
+
+def usage_in(tail: bytes) -> Usage | None:
+    """The last ``usage`` in the end of an answer; None without one that has a prompt's tokens."""
+    at = tail.rfind(_MEMBER)
+    while at >= 0:
+        if _OBJECT.match(tail, at + len(_MEMBER)) is not None:
+            prompt, completion = _PROMPT.search(tail, at), _COMPLETION.search(tail, at)
+            return None if prompt is None else Usage(int(prompt[1]), int(completion[1]) if completion else 0)
+        at = tail.rfind(_MEMBER, 0, at)
+    return None

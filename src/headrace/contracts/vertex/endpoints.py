@@ -69,9 +69,16 @@ def endpoint_json(endpoint: Endpoint, bound: Sequence[Bound], *, host: str) -> d
     }
     if endpoint.dedicated:
         wire["dedicatedEndpointDns"] = host
-    if endpoint.deleting:
-        wire["headrace"] = {"deleting": True}
-    return wire
+    ours: dict[str, Any] = {"deleting": True} if endpoint.deleting else {}
+    if endpoint.request_log is not None:
+        log = endpoint.request_log
+        wire["predictRequestResponseLoggingConfig"] = {"enabled": True, "samplingRate": log.sampling_rate}
+        ours["requestLog"] = {
+            "samplingRate": log.sampling_rate,
+            "redactFields": log.redact_fields,
+            "redactPatterns": log.redact_patterns,
+        }
+    return wire | {"headrace": ours} if ours else wire
 
 
 def deployed_model_json(bound: Bound) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from headrace.control.commands.quota import require_quota
 from headrace.control.commands.scale import check_idle_s, check_replicas
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
+from headrace.control.rollouts.life import require_no_rollout
 from headrace.hardware import find_shape, read_catalogue
 from headrace.resources.deployments import Deployment, MachineSpec, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
@@ -34,6 +35,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         labels: Of the model and of the endpoint, where they are made.
         external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
         timeout_s: How long it may take until it is READY.
+        no_traffic: It gets none of the endpoint's traffic until somebody says so.
     """
 
     scope: Scope
@@ -53,6 +55,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     external_key: str = ""
     dedicated: bool = True
     timeout_s: float = 3600.0
+    no_traffic: bool = False
 
     @property
     def title(self) -> str:
@@ -68,7 +71,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
     """Store the wish: model version, endpoint, deployment, deployed model and the operation, all or nothing.
 
     The same artifacts deployed twice make two models, as Vertex AI does. On an endpoint that serves already, the new
-    deployed model takes all traffic once it is READY; until then those before it keep theirs.
+    deployed model takes all traffic once it is READY, unless it is to have none; until then others keep theirs.
 
     Args:
         tx: An open transaction, in which the project's quota is counted too.
@@ -84,6 +87,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
         BadName: An identifier is not well formed.
         MachineSpecIncomplete: The machine is named in part.
         EndpointNotFound: The endpoint is being deleted.
+        RolloutRunning: It is to take the endpoint's traffic, on which a rollout decides.
         QuotaExceeded: The project has no room for another deployment of this size.
     """
     _check(request)
@@ -108,6 +112,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
         created_at=now,
         updated_at=now,
     )
+    if not request.no_traffic:
+        require_no_rollout(tx, request.scope, endpoint.id)
     serves_already = tx.list(DeployedModel, scope=request.scope, endpoint_id=endpoint.id, limit=1)
     deployed = DeployedModel(
         scope=request.scope,
@@ -115,7 +121,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
         endpoint_id=endpoint.id,
         deployment_id=deployment.id,
         display_name=request.title,
-        traffic=0 if serves_already else 100,
+        traffic=0 if serves_already or request.no_traffic else 100,
         created_at=now,
     )
     operation = Operation(
@@ -130,7 +136,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
             "version": version.version,
             "deployment": deployment.id,
             "deployed_model": deployed.id,
-        },
+        }
+        | ({"traffic": "none"} if request.no_traffic else {}),
         created_at=now,
         updated_at=now,
     )

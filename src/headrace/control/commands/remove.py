@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.control.operations import settle_operations
+from headrace.control.rollouts.life import open_rollout, require_no_rollout, roll_back
 from headrace.control.traffic import hand_over, set_split
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -40,9 +41,14 @@ def undeploy(
     Raises:
         EndpointNotFound: There is no such endpoint.
         DeploymentNotFound: The endpoint has no such deployed model.
+        RolloutRunning: A rollout of another deployed model decides on the endpoint's traffic.
         BadField: The split is not one.
     """
     endpoint = _endpoint(tx, scope, endpoint_id)
+    rollout = open_rollout(tx, scope, endpoint_id)
+    if rollout is not None and rollout.deployed_model_id == deployed_model_id:
+        roll_back(tx, rollout, "Rolled back: the canary is undeployed.")
+    require_no_rollout(tx, scope, endpoint_id)
     deployed = tx.get(DeployedModel, scope=scope, id=deployed_model_id)
     if deployed is None or deployed.endpoint_id != endpoint_id:
         raise DeploymentNotFound(f"Endpoint {endpoint_id!r} has no deployed model {deployed_model_id!r}.")
@@ -70,6 +76,9 @@ def delete_endpoint(
         StillInUse: It has deployed models, and ``force`` was not asked for.
     """
     endpoint = _endpoint(tx, scope, endpoint_id)
+    rollout = open_rollout(tx, scope, endpoint_id)
+    if rollout is not None:  # undone with all else where the endpoint is not deleted after all
+        roll_back(tx, rollout, "Rolled back: the endpoint is deleted.")
     deployed = tx.list(DeployedModel, scope=scope, endpoint_id=endpoint_id)
     if deployed and not force:
         raise StillInUse(

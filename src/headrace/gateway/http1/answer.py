@@ -6,7 +6,8 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from headrace.gateway.exchange import ClientGone, Exchange, Headers, RequestHead
+from headrace.gateway.exchange import ClientGone, Exchange
+from headrace.gateway.request_head import Headers, RequestHead
 
 if TYPE_CHECKING:
     from headrace.gateway.http1.connection import Connection
@@ -114,22 +115,18 @@ class Http1Exchange(Exchange):
         self._held_head = self._head(status, headers)
         asyncio.get_running_loop().call_soon(self._release_head)
 
-    async def write(self, piece: bytes) -> None:
-        """Send a piece of the body."""
-        self.write_soon(piece)
-        if self._connection.writing_paused:
-            await self._connection.drained()
-
-    def write_soon(self, piece: bytes) -> None:
-        """Send a piece of the body without waiting for a client that reads slowly.
-
-        Raises:
-            ClientGone: The client hung up.
-        """
+    def write_soon(self, piece: bytes) -> bool:
+        """Send a piece of the body, and say whether the client keeps up."""
+        connection = self._connection
         if piece and not self._bodiless:
             if self._chunked:
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-            self._connection.send(self._take_head() + piece if self._held_head else piece)
+            connection.send(self._take_head() + piece if self._held_head else piece)
+        return not connection.writing_paused
+
+    async def drained(self) -> None:
+        """Wait until the client has read enough."""
+        await self._connection.drained()
 
     async def end(self, piece: bytes = b"") -> None:
         """Send the last piece."""

@@ -13,10 +13,12 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
-from headrace.gateway.exchange import ClientGone, RequestHead
+from headrace.gateway.exchange import ClientGone
 from headrace.gateway.http1.answer import Http1Exchange
+from headrace.gateway.http1.received_head import ReceivedHead
 from headrace.gateway.http1.refusal import head_too_slow, refusal, too_large, too_many, too_slow
-from headrace.gateway.http1.request_parser import ReceivedHead, RequestParser
+from headrace.gateway.http1.request_parser import RequestParser
+from headrace.gateway.request_head import RequestHead
 from headrace.resources.errors import HeadraceError, MalformedRequest
 
 if TYPE_CHECKING:
@@ -272,7 +274,7 @@ class Connection(asyncio.Protocol):
     def turn_away(self, limit: int, *, linger: bool) -> None:
         """Say that there are as many connections as there may be, and end."""
         self.turned_away = True
-        self.send_if_open(refusal(too_many(limit), self.date_line))
+        self.send_if_open(refusal(too_many(limit), self.date_line, self._server.marks([])))
         self._close_soon(linger=linger)
 
     @property
@@ -367,7 +369,8 @@ class Connection(asyncio.Protocol):
         """Answer where that can be understood, and end."""
         exchange = self._receiving
         if self._may_refuse():
-            self.send_if_open(refusal(error, self.date_line))
+            seen = self._parser.headers if exchange is None else exchange.head.headers
+            self.send_if_open(refusal(error, self.date_line, self._server.marks(seen)))
         self._deaf = True
         if exchange is not None and exchange is self._current and not exchange.ended:
             exchange.client_left = True  # the exchange ends as if its client had left

@@ -8,19 +8,27 @@ import msgspec
 
 from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.http1.answer import status_line
+from headrace.gateway.request_head import Headers
 from headrace.resources.errors import HeadersTooLarge, HeadraceError, RequestTooSlow, TooManyConnections
 
 RETRY_AFTER_S = 1.0
 """For a place among the connections: those of requests end within seconds, and nobody knows which."""
 
 
-def refusal(error: HeadraceError, date_line: bytes) -> bytes:
-    """A whole answer, after which the connection closes."""
+def refusal(error: HeadraceError, date_line: bytes, marks: Headers) -> bytes:
+    """A whole answer, after which the connection closes.
+
+    Args:
+        error: Why.
+        date_line: Its ``Date``.
+        marks: Headers that it has besides.
+    """
     status, document = google_error(error)
     body = msgspec.json.encode(document)
     framing = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
     later = b"" if error.retry_after_s is None else b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
-    return status_line(status) + date_line + later + framing + body
+    marked = b"".join(b"%b: %b\r\n" % mark for mark in marks)
+    return status_line(status) + date_line + later + marked + framing + body
 
 
 def too_large(limit_bytes: int) -> HeadersTooLarge:

@@ -6,9 +6,9 @@ import re
 from typing import Protocol
 
 import httptools
-import msgspec
 
-from headrace.gateway.exchange import Headers
+from headrace.gateway.http1.received_head import ReceivedHead
+from headrace.gateway.request_head import Headers
 from headrace.resources.errors import MalformedRequest
 
 _VERSIONS = {"1.0": 0, "1.1": 1}
@@ -17,36 +17,6 @@ _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"O
 
 _TARGET = re.compile(rb"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21-\x22\x24-\x7e]*))?")
 """Path and query as they are sent (RFC 9112, section 3.2.1, and what browsers send beyond it), without a fragment."""
-
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-
-
-class ReceivedHead(msgspec.Struct, frozen=True):
-    """A request's head as it came.
-
-    Attributes:
-        method: In capitals.
-        target: The path, percent-encoded.
-        query: What follows the question mark.
-        headers: Names in lower case.
-        version: HTTP's minor version: 0 or 1.
-        keep_alive: Whether the client would send another request on this connection.
-        expects_continue: Whether the client waits for ``100 Continue`` before it sends the body.
-    """
-
-    method: str
-    target: bytes
-    query: bytes
-    headers: Headers
-    version: int
-    keep_alive: bool
-    expects_continue: bool
-
-    @property
-    def framing(self) -> Headers:
-        """The headers that say where the body ends; empty without a body."""
-        framing = [header for header in self.headers if header[0] in _FRAMING]
-        return [] if framing == [(b"content-length", b"0")] else framing
 
 
 class Receiver(Protocol):
@@ -86,6 +56,11 @@ class RequestParser:
     def has_begun(self) -> bool:
         """Whether a head has come as far as its target, and not to its end: somebody asks for something."""
         return bool(self._url)
+
+    @property
+    def headers(self) -> Headers:
+        """Of a head that has not come to its end: what has come of them."""
+        return self._headers
 
     def _forget(self) -> None:
         self._url = b""

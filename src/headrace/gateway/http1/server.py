@@ -8,12 +8,14 @@ import logging
 import socket
 import ssl
 import time
-
-import msgspec
+from collections.abc import Callable
 
 from headrace.gateway.exchange import ClientGone, Handler
 from headrace.gateway.http1.answer import Http1Exchange
 from headrace.gateway.http1.connection import Connection
+from headrace.gateway.http1.patience import Patience
+from headrace.gateway.http1.tls_listener import TlsListener
+from headrace.gateway.request_head import Headers
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,36 +23,8 @@ BACKLOG = 2048
 """Connections that may wait to be taken."""
 
 TURNED_AWAY_AT_ONCE = 64
-"""Connections over the limit that are waited for until they have read why; each holds a descriptor meanwhile."""
-
-
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the server waits for a client, in seconds.
-
-    Attributes:
-        head_s: From the first byte of a request's head to its end; Apache's `mod_reqtimeout` gives a head 20 to 40 s.
-            For a TLS handshake as well.
-        body_s: Between two pieces of its body; nginx waits twice as long.
-        keep_alive_s: Between two requests. Longer than the 60 s of common load balancers, so that it is never us who
-            close first under their hands.
-        read_s: For the client to read something of what it is sent, where it lags behind; nginx waits twice as long.
-        linger_s: How long a connection is still read from after its request was refused.
-        last_call_s: For a kept connection to bring its last request, once the server retires. Closed at once, it would
-            take a request with it that is under way: most clients send none of theirs a second time.
-    """
-
-    head_s: float = 30.0
-    body_s: float = 30.0
-    keep_alive_s: float = 75.0
-    read_s: float = 30.0
-    linger_s: float = 1.0
-    last_call_s: float = 1.0
-
-    @property
-    def look_every_s(self) -> float:
-        """How often deadlines are looked at: they are kept to within this."""
-        shortest = min(self.head_s, self.body_s, self.keep_alive_s, self.read_s, self.linger_s, self.last_call_s)
-        return min(1.0, shortest / 4)
+"""Connections over the limit that are waited for until they have read why; each holds a descriptor meanwhile. With TLS,
+those are the only ones over it that hands are shaken with."""
 
 
 class HttpServer:
@@ -60,9 +34,12 @@ class HttpServer:
         handler: Answers each request. It is cancelled when its client hangs up.
         patience: How long clients are waited for.
         max_connections: How many may be open at once; one more is told so, and closed. None: any number.
+        marks: What the server's own answers, which refuse what the handler never sees, say in headers besides; by those
+            of the request, as far as they have come.
 
     Attributes:
         connections: All that are open.
+        shaking_hands: Connections whose TLS handshake is under way; they count as if they were open.
         now: Loop time, as of the last look at the deadlines.
         date_line: What answers say of the time, of the same moment.
         retired: Whether every answer says that its connection closes.
@@ -70,33 +47,41 @@ class HttpServer:
     """
 
     def __init__(
-        self, handler: Handler, patience: Patience | None = None, *, max_connections: int | None = None
+        self,
+        handler: Handler,
+        patience: Patience | None = None,
+        *,
+        max_connections: int | None = None,
+        marks: Callable[[Headers], Headers] = lambda _: [],
     ) -> None:
         self._handler = handler
+        self.marks = marks
         self._max_connections = max_connections
         self._turned_away = 0
         self._loop = asyncio.get_running_loop()
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | TlsListener] = []
+        self._tls_listeners: list[TlsListener] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.patience = patience or Patience()
         self.connections: set[Connection] = set()
+        self.shaking_hands: set[Connection] = set()
         self.retired = self.closed = False
         self._look()
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Take connections from a listening socket, of TCP or of the unix kind; from one more at each call."""
         listener.setblocking(False)
-        if listener.family == socket.AF_UNIX:
-            listening = await self._loop.create_unix_server(self._connection, sock=listener, ssl=tls)
+        if tls is not None:
+            listener.listen(BACKLOG)
+            self._tls_listeners.append(TlsListener(self, listener, tls, self._connection))
+            self._listening.append(self._tls_listeners[-1])
+        elif listener.family == socket.AF_UNIX:
+            self._listening.append(await self._loop.create_unix_server(self._connection, sock=listener))
         else:
-            handshake_s = None if tls is None else self.patience.head_s
-            listening = await self._loop.create_server(
-                self._connection, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s
-            )
-        self._listening.append(listening)
+            self._listening.append(await self._loop.create_server(self._connection, sock=listener, backlog=BACKLOG))
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that are there go on."""
@@ -133,6 +118,8 @@ class HttpServer:
         """
         self.retire()
         self.closed = True
+        for listener in self._tls_listeners:
+            listener.break_off()
         for connection in [connection for connection in self.connections if connection.idle]:
             connection.close()
         try:
@@ -158,8 +145,9 @@ class HttpServer:
     def hold(self, connection: Connection) -> None:
         """A connection is there. One too many is told so."""
         self._empty.clear()
+        self.shaking_hands.discard(connection)
         self.connections.add(connection)
-        if self._max_connections is not None and len(self.connections) - self._turned_away > self._max_connections:
+        if self._max_connections is not None and self._held > self._max_connections:
             self._turned_away += 1
             connection.turn_away(self._max_connections, linger=self._turned_away <= TURNED_AWAY_AT_ONCE)
 
@@ -167,10 +155,34 @@ class HttpServer:
         """A connection has ended."""
         self.connections.discard(connection)
         self._turned_away -= connection.turned_away
-        if not self.connections:
-            self._empty.set()
+        self._note_empty()
+
+    @property
+    def may_shake_hands(self) -> bool:
+        """Whether there is room for one more connection, or it can be told that there is none."""
+        limit = self._max_connections
+        return limit is None or self._held + self._turned_away < limit + TURNED_AWAY_AT_ONCE
+
+    def shake_hands(self, connection: Connection) -> None:
+        """A connection will be there, if its handshake goes well."""
+        self._empty.clear()
+        self.shaking_hands.add(connection)
+
+    def hands_shaken(self, connection: Connection) -> None:
+        """A handshake is over, however it went."""
+        self.shaking_hands.discard(connection)
+        self._note_empty()
 
     # --- within ---
+
+    @property
+    def _held(self) -> int:
+        """Connections that have, or will have, a place."""
+        return len(self.connections) + len(self.shaking_hands) - self._turned_away
+
+    def _note_empty(self) -> None:
+        if not self.connections and not self.shaking_hands:
+            self._empty.set()
 
     def _connection(self) -> Connection:
         return Connection(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.gateway.upstream.address import Address, read_address
-from headrace.gateway.upstream.client import Upstream, UpstreamAnswer, UpstreamRequest
+from headrace.gateway.upstream.client import Upstream, UpstreamAnswer
 from headrace.gateway.upstream.dial import Outside
 from headrace.gateway.upstream.errors import (
     BrokeOff,
@@ -15,6 +15,7 @@ from headrace.gateway.upstream.errors import (
     UpstreamError,
 )
 from headrace.gateway.upstream.masking import Secret
+from headrace.gateway.upstream.request import UpstreamRequest
 
 __all__ = [
     "Address",

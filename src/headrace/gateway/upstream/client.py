@@ -7,52 +7,14 @@ import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-import msgspec
-
-from headrace.gateway.exchange import Headers
 from headrace.gateway.upstream.address import Address
-from headrace.gateway.upstream.connection import Connection
+from headrace.gateway.upstream.connection import Connection, Taker
 from headrace.gateway.upstream.dial import Outside, dial
 from headrace.gateway.upstream.errors import NoAnswer, TimedOut, Unreachable, Untrusted
 from headrace.gateway.upstream.masking import Masking, Secret
+from headrace.gateway.upstream.request import UpstreamRequest
 
 MAX_KEPT_CONNECTIONS = 256
-
-
-class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent.
-
-    Attributes:
-        target: Path and query, percent-encoded.
-        headers: Without ``host`` and without those that frame the body.
-        host: For the ``Host`` header, if not the address's own.
-        body: All of it, or its pieces as they come.
-        length_bytes: Of a body in pieces, if it is known beforehand; else it goes out in chunks.
-        repeatable: Whether sending it twice does no harm. Needed for the second try on a stale connection; one that is
-            not repeatable never uses a kept connection.
-    """
-
-    method: str
-    target: bytes
-    headers: Headers
-    host: bytes | None = None
-    body: bytes | AsyncIterator[bytes] = b""
-    length_bytes: int | None = None
-    repeatable: bool = True
-
-    def encode(self, address: Address) -> bytes:
-        """The head, with the body behind it if that is all there."""
-        host = address.host_header if self.host is None else self.host
-        lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (self.method.encode("ascii"), self.target, host)]
-        lines += [b"%s: %s" % header for header in self.headers]
-        if isinstance(self.body, bytes):
-            if self.body or self.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
-                lines.append(b"content-length: %d" % len(self.body))
-            return b"\r\n".join([*lines, b"", self.body])
-        framing = (
-            b"transfer-encoding: chunked" if self.length_bytes is None else b"content-length: %d" % self.length_bytes
-        )
-        return b"\r\n".join([*lines, framing, b"", b""])
 
 
 class UpstreamAnswer:
@@ -88,7 +50,10 @@ class UpstreamAnswer:
 
     def header(self, name: bytes) -> bytes:
         """The first value under this name (lower case); empty without one."""
-        return next((value for key, value in self.headers if key == name), b"")
+        for key, value in self.headers:  # several times a request: a generator takes twice as long
+            if key == name:
+                return value
+        return b""
 
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end.
@@ -103,6 +68,30 @@ class UpstreamAnswer:
             if shown := self._masking.feed(piece):
                 return shown
         return self._masking.rest()
+
+    async def pipe(self, take: Taker) -> bool:
+        """Hand the pieces of the body to `take` as they come, from within the event loop: nobody is woken for each.
+
+        Returns:
+            Whether the body has ended. Else `take` said that it wants no more for now; the next call goes on.
+
+        Raises:
+            BrokeOff: It does not come to its end.
+            Stalled: It stood still for longer than it may.
+            Exception: Whatever `take` raised.
+        """
+        masking = self._masking
+        if masking is None:
+            return await self._connection.pipe(take, self._stall_timeout_s)
+
+        def take_masked(piece: bytes) -> bool:
+            shown = masking.feed(piece)
+            return take(shown) if shown else True
+
+        ended = await self._connection.pipe(take_masked, self._stall_timeout_s)
+        if ended and (rest := masking.rest()):
+            take(rest)
+        return ended
 
     def close(self) -> None:
         """Take no more: at the end the connection is kept, before it the server sees it close."""

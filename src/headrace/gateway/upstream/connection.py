@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection to an upstream server: an asyncio protocol around httptools' parser.
 
-A connection carries one exchange at a time: `start`, `begun`, `read` until it is empty, `finish`. Reading from the
-socket pauses while more than `READ_AHEAD_BYTES` wait to be read; writing waits while the socket is full.
+A connection carries one exchange at a time: `start`, `begun`, then `read` until it is empty or `pipe` until it is true.
+Reading from the socket pauses while more than `READ_AHEAD_BYTES` wait to be read; writing waits while the socket is
+full.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import TypeAlias, cast
 
 import httptools
 
-from headrace.gateway.exchange import Headers
+from headrace.gateway.request_head import Headers
 from headrace.gateway.upstream.errors import BrokeOff, NoAnswer, Stalled, TimedOut, UpstreamError
 
 READ_AHEAD_BYTES = 64 * 1024
 ANSWER_HEAD_BYTES = 64 * 1024
 """Of an answer's head, and of whatever else is neither that nor body: trailers, extensions of chunks. The parser keeps
 half a header and says nothing of it, so what has come is counted too."""
+
+Taker: TypeAlias = Callable[[bytes], bool]
+"""Is handed a piece of a body, and says whether it wants the next one as soon as it comes."""
 
 
 class Connection(asyncio.Protocol):
@@ -64,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
+        self._taker: Taker | None = None
+        self._taker_failed: Exception | None = None
         self._error: UpstreamError | None = None
 
     # --- for the client ---
@@ -116,13 +122,36 @@ class Connection(asyncio.Protocol):
                 await self._some(timeout_s)
             if not self._pieces:
                 return b""
-        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._waiting_bytes = 0
-        if self._reading_paused and self._transport is not None and not self.lost:
-            self._reading_paused = False
-            self._transport.resume_reading()
-        return piece
+        return self._taken()
+
+    async def pipe(self, take: Taker, timeout_s: float | None = None) -> bool:
+        """Hand on what comes of the answer's body in the moment in which it comes, without waking whoever awaits this.
+
+        Args:
+            take: Gets each piece, at least one byte.
+            timeout_s: How long nothing may come while this waits; None: any time.
+
+        Returns:
+            Whether the body has ended. Else `take` wants no more for now: what comes is held until the next call.
+
+        Raises:
+            BrokeOff: The connection ended before the answer did.
+            Stalled: Nothing came for too long; `abort` is the caller's to call.
+            Exception: Whatever `take` raised.
+        """
+        if self._pieces and not take(self._taken()):
+            return False
+        self._taker = take
+        try:
+            while self._taker is not None:
+                if self.complete:
+                    return True
+                await self._some(timeout_s)
+        finally:
+            self._taker = None
+        if self._taker_failed is not None:
+            raise self._taker_failed
+        return False
 
     @property
     def reusable(self) -> bool:
@@ -153,7 +182,8 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"It sent what is not HTTP/1.1: {error.__context__ or error}.")
             self.abort()
-            return
+        if self._taker is not None and self._pieces:  # all of what came at once, in one piece
+            self._hand_on(self._taker)
         if self._idle_bytes > ANSWER_HEAD_BYTES and not self.complete:
             self._fail(f"It sent {self._idle_bytes:,} bytes that are no head that ends, and no body.")
             self.abort()
@@ -225,6 +255,8 @@ class Connection(asyncio.Protocol):
             return
         self._idle_bytes = 0
         self._pieces.append(piece)
+        if self._taker is not None:
+            return
         self._waiting_bytes += len(piece)
         if self._waiting_bytes > READ_AHEAD_BYTES and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
@@ -241,12 +273,35 @@ class Connection(asyncio.Protocol):
 
     # --- within ---
 
+    def _taken(self) -> bytes:
+        """All that was held of the body, in one piece; the socket is read again."""
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._waiting_bytes = 0
+        if self._reading_paused and self._transport is not None and not self.lost:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return piece
+
+    def _hand_on(self, take: Taker) -> None:
+        """Give what came to who waits for it in `pipe`; wake them only if they want no more, or failed."""
+        if self._deadline != math.inf:
+            self._deadline = self._loop.time() + self._timeout_s
+        try:
+            if take(self._taken()):
+                return
+        except Exception as error:
+            self._taker_failed = error
+        self._taker = None
+        self._wake()
+
     async def _some(self, timeout_s: float | None) -> None:
-        """Wait until there is a piece of the body, or its end; at most so long."""
+        """Wait for a piece of the body, for its end, or until the taker wants no more; at most so long."""
+        taking = self._taker is not None
         if timeout_s is not None and not self.lost:
             self._expect_within(timeout_s)
         try:
-            while not (self.complete or self._pieces):
+            while not (self.complete or self._pieces or (taking and self._taker is None)):
                 if self._error is not None:
                     raise self._error
                 self._reader = self._loop.create_future()

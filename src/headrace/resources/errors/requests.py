@@ -149,6 +149,12 @@ class CredentialsNotFound(NotFound):
     code = "CREDENTIALS_NOT_FOUND"
 
 
+class RolloutNotFound(NotFound):
+    """No such rollout."""
+
+    code = "ROLLOUT_NOT_FOUND"
+
+
 class ReplicaNotFound(NotFound):
     """No such replica."""
 
@@ -177,6 +183,30 @@ class StillInUse(FailedPrecondition):
     """It cannot be deleted while something uses it."""
 
     code = "STILL_IN_USE"
+
+
+class RolloutRunning(FailedPrecondition):
+    """A rollout decides on the endpoint's traffic, so nobody else may."""
+
+    code = "ROLLOUT_RUNNING"
+
+
+class RolloutRefused(FailedPrecondition):
+    """A rollout cannot begin: there is no canary that answers, or nothing that it could take traffic from."""
+
+    code = "ROLLOUT_REFUSED"
+
+
+class CanaryOutOfBounds(FailedPrecondition):
+    """More of a canary's requests failed or were slow than its rollout allows, so it was rolled back."""
+
+    code = "CANARY_OUT_OF_BOUNDS"
+
+
+class CanaryLost(FailedPrecondition):
+    """A canary lost all its engines in the middle of its rollout, so it was rolled back."""
+
+    code = "CANARY_LOST"
 
 
 class DeployTimeout(DeadlineExceeded):

@@ -1,0 +1,110 @@
+"""The listening side of TLS: a connection counts from when it is taken, not only once hands were shaken.
+
+``create_server`` tells nobody of a connection before its handshake is over, nor that it failed; so a crowd that never
+finds an end with it would take descriptors that nobody counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.gateway.http1.connection import Connection
+    from headrace.gateway.http1.server import HttpServer
+
+_LOGGER = logging.getLogger(__name__)
+
+_TAKEN_AT_ONCE = 64
+"""Connections in one turn of the event loop; then others have theirs."""
+
+_PAUSE_S = 1.0
+"""For descriptors or memory to come back, before another connection is taken."""
+
+_NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class TlsListener:
+    """Takes connections from a listening socket, and shakes hands with each.
+
+    Args:
+        server: Whose they are.
+        listener: The socket. It does not block.
+        tls: What clients are shown.
+        connection: Makes what a connection is given to.
+    """
+
+    def __init__(
+        self,
+        server: HttpServer,
+        listener: socket.socket,
+        tls: ssl.SSLContext,
+        connection: Callable[[], Connection],
+    ) -> None:
+        self._server = server
+        self._listener = listener
+        self._tls = tls
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._loop.add_reader(listener, self._take)
+
+    def close(self) -> None:
+        """Take no more connections. Handshakes that have begun go on."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def break_off(self) -> None:
+        """End the handshakes that have begun."""
+        for handshake in self._handshakes:
+            handshake.cancel()
+
+    def _take(self) -> None:
+        for _ in range(_TAKEN_AT_ONCE):
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _NONE_LEFT:
+                    raise
+                _LOGGER.warning("no connection can be taken for %g s: %s", _PAUSE_S, error)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_PAUSE_S, self._go_on)
+                return
+            if self._server.may_shake_hands:
+                self._begin(accepted)
+            else:  # to tell it why would take a handshake
+                accepted.close()
+
+    def _go_on(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._listener, self._take)
+
+    def _begin(self, accepted: socket.socket) -> None:
+        connection = self._connection()
+        self._server.shake_hands(connection)
+        handshake = self._loop.create_task(self._shake_hands(accepted, connection))
+        self._handshakes.add(handshake)
+
+        def over(handshake: asyncio.Task[None]) -> None:
+            self._handshakes.discard(handshake)
+            self._server.hands_shaken(connection)
+
+        handshake.add_done_callback(over)
+
+    async def _shake_hands(self, accepted: socket.socket, connection: Connection) -> None:
+        accepted.setblocking(False)
+        with contextlib.suppress(OSError):  # the client left, was too slow, or speaks no TLS that is spoken here
+            await self._loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=self._server.patience.head_s
+            )

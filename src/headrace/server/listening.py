@@ -1,0 +1,76 @@
+"""The public ports: listening sockets that the supervisor opens and holds, one for each gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+from headrace.resources.errors import PortTaken
+
+PORTS_TO_TRY = 50
+BACKLOG = 2048
+"""Connections that may wait for a gateway: while it is replaced, too."""
+
+
+@contextlib.contextmanager
+def listening(
+    host: str, port: int, *, search: bool, sockets: int, say: Callable[[str], None]
+) -> Iterator[list[socket.socket]]:
+    """Sockets on one port, among which the kernel deals out what comes (``SO_REUSEPORT``).
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        search: Whether a taken port means the next free one.
+        sockets: How many.
+        say: Takes the sentences meant for a person.
+
+    Raises:
+        PortTaken: The port is taken, and no other was to be tried.
+    """
+    with contextlib.ExitStack() as held:
+        first = held.enter_context(_bound(host, port, search=search, say=say))
+        opened = [first]
+        if sockets > 1:
+            # One that shares its port gets it although somebody else's shares it already. The first one did not, so
+            # that is shown to be not the case; but nobody could share with it either.
+            port = first.getsockname()[1]
+            first.close()
+            opened = [held.enter_context(_bind(host, port, shared=True)) for _ in range(sockets)]
+        for each in opened:
+            each.listen(BACKLOG)
+            each.set_inheritable(True)
+        yield opened
+
+
+def _bound(host: str, wanted: int, *, search: bool, say: Callable[[str], None]) -> socket.socket:
+    taken: PortTaken | None = None
+    for port in range(wanted, wanted + 1 + (PORTS_TO_TRY if search and wanted else 0)):
+        try:
+            bound = _bind(host, port)
+        except PortTaken as error:
+            taken = taken or error
+            continue
+        if port != wanted:
+            say(f"Port {wanted} is taken; using {port}.")
+        return bound
+    assert taken is not None, "at least one was tried"
+    raise taken
+
+
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as problem:
+        bound.close()
+        raise PortTaken(
+            f"Cannot listen on {host}:{port}.",
+            evidence=str(problem),
+            fix="Stop what listens there, or choose another --port or --tls-port (0 takes a free one).",
+        ) from None
+    return bound

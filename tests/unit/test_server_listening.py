@@ -1,0 +1,51 @@
+"""The public port: one socket, or one for each gateway, and never one that somebody else has."""
+
+from __future__ import annotations
+
+import select
+import socket
+from contextlib import AbstractContextManager, ExitStack
+
+import pytest
+
+from headrace.resources.errors import PortTaken
+from headrace.server.listening import listening
+
+HOST = "127.0.0.1"
+SAID: list[str] = []
+
+
+def opened(port: int = 0, *, sockets: int, search: bool = False) -> AbstractContextManager[list[socket.socket]]:
+    """Sockets on a port."""
+    return listening(HOST, port, search=search, sockets=sockets, say=SAID.append)
+
+
+def test_the_kernel_deals_connections_out() -> None:
+    """Each of two sockets on one port gets some of many connections, and together they get all."""
+    with opened(sockets=2) as both, ExitStack() as clients:
+        port = both[0].getsockname()[1]
+        assert both[1].getsockname()[1] == port
+        for _ in range(64):
+            clients.enter_context(socket.create_connection((HOST, port), timeout=20))
+        taken = [0, 0]
+        while sum(taken) < 64:
+            for number, each in enumerate(both):
+                while select.select([each], [], [], 0)[0]:
+                    each.accept()[0].close()
+                    taken[number] += 1
+        assert min(taken) > 0
+
+
+@pytest.mark.parametrize("sockets", [1, 2])
+@pytest.mark.parametrize("theirs", [1, 2])
+def test_nobody_shares_the_port_of_another_server(sockets: int, theirs: int) -> None:
+    """Not even one that shares it among its own; with a search it is the next one."""
+    with opened(sockets=theirs) as others:
+        port = others[0].getsockname()[1]
+        with pytest.raises(PortTaken, match=f"{HOST}:{port}"), opened(port, sockets=sockets):
+            pass
+        with opened(port, sockets=sockets, search=True) as ours:
+            used = {each.getsockname()[1] for each in ours}
+        assert len(used) == 1
+        assert port not in used
+        assert SAID[-1] == f"Port {port} is taken; using {used.pop()}."
