@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.gateway.budget import CELL_S, WINDOW_S, Budget, KeyUse, Reservation
+from headrace.gateway.allowance import CELL_S, WINDOW_S, KeyUse
+from headrace.gateway.budget import Budget, Reservation
 from headrace.resources.errors import Draining, KeyLimited, KeyLimitReached, KeyLimitTooSmall
 from headrace.resources.limits import KeyLimits
 

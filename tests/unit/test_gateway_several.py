@@ -18,7 +18,7 @@ from test_gateway_key_limits import ask, code, left, limited
 
 from headrace.control.leases import LeaseLedger
 from headrace.gateway import Gateway, Sibling
-from headrace.gateway.budget import WINDOW_S
+from headrace.gateway.allowance import WINDOW_S
 from headrace.gateway.exchange import Exchange
 from headrace.resources.leases import LeaseReport
 from headrace.resources.snapshot import RoutingSnapshot

@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from headrace.gateway.budget import Budget, KeyUse
+from headrace.gateway.allowance import KeyUse
+from headrace.gateway.budget import Budget
 from headrace.gateway.leases import Leases
 from headrace.gateway.limit_notes import LimitNote, LimitNotes
 from headrace.resources.snapshot import KeyRoute

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.gateway.budget import Allowance, Budget, T
+from headrace.gateway.allowance import Allowance
+from headrace.gateway.budget import Budget, T
 from headrace.gateway.notes import UNREADABLE
 from headrace.resources.errors import KeyLimitReached
 from headrace.resources.leases import LeaseAnswer, LeaseReport, LeaseUse, LimitName

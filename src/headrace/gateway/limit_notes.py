@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.gateway.budget import KeyUse
+from headrace.gateway.allowance import KeyUse
 from headrace.gateway.notes import UNREADABLE, Notes
 
 
