@@ -40,9 +40,15 @@ def children() -> Iterator[ExitStack]:
 
 
 def _child(children: ExitStack, *words: str) -> int:
-    """A process that waits for the end of its input, and has these words in its command."""
-    command = [sys.executable, "-c", "import sys; sys.stdin.read()", *words]
-    return children.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE)).pid
+    """A process that runs, has these words in its command, and waits for the end of its input.
+
+    It says that it runs: for a moment after it was started, a process has no command yet.
+    """
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", *words]
+    child = children.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"\n"
+    return child.pid
 
 
 def test_each_kind_of_process_is_told_from_the_others(layout: Layout, children: ExitStack) -> None:
