@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,41 @@ class Process:
         """Its lease."""
         budget = self.budgets.of(KEY_ID)
         return (getattr(budget, unit).lease or 0) if budget is not None else 0
+
+
+def test_who_waits_waits_until_the_other_gateway_gives_back(tmp_path: Path) -> None:
+    """However often its own gateway asks before the other one is heard again, a request that fits is not refused."""
+
+    async def main() -> None:
+        clock, ledger = Clock(), LeaseLedger(GATEWAYS)
+        ledger.follow(KEYS)
+        mine, other = (Process(tmp_path / str(number), clock) for number in range(GATEWAYS))
+
+        def exchange(number: int) -> None:
+            leases = (mine, other)[number].leases
+            leases.take(ledger.report(number, leases.report()))
+
+        for number in (0, 1):
+            (tmp_path / str(number)).mkdir()
+            (mine, other)[number].follow()
+        for _ in range(2):
+            exchange(0)
+            exchange(1)
+        budget, more = mine.budgets.of(KEY_ID), mine.held("tokens") + 1
+        assert budget is not None
+        assert more <= LIMIT
+        waiting = asyncio.create_task(budget.when_it_fits(more, partial(budget.reserve, more)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            exchange(0)
+        exchange(1)  # it hears what to give back
+        exchange(1)  # and says that it has
+        await asyncio.sleep(0)
+        exchange(0)
+        assert (await waiting).tokens == more
+
+    asyncio.run(main())
 
 
 class Crew(RuleBasedStateMachine):

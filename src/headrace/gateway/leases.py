@@ -107,7 +107,8 @@ class Leases:
         self.asked.clear()
         self._look()
         uses = {use.name: use for use in self._uses()}
-        news = [use for name, use in uses.items() if self._whole or use != self._told.get(name)]
+        # Who waits is told of each time, so that each answer says whether more is still on its way.
+        news = [use for name, use in uses.items() if self._whole or use.wanted or use != self._told.get(name)]
         if not self._whole:
             news += [LeaseUse(*name) for name in self._told.keys() - uses.keys()]
         self._told = uses
