@@ -7,6 +7,7 @@ them are up at once and take turns, so that a slow minute of the machine is ever
     make bench-engine                                   # everything: some 80 minutes; each part is kept as it ends
     make bench-engine ARGUMENTS="--only short"          # a part: results/engine-short.json
     make bench-engine ARGUMENTS="--only trace --engines vllm"    # of some: results/engine-trace-vllm.json
+    make bench-engine ARGUMENTS="--only long --engines vllm --at 32"    # results/engine-long-vllm-at-32.json
     make bench-engine ARGUMENTS="--quick --engines openvino,vllm --only short --at 8"    # to look, not to keep
 """
 
@@ -273,14 +274,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of the small loads, to see that it works")
     arguments = parser.parse_args()
     engines, places = arguments.engines.split(","), {int(place) for place in arguments.at.split(",")}
-    keep = not arguments.quick and arguments.at == PLACES
     name = "engine-{}" if {*ENGINES} == {*engines} else "engine-{}-" + "-".join(sorted(engines))
+    if arguments.at != PLACES:
+        name += "-at-" + arguments.at.replace(",", "-")
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as scratch, contextlib.ExitStack() as stack:
         contenders = []
         for start in entrants(engines, Path(scratch)):
             contenders += stack.enter_context(start())
         bench = Bench(contenders, quick=arguments.quick, name=name)
-        uvloop.run(measure(bench, arguments.only.split(","), places, quick=arguments.quick, keep=keep))
+        uvloop.run(measure(bench, arguments.only.split(","), places, quick=arguments.quick, keep=not arguments.quick))
 
 
 if __name__ == "__main__":

@@ -38,12 +38,13 @@ AZURITE = "3.35.0"
 CONVERTERS = ROOT / "src" / "headrace_engines" / "convert"
 
 
-def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False) -> dict[str, str]:
+def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False, clients: bool = False) -> dict[str, str]:
     """Make what is missing; returns the process environment that tests and benchmarks read.
 
     Args:
         engines: The engines that will be run.
         stores: Whether object stores will be run, too.
+        clients: Whether the vendors' clients will be run, too.
     """
     cache = cache_dir()
     with _timed("demo model"):
@@ -66,6 +67,8 @@ def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False) -> dict[s
         variables["HEADRACE_TEST_EMULATORS_PYTHON"] = str(install(StoreEmulators()).python)
         if shutil.which("npm"):
             variables["HEADRACE_TEST_AZURITE"] = str(_azurite(cache))
+    if clients:
+        variables |= {client.variable: str(install(client).python) for client in VENDOR_CLIENTS}
     return os.environ | variables
 
 
@@ -147,6 +150,24 @@ def other_gateways() -> dict[str, str]:
             say(f"{gateway.name}: {error}")
             found[gateway.variable] = f"{error}"
     return found
+
+
+class VendorClient(NamedTuple):
+    """A vendor's own client, unmodified, in an environment of its own, and the variable that tells its interpreter."""
+
+    name: str
+    requirements: str
+    variable: str
+    disk_bytes: int = 500_000_000
+    complete: bool = False
+
+
+VENDOR_CLIENTS = (
+    VendorClient("vertex-sdk-2", "google-cloud-aiplatform==2.7.0\n", "HEADRACE_TEST_VERTEX_SDK_2_PYTHON"),
+    VendorClient("vertex-sdk-1", "google-cloud-aiplatform==1.165.1\n", "HEADRACE_TEST_VERTEX_SDK_1_PYTHON"),
+    VendorClient("google-genai", "google-genai==3.4.0\n", "HEADRACE_TEST_GENAI_PYTHON"),
+)
+"""Vertex AI's: the newest and the last of the generation before, and the one for generateContent."""
 
 
 class StoreEmulators:

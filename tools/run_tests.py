@@ -63,7 +63,11 @@ def main() -> int:
     if folders := [folder for folder in asked if folder != "lint"]:
         missing = install_packages(PACKAGES)
         started = time.monotonic()
-        environment = prepare(PYTHONS if "engine" in folders else DEFAULT_ENGINES, stores="system" in folders)
+        environment = prepare(
+            PYTHONS if "engine" in folders else DEFAULT_ENGINES,
+            stores="system" in folders,
+            clients="clients" in folders,
+        )
         tallies += [Tally("runtimes and model", (time.monotonic() - started) / 60, ok=True)]
         tallies += [_pytest(folder, environment, missing, extra) for folder in folders]
     return _summary(tallies, missing)
