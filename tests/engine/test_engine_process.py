@@ -89,6 +89,10 @@ def test_metrics_count_what_was_done(engine: EngineProcess) -> None:
             engine.metric("vllm:inter_token_latency_seconds_count"),
         ]
 
+    # Steps are counted in their order: once this request is, so is whoever hung up before it.
+    ends = counts()[2]
+    engine.chat("Hi", max_tokens=1, ignore_eos=True)
+    engine.wait_until(lambda: counts()[2] > ends, "the first request is counted", timeout_s=20)
     before = counts()
     usage = engine.chat("Hi", max_tokens=6, ignore_eos=True)["usage"]
     expected = [was + more for was, more in zip(before, [usage["prompt_tokens"], 6, 1, 1, 5], strict=True)]

@@ -52,17 +52,18 @@ def _child(children: ExitStack, *words: str) -> int:
 
 
 def test_each_kind_of_process_is_told_from_the_others(layout: Layout, children: ExitStack) -> None:
-    """Of two gateways it is the newer one; what is not there has no number."""
+    """Of two gateways in one place it is the newer one; what is not there has no number."""
     processes, reason = find("http://localhost:8080/", layout)
     assert reason == ""
     assert processes is not None
-    assert processes.newest("gateway") == 0
-    _child(children, "-m", "headrace.server.gateway")
+    assert processes.newest("gateway") == {}
+    _child(children, "-m", "headrace.server.gateway", "--number", "0")
     control = _child(children, "-m", "headrace.server.control")
-    newer = _child(children, "-m", "headrace.server.gateway")
-    assert processes.newest("gateway") == newer
-    assert processes.newest("control") == control
-    assert processes.newest("node") == 0
+    newer = _child(children, "-m", "headrace.server.gateway", "--number", "0")
+    second = _child(children, "-m", "headrace.server.gateway", "--number", "1", "--gateways", "2")
+    assert processes.newest("gateway") == {"0": newer, "1": second}
+    assert processes.newest("control") == {"0": control}
+    assert processes.newest("node") == {}
 
 
 def test_only_what_names_the_data_directory_is_an_engine_of_it(layout: Layout, children: ExitStack) -> None:

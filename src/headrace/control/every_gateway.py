@@ -12,6 +12,9 @@ from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
 
 _log = logging.getLogger(__name__)
 
+AWAY_TIMEOUT_S = 0.5
+"""For one that did not answer the last time, and may hang without having died: the others' news do not wait for it."""
+
 
 class EveryGateway:
     """A `GatewayClient` of all that serve one port.
@@ -38,7 +41,12 @@ class EveryGateway:
         return await self._ask(lambda gateway: gateway.status())
 
     async def _ask(self, question: Callable[[GatewayClient], Awaitable[GatewayStatus]]) -> GatewayStatus:
-        told = await asyncio.gather(*(_answer(question(gateway)) for gateway in self._gateways))
+        told = await asyncio.gather(
+            *(
+                _answer(question(gateway), AWAY_TIMEOUT_S if number in self._away else None)
+                for number, gateway in enumerate(self._gateways)
+            )
+        )
         away = {number: answer for number, answer in enumerate(told) if isinstance(answer, GatewayAway)}
         for number in away.keys() - self._away.keys():
             _log.warning("Gateway %d is away: %s", number, away[number])
@@ -62,11 +70,14 @@ class EveryGateway:
         )
 
 
-async def _answer(answering: Awaitable[GatewayStatus]) -> GatewayStatus | GatewayAway:
+async def _answer(answering: Awaitable[GatewayStatus], timeout_s: float | None) -> GatewayStatus | GatewayAway:
     try:
-        return await answering
+        async with asyncio.timeout(timeout_s):
+            return await answering
     except GatewayAway as away:
         return away
+    except TimeoutError:
+        return GatewayAway(f"It did not answer within {timeout_s} s.")
 
 
 async def _bring(gateway: GatewayClient, snapshot: RoutingSnapshot) -> GatewayStatus:

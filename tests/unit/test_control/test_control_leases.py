@@ -21,7 +21,7 @@ from headrace.resources.access import Principal, Role
 from headrace.resources.egress import Egress
 from headrace.resources.leases import LeaseAnswer, LeaseReport, LeaseUse
 from headrace.resources.limits import KeyLimits
-from headrace.resources.snapshot import MOST_RUNNING, KeyRoute, RoutingSnapshot
+from headrace.resources.snapshot import MOST_RUNNING, GatewayStatus, KeyRoute, RoutingSnapshot
 
 LIMIT = 1600
 USES = st.lists(
@@ -236,5 +236,26 @@ def test_while_a_gateway_is_away_nothing_is_certain() -> None:
         two.away = True
         with pytest.raises(GatewayAway):
             await every.status()
+
+    asyncio.run(main())
+
+
+def test_one_that_hangs_holds_the_others_up_once() -> None:
+    """From the second time on its answer is hardly waited for: what the others are told does not come late."""
+
+    class Hanging(RecordingGateway):
+        async def status(self) -> GatewayStatus:
+            if not self.away:
+                await asyncio.Event().wait()
+            raise GatewayAway("scripted")
+
+    async def main() -> None:
+        one, two = Hanging(), RecordingGateway()
+        every = EveryGateway([one, two])
+        one.away = True
+        assert (await every.push(RoutingSnapshot(generation=3))).generation == 0
+        one.away = False  # and does not answer at all
+        assert (await every.push(RoutingSnapshot(generation=4))).generation == 0
+        assert two.snapshot.generation == 4
 
     asyncio.run(main())

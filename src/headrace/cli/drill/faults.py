@@ -135,26 +135,32 @@ def _replaced(target: Target, victim: dict[str, Any]) -> bool:
 
 
 def _of_process(kind: str, number: signal.Signals) -> Callable[[Scene], AbstractContextManager[Act]]:
-    """One of the supervisor's children gets a signal; the next one is awaited, and that all is well."""
+    """Each of the supervisor's children of a kind gets a signal; the next one is awaited, and that all is well."""
 
     @contextmanager
     def prepare(scene: Scene) -> Iterator[Act]:
         processes = scene.own_processes()
-        victim = processes.newest(kind)
-        if not victim:
+        victims = processes.newest(kind)
+        if not victims:
             raise NotRun(f"the server's {kind} process is not to be found")
 
         def act() -> str:
-            os.kill(victim, number)
-            began = time.monotonic()
-            scene.target.wait(lambda: processes.newest(kind) not in (0, victim), f"another {kind} process")
-            scene.target.settle()
-            after = duration(time.monotonic() - began)
-            return f"{number.name} to the {kind} process, {victim}; another was there and all was well after {after}"
+            return "; ".join(_signalled(scene, kind, place, pid, number) for place, pid in victims.items())
 
         yield act
 
     return prepare
+
+
+def _signalled(scene: Scene, kind: str, place: str, victim: int, number: signal.Signals) -> str:
+    """One process gets a signal, and all is well again."""
+    processes = scene.own_processes()
+    os.kill(victim, number)
+    began = time.monotonic()
+    scene.target.wait(lambda: processes.newest(kind).get(place, victim) != victim, f"another {kind} process")
+    scene.target.settle()
+    after = duration(time.monotonic() - began)
+    return f"{number.name} to the {kind} process, {victim}; another was there and all was well after {after}"
 
 
 FAULTS = {

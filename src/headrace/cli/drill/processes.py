@@ -23,20 +23,23 @@ class Processes:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def newest(self, kind: str) -> int:
-        """The process id of the newest ``gateway``, ``control`` or ``node``; 0 while there is none.
+    def newest(self, kind: str) -> dict[str, int]:
+        """Process ids of ``gateway``, ``control`` or ``node``, by number: there may be several gateways.
 
-        Of two gateways the older one is finishing its requests.
+        Of two gateways in one place the older one is finishing its requests, and is left out.
         """
         import psutil  # noqa: PLC0415  # only a drill needs it
 
+        found: dict[str, tuple[float, int]] = {}
         try:
-            children = psutil.Process(self._supervisor()).children()
-            running = [each for each in children if _runs(each, f"headrace.server.{kind}")]
-            found = [(each.create_time(), each.pid) for each in running]
+            for each in psutil.Process(self._supervisor()).children():
+                command = _command(each)
+                if f"headrace.server.{kind}" in command:
+                    number = _number(command)
+                    found[number] = max(found.get(number, (0.0, 0)), (each.create_time(), each.pid))
         except (psutil.Error, OSError, ValueError):
-            return 0
-        return max(found, default=(0.0, 0))[1]
+            return {}
+        return {number: pid for number, (_, pid) in sorted(found.items())}
 
     def is_engine(self, pid: int) -> bool:
         """Whether this process is an engine of this data directory, and so ours to kill."""
@@ -53,13 +56,18 @@ class Processes:
         return int(self._layout.lock.read_text().strip())
 
 
-def _runs(process: psutil.Process, module: str) -> bool:
+def _command(process: psutil.Process) -> list[str]:
     import psutil  # noqa: PLC0415  # see above
 
     try:
-        return module in process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:  # it has just ended
-        return False
+        return []
+
+
+def _number(command: list[str]) -> str:
+    """Which of several gateways this is; that of others is 0."""
+    return command[command.index("--number") + 1] if "--number" in command[:-1] else "0"
 
 
 def find(url: str, layout: Layout) -> tuple[Processes | None, str]:
