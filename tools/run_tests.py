@@ -34,6 +34,7 @@ PACKAGES = (
     Package("curl", "curl", "the custom-weights document's commands are curl commands, run byte for byte"),
     Package("nodejs", "node", "azurite, Microsoft's emulator of Azure's blobs, is a program for Node"),
     Package("npm", "npm", "azurite is installed by it"),
+    Package("postgresql", "pg_ctlcluster", "the rows may be kept in PostgreSQL, and the tests start their own"),
 )
 
 

@@ -54,6 +54,14 @@ def serve(
     gateways: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that share the port; one fills a core when it is busy.")
     ] = 1,
+    database_url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="HEADRACE_DATABASE_URL",
+            help="Keep the rows in PostgreSQL, postgresql://USER@HOST/DATABASE; needs the extra headrace[postgresql].",
+        ),
+    ] = "",
     drain_timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds that running requests may go on once it is told to stop.")
     ] = 30.0,
@@ -116,7 +124,7 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
     from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
-    from headrace.server import ServeSettings, tracing  # noqa: PLC0415  # brings the whole server
+    from headrace.server import ServeSettings, database, tracing  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
 
     if otlp_traces_endpoint and not tracing.available():
@@ -124,6 +132,12 @@ def serve(
             "Traces cannot be made here.",
             evidence="OpenTelemetry's exporter for OTLP over HTTP is not installed.",
             fix="pip install 'headrace[otel]', or leave out --otlp-traces-endpoint.",
+        )
+    if database_url and not database.available():
+        raise WrongUsage(
+            "PostgreSQL cannot be used here.",
+            evidence="Its driver, the package psycopg, is not installed.",
+            fix="pip install 'headrace[postgresql]', or leave out --database-url for a SQLite file.",
         )
     if not request_log_format.available:
         raise WrongUsage(
@@ -137,6 +151,7 @@ def serve(
         port=port,
         port_search=port_search,
         gateways=gateways,
+        database_url=database.read_url(database_url) if database_url else "",
         drain_timeout_s=drain_timeout,
         stall_timeout_s=stall_timeout,
         egress=Egress(

@@ -35,6 +35,11 @@ class Layout:
         return self.data_dir / "headrace.db"
 
     @property
+    def database_url(self) -> Path:
+        """Where another database is, if not that file; private, because the address may hold a password."""
+        return self.run_dir / "database-url"
+
+    @property
     def models_dir(self) -> Path:
         """Staged artifacts, one folder per fingerprint."""
         return self.data_dir / "models"

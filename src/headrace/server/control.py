@@ -11,7 +11,7 @@ from headrace.api import create_app
 from headrace.control import EveryGateway, FolderChecker, HttpGatewayClient, Reconciler, UsageIngester
 from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
-from headrace.server import process
+from headrace.server import database, process
 from headrace.server.asgi import server, unix_socket
 from headrace.storage import Credentials
 from headrace.store import Store, migrate
@@ -23,7 +23,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     token = process.internal_token(layout)
-    url = f"sqlite:///{layout.database}"
+    url = database.url_of(layout)
     migrate(url)
     store = Store(url)
     egress = Egress(networks=tuple(options.external_network), ca_file=options.external_ca_file)

@@ -11,17 +11,18 @@ from sqlalchemy.exc import DatabaseError
 
 from headrace.control.commands import create_key
 from headrace.resources.access import EVERY_PROJECT, Role, secret_hash
-from headrace.resources.errors import DatabaseCorrupt
+from headrace.resources.errors import DatabaseAway, DatabaseCorrupt
 from headrace.resources.files import write_private
 from headrace.resources.layout import Layout
 from headrace.resources.operations import ApiKey
+from headrace.server.database import url_of
 from headrace.server.errand import ended
 from headrace.store import Store, migrate
 
 
 def prepare(layout: Layout, url: str, tls_url: str = "") -> None:
     """Bring the schema up to date and see that ``login.json`` holds a good admin key and this server's addresses."""
-    database = f"sqlite:///{layout.database}"
+    database = url_of(layout)
     try:
         migrate(database)
         store = Store(database)
@@ -30,6 +31,12 @@ def prepare(layout: Layout, url: str, tls_url: str = "") -> None:
         finally:
             store.close()
     except DatabaseError as error:
+        if not database.startswith("sqlite"):
+            raise DatabaseAway(
+                "The database cannot be used.",
+                evidence=str(error.orig or error).strip(),
+                fix="Look at the address, the user's rights (CREATE on the schema) and PostgreSQL's log.",
+            ) from error
         raise DatabaseCorrupt(
             f"{layout.database} cannot be used.",
             evidence=str(error.orig or error),

@@ -25,6 +25,7 @@ from headrace.resources.files import private_dir, write_private
 from headrace.resources.layout import Layout, gateway_name
 from headrace.server import errand, open_files
 from headrace.server.children import Child
+from headrace.server.database import keep_url
 from headrace.server.listening import listening
 from headrace.server.tls.files import CertificateFiles
 from headrace.server.tls.names import served_names
@@ -66,6 +67,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         request_log: How its files are kept; whether there are any is each endpoint's own.
         otlp_traces_endpoint: Where spans go; empty: where OpenTelemetry's environment variables say, if they do.
         gateways: How many processes serve the port.
+        database_url: The PostgreSQL database, as `headrace.server.database.read_url` has it; empty: a SQLite file.
     """
 
     data_dir: Path
@@ -81,6 +83,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     request_log: LogFiles = LogFiles()
     otlp_traces_endpoint: str = ""
     gateways: int = 1
+    database_url: str = ""
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -94,6 +97,7 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
         DataDirInUse: Another server runs on the same data directory.
         DataDirUnusable: It cannot be written.
         DatabaseCorrupt: What is in it is no database.
+        DatabaseAway: PostgreSQL cannot be reached, or not be used.
         PortTaken: A port is taken, and no other was to be tried.
         TlsCertificateInvalid: The certificate for the TLS port cannot be used.
     """
@@ -112,6 +116,7 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
         ]
         # Fresh at each start: only our own processes show it, and they start below.
         write_private(layout.internal_token, secrets.token_urlsafe(32).encode())
+        keep_url(layout, settings.database_url)
         asyncio.run(_Supervisor(settings, layout, listeners, say).run())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 import threading
 import time
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 
+from headrace.resources.errors import BadField, DatabaseAway
 from headrace.store.transaction import Transaction
 
 T = TypeVar("T")
@@ -20,12 +23,21 @@ T = TypeVar("T")
 _BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for one in another process; within this one, writers queue for a lock."""
 
+_CONNECT_TIMEOUT_S = 5
+_TRIES = 6
+_PAUSE_S = 0.02
+"""Before the second try, on average half of it; twice as long before each that follows."""
+
+_IN_THE_WAY = frozenset({"40001", "40P01", "23505"})
+"""PostgreSQL's serialization_failure, deadlock_detected and unique_violation: another transaction was in the way, and
+this one left no trace. https://www.postgresql.org/docs/current/mvcc-serialization-failure-handling.html"""
+
 
 class Store:
     """Rows that outlive every process. Synchronous inside, behind a small pool of threads.
 
     A transaction that was committed survives ``kill -9`` and power loss. Transactions are serialisable: of those that
-    write, there is one at a time.
+    write, there is one at a time in this process; one that another process gets in the way of is done again by `run`.
 
     Args:
         url: As SQLAlchemy takes it: ``sqlite:////path/headrace.db`` or ``postgresql+psycopg://…``. Run
@@ -47,16 +59,27 @@ class Store:
 
         Args:
             read_only: The block will not write, so it need not wait for one that does; it sees one moment.
+
+        Raises:
+            DatabaseAway: PostgreSQL cannot be reached, or has just stopped.
+            BadField: A value cannot be stored.
         """
-        if read_only:
-            with self._engine.connect().execution_options(headrace_read_only=True) as connection:
+        with told_as_ours(self._engine):
+            if read_only:
+                with self._engine.connect().execution_options(**_read_only(self._engine)) as connection:
+                    yield Transaction(connection, self._clock)
+                return
+            with self._writer, self._engine.begin() as connection:
                 yield Transaction(connection, self._clock)
-            return
-        with self._writer, self._engine.begin() as connection:
-            yield Transaction(connection, self._clock)
 
     async def run(self, work: Callable[[Transaction], T], *, read_only: bool = False) -> T:
-        """Do this in a transaction, in one of the store's threads. Cancelling the caller does not stop the work."""
+        """Do this in a transaction, in one of the store's threads. Cancelling the caller does not stop the work.
+
+        Where another process gets in its way it is rolled back and done again, so it should change nothing but rows.
+
+        Raises:
+            DatabaseAway: PostgreSQL cannot be reached, has just stopped, or others got in the way again and again.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._in_transaction, work, read_only)
 
     def close(self) -> None:
@@ -65,18 +88,62 @@ class Store:
         self._engine.dispose()
 
     def _in_transaction(self, work: Callable[[Transaction], T], read_only: bool) -> T:
-        with self.transaction(read_only=read_only) as transaction:
-            return work(transaction)
+        for tries in range(_TRIES):
+            try:
+                with self.transaction(read_only=read_only) as transaction:
+                    return work(transaction)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
+                    raise
+                problem = error
+            time.sleep(random.random() * _PAUSE_S * 2**tries)  # noqa: S311 - so that two do not meet again
+        raise DatabaseAway(
+            "The database is too busy.", evidence=str(problem.orig), fix="Try again.", retry_after_s=1.0
+        ) from problem
 
 
 def open_engine(url: str, *, connections: int) -> Engine:
     """An engine whose transactions are serialisable and durable."""
     if not url.startswith("sqlite"):
-        return create_engine(url, isolation_level="SERIALIZABLE", pool_size=connections, pool_pre_ping=True)
+        return create_engine(
+            url,
+            isolation_level="SERIALIZABLE",
+            pool_size=connections,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "headrace"},
+        )
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=connections)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _read_only(engine: Engine) -> dict[str, Any]:
+    """Options of a transaction that sees one moment, waits for nobody, and that nobody can make fail."""
+    if engine.dialect.name == "sqlite":
+        return {"headrace_read_only": True}
+    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+
+@contextmanager
+def told_as_ours(engine: Engine) -> Iterator[None]:
+    """What a server of databases says that a file never does, as errors of ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        if engine.dialect.name == "sqlite":
+            raise
+        if isinstance(error, DataError):  # the character NUL, which PostgreSQL's texts cannot have
+            raise BadField("A value cannot be stored.", evidence=str(error.orig).strip()) from error
+        lost = error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
+        if lost and isinstance(error, OperationalError | InterfaceError):
+            raise DatabaseAway(
+                "The database cannot be reached.",
+                evidence=str(error.orig).strip(),
+                fix="Look whether it runs. Requests to models go on meanwhile; changes have to be asked for again.",
+                retry_after_s=2.0,
+            ) from error
+        raise
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

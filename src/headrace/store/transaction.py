@@ -178,4 +178,5 @@ class Transaction:
         # Both databases know it; a duplicate must not abort PostgreSQL's transaction.
         dialect = sqlite if self._connection.dialect.name == "sqlite" else postgresql
         new: Insert = dialect.insert(noun.table).on_conflict_do_nothing()
-        return new
+        # By itself SQLAlchemy keeps the count of an INSERT for SQLite only: psycopg's is -1 afterwards, which is true.
+        return new.execution_options(preserve_rowcount=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, flag, scope_of
+from headrace.api.vertex.addresses import dedicated_dns
 from headrace.contracts.vertex.endpoints import Bound, endpoint_json, read_undeploy
 from headrace.contracts.vertex.listing import Facts, listing
 from headrace.contracts.vertex.operations import contract_of, operation_json
@@ -29,7 +30,7 @@ async def list_endpoints(request: Request) -> Response:
         return page, next_page, _bound(tx, scope, page)
 
     page, next_page, bound = await context_of(request).read(read)
-    host = request.headers.get("host", "")
+    host = dedicated_dns(request)
     wire = {"endpoints": [endpoint_json(endpoint, bound[endpoint.id], host=host) for endpoint in page]}
     return answer({**wire, "nextPageToken": next_page} if next_page else wire)
 
@@ -45,7 +46,7 @@ async def get_endpoint(request: Request) -> Response:
         return endpoint, _bound(tx, scope, [endpoint])[endpoint_id]
 
     endpoint, bound = await context_of(request).read(read)
-    return answer(endpoint_json(endpoint, bound, host=request.headers.get("host", "")))
+    return answer(endpoint_json(endpoint, bound, host=dedicated_dns(request)))
 
 
 async def undeploy_model(request: Request) -> Response:

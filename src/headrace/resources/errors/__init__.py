@@ -50,6 +50,7 @@ from headrace.resources.errors.engines import (
 from headrace.resources.errors.lookup import error_from, page
 from headrace.resources.errors.machines import (
     CalibrationFailed,
+    DatabaseAway,
     DatabaseCorrupt,
     DataDirInUse,
     DataDirUnusable,
@@ -60,6 +61,7 @@ from headrace.resources.errors.machines import (
     NoCapacity,
     NoNode,
     PortTaken,
+    ProfileTooSmall,
     QuotaExceeded,
     TlsAuthorityNotFound,
     TlsCertificateInvalid,
@@ -211,6 +213,7 @@ __all__ = [
     "CustomCodeMissing",
     "DataDirInUse",
     "DataDirUnusable",
+    "DatabaseAway",
     "DatabaseCorrupt",
     "DeadlineExceeded",
     "DeployTimeout",
@@ -281,6 +284,7 @@ __all__ = [
     "PermissionDenied",
     "PickleUnsafe",
     "PortTaken",
+    "ProfileTooSmall",
     "QueueFull",
     "QueueTimeout",
     "QuotaExceeded",

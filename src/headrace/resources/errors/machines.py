@@ -61,6 +61,12 @@ class CalibrationFailed(FailedPrecondition):
     code = "CALIBRATION_FAILED"
 
 
+class ProfileTooSmall(InvalidArgument):
+    """Too little was measured of a replica to tell what costs it what."""
+
+    code = "PROFILE_TOO_SMALL"
+
+
 class PortTaken(FailedPrecondition):
     """Another program listens on the port."""
 
@@ -83,6 +89,12 @@ class DatabaseCorrupt(FailedPrecondition):
     """The database file is damaged, or is no database."""
 
     code = "DATABASE_CORRUPT"
+
+
+class DatabaseAway(Unavailable):
+    """The database server cannot be reached, or is too busy; inference goes on."""
+
+    code = "DATABASE_AWAY"
 
 
 class TlsCertificateInvalid(FailedPrecondition):

@@ -6,27 +6,32 @@ import os
 from pathlib import Path
 
 from sqlalchemy import Connection, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from headrace.store.database import open_engine
+from headrace.store.database import open_engine, told_as_ours
 
 HEAD = "0009"
 """The newest migration; a test holds that Alembic thinks so too."""
 
 
 def migrate(url: str) -> None:
-    """Make or change the tables until they are this version's; quick when they are."""
+    """Make or change the tables until they are this version's; quick when they are.
+
+    Raises:
+        DatabaseAway: PostgreSQL cannot be reached.
+    """
     path = make_url(url).database
     if url.startswith("sqlite") and path:
         # Replicas' nonces are in it. SQLite gives its -wal and -shm files the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     engine = open_engine(url, connections=1)
     try:
-        with engine.connect() as connection:
-            if _revision(connection) == HEAD:
-                return
-        with engine.begin() as connection:
-            _upgrade(connection)
+        with told_as_ours(engine):
+            with engine.connect() as connection:
+                if _revision(connection) == HEAD:
+                    return
+            with engine.begin() as connection:
+                _upgrade(connection)
     finally:
         engine.dispose()
 
@@ -34,8 +39,12 @@ def migrate(url: str) -> None:
 def _revision(connection: Connection) -> str | None:
     try:
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    except DBAPIError:  # no such table
+    except ProgrammingError:  # no such table, says PostgreSQL
         return None
+    except OperationalError as error:
+        if error.connection_invalidated or connection.dialect.name != "sqlite":
+            raise
+        return None  # the same of SQLite
 
 
 def _upgrade(connection: Connection) -> None:

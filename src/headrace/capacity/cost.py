@@ -1,0 +1,183 @@
+"""What a request costs a replica, fitted to what a replica was seen to do.
+
+A replica that is busy with ``n`` sequences at a time spends on a request of ``p`` tokens of prompt and ``o`` of output
+
+    prompt·p + prompt_squared·p² + (step/n + sequence)·o + context·o·(p + o/2)
+
+seconds: reading the prompt, its attention; the output's steps, whose fixed part (the weights' way from memory) the
+``n`` sequences share; and reading the KV cache in each of them, which holds half of the output on average. The same
+terms stand in `headrace.capacity.roofline`, there from a machine's rates, here from measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.resources.errors import ProfileTooSmall
+
+HELD_OUT_EVERY = 3
+"""Every third point is not fitted to, and tells how far off the fit is."""
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests alike that were run, so many at a time, each that ended followed by the next at once.
+
+    Attributes:
+        prompt_tokens: Of each request, none of them known to the replica before.
+        output_tokens: Of each.
+        concurrency: At a time.
+        requests: Done in that time; of those that were not whole, the share that was written.
+        wall_s: How long that was looked at.
+        first_s: Time to first token, 95th percentile.
+        gap_s: Inter-token latency, 95th percentile.
+    """
+
+    prompt_tokens: int
+    output_tokens: int
+    concurrency: int
+    requests: float
+    wall_s: float
+    first_s: float = 0.0
+    gap_s: float = 0.0
+
+    @property
+    def request_s(self) -> float:
+        """Of the replica's time, what one request took."""
+        return self.wall_s / self.requests
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """The coefficients, in seconds; none is negative.
+
+    Attributes:
+        prompt: A token of the prompt.
+        prompt_squared: A pair of its tokens.
+        step: A step, whoever is in it.
+        sequence: A sequence in a step.
+        context: A token of a sequence's cache in a step.
+    """
+
+    prompt: float
+    prompt_squared: float
+    step: float
+    sequence: float
+    context: float
+
+    def work_s(self, prompt_tokens: float, output_tokens: float, concurrency: float) -> float:
+        """Of a replica's time, what a request takes while so many are in each step."""
+        terms = _terms(prompt_tokens, output_tokens, concurrency)
+        coefficients: tuple[float, ...] = msgspec.structs.astuple(self)
+        return sum(each * term for each, term in zip(coefficients, terms, strict=True))
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """Coefficients and how well they tell what they were not fitted to.
+
+    Attributes:
+        mean_error: Of the points held out, how far off they are on average, as a share of what was measured.
+        worst_error: The farthest.
+        points: Fitted to.
+        held_out: Looked at afterwards.
+    """
+
+    cost: Cost
+    mean_error: float
+    worst_error: float
+    points: int
+    held_out: int
+
+
+def fit(points: Sequence[Point]) -> Fit:
+    """Fit the coefficients to points of at least two lengths of prompt, of output, and numbers at a time.
+
+    Least squares of relative errors (else long requests would decide alone) under coefficients that are not negative:
+    of all the ways to leave terms out, the best one that has no negative coefficient.
+
+    Raises:
+        ProfileTooSmall: The points do not tell the terms apart.
+    """
+    ordered = sorted(points, key=lambda point: (point.concurrency, point.prompt_tokens, point.output_tokens))
+    held = ordered[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    seen = [point for place, point in enumerate(ordered) if (place + 1) % HELD_OUT_EVERY]
+    _tell_apart(seen)
+    rows = np.array([_row(point) for point in seen])
+    cost = Cost(**dict(zip(Cost.__struct_fields__, map(float, _least_squares(rows)), strict=True)))
+    errors = [abs(_predicted(cost, point) / point.request_s - 1.0) for point in held]
+    return Fit(
+        cost=cost,
+        mean_error=float(np.mean(errors)),
+        worst_error=max(errors),
+        points=len(seen),
+        held_out=len(held),
+    )
+
+
+def most_at_once(points: Sequence[Point], *, first_s: float, gap_s: float) -> int:
+    """The greatest number at a time with which every length kept both latencies; 0 if none did.
+
+    Args:
+        points: Measured.
+        first_s: The longest time to first token, at the 95th percentile.
+        gap_s: The longest time between two tokens, likewise.
+    """
+    kept: dict[int, bool] = {}
+    for point in points:
+        good = point.first_s <= first_s and point.gap_s <= gap_s
+        kept[point.concurrency] = kept.get(point.concurrency, True) and good
+    most = 0
+    for concurrency in sorted(kept):
+        if not kept[concurrency]:
+            break
+        most = concurrency
+    return most
+
+
+def _terms(prompt_tokens: float, output_tokens: float, concurrency: float) -> tuple[float, ...]:
+    """What each coefficient is multiplied with, in their order."""
+    cached = prompt_tokens + output_tokens / 2
+    return (
+        prompt_tokens,
+        prompt_tokens**2,
+        output_tokens / concurrency,
+        output_tokens,
+        output_tokens * cached,
+    )
+
+
+def _row(point: Point) -> list[float]:
+    """The terms as shares of what was measured: all rows should add up to one."""
+    terms = _terms(point.prompt_tokens, point.output_tokens, point.concurrency)
+    return [term / point.request_s for term in terms]
+
+
+def _predicted(cost: Cost, point: Point) -> float:
+    return cost.work_s(point.prompt_tokens, point.output_tokens, point.concurrency)
+
+
+def _least_squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    columns, ones = rows.shape[1], np.ones(len(rows))
+    scale = np.linalg.norm(rows, axis=0)  # terms differ by six orders of magnitude
+    best, least = np.zeros(columns), np.inf
+    for many in range(1, columns + 1):
+        for chosen in map(list, combinations(range(columns), many)):
+            found, *_ = np.linalg.lstsq(rows[:, chosen] / scale[chosen], ones, rcond=None)
+            off = float(np.sum((rows[:, chosen] / scale[chosen] @ found - ones) ** 2))
+            if off < least and (found >= 0.0).all():
+                least, best = off, np.zeros(columns)
+                best[chosen] = found / scale[chosen]
+    return best
+
+
+def _tell_apart(points: Sequence[Point]) -> None:
+    for what in ("prompt_tokens", "output_tokens", "concurrency"):
+        if len({getattr(point, what) for point in points}) < 2:
+            raise ProfileTooSmall(
+                "A replica's cost cannot be told from so few measurements.",
+                evidence=f"{len(points)} of them to fit to, with fewer than two values of {what}.",
+                fix="Measure at least two lengths of prompt, two of output, and two numbers at a time.",
+            )

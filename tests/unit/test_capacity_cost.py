@@ -1,0 +1,122 @@
+"""What a request costs a replica: fitted coefficients tell what was not measured, and chunks are never oversold."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.capacity.cost import Cost, Point, fit, most_at_once
+from headrace.capacity.units import SLICES, Throughput
+from headrace.resources.errors import BadField, ProfileTooSmall
+
+PROMPTS, OUTPUTS, AT = (32, 256, 1024), (16, 64), (1, 4, 16)
+COSTS = st.builds(
+    Cost,
+    prompt=st.floats(1e-5, 1e-2),
+    prompt_squared=st.floats(0.0, 1e-6),
+    step=st.floats(1e-4, 0.1),
+    sequence=st.floats(0.0, 0.02),
+    context=st.floats(0.0, 1e-6),
+)
+
+
+def _points(cost: Cost, *, noise: float = 0.0, seed: int = 0) -> list[Point]:
+    """A replica that costs just this, looked at by a clock that is off."""
+    chance = random.Random(seed)
+    return [
+        Point(
+            prompt_tokens=prompt,
+            output_tokens=output,
+            concurrency=at,
+            requests=10.0,
+            wall_s=10.0 * cost.work_s(prompt, output, at) * (1.0 + chance.uniform(-noise, noise)),
+        )
+        for prompt in PROMPTS
+        for output in OUTPUTS
+        for at in AT
+    ]
+
+
+@given(COSTS)
+def test_a_replica_that_is_as_the_model_says_is_found(cost: Cost) -> None:
+    """Without noise the fit tells every request's work, also of lengths between and beyond, to a per mille."""
+    fitted = fit(_points(cost))
+    assert fitted.worst_error < 1e-3
+    for prompt, output, at in ((100, 30, 8), (4096, 256, 32), (1, 1, 1)):
+        assert fitted.cost.work_s(prompt, output, at) == pytest.approx(cost.work_s(prompt, output, at), rel=0.02)
+
+
+@given(COSTS, st.integers(0, 2**32))
+def test_noise_moves_it_by_little_more_than_itself(cost: Cost, seed: int) -> None:
+    """Measurements that are off by up to five per cent: no coefficient is negative, and what was held out is near."""
+    fitted = fit(_points(cost, noise=0.05, seed=seed))
+    assert min(fitted.cost.prompt, fitted.cost.step, fitted.cost.sequence, fitted.cost.context) >= 0.0
+    assert fitted.mean_error < 0.15
+    assert (fitted.points, fitted.held_out) == (12, 6)
+
+
+def test_it_is_not_the_order_that_counts() -> None:
+    """The same points give the same fit, however they come."""
+    cost = Cost(prompt=1e-3, prompt_squared=1e-8, step=0.02, sequence=1e-3, context=1e-7)
+    points = _points(cost, noise=0.05)
+    assert fit(points) == fit(points[::-1])
+
+
+@pytest.mark.parametrize("missing", ["prompt_tokens", "output_tokens", "concurrency"])
+def test_what_cannot_be_told_apart_is_refused(missing: str) -> None:
+    """With one length only, or one number at a time, a part of the cost would be guessed."""
+    cost = Cost(prompt=1e-3, prompt_squared=0.0, step=0.02, sequence=1e-3, context=0.0)
+    points = _points(cost)
+    same = getattr(points[0], missing)
+    with pytest.raises(ProfileTooSmall, match=missing):
+        fit([point for point in points if getattr(point, missing) == same])
+
+
+def test_as_many_as_keep_both_latencies() -> None:
+    """The greatest number up to which every length keeps both; one that is slow for any length ends it."""
+
+    def point(at: int, first_s: float, gap_s: float) -> Point:
+        return Point(
+            prompt_tokens=1, output_tokens=1, concurrency=at, requests=1, wall_s=1.0, first_s=first_s, gap_s=gap_s
+        )
+
+    points = [point(1, 0.1, 0.01), point(4, 0.5, 0.02), point(4, 0.9, 0.02), point(16, 0.8, 0.05), point(32, 0.1, 0.01)]
+    assert most_at_once(points, first_s=1.0, gap_s=0.05) == 32
+    assert most_at_once(points, first_s=1.0, gap_s=0.04) == 4
+    assert most_at_once(points, first_s=0.7, gap_s=0.05) == 1
+    assert most_at_once(points, first_s=0.01, gap_s=0.05) == 0
+
+
+@given(COSTS, st.integers(1, 64), st.integers(1, 1000))
+def test_chunks_are_never_oversold(cost: Cost, at: int, chunks: int) -> None:
+    """Whole chunks always have a number of replicas that carries them, and no smaller number does by its slices."""
+    carried = Throughput(cost=cost, concurrency=at)
+    assert carried.chunk * SLICES <= carried.tokens_per_s()
+    if carried.chunk:
+        replicas = carried.replicas(chunks * carried.chunk)
+        assert chunks * carried.chunk <= replicas * carried.tokens_per_s()
+        assert chunks > (replicas - 1) * SLICES
+
+
+def test_a_throughput_between_two_chunks_names_both() -> None:
+    """The nearest ones are in the fix."""
+    cost = Cost(prompt=1e-4, prompt_squared=0.0, step=0.01, sequence=1e-3, context=0.0)
+    carried = Throughput(cost=cost, concurrency=8)
+    chunk = carried.chunk
+    assert chunk > 0
+    for wrong, below, above in ((chunk + 1, chunk, 2 * chunk), (1, 0, chunk), (-1, 0, chunk)):
+        with pytest.raises(BadField) as refused:
+            carried.replicas(wrong)
+        assert f"{below:,} or {above:,}" in refused.value.fix
+
+
+@given(COSTS, st.integers(1, 4096), st.integers(1, 512), st.integers(1, 64))
+def test_more_tokens_are_more_units(cost: Cost, prompt: int, output: int, at: int) -> None:
+    """A longer prompt or answer costs more, and output grows faster than in proportion where the context costs."""
+    carried = Throughput(cost=cost, concurrency=at)
+    assert carried.units(prompt + 1, output) > carried.units(prompt, output)
+    assert carried.units(prompt, output + 1) > carried.units(prompt, output)
+    assert carried.units(prompt, 2 * output) >= carried.units(prompt, output) * (1.0 - 1e-9)
