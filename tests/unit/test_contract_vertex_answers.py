@@ -241,6 +241,8 @@ def ids(parameters: dict[str, str], count: int = 10) -> list[int]:
         ('display_name="name 1"', [4, 1]),
         ('displayName = "name 1" AND labels.even="yes"', [4]),
         ("labels.even:*", [4, 2, 0]),
+        ("labels:even", [4, 2, 0]),
+        ('labels."even"=yes AND model!=002', [4, 0]),
         ("labels.even!=yes", [5, 3, 1]),
         ("model=003", [3]),
         ('display_name="nobody"', []),
@@ -252,7 +254,22 @@ def test_filters(expression: str, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["x", "display_name", 'a="1"', 'model="1" AND', 'model="1" OR model="2"', "(", 'model="']
+    "expression",
+    [
+        "x",
+        "display_name",
+        'a="1"',
+        'model="1" AND',
+        'model="1" OR model="2"',
+        "(",
+        'model="',
+        "model:*",
+        "model.x=1",
+        "labels=x",
+        "labels.a:b",
+        'labels.""=x',
+        'model="\0"',
+    ],
 )
 def test_bad_filters(expression: str) -> None:
     """What is not understood is refused, never ignored."""
@@ -265,7 +282,9 @@ def test_orders() -> None:
     assert ids({"orderBy": "create_time"}, 3) == [0, 1, 2]
     assert ids({"orderBy": "updateTime"}, 3) == [2, 1, 0]
     assert ids({"orderBy": "display_name desc"}, 6) == [5, 2, 4, 1, 3, 0]
-    for order in ("size", "create_time up", "create_time, display_name"):
+    assert ids({"orderBy": "display_name, create_time desc"}, 6) == [3, 0, 4, 1, 5, 2]
+    assert ids({"orderBy": "display_name desc,createTime asc"}, 6) == [2, 5, 1, 4, 0, 3]
+    for order in ("size", "create_time up", "create_time display_name", "create_time,", "create_time, createTime desc"):
         with pytest.raises(BadField, match="orderBy"):
             listing({"orderBy": order}, kind="model")
 
@@ -273,7 +292,9 @@ def test_orders() -> None:
 @given(
     count=st.integers(0, 40),
     size=st.integers(1, 12),
-    order=st.sampled_from(["", "create_time", "display_name", "display_name desc", "update_time"]),
+    order=st.sampled_from(
+        ["", "create_time", "display_name", "display_name desc", "update_time", "display_name desc, create_time"]
+    ),
     gone=st.sets(st.integers(0, 39)),
 )
 def test_pages_make_the_whole(count: int, size: int, order: str, gone: set[int]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.capacity import PLANNED_SEQUENCES, Load, MemoryNeed, check_fit, context_tokens, need_of
-from headrace.control.checking import Checked
+from headrace.control.checking import Checked, require_deployable
 from headrace.control.predicting import predicted
 from headrace.control.sizes import if_too_small, require_size
 from headrace.hardware import read_catalogue
@@ -48,6 +48,7 @@ class FolderChecker:
 
     def check(self, version: ModelVersion, node: Node, machine: MachineSpec = _ANY) -> Checked:
         """As `Checker.check`. The whole of the node's memory counts: what others hold now may be free later."""
+        require_deployable(version)
         uri = version.artifact_uri
         artifacts = open_artifacts(uri, self._credentials(version.scope.project, uri))
         identity = fingerprint(artifacts)

@@ -12,7 +12,7 @@ from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
 from headrace.resources.states import OperationState
 
-OperationKind = Literal["deploy", "undeploy", "delete_endpoint", "delete_model"]
+OperationKind = Literal["deploy", "undeploy", "delete_endpoint", "upload_model", "delete_model", "delete_model_version"]
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

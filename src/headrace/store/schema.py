@@ -111,11 +111,16 @@ models = Table(
     *_scope(),
     _text("id"),
     _text("display_name"),
+    _text("description"),
     _json("labels", dict[str, str]),
+    _int("last_version"),
     _time("created_at"),
     _time("updated_at"),
     _int("resource_version"),
     _scoped_key("id"),
+    Index("models_by_time", "project", "location", "created_at", "id"),
+    Index("models_by_update", "project", "location", "updated_at", "id"),
+    Index("models_by_display_name", "project", "location", "display_name"),
 )
 
 model_versions = Table(
@@ -129,8 +134,11 @@ model_versions = Table(
     _json("spec", ServingSpec),
     _json("aliases", tuple[str, ...]),
     _text("description"),
+    _json("labels", dict[str, str]),
+    _json("kept", dict[str, Any]),
     _text("user_id"),
     _time("created_at"),
+    _time("updated_at"),
     _int("resource_version"),
     _scoped_key("model_id", "version"),
     ForeignKeyConstraint(["project", "location", "model_id"], ["models.project", "models.location", "models.id"]),
@@ -150,6 +158,8 @@ endpoints = Table(
     _time("updated_at"),
     _int("resource_version"),
     _scoped_key("id"),
+    Index("endpoints_by_time", "project", "location", "created_at", "id"),
+    Index("endpoints_by_display_name", "project", "location", "display_name"),
 )
 
 # Without a foreign key to its model version: the record of a deployment that is GONE outlives its model.
@@ -248,6 +258,10 @@ operations = Table(
     _int("resource_version"),
     _scoped_key("id"),
     Index("operations_by_state", "state"),
+    Index("operations_by_id", "id"),
+    Index("operations_by_state_in_time", "project", "location", "state", "created_at", "id"),
+    Index("operations_by_time", "project", "location", "created_at", "id"),
+    Index("operations_by_parent", "project", "location", "parent", "created_at", "id"),
 )
 
 # Without foreign keys: the record of a rollout outlives its endpoint.

@@ -185,7 +185,7 @@ def test_role_missing_says_what_to_do(world: World) -> None:
     assert "has the role viewer" in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", ["/v1/what", "/v1/projects/p/locations/l/models:upload", "/headrace/v1/what"])
+@pytest.mark.parametrize("path", ["/v1/what", "/v1/projects/p/locations/l/models/1:export", "/headrace/v1/what"])
 def test_no_address_of_ours_is_in_a_refusal(world: World, path: str) -> None:
     """A Host header that is none brings the message no other: only the path is named, never the socket's."""
     sent: list[dict[str, object]] = []

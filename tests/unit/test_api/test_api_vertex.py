@@ -165,10 +165,7 @@ def test_operations(world: World) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", f"{L}/models:upload"),
-        ("PATCH", f"{L}/models/1?updateMask=labels"),
-        ("POST", f"{L}/models/1@2:mergeVersionAliases"),
-        ("DELETE", f"{L}/models/1@2:deleteVersion"),
+        ("POST", f"{L}/models/1:export"),
         ("POST", f"{L}/endpoints"),
         ("PATCH", f"{L}/endpoints/1"),
         ("POST", f"{L}/endpoints/1:deployModel"),

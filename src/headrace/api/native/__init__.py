@@ -6,7 +6,7 @@ A route without a project in its path shows what the caller's key reaches; ``pro
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.native import deployments, keys, operations, quotas, registry, rollouts, status, usage
+from headrace.api.native import deployments, keys, models, operations, quotas, registry, rollouts, status, usage
 from headrace.resources.access import Permission
 
 READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
@@ -19,6 +19,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/nodes", READ, status.nodes, server_wide=True),
     Route("GET", f"{ROOT}/runtimes", READ, status.runtimes, server_wide=True),
     Route("GET", f"{ROOT}/models", READ, registry.models),
+    Route("POST", f"{ROOT}/models", DEPLOY, models.upload_model),
     Route("GET", f"{ROOT}/endpoints", READ, registry.endpoints),
     Route("PATCH", f"{ROOT}/endpoints/{{endpoint}}", DEPLOY, registry.change_endpoint),
     Route("GET", f"{ROOT}/deployments", READ, deployments.list_deployments),

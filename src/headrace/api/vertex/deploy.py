@@ -9,6 +9,7 @@ from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.contracts.vertex.deploy import DeployWish, read_deploy
 from headrace.contracts.vertex.operations import contract_of, operation_json
 from headrace.control import commands
+from headrace.runtimes.images import with_wishes
 
 
 async def deploy(request: Request) -> Response:
@@ -26,6 +27,7 @@ async def deploy(request: Request) -> Response:
 
 def _order(wish: DeployWish, contract: str) -> commands.DeployRequest:
     fields = msgspec.structs.asdict(wish)
+    fields["spec"] = with_wishes(wish.spec)
     if wish.timeout_s is None:
         del fields["timeout_s"]  # the platform's own limit
     return commands.DeployRequest(contract=contract, **fields)

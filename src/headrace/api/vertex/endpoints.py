@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, flag, scope_of
+from headrace.api.vertex.paging import page_of
 from headrace.contracts.vertex.endpoints import Bound, endpoint_json, read_undeploy
-from headrace.contracts.vertex.listing import Facts, listing
+from headrace.contracts.vertex.listing import listing
 from headrace.contracts.vertex.operations import contract_of, operation_json
 from headrace.control import commands
 from headrace.resources.deployments import Deployment, Replica
@@ -25,7 +26,7 @@ async def list_endpoints(request: Request) -> Response:
     scope, question = scope_of(request), listing(request.query_params, kind="endpoint")
 
     def read(tx: Transaction) -> tuple[list[Endpoint], str, dict[str, list[Bound]]]:
-        page, next_page = question.page(tx.list(Endpoint, scope=scope), _facts)
+        page, next_page = page_of(tx, Endpoint, question, scope=scope)
         return page, next_page, _bound(tx, scope, page)
 
     page, next_page, bound = await context_of(request).read(read)
@@ -69,17 +70,6 @@ async def delete_endpoint(request: Request) -> Response:
         lambda tx: commands.delete_endpoint(tx, scope, endpoint_id, force=force, contract=contract, now=context.clock())
     )
     return answer(operation_json(operation))
-
-
-def _facts(endpoint: Endpoint) -> Facts:
-    return Facts(
-        kind="endpoint",
-        id=endpoint.id,
-        display_name=endpoint.display_name,
-        labels=endpoint.labels,
-        created_at=endpoint.created_at,
-        updated_at=endpoint.updated_at,
-    )
 
 
 def _bound(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> dict[str, list[Bound]]:

@@ -6,11 +6,14 @@ version of the API through which it was asked for, whatever version (or none, be
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, scope_of
+from headrace.api.vertex.paging import page_of
 from headrace.api.waiting import until
-from headrace.contracts.vertex.listing import Facts, listing
+from headrace.contracts.vertex.listing import listing
 from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
 from headrace.control import commands
 from headrace.resources.errors import NotSupported, OperationNotFound, StillInUse
@@ -18,6 +21,8 @@ from headrace.resources.names import Scope
 from headrace.resources.operations import Operation
 from headrace.resources.states import OperationState
 from headrace.store import Transaction
+
+_DONE = tuple(state for state in OperationState if state is not OperationState.RUNNING)
 
 MAX_WAIT_S = 60.0
 """The longest that ``:wait`` holds a connection; shorter than the time-outs of proxies and clients."""
@@ -50,14 +55,12 @@ async def list_operations(request: Request) -> Response:
     collection = next((name for name in ("model", "endpoint") if name in request.path_params), "")
     parent = scope.name(f"{collection}s", request.path_params[collection]) if collection else ""
 
+    narrowed: dict[str, Any] = {"parent": parent} if parent else {}
+    if done is not None:
+        narrowed["state"] = _DONE if done else OperationState.RUNNING
+
     def read(tx: Transaction) -> tuple[list[Operation], str]:
-        found = [
-            operation
-            for operation in tx.list(Operation, scope=scope)
-            if (not parent or operation.parent == parent)
-            and (done is None or (operation.state is not OperationState.RUNNING) is done)
-        ]
-        return question.page(found, _facts)
+        return page_of(tx, Operation, question, scope=scope, **narrowed)
 
     page, next_page = await context_of(request).read(read)
     wire = {"operations": [operation_json(operation) for operation in page]}
@@ -106,14 +109,3 @@ def _operation(tx: Transaction, scope: Scope, operation_id: str) -> Operation:
     if operation is None:
         raise OperationNotFound(f"There is no operation {operation_id} in {scope}.")
     return operation
-
-
-def _facts(operation: Operation) -> Facts:
-    return Facts(
-        kind="operation",
-        id=operation.id,
-        display_name="",
-        labels={},
-        created_at=operation.created_at,
-        updated_at=operation.updated_at,
-    )

@@ -14,8 +14,6 @@ _SCOPE = "projects/[^/]+/locations/[^/:]+"
 _METHODS = tuple(
     (re.compile(rf"({verbs}) {path}"), fix)
     for verbs, path, fix in (
-        ("POST", f"{_SCOPE}/models:upload", "Register and deploy in one step with :deploy."),
-        ("PATCH", f"{_SCOPE}/models/[^/:]+", "Deploy again with the new settings."),
         ("POST|DELETE", f"{_SCOPE}/models/[^/:]+:[a-zA-Z]+", ""),
         ("POST", f"{_SCOPE}/endpoints", "An endpoint is made by :deploy."),
         ("PATCH|PUT", f"{_SCOPE}/endpoints/[^/:]+", ""),

@@ -24,7 +24,9 @@ _TYPES: Mapping[OperationKind, tuple[str, str]] = MappingProxyType(
         "deploy": ("DeployOperationMetadata", "DeployResponse"),
         "undeploy": ("UndeployModelOperationMetadata", "UndeployModelResponse"),
         "delete_endpoint": ("DeleteOperationMetadata", ""),
+        "upload_model": ("UploadModelOperationMetadata", "UploadModelResponse"),
         "delete_model": ("DeleteOperationMetadata", ""),
+        "delete_model_version": ("DeleteOperationMetadata", ""),
     }
 )
 """Of each kind: the message in ``metadata``, and the one in ``response``; empty for ``google.protobuf.Empty``."""
@@ -73,6 +75,11 @@ def _metadata(operation: Operation) -> dict[str, Any]:
 
 
 def _response(operation: Operation) -> dict[str, Any]:
+    if operation.kind == "upload_model":
+        return {
+            "model": operation.scope.name("models", operation.targets["model"]),
+            "modelVersionId": operation.targets["version"],
+        }
     if operation.kind != "deploy":
         return {}
     return {

@@ -3,9 +3,12 @@
 A caller runs a command in a transaction of its own and wakes the reconciler once that is committed.
 """
 
+from headrace.control.checking import require_deployable
 from headrace.control.commands.deploy import DeployRequest, deploy
 from headrace.control.commands.keys import create_key, limit_key, revoke_key
 from headrace.control.commands.quota import Usage, set_quota, usage
+from headrace.control.commands.register import UploadRequest, upload
+from headrace.control.commands.registry import change_model, change_version, delete_version, merge_aliases
 from headrace.control.commands.remove import delete_endpoint, delete_model, undeploy
 from headrace.control.commands.request_log import change_request_log
 from headrace.control.commands.rollout import change_rollout, start_rollout
@@ -14,14 +17,20 @@ from headrace.control.commands.split import split_traffic
 
 __all__ = [
     "DeployRequest",
+    "UploadRequest",
     "Usage",
+    "change_model",
     "change_request_log",
     "change_rollout",
+    "change_version",
     "create_key",
     "delete_endpoint",
     "delete_model",
+    "delete_version",
     "deploy",
     "limit_key",
+    "merge_aliases",
+    "require_deployable",
     "resize",
     "revoke_key",
     "scale_to_zero",
@@ -29,5 +38,6 @@ __all__ = [
     "split_traffic",
     "start_rollout",
     "undeploy",
+    "upload",
     "usage",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from headrace.control.commands.quota import require_quota
+from headrace.control.commands.register import register_version
 from headrace.control.commands.scale import check_idle_s, check_replicas
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
@@ -18,7 +19,7 @@ from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, EndpointNotFound
 from headrace.resources.external import EXTERNAL, MAX_MODEL_CHARACTERS, ExternalServer, check_key, read_base_url
 from headrace.resources.models import Model, ModelVersion, ServingSpec
-from headrace.resources.names import Scope, check_id, new_id
+from headrace.resources.names import Scope, check_id, check_model_id, new_id
 from headrace.resources.operations import Operation
 from headrace.store import Transaction
 
@@ -206,36 +207,25 @@ def _check_external(request: DeployRequest, server: ExternalServer) -> None:
 
 def _register(tx: Transaction, request: DeployRequest, now: float) -> ModelVersion:
     """A new model with version 1, or the next version of the model that was named."""
-    model_id = check_id(request.model_id, field="model_id") if request.model_id else new_id()
-    model = tx.get(Model, scope=request.scope, id=model_id)
-    if model is None:
-        tx.insert(
-            Model(
-                scope=request.scope,
-                id=model_id,
-                display_name=request.title,
-                labels=request.labels,
-                created_at=now,
-                updated_at=now,
-            )
-        )
-        number = 1
-    else:
-        versions = tx.list(ModelVersion, scope=request.scope, model_id=model_id)
-        number = 1 + max((int(version.version) for version in versions), default=0)
-        tx.update(model)
+    model_id = check_model_id(request.model_id, field="model_id") if request.model_id else new_id()
+    model = tx.get(Model, scope=request.scope, id=model_id) or Model(
+        scope=request.scope,
+        id=model_id,
+        display_name=request.title,
+        labels=request.labels,
+        created_at=now,
+        updated_at=now,
+    )
     version = ModelVersion(
         scope=request.scope,
         model_id=model_id,
-        version=str(number),
+        version="",
         artifact_uri=request.artifact_uri,
         spec=request.spec,
-        aliases=("default",) if number == 1 else (),
         user_id=request.model_user_id,
         created_at=now,
     )
-    tx.insert(version)
-    return version
+    return register_version(tx, model, version)
 
 
 def _open_endpoint(tx: Transaction, request: DeployRequest, now: float) -> Endpoint:

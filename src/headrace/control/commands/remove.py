@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.commands.registry import require_unused
 from headrace.control.operations import settle_operations
 from headrace.control.rollouts.life import open_rollout, require_no_rollout, roll_back
 from headrace.control.traffic import hand_over, set_split
@@ -112,14 +113,7 @@ def delete_model(tx: Transaction, scope: Scope, model_id: str, *, contract: str,
     model = tx.get(Model, scope=scope, id=model_id)
     if model is None:
         raise ModelNotFound(f"There is no model {model_id!r}.", fix="`headrace models` lists them, ids first.")
-    deployments = tx.list(Deployment, scope=scope, model_id=model_id)
-    users = [deployment for deployment in deployments if deployment.state is not DeploymentState.GONE]
-    if users:
-        raise StillInUse(
-            f"Model {model_id!r} is deployed.",
-            evidence=f"Deployment {users[0].id} is {users[0].state}.",
-            fix="Undeploy it, wait for that operation, and delete the model then.",
-        )
+    require_unused(tx, scope, model_id, what=f"Model {model_id!r}")
     operation = _begin(
         tx, scope, "delete_model", parent=model.name, contract=contract, targets={"model": model_id}, now=now
     )
