@@ -89,6 +89,33 @@ def test_kinds_of_operations(kind: str, metadata: str, response: str) -> None:
     assert wire["response"] == {"@type": f"type.googleapis.com/{response}"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "metadata", "response"),
+    [
+        ("create_endpoint", "CreateEndpointOperationMetadata", "Endpoint"),
+        ("deploy_model", "DeployModelOperationMetadata", "DeployModelResponse"),
+        ("mutate_deployed_model", "MutateDeployedModelOperationMetadata", "MutateDeployedModelResponse"),
+    ],
+)
+def test_operations_on_endpoints_answer_with_what_they_made(kind: str, metadata: str, response: str) -> None:
+    """An endpoint, or a deployed model: its names, in fields that the vendor's message has in every version."""
+    targets = {"endpoint": "1", "model": "2", "version": "7", "deployed_model": "4", "display_name": "d"}
+    wire = operation_json(
+        operation(kind=kind, state=OperationState.SUCCEEDED, contract="vertex/v1beta1", targets=targets)
+    )
+    package = "type.googleapis.com/google.cloud.aiplatform.v1beta1"
+    assert wire["metadata"]["@type"] == f"{package}.{metadata}"
+    assert wire["response"].pop("@type") == f"{package}.{response}"
+    if kind == "create_endpoint":
+        assert set(wire["response"]) == {"name", "displayName", "createTime", "updateTime"}
+        assert wire["response"]["name"].endswith("/endpoints/1")
+    else:
+        model = f"{SCOPE}/models/2"
+        assert wire["response"] == {
+            "deployedModel": {"id": "4", "model": model, "modelVersionId": "7", "displayName": "d"}
+        }
+
+
 def test_failed_operation() -> None:
     """A failure is a google.rpc.Status with gRPC's number and our code, evidence and fix in its details."""
     failure = WeightsTruncated("Too short.", evidence="10 of 20 bytes", fix="Copy it again.").failure
@@ -171,6 +198,27 @@ def test_endpoint_tells_when_it_scales_to_zero() -> None:
     resources = wire["deployedModels"][0]["dedicatedResources"]
     assert resources["minReplicaCount"] == 0
     assert resources["scaleToZeroSpec"] == {"idleScaledownPeriod": "1234567.5s"}
+
+
+def test_endpoint_gives_back_what_was_said_of_it() -> None:
+    """Description and timeout; of a deployed model the vendor's own settings in their places, and who shares it."""
+    endpoint = msgspec.structs.replace(ENDPOINT, description="For tests.", inference_timeout_s=90.0)
+    metrics = [{"metricName": "m", "target": 60}]
+    settings = {"autoscalingMetricSpecs": metrics, "spot": True, "serviceAccount": "a@b", "enableAccessLogging": True}
+    binding = msgspec.structs.replace(BINDING, settings=settings, traffic=0)
+    other = f"{SCOPE}/endpoints/9"
+    wire = endpoint_json(endpoint, [Bound(binding, POOL, 1, (other,))], host="h")
+    assert (wire["description"], wire["clientConnectionConfig"]) == ("For tests.", {"inferenceTimeout": "90s"})
+    assert wire["trafficSplit"] == {"4": 0}, "one without traffic is there: the SDK undeploys what it finds here"
+    (deployed,) = wire["deployedModels"]
+    assert deployed["dedicatedResources"]["autoscalingMetricSpecs"] == metrics
+    assert deployed["dedicatedResources"]["spot"] is True
+    assert (deployed["serviceAccount"], deployed["enableAccessLogging"]) == ("a@b", True)
+    assert deployed["headrace"]["sharedWith"] == [other]
+    automatic = msgspec.structs.replace(BINDING, settings={"automaticResources": True})
+    (deployed,) = endpoint_json(endpoint, [Bound(automatic, POOL, 1)], host="h")["deployedModels"]
+    assert deployed["automaticResources"]["minReplicaCount"] == 1
+    assert "dedicatedResources" not in deployed
 
 
 def test_endpoint_tells_why_it_does_not_get_on() -> None:

@@ -298,5 +298,8 @@ def test_undeploy() -> None:
     """An undeploy body names the deployed model, and may bring the traffic of the others."""
     assert read_undeploy(b'{"deployedModelId": "7"}') == ("7", None)
     assert read_undeploy(b'{"deployed_model_id": "7", "trafficSplit": {"8": "100"}}') == ("7", {"8": 100})
+    assert read_undeploy(b'{"deployedModelId": "7", "trafficSplit": {"8": 0}}') == ("7", None)
     with pytest.raises(BadField, match="deployedModelId is missing"):
         read_undeploy(b"{}")
+    with pytest.raises(BadField, match="must add up to 100"):
+        read_undeploy(b'{"deployedModelId": "7", "trafficSplit": {"8": 99}}')

@@ -21,6 +21,7 @@ from headrace.cli.endpoints import (
     find_endpoint,
     is_ready,
     short_id,
+    standing_of,
     unique_name,
 )
 from headrace.cli.exits import WorkFailed
@@ -32,6 +33,7 @@ from headrace.cli.spec import ENGINE_PANEL, read_template
 from headrace.cli.what_next import Kind, kind_of, what_next
 from headrace.resources.errors import HeadraceError, NameTaken
 from headrace.resources.models import Dtype
+from headrace.resources.traffic import share_out
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -319,6 +321,17 @@ def _delete(client: Client, name: str) -> dict[str, Any]:
 
 
 def _undeploy_models(client: Client, endpoint: dict[str, Any], deployed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        client.post(f"/v1beta1/{endpoint['name']}:undeployModel", {"deployedModelId": each["id"]}) for each in deployed
-    ]
+    """Undeploy these, those without traffic first; what one of them has goes to those that are left, in proportion."""
+    told = endpoint.get("trafficSplit") or {}
+    split: dict[str, int] = {
+        each["id"]: told.get(each["id"], 0) for each in bindings(endpoint) if standing_of(each) != "DRAINING"
+    }
+    operations = []
+    for each in sorted(deployed, key=lambda one: split.get(one["id"], 0)):
+        body: dict[str, Any] = {"deployedModelId": each["id"]}
+        share = split.pop(each["id"], 0)
+        if share and split:
+            split = share_out(split)
+            body["trafficSplit"] = split
+        operations.append(client.post(f"/v1beta1/{endpoint['name']}:undeployModel", body))
+    return operations

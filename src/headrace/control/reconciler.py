@@ -195,6 +195,7 @@ class Reconciler:
             heard_at=self._nodes.heard_at(),
             stages=self._nodes.stages(),
             routed=self._link.routed,
+            bound=self._link.bound,
             outstanding=self._link.outstanding,
             waiting=self._link.waiting,
             idle_s=self._link.idle_s,

@@ -23,6 +23,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         heard_at: When each node last reported.
         stages: What nodes say of the stage orders that they have.
         routed: Replicas that the gateway may still send to; None while it is not known.
+        bound: Deployed models that the gateway routes to; None while it is not known.
         outstanding: Requests that the gateway has under way, by replica.
         waiting: Requests that wait in the gateway, by deployment.
         idle_s: For how long nobody has asked, by deployment, as the gateway said last; so also the two before.
@@ -33,6 +34,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     heard_at: Mapping[str, float] = {}
     stages: Mapping[StageKey, StageReport] = {}
     routed: frozenset[str] | None = None
+    bound: frozenset[str] | None = None
     outstanding: Mapping[str, int] = {}
     waiting: Mapping[str, int] = {}
     idle_s: Mapping[str, float] = {}

@@ -28,6 +28,7 @@ from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.rerouting import reroute
 from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
+from headrace.gateway.traffic import session_of
 from headrace.gateway.usage_log import UsageLog
 from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.access import Permission, Principal
@@ -123,7 +124,8 @@ class Inference:
 
     def _route(self, asked: Asked, record: RequestRecord) -> Call:
         head, match, endpoint = asked.exchange.head, asked.match, asked.endpoint
-        deployed = self._routing.table.choose(endpoint, match.endpoint.deployed_model if match.endpoint else "")
+        named, session = match.endpoint.deployed_model if match.endpoint else "", session_of(head)
+        deployed = self._routing.table.choose(endpoint, named, session=session)
         record.endpoint, record.deployed_model = endpoint.id, deployed.id
         record.routed_s = time.monotonic()
         headers = [
@@ -139,8 +141,9 @@ class Inference:
             google=match.endpoint is not None,
             headers=headers,
             forwarded=forwarded_headers(head, record),
-            patience_s=patience_of(head),
+            patience_s=patience_of(head, endpoint.inference_timeout_s),
             priority=priority_of(head, asked.body, deployed),
+            session=session,
             meter=Meter(self._usage_log, record, endpoint, deployed),
         )
 

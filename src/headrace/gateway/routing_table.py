@@ -93,8 +93,13 @@ class RoutingTable:
             fix="Use one of these names or an endpoint's id as `model`.",
         )
 
-    def choose(self, endpoint: EndpointRoute, deployed_id: str = "") -> DeployedRoute:
+    def choose(self, endpoint: EndpointRoute, deployed_id: str = "", *, session: bytes = b"") -> DeployedRoute:
         """The deployed model that gets the next request: the one asked for, or the traffic split's choice.
+
+        Args:
+            endpoint: Of the request.
+            deployed_id: The one that it asks for; empty for any.
+            session: What the request belongs to; empty where it does not say.
 
         Raises:
             ModelNotFound: The endpoint has no deployed model of this id.
@@ -102,7 +107,7 @@ class RoutingTable:
         """
         if not deployed_id:
             address = endpoint.scope, endpoint.id
-            deployed_id = self._splits[address].pick(self._answering[address]) or ""
+            deployed_id = self._splits[address].pick(self._answering[address], session) or ""
             if not deployed_id:
                 raise NotReady(
                     f"Endpoint {endpoint.display_name or endpoint.id!r} has nothing that takes traffic.",

@@ -12,7 +12,15 @@ from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
 from headrace.resources.states import OperationState
 
-OperationKind = Literal["deploy", "undeploy", "delete_endpoint", "delete_model"]
+OperationKind = Literal[
+    "create_endpoint",
+    "delete_endpoint",
+    "delete_model",
+    "deploy",
+    "deploy_model",
+    "mutate_deployed_model",
+    "undeploy",
+]
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +30,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         parent: Name of the resource it nests under: the scope, a model or an endpoint.
         contract: The API it was asked through, e.g. ``vertex/v1beta1``: its answer must speak that version.
         targets: The ids it is about; keys: ``endpoint``, ``model``, ``version``, ``deployment``, ``deployed_model``.
-            And ``traffic``, which is ``none``, of a deploy whose model gets no traffic when it is READY.
+            ``display_name``: of what it makes. ``traffic``, which is ``none``, of a deploy whose model gets no traffic
+            when it is READY; ``split``: see `split`. ``joins``, which is ``serving``, of a deploy to a deployment that
+            was READY before.
     """
 
     scope: Scope
@@ -43,9 +53,20 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.parent}/operations/{self.id}"
 
     @property
+    def deploys(self) -> bool:
+        """Whether it ends when a deployed model is READY."""
+        return self.kind in ("deploy", "deploy_model")
+
+    @property
+    def split(self) -> dict[str, int]:
+        """The endpoint's traffic once the model is READY, by deployed model; empty where it was not asked for."""
+        text = self.targets.get("split", "")
+        return {name: int(share) for name, _, share in (pair.partition("=") for pair in text.split(",") if pair)}
+
+    @property
     def takes_traffic(self) -> bool:
-        """Whether it is a deploy that gives its model all of the endpoint's traffic in the end."""
-        return self.kind == "deploy" and self.targets.get("traffic") != "none"
+        """Whether it is a deploy that changes the endpoint's traffic in the end."""
+        return bool(self.split) or (self.kind == "deploy" and self.targets.get("traffic") != "none")
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -111,6 +111,7 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         request_log: What of its requests is written down; None: nothing.
+        inference_timeout_s: The longest that an answer may take to begin; 0: the gateway's own limits alone.
     """
 
     scope: Scope
@@ -118,6 +119,7 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str
     deployed: tuple[DeployedRoute, ...] = ()
     request_log: RequestLog | None = None
+    inference_timeout_s: float = 0.0
 
 
 class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):

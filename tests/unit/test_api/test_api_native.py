@@ -192,7 +192,11 @@ def test_the_longest_template_is_taken(world: World) -> None:
         ("deployments", b'{"artifact_uri": "/", "dtype": "int3"}', "BAD_FIELD"),
         ("deployments", b'{"artifact_uri": ""}', "BAD_FIELD"),
         ("deployments", b'{"artifact_uri": "/", "project": "NO"}', "BAD_NAME"),
-        ("deployments", b'{"artifact_uri": "/", "machine": {"machine_type": "m"}}', "MACHINE_SPEC_INCOMPLETE"),
+        (
+            "deployments",
+            b'{"artifact_uri": "/", "machine": {"machine_type": "g2-standard-4"}}',
+            "MACHINE_SPEC_INCOMPLETE",
+        ),
         ("keys", b'{"name": "x", "role": "king"}', "BAD_FIELD"),
         ("keys", b'{"name": " ", "role": "viewer"}', "BAD_FIELD"),
         ("keys", b'{"name": "x", "project": "NO"}', "BAD_NAME"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.vertex import deploy, endpoints, models, operations, unsupported
+from headrace.api.vertex import deploy, deployed_models, endpoints, models, operations, unsupported
 from headrace.api.vertex.paths import ENDPOINT, LOCATION, MODEL, REST, UI_LOCATION
 from headrace.resources.access import Permission
 
@@ -37,9 +37,13 @@ ROUTES = (
     Route("GET", f"{MODEL}:listVersions", READ, models.list_versions),
     Route("DELETE", MODEL, DEPLOY, models.delete_model),
     Route("GET", f"{LOCATION}/endpoints", READ, endpoints.list_endpoints),
+    Route("POST", f"{LOCATION}/endpoints", DEPLOY, endpoints.create_endpoint),
     Route("GET", ENDPOINT, READ, endpoints.get_endpoint),
+    Route("PATCH", ENDPOINT, DEPLOY, endpoints.update_endpoint),
     Route("DELETE", ENDPOINT, DEPLOY, endpoints.delete_endpoint),
-    Route("POST", f"{ENDPOINT}:undeployModel", DEPLOY, endpoints.undeploy_model),
+    Route("POST", f"{ENDPOINT}:deployModel", DEPLOY, deployed_models.deploy_model),
+    Route("POST", f"{ENDPOINT}:mutateDeployedModel", DEPLOY, deployed_models.mutate_deployed_model),
+    Route("POST", f"{ENDPOINT}:undeployModel", DEPLOY, deployed_models.undeploy_model),
     *(Route(method, REST, READ, unsupported.unsupported) for method in ("GET", "POST", "PUT", "PATCH", "DELETE")),
 )
 """In the order in which they are tried; the last ones take every path that is left below ``/v1`` and ``/v1beta1``."""

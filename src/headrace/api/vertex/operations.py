@@ -6,13 +6,17 @@ version of the API through which it was asked for, whatever version (or none, be
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.api.waiting import until
+from headrace.contracts.vertex.endpoints import new_endpoint_json
 from headrace.contracts.vertex.listing import Facts, listing
 from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
 from headrace.control import commands
+from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import NotSupported, OperationNotFound, StillInUse
 from headrace.resources.names import Scope
 from headrace.resources.operations import Operation
@@ -26,7 +30,7 @@ MAX_WAIT_S = 60.0
 async def get_operation(request: Request) -> Response:
     """How far it is."""
     scope, operation_id = scope_of(request), request.path_params["operation"]
-    return answer(operation_json(await context_of(request).read(lambda tx: _operation(tx, scope, operation_id))))
+    return answer(await told(request, await context_of(request).read(lambda tx: _operation(tx, scope, operation_id))))
 
 
 async def wait_operation(request: Request) -> Response:
@@ -39,7 +43,17 @@ async def wait_operation(request: Request) -> Response:
         lambda operation: operation.state is not OperationState.RUNNING,
         wait_s=wait_s,
     )
-    return answer(operation_json(operation))
+    return answer(await told(request, operation))
+
+
+async def told(request: Request, operation: Operation) -> dict[str, Any]:
+    """An operation's JSON; of one that made an endpoint with that, as it is now, while it is there."""
+    if operation.kind != "create_endpoint":
+        return operation_json(operation)
+    wanted = operation.targets["endpoint"]
+    endpoint = await context_of(request).read(lambda tx: tx.get(Endpoint, scope=operation.scope, id=wanted))
+    host = request.headers.get("host", "")
+    return operation_json(operation, new_endpoint_json(endpoint, host=host) if endpoint else None)
 
 
 async def list_operations(request: Request) -> Response:
@@ -78,7 +92,7 @@ async def cancel_operation(request: Request) -> Response:
 
 
 def _undo(tx: Transaction, operation: Operation, *, now: float) -> None:
-    if operation.kind != "deploy":
+    if not operation.deploys:
         raise NotSupported(
             f"An operation of the kind {operation.kind!r} cannot be cancelled.",
             fix="Wait for it: it ends by itself within the time that running requests get to finish.",

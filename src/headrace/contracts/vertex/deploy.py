@@ -12,6 +12,8 @@ from headrace.resources.errors import BadField, NotSupported
 from headrace.resources.models import ServingSpec
 from headrace.resources.names import Scope, check_id
 
+_RESOURCES = "deployConfig.dedicatedResources"
+
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A message of the wire."""
@@ -151,7 +153,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     model, endpoint = message.model_config, message.endpoint_config
     resources = message.deploy_config.dedicated_resources
     _refuse_unsupported(endpoint, resources)
-    minimum, maximum = _replicas(resources)
+    minimum, maximum = replicas_of(resources, _RESOURCES)
     container = model.container_spec
     timeout_s = container.deployment_timeout_s if container else None
     if timeout_s is not None and timeout_s <= 0:
@@ -169,11 +171,11 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
             wire_machine.machine_type,
             wire_machine.accelerator_type,
             wire_machine.accelerator_count,
-            "deployConfig.dedicatedResources.machineSpec",
+            f"{_RESOURCES}.machineSpec",
         ),
         min_replicas=minimum,
         max_replicas=maximum,
-        scale_to_zero_after_s=_idle_s(resources),
+        scale_to_zero_after_s=idle_s_of(resources, _RESOURCES),
         spec=ServingSpec(container=container.json() if container else None),
         dedicated=not endpoint.dedicated_endpoint_disabled and endpoint.dedicated_endpoint_enabled is not False,
         timeout_s=timeout_s,
@@ -208,8 +210,16 @@ def _identifier(value: str, field: str) -> str:
     return check_id(value, field=field) if value else ""
 
 
-def _replicas(resources: DedicatedResources) -> tuple[int, int]:
-    where = "deployConfig.dedicatedResources"
+def replicas_of(resources: DedicatedResources, where: str) -> tuple[int, int]:
+    """How many replicas run, and how many ever may.
+
+    Args:
+        resources: What the body says.
+        where: The field that holds it, for messages.
+
+    Raises:
+        BadField: There cannot be so many.
+    """
     minimum = 1 if resources.min_replica_count is None else resources.min_replica_count
     if minimum == 0 and resources.scale_to_zero_spec is not None:
         minimum = 1  # while it does not sleep
@@ -225,8 +235,18 @@ def _replicas(resources: DedicatedResources) -> tuple[int, int]:
     return minimum, maximum
 
 
-def _idle_s(resources: DedicatedResources) -> float:
-    where, spec = "deployConfig.dedicatedResources", resources.scale_to_zero_spec
+def idle_s_of(resources: DedicatedResources, where: str) -> float:
+    """How long nobody must have asked before no replica runs; 0: never.
+
+    Args:
+        resources: What the body says.
+        where: The field that holds it, for messages.
+
+    Raises:
+        BadField: It makes no sense.
+        NotSupported: The two periods of it differ in a way that is not kept.
+    """
+    spec = resources.scale_to_zero_spec
     if spec is None:
         return 0.0
     if resources.min_replica_count not in (None, 0):

@@ -4,7 +4,10 @@ A caller runs a command in a transaction of its own and wakes the reconciler onc
 """
 
 from headrace.control.commands.deploy import DeployRequest, deploy
+from headrace.control.commands.deploy_version import VersionRequest, deploy_version
+from headrace.control.commands.endpoint import EndpointRequest, change_endpoint, create_endpoint
 from headrace.control.commands.keys import create_key, limit_key, revoke_key
+from headrace.control.commands.mutate import mutate_deployed_model
 from headrace.control.commands.quota import Usage, set_quota, usage
 from headrace.control.commands.remove import delete_endpoint, delete_model, undeploy
 from headrace.control.commands.request_log import change_request_log
@@ -14,14 +17,20 @@ from headrace.control.commands.split import split_traffic
 
 __all__ = [
     "DeployRequest",
+    "EndpointRequest",
     "Usage",
+    "VersionRequest",
+    "change_endpoint",
     "change_request_log",
     "change_rollout",
+    "create_endpoint",
     "create_key",
     "delete_endpoint",
     "delete_model",
     "deploy",
+    "deploy_version",
     "limit_key",
+    "mutate_deployed_model",
     "resize",
     "revoke_key",
     "scale_to_zero",

@@ -9,6 +9,9 @@ from headrace.resources.errors import BadField
 MAX_CHARACTERS = 128
 """Of a name or a label: as Vertex AI's display names."""
 
+MAX_DESCRIPTION_CHARACTERS = 4096
+"""Of what people write about a resource, in as many lines as they like."""
+
 MAX_LABELS = 64
 """On one resource: as Vertex AI's."""
 
@@ -36,6 +39,22 @@ def check_text(what: str, text: str) -> None:
     unprintable = next((character for character in text if not character.isprintable()), None)
     if unprintable is not None:
         raise BadField(f"{what} has a character that is not printable.", evidence=f"It has {unprintable!r}.")
+
+
+def check_description(text: str) -> None:
+    """Hold the bounds of a description: it may have several lines.
+
+    Raises:
+        BadField: It has more than `MAX_DESCRIPTION_CHARACTERS`, or one that is neither printable nor white space.
+    """
+    if len(text) > MAX_DESCRIPTION_CHARACTERS:
+        raise BadField(
+            "The description is too long.",
+            evidence=f"It has {len(text):,} characters, where {MAX_DESCRIPTION_CHARACTERS:,} are allowed.",
+        )
+    unprintable = next((each for each in text if not each.isprintable() and each not in "\t\n\r"), None)
+    if unprintable is not None:
+        raise BadField("The description has a character that is not printable.", evidence=f"It has {unprintable!r}.")
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
