@@ -32,7 +32,7 @@ FEW = 3
 
 PACKAGES = (
     Package("curl", "curl", "the custom-weights document's commands are curl commands, run byte for byte"),
-    Package("nodejs", "node", "azurite, Microsoft's emulator of Azure's blobs, is a program for Node"),
+    Package("nodejs", "node", "azurite, Microsoft's emulator of Azure's blobs, and vendors' JavaScript run on it"),
     Package("npm", "npm", "azurite is installed by it"),
 )
 

@@ -63,7 +63,7 @@ def test_requests_pass_through(tmp_path: Path) -> None:
             assert (control.header(b"x-mine"), control.header(b"x-hop")) == (b"2", b"")
             assert control.header(b"x-request-id").decode() == answer.headers["x-request-id"]
             assert (await served.client.head("/v1/x")).status_code == 207
-            assert (await served.client.post("/v1/projects/p/locations/l/endpoints/e:explain")).status_code == 207
+            assert (await served.client.post("/v1/projects/p/locations/l/endpoints/e:directPredict")).status_code == 207
 
     asyncio.run(main())
 

@@ -22,6 +22,10 @@ class Action(StrEnum):
     PREDICT = "predict"
     RAW_PREDICT = "rawPredict"
     STREAM_RAW_PREDICT = "streamRawPredict"
+    GENERATE_CONTENT = "generateContent"
+    STREAM_GENERATE_CONTENT = "streamGenerateContent"
+    COUNT_TOKENS = "countTokens"
+    EXPLAIN = "explain"
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
@@ -61,6 +65,10 @@ ENDPOINT_ACTIONS: Mapping[tuple[str, str], Action] = {
     ("POST", ":predict"): Action.PREDICT,
     ("POST", ":rawPredict"): Action.RAW_PREDICT,
     ("POST", ":streamRawPredict"): Action.STREAM_RAW_PREDICT,
+    ("POST", ":generateContent"): Action.GENERATE_CONTENT,
+    ("POST", ":streamGenerateContent"): Action.STREAM_GENERATE_CONTENT,
+    ("POST", ":countTokens"): Action.COUNT_TOKENS,
+    ("POST", ":explain"): Action.EXPLAIN,
     ("POST", "/chat/completions"): Action.CHAT,
     ("POST", "/completions"): Action.COMPLETIONS,
     ("POST", "/embeddings"): Action.EMBEDDINGS,
