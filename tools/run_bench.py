@@ -36,7 +36,9 @@ def _prepared(name: str) -> dict[str, str]:
     if name == "streaming":
         return dict(os.environ)  # its engine computes nothing
     environment = prepare(
-        PYTHONS if name in {"engine", "plan", "prefix"} else DEFAULT_ENGINES, stores=name == "staging"
+        PYTHONS if name in {"engine", "plan", "prefix"} else DEFAULT_ENGINES,
+        stores=name == "staging",
+        clients=name == "vertex",
     )
     if name == "engine":
         environment["HEADRACE_BENCH_SERVE_PYTHON"] = str(install(ServingExtras()).python)
