@@ -33,8 +33,8 @@ FLOORS = {
 }
 STRANGERS = {3: {"request_log", "runtimes", "compute", "store", "storage"}}
 NEVER = {
-    "gateway": {"fastapi", "starlette", "grpc", "sqlalchemy", "torch"},
-    "cli": {"sqlalchemy", "fastapi", "torch"},
+    "gateway": {"fastapi", "starlette", "google", "grpc", "sqlalchemy", "torch"},
+    "cli": {"sqlalchemy", "fastapi", "google", "grpc", "torch"},
 }
 
 

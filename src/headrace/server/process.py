@@ -47,6 +47,10 @@ class Options(argparse.Namespace):
     tls_listen_fd: int = -1
     tls_certificate: str = ""
     tls_key: str = ""
+    gateway_url: str = ""
+    https_host: str = ""
+    grpc_address: str = ""
+    grpc_socket: str = ""
     otlp_traces_endpoint: str = ""
     request_log_format: str = LogFormat.JSONL
     request_log_max_bytes: int = MAX_BYTES
