@@ -30,7 +30,11 @@ def asking(target: str, version: str = "1.1", more: str = "") -> bytes:
 )
 def test_the_names_of_vertex_ai_are_served(host: str) -> None:
     """In any spelling that DNS takes for the same, and whatever else the head says."""
-    for request in (asking(f"{host}:443"), asking(f"{host}:443", "1.0", "Proxy-Authorization: Basic eA==\r\n")):
+    for request in (
+        asking(f"{host}:443"),
+        asking(f"{host}:8443"),
+        asking(f"{host}:443", "1.0", "Proxy-Authorization: Basic eA==\r\n"),
+    ):
         assert read_connect(request) == host.lower().rstrip(".")
 
 
@@ -39,7 +43,8 @@ def test_the_names_of_vertex_ai_are_served(host: str) -> None:
     [
         "example.org:443",
         "storage.googleapis.com:443",
-        "us-central1-aiplatform.googleapis.com:22",
+        "us-central1-aiplatform.googleapis.com:https",
+        "us-central1-aiplatform.googleapis.com:",
         "us-central1-aiplatform.googleapis.com",
         "us-central1-aiplatform.googleapis.com.example.org:443",
         "example.org#.aiplatform.googleapis.com:443",

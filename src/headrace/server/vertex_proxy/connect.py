@@ -17,7 +17,8 @@ _HOST = re.compile(r"(?:(?:[a-z0-9]+-)*aiplatform|oauth2|iamcredentials)\.google
 
 _LINE = re.compile(r"CONNECT ([!-~]+) HTTP/1\.[01]")
 _METHOD = b"CONNECT "
-_PORT = "443"
+_PORT = re.compile(r"[0-9]{1,5}")
+"""Any: answers name dedicated endpoints at the TLS port's, and whatever the port, it leads to this server."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -65,6 +66,6 @@ def _host_in(first_line: str) -> str | Refusal:
         return Refusal(HTTPStatus.BAD_REQUEST, "The first line is no CONNECT of HTTP/1.")
     host, _, port = line[1].lower().rpartition(":")
     host = host.rstrip(".")
-    if port != _PORT or not _HOST.fullmatch(host):
+    if not _PORT.fullmatch(port) or not _HOST.fullmatch(host):
         return Refusal(HTTPStatus.FORBIDDEN, "This proxy leads to Headrace, by the names of Vertex AI only.")
     return host
