@@ -123,6 +123,8 @@ def test_the_proxy(server: ScriptedServer, kind: str, capsys: pytest.CaptureFixt
     trusted = {"vertex": "REQUESTS_CA_BUNDLE", "gcloud": "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "genai": "SSL_CERT_FILE"}
     assert Path(found[trusted[kind]]).is_file()
     assert not [name for name in found if name.startswith("CLOUDSDK_API") or name == "GOOGLE_VERTEX_BASE_URL"]
+    if kind == "gcloud":
+        assert found["REQUESTS_CA_BUNDLE"] == found[trusted[kind]]
     if kind == "genai":
         assert found["GOOGLE_GENAI_USE_VERTEXAI"] == "true"
 

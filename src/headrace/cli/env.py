@@ -179,16 +179,20 @@ def _genai(server: Server) -> tuple[dict[str, str], list[str]]:
 
 
 def _gcloud(server: Server) -> tuple[dict[str, str], list[str]]:
-    """``gcloud``: each property has a variable, https://cloud.google.com/sdk/docs/properties."""
+    """``gcloud``: each property has a variable, https://cloud.google.com/sdk/docs/properties.
+
+    Its own for whom to trust gives way to the one of the library below it, which a machine may have set.
+    """
     login = server.login
     variables = {"CLOUDSDK_CORE_PROJECT": login.project, "CLOUDSDK_AI_REGION": login.location}
     if login.key:
         variables["CLOUDSDK_AUTH_ACCESS_TOKEN_FILE"] = _kept("token", login.key)
     if not server.proxied:
-        names = ("AIPLATFORM", "CLOUDQUOTAS", "MONITORING")
-        variables |= {f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": f"{login.url}/" for name in names}
+        services = ("AIPLATFORM", "CLOUDQUOTAS", "MONITORING")
+        variables |= {f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": f"{login.url}/" for name in services}
     if server.trust and (server.proxied or login.url.startswith("https:")):
-        variables["CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE"] = server.trust
+        names = ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "REQUESTS_CA_BUNDLE")
+        variables |= dict.fromkeys(names, server.trust)
     return variables, []
 
 
