@@ -37,7 +37,8 @@ def deploy(told: dict[str, str]) -> dict[str, Any]:
         endpoint_display_name=told["display_name"],
     )
     answer = endpoint.predict(instances=[PROMPT], use_dedicated_endpoint=True)
-    return {"endpoint": endpoint.resource_name, "predictions": answer.predictions}
+    found = {"endpoint": endpoint.resource_name, "predictions": answer.predictions}
+    return found | delete(endpoint.resource_name) if "delete" in told else found
 
 
 def use(told: dict[str, str]) -> dict[str, Any]:
@@ -65,11 +66,10 @@ def use(told: dict[str, str]) -> dict[str, Any]:
     return found | {"operations": len(operations.operations)}
 
 
-def delete(told: dict[str, str]) -> dict[str, Any]:
+def delete(name: str) -> dict[str, Any]:
     """Undeploy and delete, and wait for the operations of both."""
-    endpoint = aiplatform.Endpoint(told["endpoint"])
-    endpoint.delete(force=True)
-    return {"missing": raised(lambda: aiplatform.Endpoint(told["endpoint"]).to_dict())}
+    aiplatform.Endpoint(name).delete(force=True)
+    return {"missing": raised(lambda: aiplatform.Endpoint(name).to_dict())}
 
 
 def _long() -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def main() -> None:
     """One of them."""
     told = json.loads(sys.argv[1])
     begin(told)
-    found = {"deploy": deploy, "use": use, "delete": delete}[told["what"]](told)
+    found = {"deploy": deploy, "use": use}[told["what"]](told)
     print(json.dumps(found | {"version": aiplatform.__version__}))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -13,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from cryptography import x509
 from vendor_client import MACHINES_OWN, run_client
 
-from server_process import PROJECT, ServerProcess, eventually, running_server
+from server_process import PROJECT, RECOVERY_S, ServerProcess, eventually, running_server
 
 PROGRAM = Path(__file__).with_name("sdk_grpc.py")
 NEWEST, LAST_1 = "HEADRACE_TEST_VERTEX_SDK_2_PYTHON", "HEADRACE_TEST_VERTEX_SDK_1_PYTHON"
@@ -106,10 +106,9 @@ def test_what_an_endpoint_is_asked_over_grpc(ways_in: ServerProcess, deployed: d
 
 def test_no_line_of_code_names_this_server(ways_in: ServerProcess, demo_model: Path) -> None:
     """The same Python, told nothing but a project and a key: its environment leads Google's addresses here."""
-    found = asked(ways_in, NEWEST, "deploy", proxy=True, model=str(demo_model), display_name="by-proxy")
+    found = asked(ways_in, NEWEST, "deploy", proxy=True, model=str(demo_model), display_name="by-proxy", delete="yes")
     assert "Tokyo" in found["predictions"][0]
-    told = asked(ways_in, NEWEST, "delete", proxy=True, endpoint=found["endpoint"])
-    assert told["missing"]["type"] == "NotFound"
+    assert found["missing"]["type"] == "NotFound"
 
 
 def test_the_proxy_leads_nowhere_else(ways_in: ServerProcess) -> None:
@@ -151,13 +150,17 @@ def test_processes_that_die_are_replaced(ways_in: ServerProcess, deployed: dict[
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: all(f"{label} ended (killed by SIGKILL)" in ways_in.output for label in ("grpc", "proxy")))
-    eventually(lambda: _listens(addresses(ways_in)["grpc"]))
-    assert asked(ways_in, NEWEST, "use", endpoint=deployed["endpoint"])["got"] == "by-grpc"
+    told = addresses(ways_in)
+    trusted = grpc.ssl_channel_credentials(Path(told["tls_authority"]).read_bytes())
+    name = deployed["endpoint"].encode()
+    with grpc.secure_channel(told["grpc"], trusted) as channel:
+        get = channel.unary_unary("/google.cloud.aiplatform.v1.EndpointService/GetEndpoint")
+        got = get(
+            b"\x0a%c%s" % (len(name), name),  # field 1 of a GetEndpointRequest
+            metadata=[("authorization", f"Bearer {ways_in.key}")],
+            wait_for_ready=True,
+            timeout=RECOVERY_S,
+        )
+    assert b"by-grpc" in got
     with through(ways_in) as client:
         assert client.get("https://aiplatform.googleapis.com/healthz").status_code == 200
-
-
-def _listens(address: str) -> bool:
-    host, port = address.split(":")
-    with socket.socket() as connection:
-        return connection.connect_ex((host, int(port))) == 0
