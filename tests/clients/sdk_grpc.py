@@ -69,7 +69,7 @@ def use(told: dict[str, str]) -> dict[str, Any]:
 def delete(name: str) -> dict[str, Any]:
     """Undeploy and delete, and wait for the operations of both."""
     aiplatform.Endpoint(name).delete(force=True)
-    return {"missing": raised(lambda: aiplatform.Endpoint(name).to_dict())}
+    return {"missing": raised(lambda: aiplatform.Endpoint(name).traffic_split)}
 
 
 def _long() -> list[dict[str, Any]]:
