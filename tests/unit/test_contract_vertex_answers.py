@@ -15,7 +15,7 @@ from headrace.contracts.vertex.models import model_json, pick_version, split_ver
 from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import BadField, Cancelled, Failure, ModelNotFound, WeightsTruncated
+from headrace.resources.errors import BadField, Cancelled, Failure, ModelNotFound, WeightsTruncated, page_url
 from headrace.resources.models import Model, ModelVersion, ServingSpec
 from headrace.resources.names import Scope
 from headrace.resources.operations import Operation
@@ -99,6 +99,9 @@ def test_failed_operation() -> None:
     info = wire["error"]["details"][0]
     assert (info["@type"], info["reason"]) == ("type.googleapis.com/google.rpc.ErrorInfo", "WEIGHTS_TRUNCATED")
     assert info["metadata"] == {"evidence": "10 of 20 bytes", "fix": "Copy it again."}
+    page = wire["error"]["details"][-1]
+    assert page["@type"] == "type.googleapis.com/google.rpc.Help"
+    assert page["links"][0]["url"] == page_url("WEIGHTS_TRUNCATED")
 
 
 def test_cancelled_operation() -> None:

@@ -89,7 +89,7 @@ def test_too_many_instances(tmp_path: Path) -> None:
         async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
             for method in (":predict", ":rawPredict"):
                 answer = await served.client.post(f"{BASE}{method}", json={"instances": ["a"] * 1025})
-                (detail,) = answer.json()["error"]["details"]
+                detail, _page = answer.json()["error"]["details"]
                 assert (answer.status_code, detail["reason"]) == (400, "BAD_FIELD")
                 assert detail["metadata"]["evidence"] == "It has 1025; the limit is 1024."
             assert engine.seen.began == 0

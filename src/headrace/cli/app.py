@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from headrace.cli import (
+    auth,
     ca,
     calibrate,
     clean,
@@ -58,6 +59,7 @@ _GROUPS = (
     operations,
     login,
     keys,
+    auth,
     credentials,
     ca,
     quota,

@@ -79,7 +79,7 @@ def build_snapshot(tx: Transaction, generation: int, egress: Egress, *, gateways
         for endpoint in tx.list(Endpoint, deleting=False)
     )
     keys = tuple(
-        KeyRoute(secret_hash=key.secret_hash, principal=key.principal, limits=key.limits)
+        KeyRoute(secret_hash=key.secret_hash, principal=key.principal, limits=key.limits, public_key=key.public_key)
         for key in tx.list(ApiKey, revoked_at=None)
     )
     return RoutingSnapshot(generation=generation, endpoints=endpoints, keys=keys)

@@ -19,6 +19,7 @@ class Action(StrEnum):
     READYZ = "readyz"
     ROOT = "root"
     METRICS = "metrics"
+    EXCHANGE = "exchange"
     PREDICT = "predict"
     RAW_PREDICT = "rawPredict"
     STREAM_RAW_PREDICT = "streamRawPredict"
@@ -87,7 +88,13 @@ PROBES: Mapping[tuple[str, str], Action] = {
 METRICS: Mapping[tuple[str, str], Action] = {("GET", "/metrics"): Action.METRICS}
 """Where Prometheus looks."""
 
-_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS}
+EXCHANGE: Mapping[tuple[str, str], Action] = {("POST", "/token"): Action.EXCHANGE}
+"""Where the files of service accounts send Google's libraries."""
+
+PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE))
+"""That answer without a key."""
+
+_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS, **EXCHANGE}
 _MODEL = "/v1/models/"
 
 
@@ -148,5 +155,5 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
         if suffix.startswith("/") or not infix
     ]
-    listed = [*PROBES, *METRICS, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
+    listed = [*PROBES, *METRICS, *EXCHANGE, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

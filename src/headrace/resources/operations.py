@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from headrace.resources.access import Principal, Role
+from headrace.resources.access import KeyFormat, Principal, Role
 from headrace.resources.errors import Failure
 from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
@@ -55,6 +55,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
         hint: The secret's first characters, so that its owner can tell keys apart.
         project: The project it reaches, or ``*``.
         requests_per_minute: As in `KeyLimits`; so the next one.
+        public_key: Of a service account (PEM), whose private key was shown once and is stored nowhere. Its
+            `secret_hash` is of a secret that nobody was ever given. Empty for other keys.
     """
 
     id: str
@@ -67,7 +69,13 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: float | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    public_key: str = ""
     resource_version: int = 1
+
+    @property
+    def format(self) -> KeyFormat:
+        """What its holder has."""
+        return KeyFormat.SERVICE_ACCOUNT if self.public_key else KeyFormat.PLAIN
 
     @property
     def limits(self) -> KeyLimits:

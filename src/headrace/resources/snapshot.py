@@ -121,11 +121,16 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One key that is good; a revoked one is simply no longer there."""
+    """One key that is good; a revoked one is simply no longer there.
+
+    Attributes:
+        public_key: Of a service account (PEM): what it signs is shown instead of a secret. Empty for other keys.
+    """
 
     secret_hash: str
     principal: Principal
     limits: KeyLimits = KeyLimits()
+    public_key: str = ""
 
 
 class RoutingSnapshot(msgspec.Struct, frozen=True, kw_only=True):

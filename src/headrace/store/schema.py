@@ -286,6 +286,7 @@ api_keys = Table(
     Column("revoked_at", Double),
     Column("requests_per_minute", BigInteger),
     Column("tokens_per_minute", BigInteger),
+    _text("public_key"),
     _int("resource_version"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("secret_hash", name="api_keys_one_per_secret"),

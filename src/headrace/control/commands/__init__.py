@@ -4,6 +4,7 @@ A caller runs a command in a transaction of its own and wakes the reconciler onc
 """
 
 from headrace.control.commands.deploy import DeployRequest, deploy
+from headrace.control.commands.key_pairs import KeyPair, new_key_pair
 from headrace.control.commands.keys import create_key, limit_key, revoke_key
 from headrace.control.commands.quota import Usage, set_quota, usage
 from headrace.control.commands.remove import delete_endpoint, delete_model, undeploy
@@ -14,6 +15,7 @@ from headrace.control.commands.split import split_traffic
 
 __all__ = [
     "DeployRequest",
+    "KeyPair",
     "Usage",
     "change_request_log",
     "change_rollout",
@@ -22,6 +24,7 @@ __all__ = [
     "delete_model",
     "deploy",
     "limit_key",
+    "new_key_pair",
     "resize",
     "revoke_key",
     "scale_to_zero",

@@ -47,7 +47,7 @@ from headrace.resources.errors.engines import (
     RuntimeUnknown,
     RuntimeUnsuitable,
 )
-from headrace.resources.errors.lookup import error_from, page
+from headrace.resources.errors.lookup import error_from, page, page_url
 from headrace.resources.errors.machines import (
     CalibrationFailed,
     DatabaseCorrupt,
@@ -68,6 +68,7 @@ from headrace.resources.errors.requests import (
     BadField,
     BadJson,
     BadName,
+    BadToken,
     BodyTooLarge,
     CanaryLost,
     CanaryOutOfBounds,
@@ -93,6 +94,7 @@ from headrace.resources.errors.requests import (
     RolloutRunning,
     StaleWrite,
     StillInUse,
+    TokenExpired,
     UnknownErrorCode,
     UnknownKey,
     UnknownPath,
@@ -193,6 +195,7 @@ __all__ = [
     "BadField",
     "BadJson",
     "BadName",
+    "BadToken",
     "BodyTooLarge",
     "CalibrationFailed",
     "CanaryLost",
@@ -309,6 +312,7 @@ __all__ = [
     "TimeSeriesConfig",
     "TlsAuthorityNotFound",
     "TlsCertificateInvalid",
+    "TokenExpired",
     "TokenizerInvalid",
     "TokenizerMismatch",
     "TokenizerMissing",
@@ -328,4 +332,5 @@ __all__ = [
     "WeightsTruncated",
     "error_from",
     "page",
+    "page_url",
 ]
