@@ -43,7 +43,7 @@ def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False, clients: 
 
     Args:
         engines: The engines that will be run.
-        stores: Whether object stores will be run, too.
+        stores: Whether object stores will be run, and whatever else a whole server is tried with.
         clients: Whether the vendors' clients will be run, too.
     """
     cache = cache_dir()
@@ -65,6 +65,7 @@ def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False, clients: 
             variables[f"HEADRACE_TEST_{engine.upper()}_MODEL"] = str(folder)
     if stores:
         variables["HEADRACE_TEST_EMULATORS_PYTHON"] = str(install(StoreEmulators()).python)
+        variables["HEADRACE_TEST_SCHEMATHESIS_PYTHON"] = str(install(ApiFuzzer()).python)
         if shutil.which("npm"):
             variables["HEADRACE_TEST_AZURITE"] = str(_azurite(cache))
     if clients:
@@ -168,6 +169,15 @@ VENDOR_CLIENTS = (
     VendorClient("google-genai", "google-genai==3.4.0\n", "HEADRACE_TEST_GENAI_PYTHON"),
 )
 """Vertex AI's: the newest and the last of the generation before, and the one for generateContent."""
+
+
+class ApiFuzzer:
+    """Schemathesis: asks a server whatever its OpenAPI document allows, and what it does not; pytest would load it."""
+
+    name = "schemathesis"
+    complete = False
+    disk_bytes = 200_000_000
+    requirements = "schemathesis==4.32.5\n"
 
 
 class StoreEmulators:

@@ -205,6 +205,7 @@ def test_endpoint_paths_are_read_back(
         ("POST", "/v1/models", Action.WRONG_METHOD),
         ("DELETE", "/v1/models/a", Action.WRONG_METHOD),
         ("POST", "/healthz", Action.WRONG_METHOD),
+        ("QUERY", "/healthz", Action.WRONG_METHOD),
         ("GET", "/", Action.ROOT),
         ("GET", "/ui/projects/p/locations/l/operations/1", Action.CONTROL),
     ],

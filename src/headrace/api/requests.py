@@ -23,6 +23,9 @@ from headrace.store import Store, Transaction
 MAX_BODY_BYTES = 1 << 20
 """No request to the control plane describes more than a resource."""
 
+LEFT_OVER = ":path}"
+"""How the template of a route ends that takes every path that no other takes."""
+
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 T = TypeVar("T")
@@ -81,11 +84,11 @@ def path_of(request: Request) -> str:
     return path[:200]
 
 
-def allowed(request: Request, *, but: str = "") -> tuple[str, ...]:
-    """The methods that some route takes at the path of a request; the route of the template ``but`` does not count."""
+def allowed(request: Request) -> tuple[str, ...]:
+    """The methods that some route takes at the path of a request; a route that takes what is left does not count."""
     methods: set[str] = set()
     for route in request.app.routes:
-        if getattr(route, "path", "") != but and route.matches(request.scope)[0] is not Match.NONE:
+        if not getattr(route, "path", "").endswith(LEFT_OVER) and route.matches(request.scope)[0] is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     return tuple(sorted(methods))
 

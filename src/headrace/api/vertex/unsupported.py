@@ -7,7 +7,6 @@ import re
 from fastapi import Request, Response
 
 from headrace.api.requests import allowed, path_of
-from headrace.api.vertex.paths import REST
 from headrace.resources.errors import MethodNotAllowed, NotSupported, UnknownPath
 
 _SCOPE = "projects/[^/]+/locations/[^/:]+"
@@ -38,9 +37,11 @@ async def unsupported(request: Request) -> Response:
         UnknownPath: There is no such path.
     """
     asked = f"{request.method} {request.path_params['rest']}"
+    takes = allowed(request)
+    custom = ":" in asked.rpartition("/")[2]  # a custom method that is here takes one HTTP method, as the vendor's does
     for pattern, fix in _METHODS:
-        if pattern.fullmatch(asked):
+        if pattern.fullmatch(asked) and not (custom and takes):
             raise NotSupported(f"{request.method} {path_of(request)} is not supported yet.", fix=fix)
-    if takes := allowed(request, but=REST):
+    if takes:
         raise MethodNotAllowed(f"There is no {request.method} {path_of(request)}.", allow=takes)
     raise UnknownPath(f"There is no {request.method} {path_of(request)}.")
