@@ -163,11 +163,16 @@ class VendorClient(NamedTuple):
 
 
 VENDOR_CLIENTS = (
-    VendorClient("vertex-sdk-2", "google-cloud-aiplatform==2.7.0\n", "HEADRACE_TEST_VERTEX_SDK_2_PYTHON"),
+    VendorClient(
+        "vertex-sdk-2",
+        "google-cloud-aiplatform==2.7.0\nipykernel==7.4.0\nnbclient==0.11.0\n",
+        "HEADRACE_TEST_VERTEX_SDK_2_PYTHON",
+    ),
     VendorClient("vertex-sdk-1", "google-cloud-aiplatform==1.165.1\n", "HEADRACE_TEST_VERTEX_SDK_1_PYTHON"),
     VendorClient("google-genai", "google-genai==3.4.0\n", "HEADRACE_TEST_GENAI_PYTHON"),
 )
-"""Vertex AI's: the newest and the last of the generation before, and the one for generateContent."""
+"""Vertex AI's: the newest, with what executes the catalogue's notebooks, and the last of the generation before; and the
+one for generateContent."""
 
 
 class StoreEmulators:

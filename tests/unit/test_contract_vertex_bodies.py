@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.contracts.vertex.deploy import DeployWish, read_deploy
+from headrace.contracts.vertex.deploy import DeployWish, PublishedWish, read_deploy
 from headrace.contracts.vertex.endpoints import read_undeploy
 from headrace.contracts.vertex.json_bodies import parse_object
 from headrace.contracts.vertex.machine_types import ACCELERATOR_TYPES, accelerator_type, machine_spec_json
@@ -188,8 +188,12 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
         ({"customModel": {"gcsUri": 7}}, BadField, "customModel.gcsUri must be a string"),
         ({"customModel": None}, BadField, "customModel is missing"),
         ({"publisherModelName": "publishers/x/models/y"}, BadField, "exclude each other"),
-        ({"customModel": None, "publisherModelName": "publishers/x/models/y"}, NotSupported, "publisherModelName"),
-        ({"customModel": None, "huggingFaceModelId": "a/b"}, NotSupported, "huggingFaceModelId"),
+        (
+            {"customModel": None, "publisherModelName": "publishers/x/models/y", "huggingFaceModelId": "a/b"},
+            BadField,
+            "exclude each other",
+        ),
+        ({"customModel": None, "publisherModelName": "  "}, BadField, "customModel is missing"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 0}}}, BadField, "at least 1"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 1.5}}}, BadField, "an integer of 32 bits"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": True}}}, BadField, "an integer of 32 bits"),
@@ -300,3 +304,25 @@ def test_undeploy() -> None:
     assert read_undeploy(b'{"deployed_model_id": "7", "trafficSplit": {"8": "100"}}') == ("7", {"8": 100})
     with pytest.raises(BadField, match="deployedModelId is missing"):
         read_undeploy(b"{}")
+
+
+def test_open_model_of_the_sdk() -> None:
+    """What `OpenModel(…).deploy(accept_eula=True)` of google-cloud-aiplatform 2.7.0 sends names a published model."""
+    body = b"""{"publisherModelName": "publishers/google/models/gemma3@gemma-3-1b-it", "modelConfig": {"acceptEula":
+    true, "containerSpec": {"imageUri": "img", "sharedMemorySizeMb": "16384"}}, "endpointConfig":
+    {"dedicatedEndpointEnabled": true}, "deployConfig": {"dedicatedResources": {"machineSpec": {"machineType":
+    "g2-standard-12", "acceleratorType": 11, "acceleratorCount": 1}, "minReplicaCount": 1, "maxReplicaCount": 2}}}"""
+    wish = read_deploy(body, SCOPE)
+    assert wish.artifact_uri == ""
+    assert wish.published == PublishedWish(
+        publisher_model="publishers/google/models/gemma3@gemma-3-1b-it", accepts_eula=True
+    )
+    assert wish.machine.machine_type == "g2-standard-12"
+
+
+def test_hugging_face_models_of_the_sdk() -> None:
+    """The Hub's name and its token are taken, and the token is in no text that a log could have."""
+    body = b"""{"huggingFaceModelId": "qwen/qwen3-0.6b", "modelConfig": {"huggingFaceAccessToken": "hf_x"}}"""
+    wish = read_deploy(body, SCOPE)
+    assert wish.published == PublishedWish(hub_model="qwen/qwen3-0.6b", hub_token="hf_x")
+    assert "hf_x" not in repr(wish)

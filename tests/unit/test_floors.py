@@ -19,6 +19,7 @@ FLOORS = {
     "weights": 2,
     "capacity": 2,
     "hardware": 2,
+    "catalogue": 2,
     "request_log": 3,
     "runtimes": 3,
     "compute": 3,

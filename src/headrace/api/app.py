@@ -10,6 +10,7 @@ from headrace.api.access import Authentication, check_routes, mount
 from headrace.api.errors import LastResort, install
 from headrace.api.internal import internal_router
 from headrace.api.requests import Context, answer
+from headrace.catalogue import Mirror
 from headrace.control.reconciler import Reconciler
 from headrace.resources.layout import Layout
 from headrace.store import Store
@@ -18,7 +19,14 @@ ROUTES = (*native.ROUTES, *vertex.ROUTES)
 """Every route that wants a key, with the permission that the key must have. Vertex AI's last one takes what is left."""
 
 
-def create_app(store: Store, reconciler: Reconciler, layout: Layout, *, internal_token: str) -> FastAPI:
+def create_app(
+    store: Store,
+    reconciler: Reconciler,
+    layout: Layout,
+    *,
+    internal_token: str,
+    mirrors: tuple[Mirror, ...] = (),
+) -> FastAPI:
     """The application that the control process serves on its unix socket.
 
     Args:
@@ -26,6 +34,7 @@ def create_app(store: Store, reconciler: Reconciler, layout: Layout, *, internal
         reconciler: Is woken after every write.
         layout: Where the logs of replicas on this machine are.
         internal_token: What our own processes show instead of a key, below ``/internal/``.
+        mirrors: Where the operator keeps published models.
 
     Raises:
         RuntimeError: A route declares no permission.
@@ -34,7 +43,7 @@ def create_app(store: Store, reconciler: Reconciler, layout: Layout, *, internal
     app = FastAPI(
         title="Headrace", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.state.context = Context(store, reconciler, layout)
+    app.state.context = Context(store, reconciler, layout, mirrors=mirrors)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.router.routes.extend(internal_router(reconciler, internal_token).routes)
     mount(app, ROUTES)

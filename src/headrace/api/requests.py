@@ -11,6 +11,7 @@ import msgspec
 from fastapi import Request, Response
 from starlette.routing import Match
 
+from headrace.catalogue import Mirror
 from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.contracts.vertex.errors import google_error
@@ -40,12 +41,14 @@ class Context(msgspec.Struct, frozen=True):
 
     Attributes:
         clock: Gives Unix seconds.
+        mirrors: Where the operator keeps published models.
     """
 
     store: Store
     reconciler: Wakeable
     layout: Layout
     clock: Callable[[], float] = time.time
+    mirrors: tuple[Mirror, ...] = ()
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Read from the store, at one moment of it."""

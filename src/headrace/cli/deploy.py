@@ -49,7 +49,12 @@ def deploy(
     invocation: Invocation,
     *,
     artifacts: Annotated[
-        str, typer.Argument(metavar="[DIR|URI]", help=f"A model folder, or {SCHEMES}", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[DIR|URI|MODEL]",
+            help=f"A model folder, or {SCHEMES}, or garden:MODEL (`headrace garden`), hf:OWNER/NAME",
+            show_default=False,
+        ),
     ] = "",
     name: Annotated[
         str, typer.Option(help="Name of model and endpoint, else the folder's; an endpoint that has it gets the model.")
@@ -124,6 +129,9 @@ def deploy(
     external_key_file: Annotated[
         Path | None, typer.Option(help="File that has it; else it is asked for.", rich_help_panel=EXTERNAL_PANEL)
     ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="You accept the licence that the model's publisher asks for.")
+    ] = False,
     no_traffic: Annotated[
         bool,
         typer.Option("--no-traffic", help="Leave the endpoint's traffic alone; `rollouts start` gives it, in stages."),
@@ -164,6 +172,8 @@ def deploy(
     }
     if no_traffic:
         body["no_traffic"] = True
+    if accept_licence:
+        body["accept_licence"] = True
     if external:
         body["external"] = outward.body(ask=not invocation.as_json)
     with invocation.client() as client:

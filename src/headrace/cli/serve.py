@@ -81,6 +81,14 @@ def serve(
             help="How much staged models may take before the longest unused ones go; any amount if not given.",
         ),
     ] = None,
+    model_mirror: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]ADDRESS",
+            help="Where models of the catalogue are when the Hugging Face Hub is not to be reached: a folder that has "
+            "OWNER/NAME, or an address with {owner} and {name} in it; of NAME alone, or of all. Can be repeated.",
+        ),
+    ] = None,
     tls_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve TLS, too, on this port; 0 takes a free one.")
     ] = None,
@@ -115,6 +123,7 @@ def serve(
     ] = MAX_BYTES,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
+    from headrace.catalogue import read_mirror  # noqa: PLC0415  # brings NumPy
     from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
     from headrace.server import ServeSettings, tracing  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
@@ -131,6 +140,8 @@ def serve(
             evidence="The package pyarrow is not installed.",
             fix="pip install 'headrace[parquet]', or leave out --request-log-format.",
         )
+    for mirror in model_mirror or ():
+        read_mirror(mirror)  # one that cannot be read is told of before anything is made
     settings = ServeSettings(
         data_dir=data_dir or default_data_dir(),
         host=host,
@@ -144,6 +155,7 @@ def serve(
             ca_file=str(external_ca_file or ""),
         ),
         model_cache_bytes=model_cache_bytes,
+        model_mirrors=tuple(model_mirror or ()),
         tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
         cors_origins=read_origins(cors_origin or ()),
         request_log=LogFiles(format=request_log_format, max_bytes=request_log_max_bytes),

@@ -22,7 +22,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         parent: Name of the resource it nests under: the scope, a model or an endpoint.
         contract: The API it was asked through, e.g. ``vertex/v1beta1``: its answer must speak that version.
         targets: The ids it is about; keys: ``endpoint``, ``model``, ``version``, ``deployment``, ``deployed_model``.
-            And ``traffic``, which is ``none``, of a deploy whose model gets no traffic when it is READY.
+            And ``traffic``, which is ``none``, of a deploy whose model gets no traffic when it is READY;
+            ``publisher_model``, the name in Model Garden, of the deploy of a published model.
     """
 
     scope: Scope

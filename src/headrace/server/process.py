@@ -52,6 +52,7 @@ class Options(argparse.Namespace):
     request_log_max_bytes: int = MAX_BYTES
     cors_origin: Sequence[str]
     external_network: Sequence[str]
+    model_mirror: Sequence[str]
     external_ca_file: str = ""
     model_cache_bytes: int | None = None
     number: int = 0

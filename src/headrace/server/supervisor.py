@@ -61,6 +61,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         stall_timeout_s: The longest that nothing comes of an engine's answer that has begun.
         egress: Where external servers may be, and whom to believe that they are it.
         model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
+        model_mirrors: Where published models are kept, as `headrace.catalogue.read_mirror` reads them.
         tls: The TLS port; None without one.
         cors_origins: Whose pages browsers let read answers, as `headrace.gateway.cors.read_origins` has them.
         request_log: How its files are kept; whether there are any is each endpoint's own.
@@ -76,6 +77,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_timeout_s: float = 120.0
     egress: Egress = Egress()
     model_cache_bytes: int | None = None
+    model_mirrors: tuple[str, ...] = ()
     tls: TlsSettings | None = None
     cors_origins: tuple[str, ...] = ()
     request_log: LogFiles = LogFiles()
@@ -162,6 +164,11 @@ def _egress_arguments(egress: Egress) -> tuple[str, ...]:
     return (*networks, f"--external-ca-file={egress.ca_file}") if egress.ca_file else networks
 
 
+def _control_arguments(settings: ServeSettings) -> tuple[str, ...]:
+    mirrors = (f"--model-mirror={mirror}" for mirror in settings.model_mirrors)
+    return ("--gateways", str(settings.gateways), *_egress_arguments(settings.egress), *mirrors)
+
+
 def _node_arguments(model_cache_bytes: int | None) -> tuple[str, ...]:
     return () if model_cache_bytes is None else (f"--model-cache-bytes={model_cache_bytes}",)
 
@@ -210,8 +217,7 @@ class _Supervisor:
         self._url = _url("http", plain[0])
         self._tls_url = _url("https", secure[0][0]) if secure else ""
         self._say = say
-        egress = _egress_arguments(settings.egress)
-        self._control = Child("control", layout, arguments=("--gateways", str(settings.gateways), *egress))
+        self._control = Child("control", layout, arguments=_control_arguments(settings))
         self._node = Child("node", layout, arguments=_node_arguments(settings.model_cache_bytes))
         self._gateways = [
             _gateway(settings, layout, number, own) for number, own in enumerate(zip(*listeners, strict=True))

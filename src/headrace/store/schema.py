@@ -291,6 +291,17 @@ api_keys = Table(
     UniqueConstraint("secret_hash", name="api_keys_one_per_secret"),
 )
 
+licence_acceptances = Table(
+    "licence_acceptances",
+    metadata,
+    _text("project"),
+    _text("publisher_model"),
+    _text("accepted_by"),
+    _time("created_at"),
+    _int("resource_version"),
+    PrimaryKeyConstraint("project", "publisher_model"),
+)
+
 quotas = Table(
     "quotas",
     metadata,

@@ -6,7 +6,7 @@ A route without a project in its path shows what the caller's key reaches; ``pro
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.native import deployments, keys, operations, quotas, registry, rollouts, status, usage
+from headrace.api.native import catalogue, deployments, keys, operations, quotas, registry, rollouts, status, usage
 from headrace.resources.access import Permission
 
 READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
@@ -38,6 +38,9 @@ ROUTES = (
     Route("POST", f"{ROOT}/keys", ADMINISTER, keys.create_key),
     Route("PATCH", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.change_key),
     Route("DELETE", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.revoke_key),
+    Route("GET", f"{ROOT}/catalogue", READ, catalogue.list_catalogue),
+    Route("GET", f"{ROOT}/catalogue/{{publisher}}/{{model}}", READ, catalogue.get_entry),
+    Route("GET", f"{ROOT}/catalogue/{{publisher}}/{{model}}/notebook", READ, catalogue.get_notebook),
     Route("GET", f"{ROOT}/quota", READ, quotas.get_quota),
     Route("PUT", f"{ROOT}/quota", ADMINISTER, quotas.set_quota, server_wide=True),
 )

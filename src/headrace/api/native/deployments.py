@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from headrace.api.garden import locate, read_published, with_weights
 from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
@@ -53,7 +54,9 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What to serve, and how.
 
     Attributes:
-        artifact_uri: Where the model's files are; empty with `external`.
+        artifact_uri: Where the model's files are; empty with `external`. Or a published model by its name: that of the
+            catalogue (``garden:PUBLISHER/MODEL@VERSION``) or of the Hugging Face Hub (``hf:OWNER/NAME``).
+        accept_licence: Whoever asks accepts the licence of the published model.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         tensor_parallel: As in `ServingSpec`; so the five that follow.
         timeout_s: How long it may take until it is READY; None for the platform's own limit.
@@ -61,6 +64,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     artifact_uri: str = ""
+    accept_licence: bool = False
     external: ExternalBody | None = None
     project: str = DEFAULT_PROJECT
     location: str = DEFAULT_LOCATION
@@ -113,6 +117,8 @@ async def create_deployment(request: Request) -> Response:
     if body.external is not None:
         # Whoever administers every project may also name servers in private networks: they are theirs.
         order = _outward(order, body, body.external, anywhere=principal.may(Permission.ADMINISTER, EVERY_PROJECT))
+    elif wanted := read_published(body.artifact_uri, accepted=body.accept_licence):
+        order = with_weights(order, await locate(context, wanted, body.project))
     elif body.artifact_uri:  # what needs no looking is told here and leaves nothing behind
         await asyncio.to_thread(require_openable, body.artifact_uri)
     operation = await context.write(

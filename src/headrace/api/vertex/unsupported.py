@@ -23,7 +23,7 @@ _METHODS = tuple(
         ("POST", f"{_SCOPE}/endpoints/[^/:]+:mutateDeployedModel", "Deploy again and undeploy the old one."),
         ("POST", f"{_SCOPE}/endpoints/[^/:]+:[a-zA-Z]+", ""),
         ("GET|POST|DELETE", f"{_SCOPE}/batchPredictionJobs.*", "Send the requests online, several at a time."),
-        ("GET|POST", rf"({_SCOPE}/)?publishers/[^/]+/models.*", "Deploy your own weights with customModel.gcsUri."),
+        ("GET|POST", rf"({_SCOPE}/)?publishers/[^/]+/models.*", "Deploy it with :deploy and publisherModelName."),
     )
 )
 """Requests of https://cloud.google.com/vertex-ai/docs/reference/rest that the vendor's clients were seen to send."""

@@ -24,7 +24,7 @@ class CustomModel(_Message, frozen=True):
 
 
 class ModelConfig(_Message, frozen=True):
-    """The model that is registered. The EULA and Hugging Face's settings do not concern custom weights."""
+    """The model that is registered. The EULA and the Hub's token concern published models alone."""
 
     accept_eula: bool = False
     hugging_face_access_token: str = ""
@@ -98,10 +98,31 @@ class DeployBody(_Message, frozen=True):
     deploy_config: DeployConfig = DeployConfig()
 
 
+class PublishedWish(msgspec.Struct, frozen=True, kw_only=True):
+    """A published model that is to be deployed, by one of its two names.
+
+    Attributes:
+        publisher_model: Model Garden's name, ``publishers/P/models/M@V``; or empty.
+        hub_model: The Hugging Face Hub's, ``OWNER/NAME``; or empty.
+        accepts_eula: The caller accepts the model's licence.
+        hub_token: What the Hub is to be shown; may be empty.
+    """
+
+    publisher_model: str = ""
+    hub_model: str = ""
+    accepts_eula: bool = False
+    hub_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"PublishedWish({self.publisher_model or self.hub_model!r})"  # never the token
+
+
 class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for, in our own nouns.
 
     Attributes:
+        artifact_uri: Where the weights are; empty for a published model.
+        published: The published model; None for weights at an address.
         model_id: The model's identifier; empty to have one made.
         model_user_id: The same as the caller gave it; callers name the model by it in chats.
         endpoint_id: The endpoint's identifier; empty to have one made.
@@ -111,6 +132,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
 
     scope: Scope
     artifact_uri: str
+    published: PublishedWish | None = None
     model_id: str
     model_user_id: str
     model_display_name: str
@@ -141,7 +163,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
         NotSupported: It asks for what is not there yet.
     """
     message = read(DeployBody, parse_object(body, trailing_commas=True))
-    artifact_uri = _artifact_uri(message)
+    artifact_uri, published = _source(message)
     if message.destination and message.destination != str(scope):
         raise BadField(
             "destination is not the location in the path.",
@@ -160,6 +182,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     return DeployWish(
         scope=scope,
         artifact_uri=artifact_uri,
+        published=published,
         model_id=_identifier(model.model_user_id, "modelConfig.modelUserId"),
         model_user_id=model.model_user_id,
         model_display_name=model.model_display_name,
@@ -180,28 +203,38 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     )
 
 
-def _artifact_uri(message: DeployBody) -> str:
+def _source(message: DeployBody) -> tuple[str, PublishedWish | None]:
+    """An address, or a published model."""
     sources = {
         "customModel": message.custom_model is not None,
-        "publisherModelName": bool(message.publisher_model_name),
-        "huggingFaceModelId": bool(message.hugging_face_model_id),
+        "publisherModelName": bool(message.publisher_model_name.strip()),
+        "huggingFaceModelId": bool(message.hugging_face_model_id.strip()),
     }
     given = [name for name, there in sources.items() if there]
     if len(given) > 1:
         raise BadField(f"{' and '.join(given)} exclude each other.", fix="Give one of them.")
     if message.custom_model is None:
-        if given:
-            raise NotSupported(
-                f"Deploying by {given[0]} is not supported yet.",
-                evidence=(message.publisher_model_name or message.hugging_face_model_id)[:200],
-                fix="Download the model's files and deploy their folder with customModel.gcsUri.",
+        if not given:
+            raise BadField(
+                "customModel is missing.",
+                evidence="Neither publisherModelName nor huggingFaceModelId is there, either.",
+                fix='Say where the weights are: {"customModel": {"gcsUri": "…"}}.',
             )
-        raise BadField("customModel is missing.", fix='Say where the weights are: {"customModel": {"gcsUri": "…"}}.')
+        return "", _published(message)
     if not message.custom_model.gcs_uri.strip():
         raise BadField(
             "customModel.gcsUri is missing.", fix="Give gs://BUCKET/FOLDER, file:///FOLDER or an absolute path."
         )
-    return message.custom_model.gcs_uri.strip()
+    return message.custom_model.gcs_uri.strip(), None
+
+
+def _published(message: DeployBody) -> PublishedWish:
+    return PublishedWish(
+        publisher_model=message.publisher_model_name.strip(),
+        hub_model=message.hugging_face_model_id.strip(),
+        accepts_eula=message.model_config.accept_eula,
+        hub_token=message.model_config.hugging_face_access_token.strip(),
+    )
 
 
 def _identifier(value: str, field: str) -> str:

@@ -76,7 +76,7 @@ def _response(operation: Operation) -> dict[str, Any]:
     if operation.kind != "deploy":
         return {}
     return {
-        "publisherModel": "",
+        "publisherModel": operation.targets.get("publisher_model", ""),
         "endpoint": operation.scope.name("endpoints", operation.targets["endpoint"]),
         "model": operation.scope.name("models", operation.targets["model"]),
     }

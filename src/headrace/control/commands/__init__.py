@@ -5,6 +5,7 @@ A caller runs a command in a transaction of its own and wakes the reconciler onc
 
 from headrace.control.commands.deploy import DeployRequest, deploy
 from headrace.control.commands.keys import create_key, limit_key, revoke_key
+from headrace.control.commands.licences import accept_licence, licence_accepted
 from headrace.control.commands.quota import Usage, set_quota, usage
 from headrace.control.commands.remove import delete_endpoint, delete_model, undeploy
 from headrace.control.commands.request_log import change_request_log
@@ -15,12 +16,14 @@ from headrace.control.commands.split import split_traffic
 __all__ = [
     "DeployRequest",
     "Usage",
+    "accept_licence",
     "change_request_log",
     "change_rollout",
     "create_key",
     "delete_endpoint",
     "delete_model",
     "deploy",
+    "licence_accepted",
     "limit_key",
     "resize",
     "revoke_key",

@@ -30,6 +30,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         contract: The API it was asked through, e.g. ``vertex/v1beta1``.
         model_id: Id of the model to make, or of the one to add a version to; empty: made up.
         model_user_id: The importer's own name for the model.
+        publisher_model: Its name in Model Garden, where it is a published one; told in the operation's answer.
         endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         labels: Of the model and of the endpoint, where they are made.
@@ -44,6 +45,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     model_id: str = ""
     model_display_name: str = ""
     model_user_id: str = ""
+    publisher_model: str = ""
     endpoint_id: str = ""
     endpoint_display_name: str = ""
     labels: dict[str, str] = {}
@@ -137,7 +139,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
             "deployment": deployment.id,
             "deployed_model": deployed.id,
         }
-        | ({"traffic": "none"} if request.no_traffic else {}),
+        | ({"traffic": "none"} if request.no_traffic else {})
+        | ({"publisher_model": request.publisher_model} if request.publisher_model else {}),
         created_at=now,
         updated_at=now,
     )
