@@ -33,8 +33,8 @@ def _prepared(name: str) -> dict[str, str]:
     if name == "gateway":
         install_packages(GATEWAY_PACKAGES)
         return os.environ | other_gateways()
-    if name == "streaming":
-        return dict(os.environ)  # its engine computes nothing
+    if name in {"autoscaler", "streaming"}:
+        return dict(os.environ)  # no engine, and one that computes nothing
     environment = prepare(
         PYTHONS if name in {"engine", "plan", "prefix"} else DEFAULT_ENGINES, stores=name == "staging"
     )

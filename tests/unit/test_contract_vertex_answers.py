@@ -13,6 +13,7 @@ from headrace.contracts.vertex.endpoints import Bound, endpoint_json
 from headrace.contracts.vertex.listing import Facts, listing, page_size
 from headrace.contracts.vertex.models import model_json, pick_version, split_version
 from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
+from headrace.resources.autoscaling import Autoscaling, Metric, MetricTarget, Scaling
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, Cancelled, Failure, ModelNotFound, WeightsTruncated
@@ -171,6 +172,21 @@ def test_endpoint_tells_when_it_scales_to_zero() -> None:
     resources = wire["deployedModels"][0]["dedicatedResources"]
     assert resources["minReplicaCount"] == 0
     assert resources["scaleToZeroSpec"] == {"idleScaledownPeriod": "1234567.5s"}
+
+
+def test_endpoint_tells_what_it_scales_by_and_what_its_replicas_wait_for() -> None:
+    """The specs by the vendor's names; in the status what keeps replicas from being started."""
+    pool = msgspec.structs.replace(
+        POOL,
+        max_replicas=4,
+        autoscaling=Autoscaling(targets=(MetricTarget(Metric.WAITING, 5), MetricTarget(Metric.CONCURRENCY, 9))),
+        scaling=Scaling(replicas=3, pending="No room."),
+    )
+    (wire,) = endpoint_json(ENDPOINT, [Bound(BINDING, pool, 1)], host="h")["deployedModels"]
+    assert wire["dedicatedResources"]["autoscalingMetricSpecs"] == [
+        {"metricName": "prometheus.googleapis.com/vertex_vllm_num_requests_waiting", "target": 5}
+    ]
+    assert wire["status"]["message"] == "No room."
 
 
 def test_endpoint_tells_why_it_does_not_get_on() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.contracts.vertex.autoscaling import metric_specs_json
 from headrace.contracts.vertex.deploy import DeployWish, read_deploy
 from headrace.contracts.vertex.endpoints import read_undeploy
 from headrace.contracts.vertex.json_bodies import parse_object
@@ -142,6 +143,36 @@ def test_integers_as_strings() -> None:
     assert (wish.min_replicas, wish.max_replicas) == (2, 3)
 
 
+ONLINE = "aiplatform.googleapis.com/prediction/online"
+PROMETHEUS = "prometheus.googleapis.com/vertex"
+
+
+def scaling(*specs: object) -> dict[str, object]:
+    """A body's fields that ask to scale by these."""
+    resources = {"minReplicaCount": 1, "maxReplicaCount": 4, "autoscalingMetricSpecs": list(specs)}
+    return {"deployConfig": {"dedicatedResources": resources}}
+
+
+def test_metrics_to_scale_by_are_read_and_given_back() -> None:
+    """Each of the vendor's names, camelCase or snake_case; a percentage without a target is 60."""
+    specs = [
+        {"metricName": f"{ONLINE}/cpu/utilization", "target": 70},
+        {"metric_name": f"{ONLINE}/accelerator/duty_cycle"},
+        {"metricName": f"{ONLINE}/request_count", "target": "30"},
+        {"metricName": f"{PROMETHEUS}_dcgm_fi_dev_gpu_util", "target": 50},
+        {"metricName": f"{PROMETHEUS}_vllm_gpu_cache_usage_perc", "target": 80},
+        {"metricName": f"{PROMETHEUS}_vllm_num_requests_waiting", "target": 5},
+    ]
+    wish = deploy(**scaling(*specs))
+    assert wish.autoscaling is not None
+    assert [one.target for one in wish.autoscaling.targets] == [70, 60, 30, 50, 80, 5]
+    assert [one["metricName"] for one in metric_specs_json(wish.autoscaling)] == [
+        one.get("metricName", one.get("metric_name")) for one in specs
+    ]
+    assert deploy().autoscaling is None
+    assert metric_specs_json(None) == []
+
+
 def to_zero(**fields: object) -> dict[str, object]:
     """A body's fields that ask for it."""
     return {"deployConfig": {"dedicatedResources": {"minReplicaCount": 0, "scaleToZeroSpec": fields}}}
@@ -152,6 +183,8 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
     wish = deploy(**to_zero(idleScaledownPeriod="300s", minScaleupPeriod="300s"))
     assert (wish.min_replicas, wish.max_replicas, wish.scale_to_zero_after_s) == (1, 1, 300.0)
     assert deploy().scale_to_zero_after_s == 0.0
+    of_an_hour = deploy(deployConfig={"dedicatedResources": {"minReplicaCount": 0, "maxReplicaCount": 2}})
+    assert (of_an_hour.min_replicas, of_an_hour.max_replicas, of_an_hour.scale_to_zero_after_s) == (1, 2, 3600.0)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +202,17 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
             },
             BadField,
             "minReplicaCount of 0",
+        ),
+        (scaling({"metricName": "gpu", "target": 1}), BadField, "autoscalingMetricSpecs[0]: There is no such"),
+        (scaling({"metricName": f"{ONLINE}/cpu/utilization", "target": 101}), BadField, "out of its range"),
+        (scaling({"metricName": f"{ONLINE}/request_count"}), BadField, "out of its range"),
+        (scaling(*[{"metricName": f"{ONLINE}/request_count", "target": 3}] * 2), BadField, "twice"),
+        (scaling({"metricName": f"{ONLINE}/request_count", "target": 1.5}), BadField, "[0].target must be an integer"),
+        (scaling("cpu"), BadField, "autoscalingMetricSpecs[0] must be an object"),
+        (
+            scaling({"metricName": f"{ONLINE}/request_count", "target": 3, "monitoredResourceLabels": {"a": "b"}}),
+            NotSupported,
+            "monitoredResourceLabels",
         ),
         ({"modelConfg": {}}, BadField, "'modelConfig'"),
         ({"modelConfig": {"modelUserID": "x"}}, BadField, "'modelConfig.modelUserID'"),
@@ -190,7 +234,8 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
         ({"publisherModelName": "publishers/x/models/y"}, BadField, "exclude each other"),
         ({"customModel": None, "publisherModelName": "publishers/x/models/y"}, NotSupported, "publisherModelName"),
         ({"customModel": None, "huggingFaceModelId": "a/b"}, NotSupported, "huggingFaceModelId"),
-        ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 0}}}, BadField, "at least 1"),
+        ({"deployConfig": {"dedicatedResources": {"minReplicaCount": -1}}}, BadField, "at least 0"),
+        ({"deployConfig": {"dedicatedResources": {"maxReplicaCount": 0}}}, BadField, "less than"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 1.5}}}, BadField, "an integer of 32 bits"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": True}}}, BadField, "an integer of 32 bits"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 2**40}}}, BadField, "an integer of 32 bits"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.addresses import SCHEMES, artifact_uri
+from headrace.cli.autoscaling import autoscaling_body
 from headrace.cli.deployments import ROOT, in_scope, show_measured
 from headrace.cli.endpoints import (
     EndpointArgument,
@@ -59,6 +60,13 @@ def deploy(
     dtype: Annotated[Dtype, typer.Option(help="Precision of the weights in memory.")] = "auto",
     runtime: Annotated[str, typer.Option(help="openvino, transformers or vllm; else the platform picks.")] = "",
     replicas: Annotated[int, typer.Option(min=1, help="How many engines serve it.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, help="The most: from --replicas on it scales by what there is to do.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=VALUE", help="What it scales by, for one replica; may be repeated."),
+    ] = None,
     scale_to_zero_after: Annotated[
         float,
         typer.Option(
@@ -154,7 +162,7 @@ def deploy(
         "allow_custom_code": allow_custom_code,
         "software_specification": specification,
         "min_replicas": replicas,
-        "max_replicas": replicas,
+        "max_replicas": max_replicas or replicas,
         "scale_to_zero_after_s": scale_to_zero_after,
         "machine": {
             "machine_type": machine_type,
@@ -162,6 +170,8 @@ def deploy(
             "accelerator_count": accelerator_count,
         },
     }
+    if target:
+        body["autoscaling"] = autoscaling_body(target, None)
     if no_traffic:
         body["no_traffic"] = True
     if external:

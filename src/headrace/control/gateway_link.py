@@ -59,6 +59,16 @@ class GatewayLink:
         return self._status.idle_s if self._status else {}
 
     @property
+    def per_minute(self) -> dict[str, int]:
+        """Requests that came within a minute by deployment, as last heard."""
+        return self._status.per_minute if self._status else {}
+
+    @property
+    def hears(self) -> bool:
+        """Whether the gateway, or each of them, answered last."""
+        return self.generation > 0
+
+    @property
     def generation(self) -> int:
         """What the gateway last said that it routes by; 0 before it said anything."""
         return self._status.generation if self._status else 0

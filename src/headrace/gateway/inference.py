@@ -155,6 +155,7 @@ class Inference:
             moved: Called when another one is to answer.
         """
         match = asked.match
+        call.pool.arrivals.count += match.action not in _FREE
         named = match.endpoint is not None and match.endpoint.deployed_model
         while True:
             try:

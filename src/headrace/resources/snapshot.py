@@ -144,9 +144,11 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
         outstanding: Requests under way, by replica id; replicas without any are left out.
         waiting: Requests in line, by deployment id; deployments without any are left out.
         idle_s: For how long no request ran or waited, by deployment id: of those that scale to zero, while none does.
+        per_minute: Requests that came within the last minute, by deployment id; deployments without any are left out.
     """
 
     generation: int
     outstanding: dict[str, int] = {}
     waiting: dict[str, int] = {}
     idle_s: dict[str, float] = {}
+    per_minute: dict[str, int] = {}

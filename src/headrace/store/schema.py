@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from headrace.resources.access import Role
 from headrace.resources.assignments import ModelCacheReport, RuntimeReport
+from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.deployments import MachineSpec, Predicted, Warmup
 from headrace.resources.errors import Failure
 from headrace.resources.models import ServingSpec
@@ -165,6 +166,8 @@ deployments = Table(
     _int("min_replicas"),
     _int("max_replicas"),
     Column("scale_to_zero_after_s", Double, nullable=False),
+    _json("autoscaling", Autoscaling, nullable=True),
+    _json("scaling", Scaling, nullable=True),
     _text("runtime"),
     _int("max_model_len"),
     _int("memory_bytes"),

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from headrace.api.requests import principal_of
 from headrace.resources.access import EVERY_PROJECT, Permission
+from headrace.resources.deployments import Deployment
 from headrace.store import Row
 
 _SECRETS = frozenset({"nonce", "secret_hash"})
@@ -24,6 +25,11 @@ def noun_json(row: Row) -> dict[str, Any]:
         wire |= scope
     name = getattr(row, "name", None)
     return wire if name is None else {"name": name, **wire}
+
+
+def deployment_json(deployment: Deployment) -> dict[str, Any]:
+    """A deployment, with the number of replicas that should run now."""
+    return noun_json(deployment) | {"wanted_replicas": deployment.wanted_replicas}
 
 
 def reach(request: Request) -> dict[str, Any]:

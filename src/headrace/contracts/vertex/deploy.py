@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.contracts.vertex.autoscaling import AutoscalingMetricSpec, read_metric_specs
 from headrace.contracts.vertex.containers import ContainerSpec
 from headrace.contracts.vertex.json_bodies import Duration, duration_s, parse_object, read
 from headrace.contracts.vertex.machine_types import machine_spec
+from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import BadField, NotSupported
 from headrace.resources.models import ServingSpec
 from headrace.resources.names import Scope, check_id
+
+IDLE_S = 3600.0
+"""How long nobody asked of what may have no replica, where that is not said: Vertex AI's default."""
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -72,7 +77,7 @@ class DedicatedResources(_Message, frozen=True):
     max_replica_count: int | None = None
     required_replica_count: int = 0
     initial_replica_count: int = 0
-    autoscaling_metric_specs: tuple[object, ...] = ()
+    autoscaling_metric_specs: tuple[AutoscalingMetricSpec, ...] = ()
     spot: bool = False
     flex_start: dict[str, object] | None = None
     scale_to_zero_spec: ScaleToZeroSpec | None = None
@@ -106,6 +111,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
         model_user_id: The same as the caller gave it; callers name the model by it in chats.
         endpoint_id: The endpoint's identifier; empty to have one made.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
+        autoscaling: By what it scales between the two numbers of replicas; None: as by default.
         timeout_s: How long it may take to become ready; None for the platform's own limit.
     """
 
@@ -120,6 +126,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
     min_replicas: int
     max_replicas: int
     scale_to_zero_after_s: float
+    autoscaling: Autoscaling | None
     spec: ServingSpec
     dedicated: bool
     timeout_s: float | None
@@ -174,6 +181,9 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
         min_replicas=minimum,
         max_replicas=maximum,
         scale_to_zero_after_s=_idle_s(resources),
+        autoscaling=read_metric_specs(
+            resources.autoscaling_metric_specs, "deployConfig.dedicatedResources.autoscalingMetricSpecs"
+        ),
         spec=ServingSpec(container=container.json() if container else None),
         dedicated=not endpoint.dedicated_endpoint_disabled and endpoint.dedicated_endpoint_enabled is not False,
         timeout_s=timeout_s,
@@ -211,14 +221,9 @@ def _identifier(value: str, field: str) -> str:
 def _replicas(resources: DedicatedResources) -> tuple[int, int]:
     where = "deployConfig.dedicatedResources"
     minimum = 1 if resources.min_replica_count is None else resources.min_replica_count
-    if minimum == 0 and resources.scale_to_zero_spec is not None:
-        minimum = 1  # while it does not sleep
-    elif minimum < 1:
-        raise BadField(
-            f"{where}.minReplicaCount must be at least 1.",
-            evidence=f"It is {minimum}.",
-            fix="Give 1 or more, or scaleToZeroSpec with it." if minimum == 0 else "",
-        )
+    if minimum < 0:
+        raise BadField(f"{where}.minReplicaCount must be at least 0.", evidence=f"It is {minimum}.")
+    minimum = minimum or 1  # while it does not sleep
     maximum = minimum if resources.max_replica_count is None else resources.max_replica_count
     if maximum < minimum:
         raise BadField(f"{where}.maxReplicaCount is less than minReplicaCount.", evidence=f"{maximum} < {minimum}.")
@@ -228,7 +233,7 @@ def _replicas(resources: DedicatedResources) -> tuple[int, int]:
 def _idle_s(resources: DedicatedResources) -> float:
     where, spec = "deployConfig.dedicatedResources", resources.scale_to_zero_spec
     if spec is None:
-        return 0.0
+        return IDLE_S if resources.min_replica_count == 0 else 0.0
     if resources.min_replica_count not in (None, 0):
         raise BadField(
             f"{where}.scaleToZeroSpec goes with a minReplicaCount of 0.",
@@ -255,7 +260,6 @@ def _refuse_unsupported(endpoint: EndpointConfig, resources: DedicatedResources)
     machine = resources.machine_spec
     asked = {
         "endpointConfig.privateServiceConnectConfig": endpoint.private_service_connect_config,
-        "deployConfig.dedicatedResources.autoscalingMetricSpecs": resources.autoscaling_metric_specs,
         "deployConfig.dedicatedResources.flexStart": resources.flex_start,
         "deployConfig.dedicatedResources.machineSpec.reservationAffinity": machine.reservation_affinity,
         "deployConfig.dedicatedResources.machineSpec.tpuTopology": machine.tpu_topology,

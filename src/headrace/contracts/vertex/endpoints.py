@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.contracts.vertex.autoscaling import metric_specs_json
 from headrace.contracts.vertex.json_bodies import duration, parse_object, read
 from headrace.contracts.vertex.machine_types import machine_spec_json
 from headrace.contracts.vertex.timestamps import etag, rfc3339
@@ -91,6 +92,8 @@ def deployed_model_json(bound: Bound) -> dict[str, Any]:
     }
     if idle_s:
         resources["scaleToZeroSpec"] = {"idleScaledownPeriod": duration(idle_s)}
+    if specs := metric_specs_json(deployment.autoscaling):
+        resources["autoscalingMetricSpecs"] = specs
     machine = machine_spec_json(deployment.machine)
     if machine:
         resources = {"machineSpec": machine, **resources}
@@ -102,6 +105,8 @@ def deployed_model_json(bound: Bound) -> dict[str, Any]:
     if deployment.failure is not None:
         status["message"] = deployment.failure.message
         ours["failure"] = msgspec.to_builtins(deployment.failure)
+    elif deployment.scaling is not None and deployment.scaling.pending:
+        status["message"] = deployment.scaling.pending
     return {
         "id": binding.id,
         "model": deployment.scope.name("models", deployment.model_id),

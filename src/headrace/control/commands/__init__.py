@@ -9,12 +9,13 @@ from headrace.control.commands.quota import Usage, set_quota, usage
 from headrace.control.commands.remove import delete_endpoint, delete_model, undeploy
 from headrace.control.commands.request_log import change_request_log
 from headrace.control.commands.rollout import change_rollout, start_rollout
-from headrace.control.commands.scale import resize, scale_to_zero
+from headrace.control.commands.scale import autoscale, resize, scale_to_zero
 from headrace.control.commands.split import split_traffic
 
 __all__ = [
     "DeployRequest",
     "Usage",
+    "autoscale",
     "change_request_log",
     "change_rollout",
     "create_key",

@@ -12,6 +12,7 @@ from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
 from headrace.control.rollouts.life import require_no_rollout
 from headrace.hardware import find_shape, read_catalogue
+from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -32,6 +33,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         model_user_id: The importer's own name for the model.
         endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
+        autoscaling: By what it scales between the two numbers of replicas; None: as by default.
         labels: Of the model and of the endpoint, where they are made.
         external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
         timeout_s: How long it may take until it is READY.
@@ -51,6 +53,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     min_replicas: int = 1
     max_replicas: int = 1
     scale_to_zero_after_s: float = 0.0
+    autoscaling: Autoscaling | None = None
     spec: ServingSpec = ServingSpec()
     external_key: str = ""
     dedicated: bool = True
@@ -107,6 +110,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
         min_replicas=request.min_replicas,
         max_replicas=request.max_replicas,
         scale_to_zero_after_s=request.scale_to_zero_after_s,
+        autoscaling=request.autoscaling,
         runtime=EXTERNAL if request.spec.external else "",
         deadline_at=now + request.timeout_s,
         created_at=now,
@@ -196,7 +200,7 @@ def _check_external(request: DeployRequest, server: ExternalServer) -> None:
             evidence=f"It is {server.model[:60]!r}.",
             fix="Give the name under which the server's /models lists it.",
         )
-    if request.max_replicas != 1:
+    if request.max_replicas != 1 or request.autoscaling is not None:
         raise BadField(
             "An external server is one replica.",
             evidence=f"max_replicas is {request.max_replicas}.",
