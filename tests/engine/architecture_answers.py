@@ -15,8 +15,8 @@ import torch
 import transformers
 from tiny_models import TEXT_MODELS, build
 
-from headrace_engines.serving import pace
 from headrace_engines.serving.generator import Generation, GenerationRequest, Sampling
+from headrace_engines.transformers import pace
 from headrace_engines.transformers.batch import DynamicBatch
 from headrace_engines.transformers.cache_cost import cost_of
 from headrace_engines.transformers.checkpoint import load_weights

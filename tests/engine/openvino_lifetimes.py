@@ -178,7 +178,33 @@ async def live(folder: Path, seed: int) -> dict[str, Any]:
     answer: dict[str, Any] = {"ends": ends, "left": await settled(generator)}
     answer["not taken"] = await not_taken(generator)
     answer["last words"] = await last_words(generator, deaths)
+    answer["held up"] = held_up(order)
     return answer | {"pipeline": in_the_pipeline(order, random.Random(seed))}
+
+
+def held_up(order: Load) -> dict[str, list[int]]:
+    """Two of which only one has room to its end, and the older is cancelled after so many steps, one more each time.
+
+    Told is after how many steps the younger did not get all of its tokens, or failed.
+    """
+    running, _ = load(order)
+    told: dict[str, list[int]] = {"short": [], "failed": []}
+    for steps in range(30, 56):
+        for number in (2 * steps, 2 * steps + 1):
+            prompt = [(number + place) % 250 for place in range(60)]
+            running.add(number, GenerationRequest(prompt_ids=prompt, max_tokens=60, ignore_eos=True))
+        got = made = 0
+        while running:
+            if made == steps:
+                running.cancel(2 * steps)
+            made += 1
+            step = running.step()
+            got += sum(len(event.token_ids) for number, event in step.events if number == 2 * steps + 1)
+            if step.failures:
+                told["failed"].append(steps)
+        if got != 60:
+            told["short"].append(steps)
+    return told
 
 
 def in_the_pipeline(order: Load, dice: random.Random) -> dict[str, Any]:

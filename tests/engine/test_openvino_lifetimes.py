@@ -46,6 +46,11 @@ def test_a_request_that_is_not_taken_fails_alone(life: dict[str, Any]) -> None:
     assert life["not taken"] == {"codes": ["SAMPLING_IMPOSSIBLE", "OverflowError"], "bystander": 20, "left": left}
 
 
+def test_one_that_is_cancelled_takes_nobody_along(life: dict[str, Any]) -> None:
+    """Who waits for its blocks at that moment, when GenAI gives up everybody, gets all its tokens."""
+    assert life["held up"] == {"short": [], "failed": []}
+
+
 def test_a_thousand_leave_no_block_of_the_cache_in_use(life: dict[str, Any]) -> None:
     """GenAI itself counts no request and no used block when all are gone; most blocks were in use before."""
     pipeline = life["pipeline"]

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from headrace_engines.serving.fatal import is_out_of_memory
 from headrace_engines.serving.generator import GenerationFailed, TokenEvent
 from headrace_engines.serving.heap import FreedBlocks
-from headrace_engines.serving.pace import Pace
 from headrace_engines.transformers.cache_cost import CacheCost
 from headrace_engines.transformers.forward import Forward
 from headrace_engines.transformers.group import Group
+from headrace_engines.transformers.pace import Pace
 from headrace_engines.transformers.prompts import PromptQueue
 from headrace_engines.transformers.sampler import pick_tokens
 from headrace_engines.transformers.sequence import Sequence

@@ -6,8 +6,7 @@ import statistics
 from collections import deque
 
 PIECE_TOKENS = 512
-"""Tokens of prompts of one pass while nobody waits for a next token, and the most of any; more are hardly computed
-faster."""
+"""Tokens of one pass while nobody waits for a next token, and the most of any; more are hardly computed faster."""
 
 COMPANY_TOKENS, COMPANY_TOKENS_PER_ROW = 16, 3
 """Tokens of one pass while others wait for their next token: at least so many, and so many for each of the others.
@@ -41,15 +40,11 @@ _LEAST_SHARE_OF_TOKENS = 0.1
 class Pace:
     """Keeps the times of passes, and says from them how many tokens of prompts the next one may read.
 
-    Args:
-        together: Prompts are read in the pass that gives the others their next tokens, and not in one of their own.
-
     A pass takes as long as any pass does, for every weight is read once, and then so long for each token. On a GPU,
     where a pass over a part of a prompt is not waited for, it seems to take no time, and `PIECE_TOKENS` is the bound.
     """
 
-    def __init__(self, *, together: bool = False) -> None:
-        self._together = together
+    def __init__(self) -> None:
         self._token_s: float | None = None
         self._decode_s: deque[float] = deque(maxlen=_DECODED)
         self._pass_s: deque[float] = deque(maxlen=_REMEMBERED)
@@ -79,5 +74,5 @@ class Pace:
         if not self._token_s or not self._decode_s:
             return least
         patience = min(MOST_PATIENCE, max(1.0, prompts / decoding))
-        left_s = SHARE * patience * statistics.median(self._decode_s) - (0 if self._together else min(self._pass_s))
+        left_s = SHARE * patience * statistics.median(self._decode_s) - min(self._pass_s)
         return int(min(PIECE_TOKENS, max(least, left_s / self._token_s)))

@@ -1,9 +1,9 @@
-"""How much of the waiting prompts an engine reads in one pass."""
+"""How much of the waiting prompts the transformers engine reads in one pass."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_engines.serving.pace import (
+from headrace_engines.transformers.pace import (
     COMPANY_TOKENS,
     COMPANY_TOKENS_PER_ROW,
     MOST_PATIENCE,
@@ -72,15 +72,3 @@ def test_more_is_read_at_once_where_most_wait_for_their_first_token(pass_s, toke
 def test_nobody_waits_means_the_largest_piece():
     """With no sequence between two tokens, pieces are bounded by what is computed faster together, by nothing else."""
     assert Pace().piece_tokens(3, 0) == PIECE_TOKENS
-
-
-@given(PASS_S, TOKEN_S, st.integers(1, 4), st.integers(4, 128))
-def test_prompts_in_the_others_own_pass_make_it_no_longer_than_stated(pass_s, token_s, prompts, decoding):
-    """Where both are computed together the pass takes its share more than without prompts, or reads the least."""
-    pace = Pace(together=True)
-    for _ in range(STEPS):
-        piece = pace.piece_tokens(prompts, decoding)
-        pace.read(piece, pass_s + token_s * (decoding + piece))
-        pace.decoded(pass_s + token_s * decoding)
-    allowed_s = (1 + SHARE) * (pass_s + token_s * decoding)
-    assert piece <= least(decoding) or pass_s + token_s * (decoding + piece) <= allowed_s * 1.01
