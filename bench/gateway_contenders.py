@@ -189,6 +189,7 @@ def gateway(
     limits: KeyLimits = NO_LIMITS,
     more: Sequence[str] = (),
     pass_fds: Sequence[int] = (),
+    snapshot: RoutingSnapshot | None = None,
 ) -> Iterator[Running]:
     """The gateway's own process: it needs no control plane, for it routes by the snapshot that it finds.
 
@@ -199,8 +200,9 @@ def gateway(
         limits: Of the benchmark's key.
         more: Options of its command line.
         pass_fds: What these name.
+        snapshot: What it routes by; None: one endpoint with one engine.
     """
-    layout = _data_dir(name, place, limits)
+    layout = _data_dir(name, place, limits, snapshot)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=2048) as listener,
         _gateway_process(layout, place, listener, checkout=checkout, options=more, pass_fds=pass_fds) as running,
@@ -223,12 +225,12 @@ def gateways(place: Place, number: int) -> Iterator[list[Running]]:
         yield running
 
 
-def _data_dir(name: str, place: Place, limits: KeyLimits) -> Layout:
+def _data_dir(name: str, place: Place, limits: KeyLimits, snapshot: RoutingSnapshot | None = None) -> Layout:
     layout = Layout(place.folder / name)
     layout.run_dir.mkdir(parents=True, mode=0o700)
     layout.snapshot.parent.mkdir()
     layout.internal_token.write_text(secrets.token_urlsafe())
-    layout.snapshot.write_bytes(msgspec.json.encode(_snapshot(place.engine_port, limits)))
+    layout.snapshot.write_bytes(msgspec.json.encode(snapshot or one_engine(place.engine_port, limits)))
     return layout
 
 
@@ -258,7 +260,7 @@ def _gateway_process(
             yield running
 
 
-def _snapshot(engine_port: int, limits: KeyLimits) -> RoutingSnapshot:
+def one_engine(engine_port: int, limits: KeyLimits = NO_LIMITS) -> RoutingSnapshot:
     """One endpoint with one engine, and a key that may ask."""
     deployed = DeployedRoute(
         id="2",

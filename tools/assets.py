@@ -35,6 +35,9 @@ DEFAULT_ENGINES = ("openvino", "transformers")
 
 AZURITE = "3.35.0"
 
+JAVASCRIPT_CLIENTS = ("openai@7.55.0", "@google-cloud/aiplatform@7.4.0")
+"""Vendors' own clients for Node, unmodified."""
+
 CONVERTERS = ROOT / "src" / "headrace_engines" / "convert"
 
 
@@ -43,7 +46,7 @@ def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False, clients: 
 
     Args:
         engines: The engines that will be run.
-        stores: Whether object stores will be run, too.
+        stores: Whether object stores will be run, and whatever else a whole server is tried with.
         clients: Whether the vendors' clients will be run, too.
     """
     cache = cache_dir()
@@ -65,23 +68,37 @@ def prepare(engines: Iterable[str] = PYTHONS, *, stores: bool = False, clients: 
             variables[f"HEADRACE_TEST_{engine.upper()}_MODEL"] = str(folder)
     if stores:
         variables["HEADRACE_TEST_EMULATORS_PYTHON"] = str(install(StoreEmulators()).python)
+        variables["HEADRACE_TEST_SCHEMATHESIS_PYTHON"] = str(install(ApiFuzzer()).python)
         if shutil.which("npm"):
             variables["HEADRACE_TEST_AZURITE"] = str(_azurite(cache))
     if clients:
         variables |= {client.variable: str(install(client).python) for client in VENDOR_CLIENTS}
+        if (node := shutil.which("node")) and shutil.which("npm"):
+            variables["HEADRACE_TEST_NODE"] = node
+            variables["HEADRACE_TEST_NODE_MODULES"] = str(_javascript_clients(cache))
     return os.environ | variables
 
 
 def _azurite(cache: Path) -> Path:
     """Microsoft's own emulator of Azure's blobs: the program that Node runs."""
-    folder = cache / f"azurite-{AZURITE}"
-    program = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-    if not program.is_file():
-        with _timed("azurite"):
+    modules = _node_modules(cache / f"azurite-{AZURITE}", f"azurite@{AZURITE}")
+    return modules / "azurite" / "dist" / "src" / "blob" / "main.js"
+
+
+def _javascript_clients(cache: Path) -> Path:
+    """The folder in which Node finds them."""
+    digest = hashlib.sha256("\0".join(JAVASCRIPT_CLIENTS).encode()).hexdigest()
+    return _node_modules(cache / f"javascript-clients-{digest[:12]}", *JAVASCRIPT_CLIENTS)
+
+
+def _node_modules(folder: Path, *packages: str) -> Path:
+    """What npm installs of these, once; its list of packages is what it writes last."""
+    if not (folder / "package.json").is_file():
+        with _timed(folder.name):
             quiet = ["--silent", "--no-fund", "--no-audit", "--ignore-scripts"]
-            command = ["npm", "install", *quiet, "--prefix", str(folder), f"azurite@{AZURITE}"]
+            command = ["npm", "install", *quiet, "--prefix", str(folder), *packages]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return program
+    return folder / "node_modules"
 
 
 def converted(model: Path, conversion: Conversion, environment: Environment, root: Path) -> Path:
@@ -163,11 +180,25 @@ class VendorClient(NamedTuple):
 
 
 VENDOR_CLIENTS = (
-    VendorClient("vertex-sdk-2", "google-cloud-aiplatform==2.7.0\n", "HEADRACE_TEST_VERTEX_SDK_2_PYTHON"),
+    VendorClient(
+        "vertex-sdk-2",
+        "google-cloud-aiplatform==2.7.0\nipykernel==7.4.0\nnbclient==0.11.0\n",
+        "HEADRACE_TEST_VERTEX_SDK_2_PYTHON",
+    ),
     VendorClient("vertex-sdk-1", "google-cloud-aiplatform==1.165.1\n", "HEADRACE_TEST_VERTEX_SDK_1_PYTHON"),
     VendorClient("google-genai", "google-genai==3.4.0\n", "HEADRACE_TEST_GENAI_PYTHON"),
 )
-"""Vertex AI's: the newest and the last of the generation before, and the one for generateContent."""
+"""Vertex AI's: the newest, with what executes the catalogue's notebooks, and the last of the generation before; and the
+one for generateContent."""
+
+
+class ApiFuzzer:
+    """Schemathesis: asks a server whatever its OpenAPI document allows, and what it does not; pytest would load it."""
+
+    name = "schemathesis"
+    complete = False
+    disk_bytes = 200_000_000
+    requirements = "schemathesis==4.32.5\n"
 
 
 class StoreEmulators:

@@ -33,10 +33,12 @@ def _prepared(name: str) -> dict[str, str]:
     if name == "gateway":
         install_packages(GATEWAY_PACKAGES)
         return os.environ | other_gateways()
-    if name == "streaming":
-        return dict(os.environ)  # its engine computes nothing
+    if name in {"autoscaler", "registry", "streaming", "traffic"}:
+        return dict(os.environ)  # no engine, or one that computes nothing
     environment = prepare(
-        PYTHONS if name in {"engine", "plan", "prefix"} else DEFAULT_ENGINES, stores=name == "staging"
+        PYTHONS if name in {"engine", "plan", "prefix"} else DEFAULT_ENGINES,
+        stores=name == "staging",
+        clients=name == "vertex",
     )
     if name == "engine":
         environment["HEADRACE_BENCH_SERVE_PYTHON"] = str(install(ServingExtras()).python)

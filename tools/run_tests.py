@@ -25,14 +25,14 @@ from packages import Package, install_packages
 
 BIN = Path(sys.executable).parent
 FOLDERS = ("unit", "engine", "clients", "system")
-WORKERS = {"unit": ("-n", "2"), "engine": ("-n", "2", "--dist", "loadscope")}
+WORKERS = {"unit": ("-n", "2")} | dict.fromkeys(("engine", "clients", "system"), ("-n", "2", "--dist", "loadscope"))
 FEW = 3
 """Failed tests of a folder that are run once more; where more fail, something is broken."""
 
 
 PACKAGES = (
     Package("curl", "curl", "the custom-weights document's commands are curl commands, run byte for byte"),
-    Package("nodejs", "node", "azurite, Microsoft's emulator of Azure's blobs, is a program for Node"),
+    Package("nodejs", "node", "azurite, Microsoft's emulator of Azure's blobs, and vendors' JavaScript run on it"),
     Package("npm", "npm", "azurite is installed by it"),
     Package("postgresql", "pg_ctlcluster", "the rows may be kept in PostgreSQL, and the tests start their own"),
 )

@@ -1,7 +1,7 @@
 """The curl commands of Vertex AI's page on models with custom weights, run as printed.
 
-`documents/` holds them as the page has them. Replaced are only scheme and host, the command that prints a token, the
-weights' address and the page's placeholders, and one stray backslash that breaks a command in any shell.
+`documents/` holds them as the page has them. Replaced are only scheme and host, `gcloud` by `headrace` where a token is
+printed, the weights' address and the page's placeholders, and one stray backslash that breaks a command in any shell.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ def run(server: ServerProcess, document: str, **placeholders: str) -> str:
     for host in ("https://${REGION}-aiplatform.googleapis.com", "https://${ENDPOINT_URL}"):
         script = script.replace(host, server.url)
     script = script.replace(STRAY_BACKSLASH, 'json" "https')
-    script = script.replace("gcloud auth print-access-token", f"echo {server.key}")
-    environment = os.environ | PLACEHOLDERS | placeholders
+    script = script.replace("gcloud auth print-access-token", "headrace auth print-access-token")
+    program = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = server.environment | program | PLACEHOLDERS | placeholders
     command = ["bash", "-euc", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -98,6 +100,16 @@ def test_predict(shared_server: ServerProcess, endpoint_id: str) -> None:
     assert prediction.startswith("Prompt:\nHow to tell the time by looking at the sky?\nOutput:\n")
     assert answer["deployedModelId"]
     assert answer["model"].startswith(f"projects/{PROJECT}/locations/{LOCATION}/models/")
+
+
+def test_predict_by_a_service_account(shared_server: ServerProcess, endpoint_id: str, tmp_path: Path) -> None:
+    """The same command, with the token of the service account that GOOGLE_APPLICATION_CREDENTIALS names."""
+    file = tmp_path / "sa.json"
+    create = ("keys", "create", "--format", "service-account", "--out", str(file), "--project", PROJECT)
+    shared_server.cli(*create)
+    variables = {"GOOGLE_APPLICATION_CREDENTIALS": str(file), "HEADRACE_API_KEY": ""}
+    answer = json.loads(run(shared_server, "predict", ENDPOINT_ID=endpoint_id, **variables))
+    assert len(answer["predictions"]) == 1
 
 
 def test_stream_raw_predict(shared_server: ServerProcess, endpoint_id: str) -> None:

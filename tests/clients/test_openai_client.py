@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -66,6 +68,30 @@ def test_the_endpoints_own_address(shared_server: ServerProcess, endpoint: str) 
     answer = own.chat.completions.create(model="whatever", messages=MESSAGES, max_tokens=4)  # type: ignore[arg-type]
     assert answer.choices[0].message.content
     assert [model.id for model in own.models.list()]
+
+
+async def _texts(base_url: str, key: str) -> list[str]:
+    """What the asynchronous client is told at an address: a chat in one piece, streamed, and a completion."""
+    async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as client:
+        asked: dict[str, Any] = {"model": "whatever", "messages": MESSAGES, "temperature": 0, "max_tokens": 16}
+        whole = await client.chat.completions.create(**asked)
+        stream = await client.chat.completions.create(**asked, stream=True)
+        pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+        prompt = "The capital of Japan is"
+        completion = await client.completions.create(model="whatever", prompt=prompt, temperature=0, max_tokens=4)
+        return [whole.choices[0].message.content or "", "".join(pieces), completion.choices[0].text]
+
+
+@pytest.mark.parametrize("way", ["", "/invoke", "/deployedModels/{id}/invoke", "/deployedModels/{id}/invoke/v1"])
+def test_other_addresses_of_an_endpoint(shared_server: ServerProcess, endpoint: str, way: str) -> None:
+    """The model server's own routes below an endpoint, and below one deployed model, are base URLs as well."""
+    with shared_server.client() as client:
+        [deployed] = client.get(f"/v1/{endpoint}").json()["deployedModels"]
+    base_url = f"{shared_server.url}/v1/{endpoint}{way.format(id=deployed['id'])}"
+    whole, streamed, completion = asyncio.run(_texts(base_url, shared_server.key))
+    assert "Tokyo" in whole
+    assert streamed == whole
+    assert "Tokyo" in completion
 
 
 def test_errors_are_the_clients_own(client: openai.OpenAI, shared_server: ServerProcess, demo_model: Path) -> None:

@@ -30,12 +30,16 @@ GREEDY_NATS = 0.7
 TIED = {"bloom"}
 """Whose embeddings are its output matrix: vLLM loads no other bloom. They are normalised, so their scale is free."""
 
+MIXED = {"qwen3_moe": {"num_experts_per_tok": 4}}
+"""All of its experts for each token: which two of four are the likeliest is decided by rounding now and then, and what
+follows is then another text."""
+
 
 def config_of(name: str) -> Any:
     """As in `tiny_models`, but wider, and nearly always with an output matrix of its own."""
     tiny = TEXT_MODELS["llama" if name == "arcee" else name]
     wide = {key: value * WIDER if key in WIDTHS else value for key, value in tiny.items()}
-    return transformers.AutoConfig.for_model(name, **wide | {"tie_word_embeddings": name in TIED})
+    return transformers.AutoConfig.for_model(name, **wide | {"tie_word_embeddings": name in TIED} | MIXED.get(name, {}))
 
 
 def make(name: str, folder: Path) -> None:

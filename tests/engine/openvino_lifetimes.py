@@ -1,17 +1,22 @@
-"""Run by the OpenVINO engine's Python: sequences come, go and are cancelled within one process; what is left behind?
+"""Run by the OpenVINO engine's Python: sequences come, go and are cancelled; what is left behind?
 
-Usage: ``python openvino_lifetimes.py FOLDER SEED``; prints JSON.
+Usage: ``python openvino_lifetimes.py FOLDER SEED``; prints JSON. A thousand go through the shell's end, whose pipeline
+is another process; and a thousand through a pipeline in this one, which is asked what it holds.
 """
 
 import asyncio
 import gc
 import json
+import os
 import random
+import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from headrace_engines.openvino.generator import PipelineGenerator
 from headrace_engines.openvino.loading import load
@@ -27,17 +32,19 @@ from headrace_engines.serving.generator import (
     Sampling,
 )
 
-SEQUENCES = 200
+SEQUENCES = 1000
 CONTEXT = 128
-CACHE_BYTES = 6 * 437_760
-"""Six blocks of 32 tokens of SmolLM2 with 8-bit keys and values: one context, and half of a second one."""
+BLOCKS = 6
+BLOCK_BYTES = 1_664
+"""Of 32 tokens in a layer of the tiny llama (two heads of 8) with 8-bit keys and values and their scales: keys take
+(32 + 8) x 8 bytes a head, values 32 x (8 + 8). `BLOCKS`: one context, and half of a second one."""
 
 GRAMMARS = [Grammar(kind="regex", text="[ab]{2,9}"), Grammar(kind="regex", text="(")]
 
 
 def random_request(dice: random.Random) -> GenerationRequest:
     """Short or long, greedy or sampled, now and then with a grammar; never more than the context."""
-    prompt = [dice.randrange(100, 40_000) for _ in range(dice.choice([1, 5, 31, 32, 33, 100]))]
+    prompt = [dice.randrange(250) for _ in range(dice.choice([1, 5, 31, 32, 33, 100]))]
     grammar = dice.choice(GRAMMARS) if dice.random() < 0.1 else None
     return GenerationRequest(
         prompt_ids=prompt,
@@ -131,10 +138,13 @@ async def not_taken(generator: PipelineGenerator) -> dict[str, Any]:
 
 async def last_words(generator: PipelineGenerator, deaths: list[FatalError]) -> dict[str, Any]:
     """What everybody is told when a step throws: a grammar that nobody looked at does that."""
+    os.kill(generator._process.pid, signal.SIGSTOP)  # both come with its next step
     bystander = generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=100, ignore_eos=True))
-    await anext(bystander)
     generator._grammars.check = lambda grammar: None
     culprit = generator.submit(GenerationRequest(prompt_ids=[1], max_tokens=1, grammar=GRAMMARS[1]))
+    while generator._checking:  # noqa: ASYNC110 - nothing tells it
+        await asyncio.sleep(0.01)
+    os.kill(generator._process.pid, signal.SIGCONT)
     codes = []
     for generation in (bystander, culprit):
         try:
@@ -156,7 +166,7 @@ async def live(folder: Path, seed: int) -> dict[str, Any]:
         dtype="auto",
         threads=1,
         max_model_len=CONTEXT,
-        kv_cache_bytes=CACHE_BYTES,
+        kv_cache_bytes=BLOCKS * BLOCK_BYTES * layers_of(folder),
         max_running=8,
     )
     deaths: list[FatalError] = []
@@ -168,15 +178,71 @@ async def live(folder: Path, seed: int) -> dict[str, Any]:
     answer: dict[str, Any] = {"ends": ends, "left": await settled(generator)}
     answer["not taken"] = await not_taken(generator)
     answer["last words"] = await last_words(generator, deaths)
-    return answer | {"cache_bytes": cache_bytes(order)}
+    answer["held up"] = held_up(order)
+    return answer | {"pipeline": in_the_pipeline(order, random.Random(seed))}
 
 
-def cache_bytes(order: Load) -> list[int]:
-    """What the cache takes, and what its blocks were reckoned to take."""
+def held_up(order: Load) -> dict[str, list[int]]:
+    """Two of which only one has room to its end, and the older is cancelled after so many steps, one more each time.
+
+    Told is after how many steps the younger did not get all of its tokens, or failed.
+    """
     running, _ = load(order)
-    running.add(0, GenerationRequest(prompt_ids=[1], max_tokens=1))
-    running.step()
-    return [running._pipeline.get_metrics().kv_cache_size_in_bytes, CACHE_BYTES]
+    told: dict[str, list[int]] = {"short": [], "failed": []}
+    for steps in range(30, 56):
+        for number in (2 * steps, 2 * steps + 1):
+            prompt = [(number + place) % 250 for place in range(60)]
+            running.add(number, GenerationRequest(prompt_ids=prompt, max_tokens=60, ignore_eos=True))
+        got = made = 0
+        while running:
+            if made == steps:
+                running.cancel(2 * steps)
+            made += 1
+            step = running.step()
+            got += sum(len(event.token_ids) for number, event in step.events if number == 2 * steps + 1)
+            if step.failures:
+                told["failed"].append(steps)
+        if got != 60:
+            told["short"].append(steps)
+    return told
+
+
+def in_the_pipeline(order: Load, dice: random.Random) -> dict[str, Any]:
+    """As many once more without a shell: they wait for room, and some go before they began, or in the midst.
+
+    Told is what the pipeline itself says: the most blocks that were ever used, in percent, and what is used by how many
+    in the end; and what its cache takes, and was reckoned to take.
+    """
+    running, _ = load(order)
+    metrics = running._pipeline.get_metrics
+    waiting: deque[tuple[int, GenerationRequest]] = deque()
+    most, ended, come = 0.0, 0, 0
+    while come < SEQUENCES or waiting or running:
+        while come < SEQUENCES and len(waiting) < 8:
+            request = msgspec.structs.replace(random_request(dice), grammar=None, ignore_eos=True)
+            waiting.append((come, request))
+            come += 1
+        while waiting and running.has_room(waiting[0][1]):
+            number, request = waiting.popleft()
+            running.add(number, request)
+            if dice.random() < 0.1:
+                running.cancel(number)
+        if dice.random() < 0.2:
+            running.cancel(dice.randrange(come))
+        step = running.step()
+        assert not step.failures, step.failures
+        ended += sum(event.finish_reason is not None for _, event in step.events)
+        most = max(most, metrics().cache_usage)
+    running._pipeline.step()  # what was let go is counted by the next one
+    left = [metrics().requests, metrics().cache_usage, len(running._computed)]
+    reckoned = BLOCKS * BLOCK_BYTES * layers_of(Path(order.folder))
+    return {"ended": ended, "most": most, "left": left, "bytes": [metrics().kv_cache_size_in_bytes, reckoned]}
+
+
+def layers_of(folder: Path) -> int:
+    """Of the model."""
+    layers: int = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    return layers
 
 
 print(json.dumps(asyncio.run(live(Path(sys.argv[1]), int(sys.argv[2])))), flush=True)

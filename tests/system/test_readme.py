@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli.quickstart.prepare import demo_model_dir
+from headrace.weights.demo import demo_model_dir
 from server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -30,6 +30,7 @@ KEY, OTHER_KEY, VIEWER_KEY, EVERYWHERE_KEY = "hr-key", "hr-other", "hr-viewer", 
 SCOPE = Scope("default", "us-central1")
 BASE = f"/v1/{SCOPE}/endpoints/e1"
 CHAT: dict[str, Any] = {"model": "anything", "messages": [{"role": "user", "content": "hi"}]}
+CONTENTS: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
 
 
 def _bearer(secret: str) -> dict[str, str]:

@@ -23,12 +23,11 @@ from headrace.runtimes import EngineCommand, EngineEnd, Environment, Launch, Run
 TOKEN = "internal"
 
 ENGINE = r"""
-import json, os, socketserver, sys, time
+import json, os, socketserver, sys, threading, time
 from http.server import BaseHTTPRequestHandler
 socket, name, token = sys.argv[1:]
 print("engine", name, flush=True)
 if name.startswith("pinned"):
-    import threading
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 if name == "crash":
     print('HEADRACE_FATAL {"code": "ENGINE_BAD_TENSOR", "message": "bad", "evidence": "lm_head"}', flush=True)
@@ -55,6 +54,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def do_GET(self):
+        if self.path == "/metrics" and name == "busy":
+            threading.Thread(target=lambda: sum(range(10**7)), daemon=True).start()
+            body = b'vllm:num_requests_waiting{model_name="busy"} 3.0\nvllm:kv_cache_usage_perc 0.25\n'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         if self.path == "/is_sleeping":
             self.answer(200, {"is_sleeping": asleep})
             return

@@ -557,6 +557,42 @@ def test_the_number_of_replicas_is_changed(server, capsys):
     assert server.asked("PATCH /headrace/v1/deployments/8") == [{"min_replicas": 2, "max_replicas": 2}]
 
 
+def test_what_a_deployment_scales_by_is_changed(server, capsys):
+    """One request with the bounds, the targets and the time; a sentence for each of the first two."""
+    asked = {"targets": {"vllm_num_requests_waiting": 4, "request_count": 30}, "lower_after_s": 60}
+    kept = {"targets": [{"metric": name, "target": target} for name, target in asked["targets"].items()]}
+    server.answers["PATCH /headrace/v1/deployments/8"] = lambda body: (200, {"id": "8"} | body | {"autoscaling": kept})
+    bounds = ["--min-replicas", "1", "--max-replicas", "4", "--lower-after", "60"]
+    targets = ["--target", "vllm_num_requests_waiting=4", "--target", "request_count=30"]
+    assert run(["deployments", "update", "8", *bounds, *targets]) == 0
+    assert server.asked("PATCH /headrace/v1/deployments/8") == [
+        {"min_replicas": 1, "max_replicas": 4, "autoscaling": asked}
+    ]
+    out = capsys.readouterr().out
+    assert "Deployment 8 has 1 to 4 replicas from now on." in out
+    assert "Deployment 8 scales by vllm_num_requests_waiting=4, request_count=30." in out
+    for wrong in (["--target", "request_count"], ["--target", "=3"], ["--replicas", "1", "--max-replicas", "2"]):
+        assert run(["deployments", "update", "8", *wrong]) == 2
+
+
+def test_status_tells_what_a_deployment_scales_by(server, capsys):
+    """How many replicas there should be and why, in a sentence; and what those wait for that are missing."""
+    said = _serving("41", "8")
+    said["deployment"] |= {
+        "id": "5",
+        "display_name": "river",
+        "max_replicas": 4,
+        "wanted_replicas": 3,
+        "scaling": {"why": "request_count is 90 a replica, and should be 30.", "pending": "No room."},
+    }
+    server.answers["GET /headrace/v1/status"] = (200, _glance(said))
+    assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"STARTING +50% +1/3", out)
+    assert "river has 3 of 1 to 4 replicas: request_count is 90 a replica, and should be 30." in out
+    assert "river waits for more: No room." in out
+
+
 def test_a_failed_deployment_is_exit_code_1(server, capsys, tmp_path):
     """Whatever its code would mean elsewhere: the operation failed."""
     failure = {"code": "ENGINE_DIED", "message": "It died.", "evidence": "exit status 1", "fix": "Look."}

@@ -17,10 +17,10 @@ from headrace.cli.progress import Steps
 from headrace.cli.quickstart.answer import streamed_answer, three_commands
 from headrace.cli.quickstart.demo import ensure_deployed
 from headrace.cli.quickstart.machine import require_no_gaps
-from headrace.cli.quickstart.prepare import demo_model_dir
 from headrace.cli.quickstart.server import answering_server
 from headrace.hardware.preflight import Gap
 from headrace.resources.errors import AnswerNotStreamed, MachineGaps
+from headrace.weights.demo import demo_model_dir
 
 CHAT = "POST /v1/chat/completions"
 

@@ -18,7 +18,7 @@ from headrace.contracts.openai.requests import for_engine, model_of, read_object
 from headrace.contracts.openai.usage import Usage, UsageFinder
 from headrace.contracts.vertex.errors import google_error
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, Instance, predict_answer, read_instances
-from headrace.resources.errors import CODES, BadField, BadJson, EngineTimeout, ModelNotFound, QueueFull
+from headrace.resources.errors import CODES, BadField, BadJson, EngineTimeout, ModelNotFound, QueueFull, page_url
 
 
 def instances(value: Any, parameters: Any = None) -> list[Instance]:
@@ -233,8 +233,9 @@ def test_no_usage(answer: bytes) -> None:
 
 
 def test_google_errors() -> None:
-    """Message for people, reason for programs, RetryInfo where another try makes sense."""
+    """Message for people, reason for programs, RetryInfo where another try makes sense, and the code's page."""
     error = QueueFull("Full.", evidence="9 wait.", fix="Come back.", retry_after_s=1.2)
+    page = {"description": "What QUEUE_FULL means, and what to do.", "url": page_url("QUEUE_FULL")}
     assert google_error(error) == (
         429,
         {
@@ -250,6 +251,7 @@ def test_google_errors() -> None:
                         "metadata": {"evidence": "9 wait.", "fix": "Come back."},
                     },
                     {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2s"},
+                    {"@type": "type.googleapis.com/google.rpc.Help", "links": [page]},
                 ],
             }
         },

@@ -13,9 +13,10 @@ from headrace.contracts.vertex.endpoints import Bound, endpoint_json
 from headrace.contracts.vertex.listing import Facts, listing, page_size
 from headrace.contracts.vertex.models import model_json, pick_version, split_version
 from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
+from headrace.resources.autoscaling import Autoscaling, Metric, MetricTarget, Scaling
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import BadField, Cancelled, Failure, ModelNotFound, WeightsTruncated
+from headrace.resources.errors import BadField, Cancelled, Failure, ModelNotFound, WeightsTruncated, page_url
 from headrace.resources.models import Model, ModelVersion, ServingSpec
 from headrace.resources.names import Scope
 from headrace.resources.operations import Operation
@@ -89,6 +90,33 @@ def test_kinds_of_operations(kind: str, metadata: str, response: str) -> None:
     assert wire["response"] == {"@type": f"type.googleapis.com/{response}"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "metadata", "response"),
+    [
+        ("create_endpoint", "CreateEndpointOperationMetadata", "Endpoint"),
+        ("deploy_model", "DeployModelOperationMetadata", "DeployModelResponse"),
+        ("mutate_deployed_model", "MutateDeployedModelOperationMetadata", "MutateDeployedModelResponse"),
+    ],
+)
+def test_operations_on_endpoints_answer_with_what_they_made(kind: str, metadata: str, response: str) -> None:
+    """An endpoint, or a deployed model: its names, in fields that the vendor's message has in every version."""
+    targets = {"endpoint": "1", "model": "2", "version": "7", "deployed_model": "4", "display_name": "d"}
+    wire = operation_json(
+        operation(kind=kind, state=OperationState.SUCCEEDED, contract="vertex/v1beta1", targets=targets)
+    )
+    package = "type.googleapis.com/google.cloud.aiplatform.v1beta1"
+    assert wire["metadata"]["@type"] == f"{package}.{metadata}"
+    assert wire["response"].pop("@type") == f"{package}.{response}"
+    if kind == "create_endpoint":
+        assert set(wire["response"]) == {"name", "displayName", "createTime", "updateTime"}
+        assert wire["response"]["name"].endswith("/endpoints/1")
+    else:
+        model = f"{SCOPE}/models/2"
+        assert wire["response"] == {
+            "deployedModel": {"id": "4", "model": model, "modelVersionId": "7", "displayName": "d"}
+        }
+
+
 def test_failed_operation() -> None:
     """A failure is a google.rpc.Status with gRPC's number and our code, evidence and fix in its details."""
     failure = WeightsTruncated("Too short.", evidence="10 of 20 bytes", fix="Copy it again.").failure
@@ -99,6 +127,9 @@ def test_failed_operation() -> None:
     info = wire["error"]["details"][0]
     assert (info["@type"], info["reason"]) == ("type.googleapis.com/google.rpc.ErrorInfo", "WEIGHTS_TRUNCATED")
     assert info["metadata"] == {"evidence": "10 of 20 bytes", "fix": "Copy it again."}
+    page = wire["error"]["details"][-1]
+    assert page["@type"] == "type.googleapis.com/google.rpc.Help"
+    assert page["links"][0]["url"] == page_url("WEIGHTS_TRUNCATED")
 
 
 def test_cancelled_operation() -> None:
@@ -173,6 +204,40 @@ def test_endpoint_tells_when_it_scales_to_zero() -> None:
     assert resources["scaleToZeroSpec"] == {"idleScaledownPeriod": "1234567.5s"}
 
 
+def test_endpoint_gives_back_what_was_said_of_it() -> None:
+    """Description and timeout; of a deployed model the vendor's own settings in their places, and who shares it."""
+    endpoint = msgspec.structs.replace(ENDPOINT, description="For tests.", inference_timeout_s=90.0)
+    settings = {"spot": True, "serviceAccount": "a@b", "enableAccessLogging": True}
+    binding = msgspec.structs.replace(BINDING, settings=settings, traffic=0)
+    other = f"{SCOPE}/endpoints/9"
+    wire = endpoint_json(endpoint, [Bound(binding, POOL, 1, (other,))], host="h")
+    assert (wire["description"], wire["clientConnectionConfig"]) == ("For tests.", {"inferenceTimeout": "90s"})
+    assert wire["trafficSplit"] == {"4": 0}, "one without traffic is there: the SDK undeploys what it finds here"
+    (deployed,) = wire["deployedModels"]
+    assert deployed["dedicatedResources"]["spot"] is True
+    assert (deployed["serviceAccount"], deployed["enableAccessLogging"]) == ("a@b", True)
+    assert deployed["headrace"]["sharedWith"] == [other]
+    automatic = msgspec.structs.replace(BINDING, settings={"automaticResources": True})
+    (deployed,) = endpoint_json(endpoint, [Bound(automatic, POOL, 1)], host="h")["deployedModels"]
+    assert deployed["automaticResources"]["minReplicaCount"] == 1
+    assert "dedicatedResources" not in deployed
+
+
+def test_endpoint_tells_what_it_scales_by_and_what_its_replicas_wait_for() -> None:
+    """The specs by the vendor's names; in the status what keeps replicas from being started."""
+    pool = msgspec.structs.replace(
+        POOL,
+        max_replicas=4,
+        autoscaling=Autoscaling(targets=(MetricTarget(Metric.WAITING, 5), MetricTarget(Metric.CONCURRENCY, 9))),
+        scaling=Scaling(replicas=3, pending="No room."),
+    )
+    (wire,) = endpoint_json(ENDPOINT, [Bound(BINDING, pool, 1)], host="h")["deployedModels"]
+    assert wire["dedicatedResources"]["autoscalingMetricSpecs"] == [
+        {"metricName": "prometheus.googleapis.com/vertex_vllm_num_requests_waiting", "target": 5}
+    ]
+    assert wire["status"]["message"] == "No room."
+
+
 def test_endpoint_tells_why_it_does_not_get_on() -> None:
     """A deployed model's status carries what went wrong."""
     pool = msgspec.structs.replace(POOL, failure=Failure("NO_CAPACITY", "No room."))
@@ -241,6 +306,8 @@ def ids(parameters: dict[str, str], count: int = 10) -> list[int]:
         ('display_name="name 1"', [4, 1]),
         ('displayName = "name 1" AND labels.even="yes"', [4]),
         ("labels.even:*", [4, 2, 0]),
+        ("labels:even", [4, 2, 0]),
+        ('labels."even"=yes AND model!=002', [4, 0]),
         ("labels.even!=yes", [5, 3, 1]),
         ("model=003", [3]),
         ('display_name="nobody"', []),
@@ -252,7 +319,22 @@ def test_filters(expression: str, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["x", "display_name", 'a="1"', 'model="1" AND', 'model="1" OR model="2"', "(", 'model="']
+    "expression",
+    [
+        "x",
+        "display_name",
+        'a="1"',
+        'model="1" AND',
+        'model="1" OR model="2"',
+        "(",
+        'model="',
+        "model:*",
+        "model.x=1",
+        "labels=x",
+        "labels.a:b",
+        'labels.""=x',
+        'model="\0"',
+    ],
 )
 def test_bad_filters(expression: str) -> None:
     """What is not understood is refused, never ignored."""
@@ -265,7 +347,9 @@ def test_orders() -> None:
     assert ids({"orderBy": "create_time"}, 3) == [0, 1, 2]
     assert ids({"orderBy": "updateTime"}, 3) == [2, 1, 0]
     assert ids({"orderBy": "display_name desc"}, 6) == [5, 2, 4, 1, 3, 0]
-    for order in ("size", "create_time up", "create_time, display_name"):
+    assert ids({"orderBy": "display_name, create_time desc"}, 6) == [3, 0, 4, 1, 5, 2]
+    assert ids({"orderBy": "display_name desc,createTime asc"}, 6) == [2, 5, 1, 4, 0, 3]
+    for order in ("size", "create_time up", "create_time display_name", "create_time,", "create_time, createTime desc"):
         with pytest.raises(BadField, match="orderBy"):
             listing({"orderBy": order}, kind="model")
 
@@ -273,7 +357,9 @@ def test_orders() -> None:
 @given(
     count=st.integers(0, 40),
     size=st.integers(1, 12),
-    order=st.sampled_from(["", "create_time", "display_name", "display_name desc", "update_time"]),
+    order=st.sampled_from(
+        ["", "create_time", "display_name", "display_name desc", "update_time", "display_name desc, create_time"]
+    ),
     gone=st.sets(st.integers(0, 39)),
 )
 def test_pages_make_the_whole(count: int, size: int, order: str, gone: set[int]) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.contracts.vertex.deploy import DeployWish, read_deploy
+from headrace.contracts.vertex.autoscaling import metric_specs_json
+from headrace.contracts.vertex.deploy import DeployWish, PublishedWish, read_deploy
 from headrace.contracts.vertex.endpoints import read_undeploy
 from headrace.contracts.vertex.json_bodies import parse_object
 from headrace.contracts.vertex.machine_types import ACCELERATOR_TYPES, accelerator_type, machine_spec_json
@@ -142,6 +143,36 @@ def test_integers_as_strings() -> None:
     assert (wish.min_replicas, wish.max_replicas) == (2, 3)
 
 
+ONLINE = "aiplatform.googleapis.com/prediction/online"
+PROMETHEUS = "prometheus.googleapis.com/vertex"
+
+
+def scaling(*specs: object) -> dict[str, object]:
+    """A body's fields that ask to scale by these."""
+    resources = {"minReplicaCount": 1, "maxReplicaCount": 4, "autoscalingMetricSpecs": list(specs)}
+    return {"deployConfig": {"dedicatedResources": resources}}
+
+
+def test_metrics_to_scale_by_are_read_and_given_back() -> None:
+    """Each of the vendor's names, camelCase or snake_case; a percentage without a target is 60."""
+    specs = [
+        {"metricName": f"{ONLINE}/cpu/utilization", "target": 70},
+        {"metric_name": f"{ONLINE}/accelerator/duty_cycle"},
+        {"metricName": f"{ONLINE}/request_count", "target": "30"},
+        {"metricName": f"{PROMETHEUS}_dcgm_fi_dev_gpu_util", "target": 50},
+        {"metricName": f"{PROMETHEUS}_vllm_gpu_cache_usage_perc", "target": 80},
+        {"metricName": f"{PROMETHEUS}_vllm_num_requests_waiting", "target": 5},
+    ]
+    wish = deploy(**scaling(*specs))
+    assert wish.autoscaling is not None
+    assert [one.target for one in wish.autoscaling.targets] == [70, 60, 30, 50, 80, 5]
+    assert [one["metricName"] for one in metric_specs_json(wish.autoscaling)] == [
+        one.get("metricName", one.get("metric_name")) for one in specs
+    ]
+    assert deploy().autoscaling is None
+    assert metric_specs_json(None) == []
+
+
 def to_zero(**fields: object) -> dict[str, object]:
     """A body's fields that ask for it."""
     return {"deployConfig": {"dedicatedResources": {"minReplicaCount": 0, "scaleToZeroSpec": fields}}}
@@ -152,6 +183,8 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
     wish = deploy(**to_zero(idleScaledownPeriod="300s", minScaleupPeriod="300s"))
     assert (wish.min_replicas, wish.max_replicas, wish.scale_to_zero_after_s) == (1, 1, 300.0)
     assert deploy().scale_to_zero_after_s == 0.0
+    of_an_hour = deploy(deployConfig={"dedicatedResources": {"minReplicaCount": 0, "maxReplicaCount": 2}})
+    assert (of_an_hour.min_replicas, of_an_hour.max_replicas, of_an_hour.scale_to_zero_after_s) == (1, 2, 3600.0)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +202,17 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
             },
             BadField,
             "minReplicaCount of 0",
+        ),
+        (scaling({"metricName": "gpu", "target": 1}), BadField, "autoscalingMetricSpecs[0]: There is no such"),
+        (scaling({"metricName": f"{ONLINE}/cpu/utilization", "target": 101}), BadField, "out of its range"),
+        (scaling({"metricName": f"{ONLINE}/request_count"}), BadField, "out of its range"),
+        (scaling(*[{"metricName": f"{ONLINE}/request_count", "target": 3}] * 2), BadField, "twice"),
+        (scaling({"metricName": f"{ONLINE}/request_count", "target": 1.5}), BadField, "[0].target must be an integer"),
+        (scaling("cpu"), BadField, "autoscalingMetricSpecs[0] must be an object"),
+        (
+            scaling({"metricName": f"{ONLINE}/request_count", "target": 3, "monitoredResourceLabels": {"a": "b"}}),
+            NotSupported,
+            "monitoredResourceLabels",
         ),
         ({"modelConfg": {}}, BadField, "'modelConfig'"),
         ({"modelConfig": {"modelUserID": "x"}}, BadField, "'modelConfig.modelUserID'"),
@@ -188,9 +232,14 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
         ({"customModel": {"gcsUri": 7}}, BadField, "customModel.gcsUri must be a string"),
         ({"customModel": None}, BadField, "customModel is missing"),
         ({"publisherModelName": "publishers/x/models/y"}, BadField, "exclude each other"),
-        ({"customModel": None, "publisherModelName": "publishers/x/models/y"}, NotSupported, "publisherModelName"),
-        ({"customModel": None, "huggingFaceModelId": "a/b"}, NotSupported, "huggingFaceModelId"),
-        ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 0}}}, BadField, "at least 1"),
+        (
+            {"customModel": None, "publisherModelName": "publishers/x/models/y", "huggingFaceModelId": "a/b"},
+            BadField,
+            "exclude each other",
+        ),
+        ({"customModel": None, "publisherModelName": "  "}, BadField, "customModel is missing"),
+        ({"deployConfig": {"dedicatedResources": {"minReplicaCount": -1}}}, BadField, "at least 0"),
+        ({"deployConfig": {"dedicatedResources": {"maxReplicaCount": 0}}}, BadField, "less than"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 1.5}}}, BadField, "an integer of 32 bits"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": True}}}, BadField, "an integer of 32 bits"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 2**40}}}, BadField, "an integer of 32 bits"),
@@ -298,5 +347,30 @@ def test_undeploy() -> None:
     """An undeploy body names the deployed model, and may bring the traffic of the others."""
     assert read_undeploy(b'{"deployedModelId": "7"}') == ("7", None)
     assert read_undeploy(b'{"deployed_model_id": "7", "trafficSplit": {"8": "100"}}') == ("7", {"8": 100})
+    assert read_undeploy(b'{"deployedModelId": "7", "trafficSplit": {"8": 0}}') == ("7", None)
     with pytest.raises(BadField, match="deployedModelId is missing"):
         read_undeploy(b"{}")
+    with pytest.raises(BadField, match="must add up to 100"):
+        read_undeploy(b'{"deployedModelId": "7", "trafficSplit": {"8": 99}}')
+
+
+def test_open_model_of_the_sdk() -> None:
+    """What `OpenModel(…).deploy(accept_eula=True)` of google-cloud-aiplatform 2.7.0 sends names a published model."""
+    body = b"""{"publisherModelName": "publishers/google/models/gemma3@gemma-3-1b-it", "modelConfig": {"acceptEula":
+    true, "containerSpec": {"imageUri": "img", "sharedMemorySizeMb": "16384"}}, "endpointConfig":
+    {"dedicatedEndpointEnabled": true}, "deployConfig": {"dedicatedResources": {"machineSpec": {"machineType":
+    "g2-standard-12", "acceleratorType": 11, "acceleratorCount": 1}, "minReplicaCount": 1, "maxReplicaCount": 2}}}"""
+    wish = read_deploy(body, SCOPE)
+    assert wish.artifact_uri == ""
+    assert wish.published == PublishedWish(
+        publisher_model="publishers/google/models/gemma3@gemma-3-1b-it", accepts_eula=True
+    )
+    assert wish.machine.machine_type == "g2-standard-12"
+
+
+def test_hugging_face_models_of_the_sdk() -> None:
+    """The Hub's name and its token are taken, and the token is in no text that a log could have."""
+    body = b"""{"huggingFaceModelId": "qwen/qwen3-0.6b", "modelConfig": {"huggingFaceAccessToken": "hf_x"}}"""
+    wish = read_deploy(body, SCOPE)
+    assert wish.published == PublishedWish(hub_model="qwen/qwen3-0.6b", hub_token="hf_x")
+    assert "hf_x" not in repr(wish)

@@ -177,6 +177,7 @@ class Pool:
             "max_model_len": 512,
             "min_replicas": self.least,
             "max_replicas": self.most,
+            "wanted_replicas": self.least,
             "spec": {"dtype": "float32"},
             "timeline": [{"state": "READY", "at": 1.0, "detail": "No room."}],
             "replicas": [{"id": name, "state": "READY", "epoch": 1, "pid": 0, "failure": None} for name in names],
@@ -185,7 +186,7 @@ class Pool:
     def _resize(self, body: dict[str, Any]) -> Answer:
         self.changes.append(body)
         self.least = body["min_replicas"]
-        self.most = body.get("max_replicas", max(self.most, self.least))
+        self.most = body["max_replicas"]
         return 200, self._deployment()
 
     def _split(self, body: dict[str, Any]) -> Answer:

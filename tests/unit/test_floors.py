@@ -19,6 +19,7 @@ FLOORS = {
     "weights": 2,
     "capacity": 2,
     "hardware": 2,
+    "catalogue": 2,
     "request_log": 3,
     "runtimes": 3,
     "compute": 3,
@@ -33,8 +34,8 @@ FLOORS = {
 }
 STRANGERS = {3: {"request_log", "runtimes", "compute", "store", "storage"}}
 NEVER = {
-    "gateway": {"fastapi", "starlette", "grpc", "sqlalchemy", "torch"},
-    "cli": {"sqlalchemy", "fastapi", "torch"},
+    "gateway": {"fastapi", "starlette", "google", "grpc", "sqlalchemy", "torch"},
+    "cli": {"sqlalchemy", "fastapi", "google", "grpc", "torch"},
 }
 
 

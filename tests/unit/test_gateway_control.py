@@ -63,7 +63,7 @@ def test_requests_pass_through(tmp_path: Path) -> None:
             assert (control.header(b"x-mine"), control.header(b"x-hop")) == (b"2", b"")
             assert control.header(b"x-request-id").decode() == answer.headers["x-request-id"]
             assert (await served.client.head("/v1/x")).status_code == 207
-            assert (await served.client.post("/v1/projects/p/locations/l/endpoints/e:explain")).status_code == 207
+            assert (await served.client.post("/v1/projects/p/locations/l/endpoints/e:directPredict")).status_code == 207
 
     asyncio.run(main())
 
@@ -205,6 +205,7 @@ def test_endpoint_paths_are_read_back(
         ("POST", "/v1/models", Action.WRONG_METHOD),
         ("DELETE", "/v1/models/a", Action.WRONG_METHOD),
         ("POST", "/healthz", Action.WRONG_METHOD),
+        ("QUERY", "/healthz", Action.WRONG_METHOD),
         ("GET", "/", Action.ROOT),
         ("GET", "/ui/projects/p/locations/l/operations/1", Action.CONTROL),
     ],

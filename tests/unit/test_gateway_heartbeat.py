@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from gateway_serving import BASE, CHAT, KEY, Served, deployed, gateway_before, snapshot
+from gateway_serving import BASE, CHAT, CONTENTS, KEY, Served, deployed, gateway_before, snapshot
 from test_gateway_priorities import ask
 from test_gateway_zero import NAME, URL, asleep, status, until
 
@@ -153,18 +153,22 @@ def test_a_refusal_after_comments_is_the_last_event(tmp_path: Path) -> None:
 
 
 def test_what_waits_shortly_keeps_its_status(tmp_path: Path) -> None:
-    """Before the first comment nothing is sent: a refusal has its status; and lines of JSON never get a comment."""
+    """Before the first comment nothing is sent: a refusal has its status; and lines of JSON never get a comment, nor do
+    Gemini's responses, whose client takes one for a response."""
 
     async def main() -> None:
         assert Limits().heartbeat_s > 5
         lines = {"instances": [{"prompt": "x", "stream": True}]}
+        responses = f"{BASE}:streamGenerateContent?alt=sse"
         async with (
             StandIn(tmp_path / "e") as engine,
             gateway_before(tmp_path / "a", asleep()) as slow,
             gateway_before(tmp_path / "b", asleep(), heartbeat_s=OFTEN_S) as often,
+            gateway_before(tmp_path / "c", asleep(), heartbeat_s=OFTEN_S) as third,
         ):
             engine.script = Script(refuse=400)
-            for served, path, body in ((slow, URL, STREAM), (often, f"{BASE}:streamRawPredict", lines)):
+            asked = ((slow, URL, STREAM), (third, responses, CONTENTS), (often, f"{BASE}:streamRawPredict", lines))
+            for served, path, body in asked:
                 await until(often, lambda told: not told["waiting"])
                 refused = asyncio.create_task(served.client.post(path, json=body))
                 await until(served, lambda told: told["waiting"] == {NAME: 1})

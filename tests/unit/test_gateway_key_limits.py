@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from gateway_serving import BASE, CHAT, KEY, OTHER_KEY, Served, deployed, gateway_before, key, snapshot
+from gateway_serving import BASE, CHAT, CONTENTS, KEY, OTHER_KEY, Served, deployed, gateway_before, key, snapshot
 from test_gateway_external import routed
 
 from headrace.gateway.notes import STALE_AFTER_S
@@ -23,6 +23,7 @@ from headrace.resources.snapshot import DeployedRoute, RoutingSnapshot
 from standin import Script, StandIn
 
 URL = f"{BASE}/chat/completions"
+FIVE_TOKENS = {"generationConfig": {"maxOutputTokens": 5}}
 PROMPT, CHUNKS = 7, 3
 """Tokens of any prompt at the stand-in, and of its answers."""
 
@@ -149,6 +150,10 @@ def test_a_key_without_limits_is_not_held_up(tmp_path: Path) -> None:
         (f"{BASE}:rawPredict", CHAT, PROMPT + 5, 10),
         (f"{BASE}:predict", {"instances": ["a", "b", "c"], "parameters": {"maxOutputTokens": 5}}, 3 * (PROMPT + 5), 30),
         (f"{BASE}:rawPredict", {"instances": [{"prompt": "a", "max_tokens": 5}]}, PROMPT + 5, 10),
+        (f"{BASE}:predict", {"instances": [{"content": "a"}]}, PROMPT, 4),
+        (f"{BASE}:generateContent", CONTENTS | FIVE_TOKENS, PROMPT + 5, 10),
+        (f"{BASE}:streamGenerateContent", CONTENTS | FIVE_TOKENS, PROMPT + 5, 10),
+        (f"{BASE}:countTokens", CONTENTS, 0, 0),
         ("/tokenize", {"model": "e1", "prompt": "a"}, 0, 0),
     ],
 )
@@ -159,7 +164,8 @@ def test_all_that_a_request_may_become_is_reserved(
 
     async def main() -> None:
         async with limiting(tmp_path, tokens_per_minute=1000) as (served, _):
-            answer = await ask(served, None if path in ("/tokenize", f"{BASE}:predict") else 5, path, **body)
+            says_it_inside = path == "/tokenize" or path.endswith((":predict", "Content", "Tokens"))
+            answer = await ask(served, None if says_it_inside else 5, path, **body)
             assert answer.status_code == 200, answer.text
             assert left(answer) == 1000 - reserved
             assert left(await ask(served)) == 1000 - used - PROMPT - CHUNKS

@@ -89,7 +89,7 @@ def test_too_many_instances(tmp_path: Path) -> None:
         async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
             for method in (":predict", ":rawPredict"):
                 answer = await served.client.post(f"{BASE}{method}", json={"instances": ["a"] * 1025})
-                (detail,) = answer.json()["error"]["details"]
+                detail, _page = answer.json()["error"]["details"]
                 assert (answer.status_code, detail["reason"]) == (400, "BAD_FIELD")
                 assert detail["metadata"]["evidence"] == "It has 1025; the limit is 1024."
             assert engine.seen.began == 0
@@ -198,6 +198,68 @@ def test_stream_of_lines_that_breaks_off(tmp_path: Path) -> None:
             engine.script = Script(refuse=400)
             refused = await served.client.post(f"{BASE}:streamRawPredict", json=body)
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, 400)
+
+    asyncio.run(main())
+
+
+def test_a_chat_alone_is_the_prediction(tmp_path: Path) -> None:
+    """With `@requestFormat: chatCompletions`, as Model Garden's container: one chat is told of whole, not in a list.
+
+    A client that reads protocol buffers gets a list all the same: it can read nothing else.
+    """
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            chat = {"@requestFormat": "chatCompletions", "messages": CHAT["messages"], "max_tokens": 3.0}
+            for method in (":predict", ":rawPredict"):
+                answer = (await served.client.post(f"{BASE}{method}", json={"instances": [chat]})).json()
+                assert answer["predictions"]["choices"][0]["message"]["content"] == "tok tok tok "
+            for query, instances in (("", [chat, chat]), ("?%24alt=json%3Benum-encoding%3Dint", [chat])):
+                answer = (await served.client.post(f"{BASE}:predict{query}", json={"instances": instances})).json()
+                assert [each["object"] for each in answer["predictions"]] == ["chat.completion"] * len(instances)
+            asked = {"messages": CHAT["messages"], "max_tokens": 3, "model": "served"}
+            assert engine.seen.bodies == [asked] * 5
+
+    asyncio.run(main())
+
+
+def test_embeddings(tmp_path: Path) -> None:
+    """An instance with `content` is embedded, in the shape of Vertex AI's own API for that."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            instances = [{"content": "a", "task_type": "RETRIEVAL_QUERY"}, {"content": "b"}]
+            body = {"instances": instances, "parameters": {"outputDimensionality": 2.0, "autoTruncate": True}}
+            answer = (await served.client.post(f"{BASE}:predict", json=body)).json()
+            statistics = {"truncated": False, "token_count": 4}
+            told = {"embeddings": {"values": [0.6, 0.8], "statistics": statistics}}
+            assert answer["predictions"] == [told, told]
+            assert answer["metadata"]["usage"]["prompt_tokens"] == 8
+            assert sorted(engine.seen.bodies, key=lambda body: str(body["input"])) == [
+                {"model": "served", "input": text, "dimensions": 2} for text in ("a", "b")
+            ]
+            streamed = {"instances": [instances[0] | {"stream": True}]}
+            refused = await served.client.post(f"{BASE}:streamRawPredict", json=streamed)
+            assert refused.json()["error"]["details"][0]["reason"] == "BAD_FIELD"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("method", ["chat/completions", "v1/chat/completions"])
+def test_a_request_aimed_at_one_deployed_model(tmp_path: Path, method: str) -> None:
+    """It goes there whatever the traffic split says, also to one without traffic; an unknown one is not found."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "a") as first, StandIn(tmp_path / "b") as second:
+            models = (deployed(first.address), deployed(second.address, name="d2", traffic=0))
+            async with gateway_before(tmp_path, *models) as served:
+                for name, engine in (("d1", first), ("d2", second)):
+                    url = f"{BASE}/deployedModels/{name}/invoke/{method}"
+                    answers = [await served.client.post(url, json=CHAT) for _ in range(3)]
+                    assert {answer.headers["x-vertex-ai-deployed-model-id"] for answer in answers} == {name}
+                    assert engine.seen.began == 3
+                unknown = await served.client.post(f"{BASE}/deployedModels/d3/invoke/{method}", json=CHAT)
+                assert unknown.status_code == 404
 
     asyncio.run(main())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_serving import BASE, CHAT, KEY, SCOPE, Served, deployed, gateway_before, pieces_of, snapshot
+from gateway_serving import BASE, CHAT, CONTENTS, KEY, SCOPE, Served, deployed, gateway_before, pieces_of, snapshot
 from logged_requests import is_written, lines_in, logged
 
 from headrace.gateway.record import RequestRecord
@@ -104,6 +104,7 @@ def test_a_request_is_logged_with_its_answer(tmp_path: Path) -> None:
             {"instances": [{"prompt": "x", "stream": True}]},
             {"text": "tok tok tok "},
         ),
+        (f"{BASE}:streamGenerateContent", CONTENTS, {"message": {"content": "tok tok tok "}}),
     ],
 )
 def test_a_stream_is_logged_as_one_answer(

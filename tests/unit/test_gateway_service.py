@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from gateway_serving import BASE, CHAT, KEY, Served, deployed, gateway_before, key, pieces_of, snapshot
+from gateway_serving import BASE, CHAT, CONTENTS, KEY, Served, deployed, gateway_before, key, pieces_of, snapshot
 
 from headrace.gateway.fault import is_its_fault
 from headrace.resources.errors import CODES
@@ -52,6 +52,7 @@ async def watched_engine(folder: Path) -> AsyncIterator[tuple[StandIn, Served]]:
         (URL, STREAM),
         (f"{BASE}/completions", {"prompt": "x", "stream": True}),
         (f"{BASE}:streamRawPredict", {"instances": [{"prompt": "x", "stream": True}]}),
+        (f"{BASE}:streamGenerateContent", CONTENTS),
     ],
 )
 def test_a_stream_tells_its_first_token_and_its_gaps(tmp_path: Path, path: str, body: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 from event_loops import Loop, on_both_loops, run
-from gateway_serving import BASE, CHAT, deployed, gateway_before, serving
+from gateway_serving import BASE, CHAT, CONTENTS, deployed, gateway_before, serving
 from test_gateway_key_limits import PROMPT, limited
 from test_gateway_tls import client_of
 from test_gateway_usage import written
@@ -39,6 +39,11 @@ STREAM: dict[str, Any] = {"stream": True, "max_tokens": TOKENS}
 ASKED = {
     "chat": Asked(f"{BASE}/chat/completions", CHAT | STREAM, b"\n\n", "/v1/chat/completions"),
     "completions": Asked(f"{BASE}/completions", {"prompt": "x"} | STREAM, b"\n\n", "/v1/completions"),
+    "responses": Asked(
+        f"{BASE}:streamGenerateContent?alt=sse",
+        CONTENTS | {"generationConfig": {"maxOutputTokens": TOKENS}},
+        b"\n\n",
+    ),
     "lines": Asked(f"{BASE}:streamRawPredict", {"instances": [{"prompt": "x"} | STREAM]}, b"\n"),
 }
 
@@ -94,7 +99,7 @@ def test_each_token_comes_before_the_next_is_made(
                 async with httpx.AsyncClient(transport=transport, base_url="http://e", headers=bearer) as direct:
                     assert whole == (await direct.post(asked.engine_path, json=asked.body)).content
             else:
-                assert len(whole.splitlines()) == TOKENS
+                assert whole.count(b"tok ") == TOKENS
             assert (await client.post(f"{BASE}/chat/completions", json=CHAT | {"max_tokens": 1})).status_code == 200
 
     with caplog.at_level(logging.INFO, LOGGER.name):

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from gateway_serving import BASE, CHAT, KEY, deployed, gateway_before, pieces_of, serving
+from gateway_serving import BASE, CHAT, CONTENTS, KEY, deployed, gateway_before, pieces_of, serving
 
 from headrace.gateway.buckets import INTER_TOKEN_S, Buckets
 from headrace.gateway.exchange import Exchange, Handler
@@ -83,6 +83,9 @@ def watched(handler: Handler, look: Callable[[], Any], seen: list[Any]) -> Handl
         (f"{BASE}:rawPredict", {"prompt": "x"}, 1),
         (f"{BASE}:streamRawPredict", {"instances": [{"prompt": "x", "stream": True}]}, 1),
         (f"{BASE}:streamRawPredict", CHAT | {"stream": True}, 2),
+        (f"{BASE}:generateContent", CONTENTS, 1),
+        (f"{BASE}:streamGenerateContent?alt=sse", CONTENTS, 1),
+        (f"{BASE}:streamGenerateContent", CONTENTS, 1),
     ],
 )
 def test_it_is_on_disk_before_the_client_can_tell_that_it_was_all(

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from headrace.resources.errors import CODES, UnknownErrorCode, page
+from headrace.resources.errors import CODES, UnknownErrorCode, page, page_url
 
 PINNED = (
     "ANSWER_NOT_STREAMED",
@@ -17,6 +17,7 @@ PINNED = (
     "BAD_FIELD",
     "BAD_JSON",
     "BAD_NAME",
+    "BAD_TOKEN",
     "BODY_TOO_LARGE",
     "CALIBRATION_FAILED",
     "CANARY_LOST",
@@ -77,6 +78,7 @@ PINNED = (
     "KEY_LIMIT_TOO_SMALL",
     "KEY_NOT_FOUND",
     "LAYERS_UNEXPECTED",
+    "LICENCE_NOT_ACCEPTED",
     "MACHINE_GAPS",
     "MACHINE_SPEC_INCOMPLETE",
     "MALFORMED_REQUEST",
@@ -125,6 +127,7 @@ PINNED = (
     "TIME_SERIES_CONFIG",
     "TLS_AUTHORITY_NOT_FOUND",
     "TLS_CERTIFICATE_INVALID",
+    "TOKEN_EXPIRED",
     "TOKENIZER_INVALID",
     "TOKENIZER_MISMATCH",
     "TOKENIZER_MISSING",
@@ -181,6 +184,18 @@ def test_commands_on_a_page_exist(code):
     commands = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     named = set(re.findall(r"(?:`|    )headrace ([a-z]+)", page(code)))
     assert named <= commands
+
+
+@pytest.mark.parametrize("code", PINNED)
+def test_a_pages_address_leads_to_its_file(code):
+    """What errors link to is where the page lies in the repository that the documentation is in."""
+    import tomllib
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    home = tomllib.loads((root / "pyproject.toml").read_text())["project"]["urls"]["Documentation"]
+    base, _, branch = home.removesuffix("/docs").partition("/tree/")
+    assert (root / page_url(code).removeprefix(f"{base}/blob/{branch}/")).read_text() == page(code)
 
 
 def test_an_unknown_code_has_no_page():

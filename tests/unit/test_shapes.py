@@ -98,6 +98,15 @@ def test_a_machine_type_takes_the_accelerators_that_its_cores_allow(catalogue: C
     assert prices["NVIDIA_TESLA_P4", 1] is None
 
 
+def test_a_machine_type_that_may_have_accelerators_may_have_none(catalogue: Catalogue) -> None:
+    """N1 by its type alone is the machine without devices; a type that nobody has is told apart from that."""
+    found = find_shape(catalogue, spec("n1-standard-4", "", 0))
+    assert found is not None
+    assert (found.name, found.accelerator, found.accelerator_count, found.cores) == ("n1-standard-4", None, 0, 4)
+    with pytest.raises(BadField, match="no machine type"):
+        find_shape(catalogue, spec("n1-standart-4", "", 0))
+
+
 def test_none_of_the_three_leaves_the_choice_to_the_platform(catalogue: Catalogue) -> None:
     """An empty request names no shape."""
     assert find_shape(catalogue, MachineSpec()) is None

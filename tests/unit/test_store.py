@@ -25,7 +25,7 @@ import headrace.store.migrations as migrations
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, Failure, IllegalMove, NameTaken, StaleWrite
-from headrace.resources.models import Model
+from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import DEFAULT_SCOPE, Scope
 from headrace.resources.states import DeploymentState, moves_from
 from headrace.store import Row, Store, Transaction, cursor, migrate
@@ -399,7 +399,8 @@ def test_deployments_of_before_never_scale_to_zero(tmp_path: Path) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     record = NOUNS[Deployment].record(deployment)
-    del record["scale_to_zero_after_s"]
+    for later in ("scale_to_zero_after_s", "autoscaling", "scaling"):
+        del record[later]
     engine = open_engine(url, connections=1)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
@@ -410,6 +411,30 @@ def test_deployments_of_before_never_scale_to_zero(tmp_path: Path) -> None:
     store = Store(url)
     with store.transaction(read_only=True) as tx:
         assert tx.list(Deployment) == [deployment]
+    store.close()
+
+
+def test_versions_of_before_are_counted_on(tmp_path: Path) -> None:
+    """A database that did not count versions goes on behind the highest number that each model has, not by its text."""
+    url = f"sqlite:///{tmp_path}/headrace.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = open_engine(url, connections=1)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+        for model in ("a", "b"):
+            connection.exec_driver_sql("INSERT INTO models VALUES ('p', 'l', ?, 'm', '{}', 1.0, 1.0, 1)", (model,))
+        for number in ("9", "10"):
+            connection.exec_driver_sql(
+                "INSERT INTO model_versions VALUES ('p', 'l', 'a', ?, '/m', '', '{}', '[]', '', '', 1.0, 1)", (number,)
+            )
+    engine.dispose()
+    migrate(url)
+    store = Store(url)
+    with store.transaction(read_only=True) as tx:
+        assert [(one.id, one.last_version, one.description) for one in tx.list(Model)] == [("a", 10, ""), ("b", 0, "")]
+        assert [(one.labels, one.kept, one.updated_at) for one in tx.list(ModelVersion)] == [({}, {}, 0.0)] * 2
     store.close()
 
 

@@ -7,6 +7,7 @@ routing, `Authentication` turns away whoever shows no good key, so that even unk
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.api.requests import principal_of, refusal
+from headrace.contracts.vertex.service_accounts import is_token, key_id_of, unknown_signer, verify_token
 from headrace.resources.access import EVERY_PROJECT, PUBLIC_ROUTES, Permission, Principal, Process, secret_hash
 from headrace.resources.errors import HeadraceError, NoKey, UnknownKey
 from headrace.resources.operations import ApiKey
@@ -109,7 +111,10 @@ class Authentication:
             raise UnknownKey("This path is for Headrace's own processes.")
 
     async def _principal(self, request: Request) -> Principal:
-        digest = secret_hash(_secret(request))
+        secret = _secret(request)
+        if is_token(secret):
+            return await self._signer(secret)
+        digest = secret_hash(secret)
 
         def find(tx: Transaction) -> list[ApiKey]:
             return tx.list(ApiKey, secret_hash=digest, limit=1)
@@ -122,6 +127,15 @@ class Authentication:
                 fix="Use another, or have one made: `headrace keys create`.",
             )
         return keys[0].principal
+
+    async def _signer(self, token: str) -> Principal:
+        """Whoever signed a token, as the gateway finds it; there is time for it here, so nothing is remembered."""
+        key_id = key_id_of(token)
+        key = await self._store.run(lambda tx: tx.get(ApiKey, id=key_id), read_only=True)
+        if key is None or key.revoked_at is not None or not key.public_key:
+            raise unknown_signer(key_id)
+        verify_token(token, key_id=key_id, project=key.project, public_key=key.public_key, now=time.time())
+        return key.principal
 
 
 def _secret(request: Request) -> str:

@@ -38,10 +38,10 @@ def install(app: FastAPI) -> None:
 
 def _from_framework(request: Request, error: HTTPException) -> HeadraceError:
     path = f"{request.method} {path_of(request)}"
-    if error.status_code == 404:
+    if error.status_code == 405 and (takes := allowed(request)):
+        return MethodNotAllowed(f"There is no {path}.", allow=takes)
+    if error.status_code in (404, 405):
         return UnknownPath(f"There is no {path}.")
-    if error.status_code == 405:
-        return MethodNotAllowed(f"There is no {path}.", allow=allowed(request))
     return BadJson(str(error.detail)) if error.status_code < 500 else InternalError(str(error.detail))
 
 

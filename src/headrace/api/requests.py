@@ -11,6 +11,7 @@ import msgspec
 from fastapi import Request, Response
 from starlette.routing import Match
 
+from headrace.catalogue import Mirror
 from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.contracts.vertex.errors import google_error
@@ -22,6 +23,9 @@ from headrace.store import Store, Transaction
 
 MAX_BODY_BYTES = 1 << 20
 """No request to the control plane describes more than a resource."""
+
+LEFT_OVER = ":path}"
+"""How the template of a route ends that takes every path that no other takes."""
 
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
@@ -40,12 +44,14 @@ class Context(msgspec.Struct, frozen=True):
 
     Attributes:
         clock: Gives Unix seconds.
+        mirrors: Where the operator keeps published models.
     """
 
     store: Store
     reconciler: Wakeable
     layout: Layout
     clock: Callable[[], float] = time.time
+    mirrors: tuple[Mirror, ...] = ()
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Read from the store, at one moment of it."""
@@ -81,11 +87,11 @@ def path_of(request: Request) -> str:
     return path[:200]
 
 
-def allowed(request: Request, *, but: str = "") -> tuple[str, ...]:
-    """The methods that some route takes at the path of a request; the route of the template ``but`` does not count."""
+def allowed(request: Request) -> tuple[str, ...]:
+    """The methods that some route takes at the path of a request; a route that takes what is left does not count."""
     methods: set[str] = set()
     for route in request.app.routes:
-        if getattr(route, "path", "") != but and route.matches(request.scope)[0] is not Match.NONE:
+        if not getattr(route, "path", "").endswith(LEFT_OVER) and route.matches(request.scope)[0] is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     return tuple(sorted(methods))
 

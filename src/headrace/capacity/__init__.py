@@ -9,6 +9,7 @@ from headrace.capacity.memory import (
     estimate,
 )
 from headrace.capacity.parameters import Parameters, count_parameters
+from headrace.capacity.places import place_of
 from headrace.capacity.plan import (
     PROMPT_TOKENS,
     Load,
@@ -45,6 +46,7 @@ __all__ = [
     "need_of",
     "next_tier",
     "parameters_of",
+    "place_of",
     "plan",
     "predict",
     "quota_admits",

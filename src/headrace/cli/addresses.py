@@ -12,6 +12,9 @@ from headrace.resources.errors import ArtifactsNotFound
 SCHEMES = "gs://… s3://… az://… hf://… file://…"
 """For the commands' help."""
 
+PUBLISHED = ("garden:", "hf:")
+"""What a published model's name begins with: in the catalogue, and on the Hugging Face Hub."""
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CONFIG_FILE = "config.json"
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
@@ -22,6 +25,8 @@ _LOOKED_AT = 2000
 def artifact_uri(text: str, command: str = "deploy") -> str:
     """What is to be read: an address as it is, a local folder as an absolute path that exists.
 
+    What is to be deployed may be a published model's name, too, which the server knows (`PUBLISHED`).
+
     Args:
         text: As a person wrote it.
         command: The one that was given, for the fixes; ``deploy`` alone may mean a folder of the server's machine.
@@ -29,7 +34,7 @@ def artifact_uri(text: str, command: str = "deploy") -> str:
     Raises:
         ArtifactsNotFound: There is no such folder on this machine.
     """
-    if "://" in text:
+    if "://" in text or (command == "deploy" and text.startswith(PUBLISHED)):
         return text
     folder = Path(text).expanduser().absolute()
     if folder.is_dir():
@@ -45,7 +50,8 @@ def artifact_uri(text: str, command: str = "deploy") -> str:
         raise ArtifactsNotFound(
             f"There is no folder {text} here.",
             evidence="It looks like a name on the Hugging Face Hub, whose addresses begin with hf://.",
-            fix=f"If that is meant: `{_command(command, f'hf://{text}')}`.",
+            fix=f"If that is meant: `{_command(command, f'hf://{text}')}`."
+            + " Models of the catalogue: `headrace garden`." * (command == "deploy"),
         )
     nearest = next(parent for parent in folder.parents if parent.exists())
     elsewhere = " For a folder that only the server's machine has: file:///absolute/path." * (command == "deploy")

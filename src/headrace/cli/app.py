@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from headrace.cli import (
+    auth,
     ca,
     calibrate,
     clean,
@@ -20,7 +21,9 @@ from headrace.cli import (
     doctor,
     drill,
     endpoints,
+    env,
     explain,
+    garden,
     inference,
     keys,
     login,
@@ -44,6 +47,7 @@ _GROUPS = (
     quickstart,
     serve,
     doctor,
+    garden,
     deploy,
     inference,
     status,
@@ -60,8 +64,10 @@ _GROUPS = (
     operations,
     login,
     keys,
+    auth,
     credentials,
     ca,
+    env,
     quota,
     runtimes,
     convert,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.addresses import SCHEMES, artifact_uri
+from headrace.cli.autoscaling import autoscaling_body
 from headrace.cli.deployments import ROOT, in_scope, show_measured
 from headrace.cli.endpoints import (
     EndpointArgument,
@@ -21,6 +22,7 @@ from headrace.cli.endpoints import (
     find_endpoint,
     is_ready,
     short_id,
+    standing_of,
     unique_name,
 )
 from headrace.cli.exits import WorkFailed
@@ -32,6 +34,7 @@ from headrace.cli.spec import ENGINE_PANEL, read_template
 from headrace.cli.what_next import Kind, kind_of, what_next
 from headrace.resources.errors import HeadraceError, NameTaken
 from headrace.resources.models import Dtype
+from headrace.resources.traffic import share_out
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -49,7 +52,12 @@ def deploy(
     invocation: Invocation,
     *,
     artifacts: Annotated[
-        str, typer.Argument(metavar="[DIR|URI]", help=f"A model folder, or {SCHEMES}", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[DIR|URI|MODEL]",
+            help=f"A model folder, or {SCHEMES}, or garden:MODEL (`headrace garden`), hf:OWNER/NAME",
+            show_default=False,
+        ),
     ] = "",
     name: Annotated[
         str, typer.Option(help="Name of model and endpoint, else the folder's; an endpoint that has it gets the model.")
@@ -59,6 +67,13 @@ def deploy(
     dtype: Annotated[Dtype, typer.Option(help="Precision of the weights in memory.")] = "auto",
     runtime: Annotated[str, typer.Option(help="openvino, transformers or vllm; else the platform picks.")] = "",
     replicas: Annotated[int, typer.Option(min=1, help="How many engines serve it.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, help="The most: from --replicas on it scales by what there is to do.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=VALUE", help="What it scales by, for one replica; may be repeated."),
+    ] = None,
     scale_to_zero_after: Annotated[
         float,
         typer.Option(
@@ -124,6 +139,9 @@ def deploy(
     external_key_file: Annotated[
         Path | None, typer.Option(help="File that has it; else it is asked for.", rich_help_panel=EXTERNAL_PANEL)
     ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="You accept the licence that the model's publisher asks for.")
+    ] = False,
     no_traffic: Annotated[
         bool,
         typer.Option("--no-traffic", help="Leave the endpoint's traffic alone; `rollouts start` gives it, in stages."),
@@ -154,7 +172,7 @@ def deploy(
         "allow_custom_code": allow_custom_code,
         "software_specification": specification,
         "min_replicas": replicas,
-        "max_replicas": replicas,
+        "max_replicas": max_replicas or replicas,
         "scale_to_zero_after_s": scale_to_zero_after,
         "machine": {
             "machine_type": machine_type,
@@ -162,8 +180,12 @@ def deploy(
             "accelerator_count": accelerator_count,
         },
     }
+    if target:
+        body["autoscaling"] = autoscaling_body(target, None)
     if no_traffic:
         body["no_traffic"] = True
+    if accept_licence:
+        body["accept_licence"] = True
     if external:
         body["external"] = outward.body(ask=not invocation.as_json)
     with invocation.client() as client:
@@ -319,6 +341,17 @@ def _delete(client: Client, name: str) -> dict[str, Any]:
 
 
 def _undeploy_models(client: Client, endpoint: dict[str, Any], deployed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        client.post(f"/v1beta1/{endpoint['name']}:undeployModel", {"deployedModelId": each["id"]}) for each in deployed
-    ]
+    """Undeploy these, those without traffic first; what one of them has goes to those that are left, in proportion."""
+    told = endpoint.get("trafficSplit") or {}
+    split: dict[str, int] = {
+        each["id"]: told.get(each["id"], 0) for each in bindings(endpoint) if standing_of(each) != "DRAINING"
+    }
+    operations = []
+    for each in sorted(deployed, key=lambda one: split.get(one["id"], 0)):
+        body: dict[str, Any] = {"deployedModelId": each["id"]}
+        share = split.pop(each["id"], 0)
+        if share and split:
+            split = share_out(split)
+            body["trafficSplit"] = split
+        operations.append(client.post(f"/v1beta1/{endpoint['name']}:undeployModel", body))
+    return operations

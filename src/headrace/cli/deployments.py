@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.autoscaling import autoscaling_body, scale_rows, told_replicas, told_targets
 from headrace.cli.exits import failure_in, text_of
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
@@ -58,7 +59,7 @@ def list_deployments(
             each["id"],
             name,
             each["state"],
-            f"{each['min_replicas']}",
+            str(each.get("wanted_replicas", each["min_replicas"])),
             each["runtime"],
             size(each["memory_bytes"]) if each["memory_bytes"] else "",
             age(now - each["created_at"]),
@@ -74,25 +75,47 @@ def list_deployments(
 def update_deployment(
     invocation: Invocation,
     deployment: DeploymentArgument,
+    *,
     replicas: Annotated[
         int | None, typer.Option(min=1, help="How many engines serve it; those too many end with their last request.")
+    ] = None,
+    min_replicas: Annotated[int | None, typer.Option(min=1, help="The fewest that serve it while it is awake.")] = None,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, help="The most: between the two it scales by what there is to do.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=VALUE", help="What it scales by, for one replica; may be repeated."),
+    ] = None,
+    lower_after: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="How long fewer must have been enough before there are fewer."),
     ] = None,
     scale_to_zero_after: Annotated[
         float | None,
         typer.Option(min=0.0, metavar="SECONDS", help="Stop its engines when nobody asked for as long. 0: never."),
     ] = None,
 ) -> None:
-    """Change how many replicas a deployment has, or when it scales to zero; no request is lost by it."""
-    if replicas is None and scale_to_zero_after is None:
-        raise typer.BadParameter("Give --replicas or --scale-to-zero-after.")
-    body: dict[str, Any] = {} if replicas is None else {"min_replicas": replicas, "max_replicas": replicas}
+    """Change how many replicas a deployment has, by what, or when it scales to zero; no request is lost by it."""
+    if replicas is not None and (min_replicas is not None or max_replicas is not None):
+        raise typer.BadParameter("Give --replicas, or --min-replicas and --max-replicas.")
+    bounds = {
+        "min_replicas": min_replicas if replicas is None else replicas,
+        "max_replicas": max_replicas if replicas is None else replicas,
+    }
+    body: dict[str, Any] = {name: value for name, value in bounds.items() if value is not None}
+    if autoscaling := autoscaling_body(target or [], lower_after):
+        body["autoscaling"] = autoscaling
     body |= {} if scale_to_zero_after is None else {"scale_to_zero_after_s": scale_to_zero_after}
+    if not body:
+        raise typer.BadParameter("Give --replicas, --min-replicas, --max-replicas, --target or --scale-to-zero-after.")
     with invocation.client() as client:
         changed = client.patch(f"{ROOT}/deployments/{segment(deployment)}", body, **in_scope(client))
     invocation.output.document(changed)
-    if replicas is not None:
-        told = "1 replica" if replicas == 1 else f"{replicas} replicas"
-        invocation.output.line(f"Deployment {changed['id']} has {told} from now on.")
+    if set(bounds) & set(body):
+        invocation.output.line(f"Deployment {changed['id']} has {told_replicas(changed)} from now on.")
+    if "autoscaling" in body:
+        invocation.output.line(f"Deployment {changed['id']} scales by {told_targets(changed)}.")
     if scale_to_zero_after is not None:
         told = dict(_to_zero(changed)).get("scales to zero", "never")
         invocation.output.line(f"Deployment {changed['id']} scales to zero {told}.")
@@ -110,6 +133,7 @@ def get_deployment(invocation: Invocation, deployment: DeploymentArgument) -> No
             ("model", f"{found['model_id']}@{found['model_version']}  {found['display_name']}"),
             ("state", found["state"]),
             ("runtime", found["runtime"]),
+            *scale_rows(found),
             *_to_zero(found),
             *_served_with(found),
             *spec_rows(found.get("spec") or {}),

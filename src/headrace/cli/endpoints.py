@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.deployments import ROOT, in_scope
 from headrace.cli.exits import WrongUsage
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.names import told_apart
-from headrace.cli.paths import segment
 from headrace.resources.errors import BadName, DeploymentNotFound, EndpointNotFound, RoleMissing, Unavailable
 from headrace.resources.states import ANSWERING
 
@@ -31,9 +29,12 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Addresses and what stands behind them.")
     list_command(group)(list_endpoints)
     command(group, "get")(get_endpoint)
-    command(group, "update")(update_endpoint)
     command(group, "delete")(delete_endpoint)
     app.add_typer(group, name="endpoints", rich_help_panel=LOOK)
+    from headrace.cli import endpoint_changes, endpoint_deploy  # noqa: PLC0415  # which find endpoints by what is here
+
+    endpoint_changes.register(group)
+    endpoint_deploy.register(group)
 
 
 def list_endpoints(invocation: Invocation) -> None:
@@ -42,7 +43,7 @@ def list_endpoints(invocation: Invocation) -> None:
         endpoints = fetch_endpoints(client)
     invocation.output.document({"endpoints": endpoints})
     rows = [
-        (short_id(each["name"]), each.get("displayName", ""), standing(each), ", ".join(_models(each)))
+        (short_id(each["name"]), each.get("displayName", ""), standing(each), ", ".join(model_names(each)))
         for each in endpoints
     ]
     columns = ("ENDPOINT", "NAME", "STATE", "MODELS")
@@ -62,9 +63,11 @@ def get_endpoint(invocation: Invocation, endpoint: EndpointArgument) -> None:
         ("display name", found.get("displayName", "")),
         ("state", standing(found)),
         *(
-            ("model", f"{called_so}  {_binding_state(each)}  {each.get('id')}")
-            for each, called_so in zip(bindings(found), _models(found), strict=True)
+            ("model", f"{called_so}  {standing_of(each)}  {each.get('id')}")
+            for each, called_so in zip(bindings(found), model_names(found), strict=True)
         ),
+        *(("shared", _shared(each)) for each in bindings(found) if _shared(each)),
+        *([("description", found["description"])] if found.get("description") else []),
         *([("request log", logged(found))] if logged(found) else []),
         ("OpenAI", f"{url}/v1/chat/completions  (model: {model})"),
         ("Vertex AI", f"{url}/v1/{found['name']}:predict"),
@@ -72,46 +75,14 @@ def get_endpoint(invocation: Invocation, endpoint: EndpointArgument) -> None:
     invocation.output.table(("", ""), rows, empty="")
 
 
-def update_endpoint(
-    invocation: Invocation,
-    endpoint: EndpointArgument,
-    *,
-    request_log: Annotated[
-        bool | None, typer.Option("--request-log/--no-request-log", help="Write its requests and answers down, or not.")
-    ] = None,
-    sampling_rate: Annotated[
-        float | None, typer.Option(max=1.0, metavar="RATE", help="Of which share of them: above 0, up to 1 (all).")
-    ] = None,
-    redact: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD",
-            help="Have length and hash stand for the values of this field, such as messages.content. Can be repeated.",
-        ),
-    ] = None,
-    redact_pattern: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REGEX", help="Replace what this regular expression matches. Can be repeated."),
-    ] = None,
-    no_redaction: Annotated[bool, typer.Option("--no-redaction", help="Write everything as it is.")] = False,
-) -> None:
-    """Log an endpoint's requests on the server, or stop it; what you do not name stays. It holds within a second."""
-    redacted: dict[str, Any] = {"redact_fields": [], "redact_patterns": []} if no_redaction else {}
-    given = {"sampling_rate": sampling_rate, "redact_fields": redact, "redact_patterns": redact_pattern}
-    changes = redacted | {name: value for name, value in given.items() if value is not None}
-    if request_log is None and not changes:
-        raise typer.BadParameter("Give --request-log, --no-request-log, or one of the options for it.")
-    if request_log is False and changes:
-        raise typer.BadParameter("--no-request-log goes with no other option.")
-    with invocation.client() as client:
-        name = short_id(find_endpoint(client, endpoint)["name"])
-        log = None if request_log is False else changes
-        path = f"{ROOT}/endpoints/{segment(name)}"
-        changed = client.patch(path, {"request_log": log}, **in_scope(client))
-        found = find_endpoint(client, name)
-    invocation.output.document(changed)
-    told = f"logs {logged(found)}" if logged(found) else "logs no requests"
-    invocation.output.line(f"Endpoint {name} {told}.")
+def _shared(binding: dict[str, Any]) -> str:
+    """Which other endpoints have a deployed model's deployment, too; empty if none has."""
+    others = (binding.get("headrace") or {}).get("sharedWith") or []
+    return (
+        f"{binding.get('id')} with {', '.join(map(short_id, others))}: one deployment, its memory once"
+        if others
+        else ""
+    )
 
 
 def logged(endpoint: dict[str, Any]) -> str:
@@ -196,7 +167,7 @@ def called(endpoints: list[dict[str, Any]], wanted: str) -> list[dict[str, Any]]
 
 def is_ready(endpoint: dict[str, Any]) -> bool:
     """Whether something on it is READY, or asleep until somebody asks."""
-    return any(_binding_state(each) in ANSWERING for each in bindings(endpoint))
+    return any(standing_of(each) in ANSWERING for each in bindings(endpoint))
 
 
 def unique_name(endpoints: list[dict[str, Any]], identifier: str) -> str:
@@ -223,15 +194,16 @@ def standing(endpoint: dict[str, Any]) -> str:
     """How an endpoint is, in a word: its deployments' states, or what it is without any."""
     if (endpoint.get("headrace") or {}).get("deleting"):
         return "DELETING"
-    return ", ".join(sorted({_binding_state(each) for each in bindings(endpoint)})) or "EMPTY"
+    return ", ".join(sorted({standing_of(each) for each in bindings(endpoint)})) or "EMPTY"
 
 
 def bindings(endpoint: dict[str, Any], *, state: str = "") -> list[dict[str, Any]]:
     """The deployed models of an endpoint; those in a state, where one is named."""
-    return [each for each in endpoint.get("deployedModels") or [] if not state or _binding_state(each) == state]
+    return [each for each in endpoint.get("deployedModels") or [] if not state or standing_of(each) == state]
 
 
-def _binding_state(binding: dict[str, Any]) -> str:
+def standing_of(binding: dict[str, Any]) -> str:
+    """The state of a deployed model's deployment."""
     return str((binding.get("headrace") or {}).get("state") or "UNKNOWN")
 
 
@@ -246,7 +218,7 @@ def find_deployed_model(endpoint: dict[str, Any], wanted: str) -> dict[str, Any]
     found = [each for each in bound if each.get("id") == wanted] or [each for each in bound if wanted in _names(each)]
     if len(found) == 1:
         return found[0]
-    named = zip(bound, _models(endpoint), strict=True)
+    named = zip(bound, model_names(endpoint), strict=True)
     shown = ", ".join(f"{each['id']} ({name})" for each, name in named if each in found or not found)
     if found:
         raise BadName(
@@ -267,7 +239,7 @@ def _names(binding: dict[str, Any]) -> set[str]:
     return plain | {f"{name}@{binding.get('modelVersionId')}" for name in plain}
 
 
-def _models(endpoint: dict[str, Any]) -> list[str]:
+def model_names(endpoint: dict[str, Any]) -> list[str]:
     """What to call each of its models."""
     return told_apart([(_model(each), short_id(str(each.get("model", "")))) for each in bindings(endpoint)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,8 @@ from headrace.cli.help import MANAGE
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.output import age
 from headrace.cli.paths import segment
-from headrace.resources.access import Role
+from headrace.cli.service_accounts import create_service_account
+from headrace.resources.access import KeyFormat, Role
 
 RequestsOption = Annotated[
     int | None,
@@ -39,20 +41,36 @@ def register(app: typer.Typer) -> None:
 
 def create(
     invocation: Invocation,
-    name: Annotated[str, typer.Argument(help="Who or what will use it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Who or what will use it; a service account may go without one.")
+    ] = "",
     role: Annotated[
         Role, typer.Option(help="viewer sees, predictor asks, deployer deploys, admin does all.")
     ] = Role.PREDICTOR,
     *,
+    key_format: Annotated[
+        KeyFormat, typer.Option("--format", help="A key to send along, or a file that Google's libraries sign with.")
+    ] = KeyFormat.PLAIN,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where a service account's file goes; without, to stdout.")
+    ] = None,
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
     secret_only: Annotated[bool, typer.Option("--secret-only", help="Print the secret alone, for a variable.")] = False,
 ) -> None:
     """Make a key for the project (--project '*' for all). Its secret is shown once and stored nowhere."""
+    signs = key_format is KeyFormat.SERVICE_ACCOUNT
+    if not signs and out is not None:
+        raise typer.BadParameter("Only a service account has a file: add --format service-account.")
+    if not signs and not name:
+        raise typer.BadParameter("Name who or what will use it.")
+    body = {"name": name or key_format.value, "role": role.value}
+    body |= _limits(requests_per_minute, tokens_per_minute)
+    if signs:
+        create_service_account(invocation, body, out)
+        return
     with invocation.client() as client:
-        body = {"name": name, "role": role.value, "project": client.login.project}
-        body |= _limits(requests_per_minute, tokens_per_minute)
-        made = client.post(f"{ROOT}/keys", body)
+        made = client.post(f"{ROOT}/keys", body | {"project": client.login.project})
     invocation.output.document(made)
     if secret_only:
         invocation.output.line(made["secret"])
@@ -74,7 +92,7 @@ def list_keys(invocation: Invocation) -> None:
         (
             each["id"],
             each["name"],
-            f"{each['hint']}…",
+            f"{each['hint']}…" if each["hint"] else each.get("format", ""),
             each["role"],
             each["project"],
             _told(each),

@@ -10,13 +10,13 @@ import msgspec
 from headrace.capacity import (
     PLANNED_SEQUENCES,
     Load,
-    Place,
     Plan,
     Tier,
     check_fit,
     context_tokens,
     next_tier,
     parameters_of,
+    place_of,
     plan,
     require_tier,
     unwritten,
@@ -42,10 +42,6 @@ from headrace.storage import open_artifacts
 from headrace.weights import ModelFolder, inspect, read_config, task_of
 from headrace.weights.folder import saved_alone
 from headrace.weights.quantisation import refused_quantisation
-
-DEVICE_SHARE = 0.9
-"""What of a device's memory is planned with: vLLM's default ``gpu_memory_utilization``. Of a CPU's memory it is all, as
-in CHECKING."""
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -281,15 +277,7 @@ def _planned(folder: ModelFolder, wish: Wish, shape: Shape, reason: str) -> Answ
         tensor_parallel=wish.tensor_parallel,
         on_cpu=shape.accelerator is None,
     )
-    place = Place(
-        name=shape.label,
-        devices=max(1, shape.accelerator_count),
-        device_bytes=shape.device_bytes,
-        usable_share=DEVICE_SHARE if shape.accelerator else 1.0,
-        bandwidth_bytes_per_s=shape.bandwidth_bytes_per_s,
-        flops_per_s=shape.flops_per_s(number_format),
-        measured=shape.measured,
-    )
+    place = place_of(shape, number_format)
     notes: tuple[str, ...] = ()
     if not place.flops_per_s:
         notes = (f"{shape.label} is not known to compute in {number_format}: no speeds are predicted.",)

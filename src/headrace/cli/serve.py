@@ -15,7 +15,7 @@ from headrace.resources.egress import Egress, read_network
 from headrace.resources.layout import default_data_dir
 
 if TYPE_CHECKING:
-    from headrace.server import TlsSettings
+    from headrace.server import TlsSettings, WaysIn
 
 DataDirOption = Annotated[
     Path | None,
@@ -89,6 +89,14 @@ def serve(
             help="How much staged models may take before the longest unused ones go; any amount if not given.",
         ),
     ] = None,
+    model_mirror: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]ADDRESS",
+            help="Where models of the catalogue are when the Hugging Face Hub is not to be reached: a folder that has "
+            "OWNER/NAME, or an address with {owner} and {name} in it; of NAME alone, or of all. Can be repeated.",
+        ),
+    ] = None,
     tls_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve TLS, too, on this port; 0 takes a free one.")
     ] = None,
@@ -121,8 +129,30 @@ def serve(
     request_log_max_bytes: Annotated[
         int, typer.Option(min=2**20, help="How much request logs may take before the oldest files go.")
     ] = MAX_BYTES,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve Vertex AI over gRPC, too, with the TLS port's certificate; needs the extra "
+            "headrace[vertex-grpc]; 0 takes a free one.",
+        ),
+    ] = None,
+    vertex_proxy_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="For development: a proxy that leads the addresses of Vertex AI here, for code that names no other; "
+            "0 takes a free one.",
+        ),
+    ] = None,
+    vertex_proxy_host: Annotated[
+        str, typer.Option(help="Address that this proxy listens on; without this option it is the loopback alone.")
+    ] = "",
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
+    from headrace.catalogue import read_mirror  # noqa: PLC0415  # brings NumPy
     from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
     from headrace.server import ServeSettings, database, tracing  # noqa: PLC0415  # brings the whole server
     from headrace.server import serve as run_server  # noqa: PLC0415
@@ -145,6 +175,8 @@ def serve(
             evidence="The package pyarrow is not installed.",
             fix="pip install 'headrace[parquet]', or leave out --request-log-format.",
         )
+    for mirror in model_mirror or ():
+        read_mirror(mirror)  # one that cannot be read is told of before anything is made
     settings = ServeSettings(
         data_dir=data_dir or default_data_dir(),
         host=host,
@@ -159,10 +191,12 @@ def serve(
             ca_file=str(external_ca_file or ""),
         ),
         model_cache_bytes=model_cache_bytes,
+        model_mirrors=tuple(model_mirror or ()),
         tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
         cors_origins=read_origins(cors_origin or ()),
         request_log=LogFiles(format=request_log_format, max_bytes=request_log_max_bytes),
         otlp_traces_endpoint=otlp_traces_endpoint,
+        ways=_ways_in(grpc_port, vertex_proxy_port, vertex_proxy_host, has_tls=tls_port is not None),
     )
 
     def say(sentence: str) -> None:
@@ -198,3 +232,33 @@ def _tls(port: int | None, names: list[str], certificate: Path | None, key: Path
         return None
     own = CertificateFiles(certificate.absolute(), (key or certificate).absolute()) if certificate else None
     return TlsSettings(port=port, names=tuple(read_name(name) for name in names), own=own)
+
+
+def _ways_in(grpc_port: int | None, proxy_port: int | None, proxy_host: str, *, has_tls: bool) -> WaysIn:
+    """GRPC and the proxy for the names of Vertex AI, as far as they are to be there.
+
+    Raises:
+        WrongUsage: gRPC cannot be spoken, or has no certificate to show.
+    """
+    from headrace.server import WaysIn, vertex_grpc  # noqa: PLC0415  # see above
+    from headrace.server.ways_in import LOOPBACK  # noqa: PLC0415
+
+    if grpc_port is not None and not vertex_grpc.available():
+        raise WrongUsage(
+            "gRPC cannot be spoken here.",
+            evidence="grpcio or google-cloud-aiplatform, whose messages it takes, is not installed.",
+            fix=f"{vertex_grpc.EXTRA}, or leave out --grpc-port.",
+        )
+    if grpc_port is not None and not has_tls:
+        raise WrongUsage(
+            "gRPC is served with the TLS port's certificate, and there is none.",
+            evidence="--grpc-port was given, and --tls-port was not. Google's clients speak gRPC over TLS only.",
+            fix="Add --tls-port 8443.",
+        )
+    if proxy_host and proxy_port is None:
+        raise WrongUsage(
+            "There is no proxy to listen on an address.",
+            evidence="--vertex-proxy-host was given, and --vertex-proxy-port was not.",
+            fix="Add --vertex-proxy-port 18090.",
+        )
+    return WaysIn(grpc_port=grpc_port, proxy_port=proxy_port, proxy_host=proxy_host or LOOPBACK)

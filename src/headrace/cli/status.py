@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.autoscaling import scale_lines
 from headrace.cli.deployments import ROOT, in_scope
 from headrace.cli.endpoints import find_endpoint, short_id
 from headrace.cli.exits import failure_in, text_of
@@ -48,6 +49,8 @@ def status(invocation: Invocation) -> None:
     invocation.output.table(columns, rows, empty=empty, spare=("RESERVED",), paths=("NAME",))
     for name in _running_own_code(found["endpoints"]):
         invocation.output.line(f"{name} runs code out of its model's folder: --allow-custom-code.")
+    for line in _scales(found["endpoints"]):
+        invocation.output.line(line)
     invocation.output.line()
     nodes = [
         (
@@ -84,6 +87,13 @@ def _running_own_code(endpoints: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _scales(endpoints: list[dict[str, Any]]) -> list[str]:
+    """How many replicas each deployment that scales has, and why; one that several endpoints share is told once."""
+    pools = [each["deployment"] for endpoint in endpoints for each in endpoint["deployed_models"]]
+    told = {pool["id"]: pool for pool in pools if pool and pool.get("wanted_replicas")}
+    return [line for pool in told.values() for line in scale_lines(pool["display_name"] or pool["id"], pool)]
+
+
 def _rows(endpoint: dict[str, Any]) -> list[tuple[object, ...]]:
     """A row; of an endpoint with several models another below it for each, by the id that undeploying goes by."""
     bound, itself = endpoint["deployed_models"], (endpoint["id"], endpoint["display_name"])
@@ -109,7 +119,7 @@ def _pool(binding: dict[str, Any]) -> tuple[object, ...]:
         return "GONE", traffic, "", "", ""
     ready = sum(replica["state"] == "READY" and not replica.get("failure") for replica in pool["replicas"])
     asleep = sum(replica["state"] == "ASLEEP" for replica in pool["replicas"])
-    replicas = f"{ready}/{pool['min_replicas']}" + (f", {asleep} asleep" if asleep else "")
+    replicas = f"{ready}/{pool.get('wanted_replicas', pool['min_replicas'])}" + (f", {asleep} asleep" if asleep else "")
     holding = sum(replica["state"] not in _HOLDS_NOTHING for replica in pool["replicas"])
     reserved = size(holding * pool["memory_bytes"]) if holding and pool["memory_bytes"] else ""
     resident = "external" if pool.get("runtime") == EXTERNAL else size(pool["resident_bytes"])

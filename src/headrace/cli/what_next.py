@@ -13,7 +13,11 @@ def kind_of(uri: str) -> Kind:
     from headrace.storage import open_artifacts  # noqa: PLC0415
     from headrace.weights import inspect, task_of  # noqa: PLC0415
 
-    if "://" in uri:
+    if uri.startswith("garden:"):
+        from headrace.catalogue import find_entry  # noqa: PLC0415
+
+        return "chat" if find_entry(uri.partition(":")[2]).instruct else "complete"
+    if "://" in uri or uri.startswith("hf:"):
         return "chat"
     try:
         folder = inspect(open_artifacts(uri))

@@ -107,6 +107,12 @@ class EngineProcess(Protocol):
     def resident_bytes(self) -> int:
         """Memory of the engine and all that it started, shared pages counted once; 0 when it has ended."""
 
+    def cpu_s(self) -> float:
+        """Processor time of the engine and all that it started and that still runs; 0 when it has ended."""
+
+    def pids(self) -> frozenset[int]:
+        """The numbers of the engine's process and of all that it started; none when it has ended."""
+
 
 class ComputeBackend(Protocol):
     """Somewhere engines can run."""

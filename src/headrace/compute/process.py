@@ -133,6 +133,19 @@ class LocalProcess:
                 total += process.memory_full_info().pss
         return total
 
+    def cpu_s(self) -> float:
+        """User and system time."""
+        total = 0.0
+        for process in self._tree():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def pids(self) -> frozenset[int]:
+        """As they are now."""
+        return frozenset(process.pid for process in self._tree())
+
     def _tree(self) -> list[psutil.Process]:
         """The engine and its descendants; empty when it has ended."""
         if self._end.done() or not self.pid:

@@ -7,8 +7,10 @@ from typing import Protocol
 import msgspec
 
 from headrace.resources.deployments import MachineSpec, Predicted
+from headrace.resources.errors import BadField
 from headrace.resources.models import ModelVersion
 from headrace.resources.nodes import Node
+from headrace.runtimes.images import require_served
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,22 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int
     warnings: tuple[str, ...] = ()
     predicted: Predicted | None = None
+
+
+def require_deployable(version: ModelVersion) -> None:
+    """Hold that a version can be deployed at all, as far as its row tells; CHECKING reads its files.
+
+    Raises:
+        NotSupported: No runtime here stands in for its container.
+        BadField: It has no artifacts.
+    """
+    require_served(version.spec)
+    if not version.artifact_uri:
+        raise BadField(
+            f"Version {version.version} of model {version.model_id} has no artifacts.",
+            evidence="It was registered without artifactUri, and its container's arguments name no model.",
+            fix="Register a version with the address of the weights.",
+        )
 
 
 class Checker(Protocol):

@@ -66,6 +66,7 @@ class EveryGateway:
             generation=generation,
             outstanding=_total(one.outstanding for one in heard),
             waiting=_total(one.waiting for one in heard),
+            per_minute=_total(one.per_minute for one in heard),
             idle_s={key: min(each[key] for each in idle) for key in idle[0] if all(key in each for each in idle)},
         )
 

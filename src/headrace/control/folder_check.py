@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.capacity import PLANNED_SEQUENCES, Load, MemoryNeed, check_fit, context_tokens, need_of
-from headrace.control.checking import Checked
+from headrace.control.checking import Checked, require_deployable
 from headrace.control.predicting import predicted
 from headrace.control.sizes import if_too_small, require_size
 from headrace.hardware import read_catalogue
@@ -36,19 +36,24 @@ class FolderChecker:
     Args:
         data_dir: Where `headrace calibrate` keeps what it measured; None: nowhere.
         credentials: What a project's address is opened with, as `headrace.storage.Credentials.options`.
+        ready: Called with each address first, to make what is at it where that is ours to make.
     """
 
     def __init__(
         self,
         data_dir: Path | None = None,
         credentials: Callable[[str, str], dict[str, str]] = lambda _project, _uri: {},
+        ready: Callable[[str], None] = lambda _uri: None,
     ) -> None:
         self._data_dir = data_dir
         self._credentials = credentials
+        self._ready = ready
 
     def check(self, version: ModelVersion, node: Node, machine: MachineSpec = _ANY) -> Checked:
         """As `Checker.check`. The whole of the node's memory counts: what others hold now may be free later."""
+        require_deployable(version)
         uri = version.artifact_uri
+        self._ready(uri)
         artifacts = open_artifacts(uri, self._credentials(version.scope.project, uri))
         identity = fingerprint(artifacts)
         if version.fingerprint not in {"", identity}:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Set
 
 from headrace.control.gateway_client import GatewayAway, GatewayClient
-from headrace.control.routing import routed_replicas
+from headrace.control.routing import routed_models, routed_replicas
 from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
 
 _log = logging.getLogger(__name__)
@@ -39,9 +39,18 @@ class GatewayLink:
     @property
     def routed(self) -> frozenset[str] | None:
         """The replicas that the gateway may still send to; None while that is not known."""
-        if self._snapshot is None or self._status is None or self._status.generation != self._snapshot.generation:
-            return None
-        return routed_replicas(self._snapshot)
+        return None if (known := self._known) is None else routed_replicas(known)
+
+    @property
+    def bound(self) -> frozenset[str] | None:
+        """The deployed models that the gateway routes to; None while that is not known."""
+        return None if (known := self._known) is None else routed_models(known)
+
+    @property
+    def _known(self) -> RoutingSnapshot | None:
+        """The newest snapshot, if it is what the gateway routes by."""
+        snapshot, status = self._snapshot, self._status
+        return snapshot if snapshot and status and status.generation == snapshot.generation else None
 
     @property
     def outstanding(self) -> dict[str, int]:
@@ -57,6 +66,16 @@ class GatewayLink:
     def idle_s(self) -> dict[str, float]:
         """For how long nobody has asked, by deployment, as last heard."""
         return self._status.idle_s if self._status else {}
+
+    @property
+    def per_minute(self) -> dict[str, int]:
+        """Requests that came within a minute by deployment, as last heard."""
+        return self._status.per_minute if self._status else {}
+
+    @property
+    def hears(self) -> bool:
+        """Whether the gateway, or each of them, answered last."""
+        return self.generation > 0
 
     @property
     def generation(self) -> int:

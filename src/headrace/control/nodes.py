@@ -8,11 +8,15 @@ from collections.abc import Mapping
 import msgspec
 
 from headrace.control.sight import StageKey
-from headrace.resources.assignments import NodeOrders, NodeReport, StageReport
+from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaLoad, StageReport
 from headrace.resources.states import ReplicaState
 
 WRITE_EVERY_S = 30.0
 """How often a heartbeat that says nothing new is written all the same."""
+
+
+LOAD_KEPT_S = 20.0
+"""For how long what a replica had to do says something: three measurements and a half may fail."""
 
 
 class NodeMemory:
@@ -88,6 +92,23 @@ class NodeMemory:
         reports = {(one.fingerprint, one.runtime, one.dtype): one for one in self.report.stages}
         return {key: report for key, report in reports.items() if _stage_name(*key) in known}
 
+    def loads(self, now: float) -> Mapping[str, ReplicaLoad]:
+        """What its READY replicas have to do, where that was measured lately and all since they were READY.
+
+        What an engine did while it loaded says nothing of what is asked of it.
+        """
+        if self.report is None or now - self.heard_at > LOAD_KEPT_S:
+            return {}
+        at = self.report.at
+        return {
+            one.id: one.load
+            for one in self.report.replicas
+            if one.load is not None
+            and one.state is ReplicaState.READY
+            and one.load.at - one.load.over_s >= one.since
+            and at - one.load.at <= LOAD_KEPT_S
+        }
+
 
 class Nodes:
     """All of them, by id."""
@@ -118,6 +139,10 @@ class Nodes:
             (node_id, *key): report for node_id, node in self._by_id.items() for key, report in node.stages().items()
         }
 
+    def loads(self, now: float) -> dict[str, ReplicaLoad]:
+        """What replicas have to do, by their ids."""
+        return {key: load for node in self._by_id.values() for key, load in node.loads(now).items()}
+
 
 def _stage_name(fingerprint: str, runtime: str, dtype: str) -> str:
     return f"{fingerprint}/{runtime}/{dtype}"
@@ -127,7 +152,7 @@ def _steady(report: NodeReport) -> NodeReport:
     """Without what changes with every heartbeat."""
     ended = (ReplicaState.FAILED, ReplicaState.GONE)
     replicas = tuple(
-        msgspec.structs.replace(one, resident_bytes=0, log_tail=one.log_tail if one.state in ended else ())
+        msgspec.structs.replace(one, resident_bytes=0, load=None, log_tail=one.log_tail if one.state in ended else ())
         for one in report.replicas
     )
     return msgspec.structs.replace(report, at=0.0, replicas=replicas)

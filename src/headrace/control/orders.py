@@ -83,6 +83,7 @@ def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:
         chat_template=version.spec.chat_template,
         tool_parser=version.spec.tool_parser,
         may_sleep=bool(deployment.scale_to_zero_after_s),
+        measured=deployment.autoscaled,
         allow_custom_code=version.spec.allow_custom_code,
     )
 

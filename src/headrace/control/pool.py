@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.control.autoscaling.pending import tell_pending
 from headrace.control.deadlines import overdue
 from headrace.control.operations import deploy_runs
 from headrace.control.placement import gib, home, no_room, spare
@@ -89,12 +90,13 @@ def _measured(live: Sequence[Replica]) -> str:
 
 def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], sight: Sight) -> float | None:
     """Place what is missing; returns when to try again, or None when only a report can change anything."""
-    missing = deployment.min_replicas - sum(replica.state in LIVE for replica in replicas)
+    missing = deployment.wanted_replicas - sum(replica.state in LIVE for replica in replicas)
     if missing <= 0:
+        tell_pending(tx, deployment, "")
         return None
     node = home(tx)
     if node is None or not sight.hears(node.id):
-        note(tx, deployment, "Waiting for a serving node to report.")
+        _wait(tx, deployment, "Waiting for a serving node to report.")
         return None
     epoch = max((replica.epoch for replica in replicas), default=0)
     restarts, again_at = _backoff(tx, deployment, replicas)
@@ -106,12 +108,18 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
         if lacking is not None:
             for sleeper in spare(tx, node, deployment):
                 tx.move(sleeper, ReplicaState.DRAINING, detail=f"Stopped: deployment {deployment.id} needs its memory.")
-            note(tx, deployment, f"{lacking.message} {lacking.evidence}")
+            _wait(tx, deployment, f"{lacking.message} {lacking.evidence}")
             return None
         epoch += 1
         restarts += number < to_replace
         deployment = _place(tx, deployment, node, epoch=epoch, restarts=restarts, now=sight.now)
+    tell_pending(tx, deployment, "")
     return None
+
+
+def _wait(tx: Transaction, deployment: Deployment, told: str) -> None:
+    """Say what keeps replicas from being placed; those that run stay."""
+    note(tx, tell_pending(tx, deployment, told), told)
 
 
 def _failed_since_the_last_placement(replicas: Sequence[Replica]) -> int:

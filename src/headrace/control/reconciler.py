@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.control.autoscaling import Autoscaler
 from headrace.control.checking import Checked, Checker
 from headrace.control.external import Looks, Pace, Wanted
 from headrace.control.external.life import wanted_looks
@@ -92,6 +93,7 @@ class Reconciler:
         self._nodes = Nodes()
         self._egress = egress or Egress()
         self._looks = Looks(self.wake, pace)
+        self._autoscaler = Autoscaler()
         self._snapshot: RoutingSnapshot | None = None
         self._checks: dict[Key, asyncio.Task[None]] = {}
         self._defects: dict[Key, tuple[int, float]] = {}
@@ -148,7 +150,9 @@ class Reconciler:
         """
         living, shrinks = await self._store.run(_living, read_only=True)
         self._follow_gateway_for(living, shrinks=shrinks)
-        due = [await self._advance((one.scope, one.id)) for one in living]
+        self._autoscaler.keep_only({(one.scope, one.id) for one in living})
+        due = [await self._scale((one.scope, one.id)) for one in living if one.autoscaled]
+        due += [await self._advance((one.scope, one.id)) for one in living]
         rollouts = await self._store.run(lambda tx: tx.list(Rollout, state=OPEN_ROLLOUT), read_only=True)
         due += [await self._advance_rollout((one.scope, one.id)) for one in rollouts]
         await self._publish()
@@ -195,9 +199,13 @@ class Reconciler:
             heard_at=self._nodes.heard_at(),
             stages=self._nodes.stages(),
             routed=self._link.routed,
+            bound=self._link.bound,
             outstanding=self._link.outstanding,
             waiting=self._link.waiting,
             idle_s=self._link.idle_s,
+            per_minute=self._link.per_minute,
+            hears_gateway=self._link.hears,
+            loads=self._nodes.loads(self._clock()),
             external=self._looks.newest,
         )
 
@@ -215,6 +223,24 @@ class Reconciler:
         elif check is None:
             self._defects.pop(key, None)
         return due_at
+
+    async def _scale(self, key: Key) -> float | None:
+        """Decide how many replicas one deployment should run, if that is due; `_advance` makes it so."""
+        named = (key[0], f"{key[1]}/scale")  # a defect here is none of the deployment
+        failures, not_before = self._defects.get(named, (0, 0.0))
+        now = self._clock()
+        if now < not_before:
+            return not_before
+        due_at = self._autoscaler.due_at(key, now)
+        if due_at > now:
+            return due_at
+        try:
+            history = await self._store.run(partial(self._autoscaler.look, key=key, sight=self._sight()))
+        except Exception:
+            return self._defect(named, failures, "the scale of deployment")
+        self._defects.pop(named, None)
+        self._autoscaler.remember(key, history)
+        return self._autoscaler.due_at(key, now) if history else None
 
     async def _advance_rollout(self, key: Key) -> float | None:
         """As `_advance`, of a rollout; after the deployments, whose states it looks at."""

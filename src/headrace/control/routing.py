@@ -75,11 +75,12 @@ def build_snapshot(tx: Transaction, generation: int, egress: Egress, *, gateways
             display_name=endpoint.display_name,
             deployed=tuple(by_endpoint[endpoint.scope, endpoint.id]),
             request_log=endpoint.request_log,
+            inference_timeout_s=endpoint.inference_timeout_s,
         )
         for endpoint in tx.list(Endpoint, deleting=False)
     )
     keys = tuple(
-        KeyRoute(secret_hash=key.secret_hash, principal=key.principal, limits=key.limits)
+        KeyRoute(secret_hash=key.secret_hash, principal=key.principal, limits=key.limits, public_key=key.public_key)
         for key in tx.list(ApiKey, revoked_at=None)
     )
     return RoutingSnapshot(generation=generation, endpoints=endpoints, keys=keys)
@@ -90,6 +91,11 @@ def routed_replicas(snapshot: RoutingSnapshot) -> frozenset[str]:
     return frozenset(
         replica.id for endpoint in snapshot.endpoints for deployed in endpoint.deployed for replica in deployed.replicas
     )
+
+
+def routed_models(snapshot: RoutingSnapshot) -> frozenset[str]:
+    """The deployed models that a snapshot lets the gateway route to."""
+    return frozenset(deployed.id for endpoint in snapshot.endpoints for deployed in endpoint.deployed)
 
 
 def served_name(deployment: Deployment) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from headrace.control.external.looks import Look
-from headrace.resources.assignments import StageReport
+from headrace.resources.assignments import ReplicaLoad, StageReport
 
 NODE_SILENCE_S = 15.0
 """A node not heard of for as long gets nothing new to run. Nothing that runs there is stopped for it."""
@@ -23,9 +23,13 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         heard_at: When each node last reported.
         stages: What nodes say of the stage orders that they have.
         routed: Replicas that the gateway may still send to; None while it is not known.
+        bound: Deployed models that the gateway routes to; None while it is not known.
         outstanding: Requests that the gateway has under way, by replica.
         waiting: Requests that wait in the gateway, by deployment.
         idle_s: For how long nobody has asked, by deployment, as the gateway said last; so also the two before.
+        per_minute: Requests that came within the last minute, by deployment.
+        hears_gateway: Whether every gateway said so lately. Where not, what they have may be more.
+        loads: What replicas that take requests have to do, of those whose nodes said so lately.
         external: What the newest looks at external servers found, by deployment.
     """
 
@@ -33,9 +37,13 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     heard_at: Mapping[str, float] = {}
     stages: Mapping[StageKey, StageReport] = {}
     routed: frozenset[str] | None = None
+    bound: frozenset[str] | None = None
     outstanding: Mapping[str, int] = {}
     waiting: Mapping[str, int] = {}
     idle_s: Mapping[str, float] = {}
+    per_minute: Mapping[str, int] = {}
+    hears_gateway: bool = False
+    loads: Mapping[str, ReplicaLoad] = {}
     external: Mapping[str, Look] = {}
 
     def hears(self, node_id: str) -> bool:

@@ -18,9 +18,13 @@ from headrace.store import Transaction
 
 
 def surplus(deployment: Deployment, live: Sequence[Replica]) -> list[Replica]:
-    """The replicas over the number that was asked for: those that serve least, and of equals the youngest."""
+    """The replicas over the number that should run: those that serve least, and of equals the youngest.
+
+    Of two that serve, the youngest's loss costs least: it has kept the fewest prefixes of prompts. What each has under
+    way does not count: it changes with every request, and all of it ends in peace.
+    """
     by_use = sorted(live, key=lambda one: (-rung(one), one.failure is not None, one.epoch))
-    return by_use[deployment.min_replicas :]
+    return by_use[deployment.wanted_replicas :]
 
 
 def surplus_of(tx: Transaction, deployment: Deployment) -> list[Replica]:

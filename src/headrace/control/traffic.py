@@ -11,27 +11,10 @@ from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import BadField
 from headrace.resources.names import Scope
 from headrace.resources.states import DeploymentState
+from headrace.resources.traffic import WHOLE, share_out
 from headrace.store import Transaction
 
-WHOLE = 100
-"""Percent."""
-
-
-def share_out(shares: Mapping[str, int], *, whole: int = WHOLE) -> dict[str, int]:
-    """The same proportions in whole percents that add up to 100, or to `whole`; of all zero the first takes everything.
-
-    The percents that rounding down leaves over go to the largest remainders, the earlier first.
-    """
-    total = sum(shares.values())
-    if not shares:
-        return {}
-    if total == 0:
-        return {key: whole if place == 0 else 0 for place, key in enumerate(shares)}
-    split = {key: share * whole // total for key, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda key: -(shares[key] * whole % total))
-    for key in by_remainder[: whole - sum(split.values())]:
-        split[key] += 1
-    return split
+__all__ = ["WHOLE", "hand_over", "set_split", "share_out", "staying", "take_all"]
 
 
 def set_split(tx: Transaction, scope: Scope, endpoint_id: str, split: Mapping[str, int]) -> None:
@@ -60,13 +43,18 @@ def take_all(tx: Transaction, deployed: DeployedModel) -> None:
 
 def hand_over(tx: Transaction, deployed: DeployedModel) -> DeployedModel:
     """Its share to the endpoint's others, in proportion; returns the row as it is then."""
-    everyone = tx.list(DeployedModel, scope=deployed.scope, endpoint_id=deployed.endpoint_id)
-    others = {one.id: one.traffic for one in everyone if one.id != deployed.id and _stays(tx, one)}
+    there = staying(tx, deployed.scope, deployed.endpoint_id)
+    others = {one.id: one.traffic for one in there if one.id != deployed.id}
     if deployed.traffic:
         set_split(tx, deployed.scope, deployed.endpoint_id, {**share_out(others), deployed.id: 0})
     current = tx.get(DeployedModel, scope=deployed.scope, id=deployed.id)
     assert current is not None, "a split deletes nothing"
     return current
+
+
+def staying(tx: Transaction, scope: Scope, endpoint_id: str) -> list[DeployedModel]:
+    """What is deployed on an endpoint and is not on its way off."""
+    return [one for one in tx.list(DeployedModel, scope=scope, endpoint_id=endpoint_id) if _stays(tx, one)]
 
 
 def _stays(tx: Transaction, deployed: DeployedModel) -> bool:

@@ -28,6 +28,7 @@ class Call(msgspec.Struct, kw_only=True):
         answers: Engines' answers that are over, so far: one, or one for each instance.
         sent_bytes: Of the bodies of those.
         priority: The class in which it waits for its turn.
+        session: What it belongs to; empty where it does not say.
         settled: What of the tokens that engines told was charged already.
         owing: Requests to engines that used tokens, or may have.
         meter: Writes down what it uses.
@@ -45,6 +46,7 @@ class Call(msgspec.Struct, kw_only=True):
     answers: int = 0
     sent_bytes: int = 0
     priority: Priority = Priority.INTERACTIVE
+    session: bytes = b""
     settled: Usage = Usage(0, 0)
     owing: int = 0
     meter: Meter

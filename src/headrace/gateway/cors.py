@@ -34,6 +34,7 @@ _HEADERS = frozenset(
         "user-agent",
         "x-goog-api-key",
         "x-request-id",
+        "x-session-id",
     }
 )
 _OF_LIBRARIES = re.compile(r"(?:x-stainless|openai|x-goog)-[a-z0-9-]+")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from headrace.contracts.openai.demand import Demand, demand_of, size_of
 from headrace.gateway import external
+from headrace.gateway.arrivals import Arrivals
 from headrace.gateway.balancing import best
 from headrace.gateway.expectation import Expectation
 from headrace.gateway.health import Health
@@ -136,6 +137,7 @@ class Pool:
 
     Attributes:
         wakes: As in `DeployedRoute`.
+        arrivals: How many requests come.
         expectation: What its requests come to.
         retries: What may be sent again.
     """
@@ -149,6 +151,7 @@ class Pool:
             self.name, max_running=0, max_waiting=deployed.max_waiting, max_wait_s=deployed.max_wait_s
         )
         self.clock = clock
+        self.arrivals = Arrivals()
         self.expectation = Expectation()
         self.retries = RetryBudget(clock, burst=deployed.max_running)
         self._max_model_len, self._max_running = deployed.max_model_len, deployed.max_running
@@ -276,6 +279,11 @@ class Fleet:
     def waiting(self) -> dict[str, int]:
         """Requests in line by deployment id; deployments without any are left out."""
         return {key: pool.room.waiting for key, pool in self.pools.items() if pool.room.waiting}
+
+    def per_minute(self) -> dict[str, int]:
+        """Requests that came within the last minute by deployment id; deployments without any are left out."""
+        rates = {key: pool.arrivals.per_minute(pool.clock()) for key, pool in self.pools.items()}
+        return {key: rate for key, rate in rates.items() if rate}
 
     def busy(self, replica_ids: Container[str], deployment_ids: Container[str]) -> None:
         """Count anew for how long nobody asked, of pools that have work, be it at another gateway."""

@@ -29,11 +29,12 @@ from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.request_log import RequestLogger
-from headrace.gateway.routes import Action, Match, RouteEntry, gateway_routes, match
+from headrace.gateway.routes import PUBLIC_PATHS, Action, Match, RouteEntry, gateway_routes, match
 from headrace.gateway.routing import Routing
 from headrace.gateway.siblings import Sibling, Siblings
 from headrace.gateway.snapshot_file import load_newest
 from headrace.gateway.standstill import Standstills
+from headrace.gateway.token_endpoint import exchange_token
 from headrace.gateway.upstream import Upstream, read_address
 from headrace.gateway.usage_log import UsageLog
 from headrace.request_log import LogFiles
@@ -245,6 +246,8 @@ class Gateway:
             await send_json(exchange, record, ready, status=200 if self.ready else 503)
         elif action is Action.ROOT:
             await send_text(exchange, record, _WELCOME, b"text/plain; charset=utf-8")
+        elif action is Action.EXCHANGE:
+            await exchange_token(exchange, record, self._routing.table)
         else:
             await self._answer_with_key(exchange, record, matched)
 
@@ -252,7 +255,8 @@ class Gateway:
         if matched.action is Action.PRIVATE:
             raise UnknownPath(f"No route has the path {record.path}.")
         if matched.action is Action.WRONG_METHOD:
-            authenticate(exchange.head, self._routing.table)  # strangers learn nothing of paths
+            if record.path not in PUBLIC_PATHS:
+                authenticate(exchange.head, self._routing.table)  # strangers learn nothing of other paths
             raise MethodNotAllowed(f"{record.path} does not take {exchange.head.method}.", allow=matched.takes)
         if matched.action is Action.METRICS:
             await self._show_metrics(exchange, record)

@@ -15,6 +15,7 @@ from headrace.gateway.call import Call, forwarded_headers, model_headers
 from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
+from headrace.gateway.generation import as_chat, count_tokens, generate_content, stream_generate_content
 from headrace.gateway.heartbeat import heartbeats
 from headrace.gateway.key_limits import within_limits
 from headrace.gateway.limits import Limits
@@ -28,10 +29,11 @@ from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.rerouting import reroute
 from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
+from headrace.gateway.traffic import session_of
 from headrace.gateway.usage_log import UsageLog
 from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.access import Permission, Principal
-from headrace.resources.errors import HeadraceError, NotReady
+from headrace.resources.errors import HeadraceError, NotReady, NotSupported
 from headrace.resources.snapshot import EndpointRoute
 
 _ENGINE_PATHS = {
@@ -43,7 +45,7 @@ _ENGINE_PATHS = {
 }
 
 _STREAMING = frozenset({Action.CHAT, Action.COMPLETIONS})
-_FREE = frozenset({Action.TOKENIZE, Action.DETOKENIZE})
+_FREE = frozenset({Action.TOKENIZE, Action.DETOKENIZE, Action.COUNT_TOKENS})
 """No model computes for them."""
 
 
@@ -54,6 +56,7 @@ class Asked(NamedTuple):
     match: Match
     endpoint: EndpointRoute
     body: OpenAIBody
+    """As `as_chat` has it."""
 
 
 class Inference:
@@ -89,11 +92,19 @@ class Inference:
     async def _infer(self, exchange: Exchange, record: RequestRecord, match: Match, principal: Principal) -> None:
         if match.endpoint is not None:  # a key learns nothing of projects that it does not reach
             principal.require(Permission.PREDICT, match.endpoint.scope.project)
+        if match.action is Action.EXPLAIN:
+            raise NotSupported(
+                "No explanations are made here.",
+                evidence="The vendor's explain tabular and picture models; nothing that is served here computes them.",
+                fix="For a model of text: logprobs, on `/chat/completions` or in generationConfig.responseLogprobs.",
+            )
         whole = await exchange.read_all(self._limits.body_bytes)
         body = read_object(whole)
         # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys
         # with a limit of tokens, whose prompts are counted: what is undeployed meanwhile is as if it were then.
-        asked = Asked(exchange, match, self._endpoint(match, body, principal), body)
+        endpoint = self._endpoint(match, body, principal)
+        body = as_chat(match.action, body)
+        asked = Asked(exchange, match, endpoint, body)
         call = self._route(asked, record)
         if match.action in _FREE:
             call.meter.waive()
@@ -123,7 +134,8 @@ class Inference:
 
     def _route(self, asked: Asked, record: RequestRecord) -> Call:
         head, match, endpoint = asked.exchange.head, asked.match, asked.endpoint
-        deployed = self._routing.table.choose(endpoint, match.endpoint.deployed_model if match.endpoint else "")
+        named, session = match.endpoint.deployed_model if match.endpoint else "", session_of(head)
+        deployed = self._routing.table.choose(endpoint, named, session=session)
         record.endpoint, record.deployed_model = endpoint.id, deployed.id
         record.routed_s = time.monotonic()
         headers = [
@@ -139,8 +151,9 @@ class Inference:
             google=match.endpoint is not None,
             headers=headers,
             forwarded=forwarded_headers(head, record),
-            patience_s=patience_of(head),
+            patience_s=patience_of(head, endpoint.inference_timeout_s),
             priority=priority_of(head, asked.body, deployed),
+            session=session,
             meter=Meter(self._usage_log, record, endpoint, deployed),
         )
 
@@ -155,6 +168,7 @@ class Inference:
             moved: Called when another one is to answer.
         """
         match = asked.match
+        call.pool.arrivals.count += match.action not in _FREE
         named = match.endpoint is not None and match.endpoint.deployed_model
         while True:
             try:
@@ -174,6 +188,12 @@ async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBo
         await predict(exchange, call, body)
     elif action in (Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT):
         await raw_predict(exchange, call, body, stream=action is Action.STREAM_RAW_PREDICT)
+    elif action is Action.GENERATE_CONTENT:
+        await generate_content(exchange, call, body)
+    elif action is Action.STREAM_GENERATE_CONTENT:
+        await stream_generate_content(exchange, call, body)
+    elif action is Action.COUNT_TOKENS:
+        await count_tokens(exchange, call, body)
     else:
         stream, path = wants_stream(body), _ENGINE_PATHS[action]
         engine_body = body_for_engine(call, path, body)

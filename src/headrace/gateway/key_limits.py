@@ -19,7 +19,13 @@ from headrace.gateway.request_head import Headers
 from headrace.gateway.routes import Action
 from headrace.resources.errors import BadField, KeyLimited, KeyLimitTooSmall
 
-_PATHS = {Action.CHAT: CHAT_PATH, Action.COMPLETIONS: COMPLETIONS_PATH, Action.EMBEDDINGS: EMBEDDINGS_PATH}
+_PATHS = {
+    Action.CHAT: CHAT_PATH,
+    Action.GENERATE_CONTENT: CHAT_PATH,
+    Action.STREAM_GENERATE_CONTENT: CHAT_PATH,
+    Action.COMPLETIONS: COMPLETIONS_PATH,
+    Action.EMBEDDINGS: EMBEDDINGS_PATH,
+}
 _INSTANCES = frozenset({Action.PREDICT, Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT})
 
 _NEVER = (b"x-should-retry", b"false")

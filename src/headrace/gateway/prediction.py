@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,14 +11,23 @@ import msgspec
 from headrace.contracts.openai.events import event_data
 from headrace.contracts.openai.requests import OpenAIBody, wants_stream
 from headrace.contracts.openai.usage import UsageFinder
+from headrace.contracts.vertex.alt import is_strict
 from headrace.contracts.vertex.errors import google_error
-from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, Instance, predict_answer, read_instances
+from headrace.contracts.vertex.predict import (
+    CHAT_PATH,
+    COMPLETIONS_PATH,
+    Instance,
+    predict_answer,
+    read_instances,
+    shown_predictions,
+)
 from headrace.gateway.answering import send_json
 from headrace.gateway.call import Call
 from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.heartbeat import heartbeats
+from headrace.gateway.in_parallel import in_parallel
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
 from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.errors import BadField, EngineFailed, HeadraceError
@@ -37,7 +46,7 @@ async def predict(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
     predictions = await _predictions(call, instances)
     record = call.record
     answer = predict_answer(
-        predictions,
+        shown_predictions(instances, predictions, strict=is_strict(exchange.head.query)),
         call.deployed,
         prompt_tokens=record.prompt_tokens or 0,
         completion_tokens=record.completion_tokens or 0,
@@ -60,7 +69,7 @@ async def raw_predict(exchange: Exchange, call: Call, body: OpenAIBody, *, strea
     if stream and (wants_stream(body) or any(instance.stream for instance in instances)):
         await _stream_lines(exchange, call, instances)
     else:
-        predictions = await _predictions(call, instances)
+        predictions = shown_predictions(instances, await _predictions(call, instances), strict=False)
         call.meter.finish()
         await send_json(exchange, call.record, {"predictions": predictions}, headers=call.headers)
 
@@ -91,20 +100,7 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
 
 async def _predictions(call: Call, instances: list[Instance]) -> list[Any]:
     """The predictions of all instances, in their order; so many at a time."""
-    predictions: list[Any] = [None] * len(instances)
-    to_do = iter(enumerate(instances))
-
-    async def work() -> None:
-        for index, instance in to_do:
-            predictions[index] = await _prediction(call, instance)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(call.limits.predict_parallel, len(instances))):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # the others were cancelled, or failed in the same moment
-    return predictions
+    return await in_parallel(partial(_prediction, call), instances, at_a_time=call.limits.predict_parallel)
 
 
 async def _prediction(call: Call, instance: Instance) -> Any:
@@ -130,6 +126,8 @@ async def _stream_lines(exchange: Exchange, call: Call, instances: list[Instance
             fix="Send one request per instance, or leave out `stream`.",
         )
     (instance,) = instances
+    if not instance.streams:
+        raise BadField("An embedding comes in one piece.", fix="Leave out `stream`.")
     call.hides_usage = not call.deployed.external_host
     body = instance.engine_body(call.deployed.served_name, stream=True, usage=call.hides_usage)
 

@@ -7,16 +7,19 @@ costs is one more request to the engine, for keys with a limit of tokens only.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from headrace.contracts.openai.requests import OpenAIBody, for_engine
 from headrace.gateway.call import Call
 from headrace.gateway.engine_call import Aside
+from headrace.gateway.in_parallel import in_parallel
 from headrace.gateway.relay import engine_error, read_whole
 from headrace.resources.errors import EngineFailed
+
+TOKENIZE_PATH = "/tokenize"
 
 _AT_A_TIME = 16
 """Prompts of one request that are counted at once."""
@@ -43,19 +46,7 @@ async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int
     """
     trace = call.record.trace
     counting = None if trace is None else trace.begin("count the prompt's tokens")
-    counts = [0] * len(questions)
-    to_do = iter(enumerate(questions))
-
-    async def work() -> None:
-        for index, question in to_do:
-            counts[index] = await _count(call, question)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(_AT_A_TIME, len(questions))):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # the others were cancelled, or failed in the same moment
+    counts = await in_parallel(partial(_count, call), questions, at_a_time=_AT_A_TIME)
     if counting is not None:
         counting.end()
     return counts
@@ -64,14 +55,23 @@ async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int
 async def _count(call: Call, question: OpenAIBody) -> int:
     if call.deployed.external_host or not call.pool.replicas:
         return _at_most(call, question)
-    async with Aside(call, "/tokenize", for_engine(question, call.deployed.served_name)) as answer:
+    async with Aside(call, TOKENIZE_PATH, for_engine(question, call.deployed.served_name)) as answer:
         whole = await read_whole(call, answer)
     if answer.status in _NO_SUCH_ROUTE:
         return _at_most(call, question)
     if answer.status >= 300:
         raise engine_error(call, answer, whole)
+    return count_told(whole)
+
+
+def count_told(answer: bytes) -> int:
+    """Tokens of a prompt, as an engine's answer to ``/tokenize`` tells them.
+
+    Raises:
+        EngineFailed: It does not.
+    """
     try:
-        return msgspec.json.decode(whole, type=_Counted).count
+        return msgspec.json.decode(answer, type=_Counted).count
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineFailed("The engine does not say how many tokens the prompt has.", evidence=f"{error}.") from error
 

@@ -60,6 +60,7 @@ async def relay_events(
     content_type: bytes,
     *,
     rewrite: Callable[[bytes], bytes] | None = None,
+    closing: Callable[[], bytes] | None = None,
     broken: LastWords | None = None,
 ) -> None:
     """Pass on a stream of server-sent events.
@@ -74,6 +75,7 @@ async def relay_events(
         answer: The engine's side.
         content_type: Of what the client gets.
         rewrite: From whole events to what the client gets of them; without it, the events.
+        closing: What the client gets behind the last of them.
         broken: The last piece of an answer that broke off; without it, an event.
 
     Raises:
@@ -89,6 +91,8 @@ async def relay_events(
             await exchange.drained()
         rest = pump.rest()
         meter.finish()
+        if closing is not None:
+            rest += closing()
         await exchange.end(rest)
     except BrokeOff as error:
         raise broke_off(call, error) from error

@@ -29,7 +29,7 @@ def reroute(call: Call, routing: Routing, endpoint: EndpointRoute) -> bool:
         newest = table.endpoint(endpoint.scope, endpoint.id)
         if any(deployed.id == call.deployed.id and deployed.answers for deployed in newest.deployed):
             return False
-        chosen = table.choose(newest)
+        chosen = table.choose(newest, session=call.session)
     except (EndpointNotFound, NotReady):
         return False
     if not chosen.answers:

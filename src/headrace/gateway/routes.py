@@ -19,9 +19,14 @@ class Action(StrEnum):
     READYZ = "readyz"
     ROOT = "root"
     METRICS = "metrics"
+    EXCHANGE = "exchange"
     PREDICT = "predict"
     RAW_PREDICT = "rawPredict"
     STREAM_RAW_PREDICT = "streamRawPredict"
+    GENERATE_CONTENT = "generateContent"
+    STREAM_GENERATE_CONTENT = "streamGenerateContent"
+    COUNT_TOKENS = "countTokens"
+    EXPLAIN = "explain"
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
@@ -61,6 +66,10 @@ ENDPOINT_ACTIONS: Mapping[tuple[str, str], Action] = {
     ("POST", ":predict"): Action.PREDICT,
     ("POST", ":rawPredict"): Action.RAW_PREDICT,
     ("POST", ":streamRawPredict"): Action.STREAM_RAW_PREDICT,
+    ("POST", ":generateContent"): Action.GENERATE_CONTENT,
+    ("POST", ":streamGenerateContent"): Action.STREAM_GENERATE_CONTENT,
+    ("POST", ":countTokens"): Action.COUNT_TOKENS,
+    ("POST", ":explain"): Action.EXPLAIN,
     ("POST", "/chat/completions"): Action.CHAT,
     ("POST", "/completions"): Action.COMPLETIONS,
     ("POST", "/embeddings"): Action.EMBEDDINGS,
@@ -87,7 +96,13 @@ PROBES: Mapping[tuple[str, str], Action] = {
 METRICS: Mapping[tuple[str, str], Action] = {("GET", "/metrics"): Action.METRICS}
 """Where Prometheus looks."""
 
-_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS}
+EXCHANGE: Mapping[tuple[str, str], Action] = {("POST", "/token"): Action.EXCHANGE}
+"""Where the files of service accounts send Google's libraries."""
+
+PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE))
+"""That answer without a key."""
+
+_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS, **EXCHANGE}
 _MODEL = "/v1/models/"
 
 
@@ -148,5 +163,5 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
         if suffix.startswith("/") or not infix
     ]
-    listed = [*PROBES, *METRICS, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
+    listed = [*PROBES, *METRICS, *EXCHANGE, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

@@ -45,7 +45,11 @@ class Routing:
         outstanding, waiting = total(one.outstanding for one in every), total(one.waiting for one in every)
         self.fleet.busy(outstanding, waiting)
         return GatewayStatus(
-            generation=self.generation, outstanding=outstanding, waiting=waiting, idle_s=self.fleet.idle_s()
+            generation=self.generation,
+            outstanding=outstanding,
+            waiting=waiting,
+            idle_s=self.fleet.idle_s(),
+            per_minute=self.fleet.per_minute(),
         )
 
     def follow(self, snapshot: RoutingSnapshot) -> None:

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from headrace.gateway.traffic import TrafficSplit
+from headrace.gateway.verified_tokens import VerifiedTokens
 from headrace.resources.access import Principal
 from headrace.resources.errors import EndpointNotFound, ModelNotFound, NotReady
 from headrace.resources.names import Scope
-from headrace.resources.snapshot import DeployedRoute, EndpointRoute, RoutingSnapshot
+from headrace.resources.snapshot import DeployedRoute, EndpointRoute, KeyRoute, RoutingSnapshot
 
 _SHOWN_NAMES = 10
 
@@ -20,11 +21,16 @@ class RoutingTable:
     Args:
         snapshot: What to route by.
         before: The table that this one replaces; splits whose weights did not change go on where they were.
+
+    Attributes:
+        tokens: Those that were verified, by this table and those before it.
     """
 
     def __init__(self, snapshot: RoutingSnapshot, before: RoutingTable | None = None) -> None:
         self.snapshot = snapshot
         self._keys = {key.secret_hash: key.principal for key in snapshot.keys}
+        self._signers = {key.principal.key_id: key for key in snapshot.keys if key.public_key}
+        self.tokens: VerifiedTokens = before.tokens if before is not None else VerifiedTokens()
         self._endpoints = {(endpoint.scope, endpoint.id): endpoint for endpoint in snapshot.endpoints}
         self._splits = {address: _split(endpoint, before, address) for address, endpoint in self._endpoints.items()}
         self._answering = {
@@ -41,6 +47,10 @@ class RoutingTable:
     def principal(self, key_hash: str) -> Principal | None:
         """Who holds the key with this hash; None if it is unknown or revoked."""
         return self._keys.get(key_hash)
+
+    def signer(self, key_id: str) -> KeyRoute | None:
+        """The service account with this id; None if it is unknown or revoked, or the key is none."""
+        return self._signers.get(key_id)
 
     def endpoint(self, scope: Scope, endpoint_id: str) -> EndpointRoute:
         """The endpoint with this id.
@@ -93,8 +103,13 @@ class RoutingTable:
             fix="Use one of these names or an endpoint's id as `model`.",
         )
 
-    def choose(self, endpoint: EndpointRoute, deployed_id: str = "") -> DeployedRoute:
+    def choose(self, endpoint: EndpointRoute, deployed_id: str = "", *, session: bytes = b"") -> DeployedRoute:
         """The deployed model that gets the next request: the one asked for, or the traffic split's choice.
+
+        Args:
+            endpoint: Of the request.
+            deployed_id: The one that it asks for; empty for any.
+            session: What the request belongs to; empty where it does not say.
 
         Raises:
             ModelNotFound: The endpoint has no deployed model of this id.
@@ -102,7 +117,7 @@ class RoutingTable:
         """
         if not deployed_id:
             address = endpoint.scope, endpoint.id
-            deployed_id = self._splits[address].pick(self._answering[address]) or ""
+            deployed_id = self._splits[address].pick(self._answering[address], session) or ""
             if not deployed_id:
                 raise NotReady(
                     f"Endpoint {endpoint.display_name or endpoint.id!r} has nothing that takes traffic.",

@@ -31,6 +31,9 @@ _TRACED: Mapping[Action, str] = {
     Action.PREDICT: "",
     Action.RAW_PREDICT: "",
     Action.STREAM_RAW_PREDICT: "",
+    Action.GENERATE_CONTENT: "generate_content",
+    Action.STREAM_GENERATE_CONTENT: "generate_content",
+    Action.COUNT_TOKENS: "",
     Action.TOKENIZE: "",
     Action.DETOKENIZE: "",
 }

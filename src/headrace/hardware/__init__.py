@@ -12,7 +12,7 @@ from headrace.hardware.calibration import (
 from headrace.hardware.catalogue import Catalogue, read_catalogue
 from headrace.hardware.choosing import cheapest_first, find_shape, next_up, require_all_or_none, shape_by_name
 from headrace.hardware.cores import find_cores
-from headrace.hardware.gpus import Gpu, find_gpus
+from headrace.hardware.gpus import Gpu, duty_percent, find_gpus
 from headrace.hardware.machine import MachineShape, look
 from headrace.hardware.shapes import THIS_MACHINE, Accelerator, Rates, Shape, shape_of
 
@@ -28,6 +28,7 @@ __all__ = [
     "calibrated",
     "cheapest_first",
     "doubts",
+    "duty_percent",
     "find_cores",
     "find_gpus",
     "find_shape",

@@ -1,11 +1,14 @@
 """The documents' rule for machines: machine type, accelerator type and count, all three or none.
 
-A machine type without accelerators, and a size such as ``WX-S``, has nothing to say of the other two.
+A machine type without accelerators, and a size such as ``WX-S``, has nothing to say of the other two; nor has one to
+which several may be attached, and need not be.
 """
 
 from __future__ import annotations
 
 import difflib
+
+import msgspec
 
 from headrace.hardware.catalogue import Catalogue
 from headrace.hardware.shapes import Shape
@@ -36,17 +39,20 @@ def require_all_or_none(machine: MachineSpec) -> None:
 def find_shape(catalogue: Catalogue, machine: MachineSpec) -> Shape | None:
     """The shape that a request names; None where it names none and the platform picks.
 
-    What has no accelerators is named by its type alone.
+    What has no accelerators is named by its type alone; so is what has none attached, such as ``n1-standard-4``.
 
     Raises:
         MachineSpecIncomplete: One or two of the three are given.
         BadField: There is no such machine type, or it does not have these devices; the evidence says what there is.
     """
     if machine.machine_type and not machine.accelerator_type and not machine.accelerator_count:
-        bare = [shape for shape in catalogue.named(machine.machine_type) if shape.accelerator is None]
+        named = _of_type(catalogue, machine.machine_type)
+        bare = [shape for shape in named if shape.accelerator is None]
         if bare:
             return bare[0]
-        _require_its_devices(catalogue.named(machine.machine_type))
+        if without := _without_devices(named):
+            return without
+        _require_its_devices(named)
     require_all_or_none(machine)
     if not machine.machine_type:
         return None
@@ -62,10 +68,15 @@ def find_shape(catalogue: Catalogue, machine: MachineSpec) -> Shape | None:
     )
 
 
+def _without_devices(shapes: tuple[Shape, ...]) -> Shape | None:
+    """A machine type to which one of several accelerators may be attached, with none."""
+    if len({shape.accelerator.name for shape in shapes if shape.accelerator}) < 2:
+        return None
+    return msgspec.structs.replace(shapes[0], accelerator=None, accelerator_count=0, usd_per_h=None)
+
+
 def _require_its_devices(shapes: tuple[Shape, ...]) -> None:
-    """Say which accelerators a machine type is to be named with; nothing where there is no such type."""
-    if not shapes:
-        return
+    """Say which accelerators a machine type is to be named with."""
     device, count = next((each.accelerator.name, each.accelerator_count) for each in shapes if each.accelerator)
     raise MachineSpecIncomplete(
         f"{shapes[0].name} comes with accelerators: they are named with it.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -60,6 +60,34 @@ def find_gpus() -> tuple[Gpu, ...]:
         return ()
     finally:
         pynvml.nvmlShutdown()
+
+
+def duty_percent(pids: Collection[int]) -> float | None:
+    """The share of the last moment in which the GPUs that these processes run on computed something, on average.
+
+    Returns:
+        None where they run on none, or the driver does not say: it sees no processes of other containers.
+    """
+    import pynvml  # noqa: PLC0415  # as above
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        used = [
+            handle
+            for handle in handles
+            if any(one.pid in pids for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+        ]
+        duties = [float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu) for handle in used]
+    except pynvml.NVMLError as error:
+        logger.debug("NVIDIA's driver does not tell how busy its GPUs are: %s", error)
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+    return sum(duties) / len(duties) if duties else None
 
 
 def _gpu(nvml: Any, index: int, driver: str) -> Gpu:

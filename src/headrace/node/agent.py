@@ -33,6 +33,7 @@ ORDERS_WAIT_S = 25.0
 _RETRY_S = 0.5
 _MEASURE_S = 10.0
 _LOOK_S = 30.0
+_WEIGH_S = 5.0
 _LAST_REPORT_TIMEOUT_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class Agent:
                     ("orders", self._follow_orders()),
                     ("reports", self._report()),
                     ("memory", self._measure()),
+                    ("load", self._weigh()),
                     ("machine", self._look()),
                     ("stop", self._stopped.wait()),
                 )
@@ -258,6 +260,16 @@ class Agent:
             await asyncio.sleep(_MEASURE_S)
             for run in list(self._runs.values()):
                 await run.measure()
+
+    async def _weigh(self) -> None:
+        """What the replicas have to do whose number goes by that."""
+        while True:
+            await asyncio.sleep(_WEIGH_S)
+            measured = [order.id for order in self._orders.replicas if order.measured] if self._orders else []
+            runs = [self._runs[replica_id] for replica_id in measured if replica_id in self._runs]
+            for failed in await asyncio.gather(*(run.weigh(self._cores) for run in runs), return_exceptions=True):
+                if failed is not None:  # its number goes by what is known of the others meanwhile
+                    _log.warning("A replica cannot be measured: %r", failed)
 
     async def _look(self) -> None:
         while True:

@@ -15,6 +15,7 @@ import msgspec
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess, EngineSpec
 from headrace.node import chat_template, journal
 from headrace.node.cores import Cores
+from headrace.node.load import LoadMeter
 from headrace.node.planned_cache import planned_cache_bytes
 from headrace.node.probe import EngineBroken, EngineBrokeTurning, EngineProbe, EngineSilent, Patience
 from headrace.node.sharing import Share
@@ -102,6 +103,7 @@ class ReplicaRun:
         self._stop_wanted = asyncio.Event()
         self._turned = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._meter: LoadMeter | None = None
         self.report = report or ReplicaReport(
             id=order.id, epoch=order.epoch, state=ReplicaState.PLACED, since=time.time()
         )
@@ -188,6 +190,20 @@ class ReplicaRun:
             resident_bytes = await asyncio.to_thread(self._process.resident_bytes)
             self.report = msgspec.structs.replace(self.report, resident_bytes=resident_bytes)
 
+    async def weigh(self, cores: int) -> None:
+        """Look at what it has to do.
+
+        Args:
+            cores: Those of the machine, for an engine that has none of its own.
+        """
+        if self._process is None or self.state is not ReplicaState.READY:
+            return
+        if self._meter is None:
+            self._meter = LoadMeter(self._around.layout.engine_socket(self.order.id), self.order.nonce)
+        load = await self._meter.measure(self._process, len(self._cores) or cores)
+        if load is not None:
+            self.report = msgspec.structs.replace(self.report, load=load)
+
     def _claim(self) -> Claim | None:
         """Keep its model here, also from an engine that was found running."""
         try:
@@ -197,8 +213,12 @@ class ReplicaRun:
             return None
 
     async def _run(self) -> None:
-        with self._claim() or nullcontext():
-            await self._live_or_fail()
+        try:
+            with self._claim() or nullcontext():
+                await self._live_or_fail()
+        finally:
+            if self._meter is not None:
+                await self._meter.close()
         if self._stop_wanted.is_set() and self.state is ReplicaState.FAILED:
             self._move(ReplicaState.GONE)
 

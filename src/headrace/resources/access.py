@@ -95,6 +95,13 @@ def secret_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+class KeyFormat(StrEnum):
+    """What the holder of a key has of it."""
+
+    PLAIN = "plain"  # a text that is sent with each request
+    SERVICE_ACCOUNT = "service-account"  # the file that Google's libraries read; its private key signs tokens
+
+
 class Process(StrEnum):
     """The kinds of processes that listen anywhere."""
 
@@ -118,6 +125,11 @@ PUBLIC_ROUTES: Mapping[tuple[Process, str, str], str] = {
     (Process.GATEWAY, "HEAD", "/readyz"): "The same; load balancers ask without wanting a body.",
     (
         Process.GATEWAY,
+        "POST",
+        "/token",
+    ): "Takes what a service account's key signed, which is what it shows instead of a key; others are refused.",
+    (
+        Process.GATEWAY,
         "OPTIONS",
         "*",
     ): "What a browser asks before a page's request (CORS), if the operator named its origin; the same for every path.",
@@ -126,6 +138,11 @@ PUBLIC_ROUTES: Mapping[tuple[Process, str, str], str] = {
         "GET",
         "/healthz",
     ): "The supervisor's probe, on a socket in a 0700 folder; says only that it runs.",
+    (
+        Process.CONTROL,
+        "GET",
+        "/openapi.json",
+    ): "Describes every route, as the documentation does; the same to everybody, nothing of what runs.",
     (
         Process.ENGINE,
         "GET",

@@ -37,6 +37,7 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         wanted: One whose engine cannot ``sleep`` is stopped.
         may_sleep: Whether ``sleep`` may ever be wanted of it.
+        measured: Whether it is to be told what the replica has to do (`ReplicaLoad`).
         nonce: The key that the engine is to demand of its callers.
         served_name: The model name that the engine answers to.
         project: Whose credentials the weights are fetched with.
@@ -63,6 +64,7 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None = None
     tool_parser: str | None = None
     may_sleep: bool = False
+    measured: bool = False
     allow_custom_code: bool = False
     memory_limit_bytes: int | None = None
     startup_timeout_s: float = 600.0
@@ -108,11 +110,32 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
+class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What one replica has to do. None: that could not be read.
+
+    Attributes:
+        at: When it was measured.
+        over_s: Over how long until then.
+        cpu_percent: Processor time of its engine, of the cores that it has.
+        accelerator_percent: Share of the time in which the GPUs that it runs on computed something (NVML), on average.
+        kv_cache_percent: Of its KV cache, what is in use.
+        waiting: Requests in the engine's own line.
+    """
+
+    at: float
+    over_s: float
+    cpu_percent: float | None = None
+    accelerator_percent: float | None = None
+    kv_cache_percent: float | None = None
+    waiting: float | None = None
+
+
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the node knows of one replica; `GONE` once nothing of it runs any more.
 
     Attributes:
         detail: A sentence for the timeline, of how it came to its state.
+        load: What it has to do, where that was asked for.
     """
 
     id: str
@@ -127,6 +150,7 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     exit_status: int | None = None
     log_tail: tuple[str, ...] = ()
+    load: ReplicaLoad | None = None
 
 
 class RuntimeReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.errors import Failure
 from headrace.resources.names import Scope
 from headrace.resources.states import DeploymentState, ReplicaState
@@ -52,7 +53,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A pool of replicas of one model version on one machine shape at one scale.
 
     Attributes:
+        min_replicas: The fewest that run while it does not sleep.
+        max_replicas: The most; where that is more, `scaling` says how many.
         scale_to_zero_after_s: How long nobody must have asked before it scales to zero; 0: never.
+        autoscaling: By what it scales between the two; None: as by default.
+        scaling: What was decided of that last; None before.
         runtime: The runtime chosen for it; empty until CHECKING chose. ``external``: none, somebody else's server.
         max_model_len: The context length it serves, in tokens; 0 until CHECKING has chosen.
         memory_bytes: What one replica reserves on its node; 0 until CHECKING has estimated it.
@@ -72,6 +77,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     min_replicas: int = 1
     max_replicas: int = 1
     scale_to_zero_after_s: float = 0.0
+    autoscaling: Autoscaling | None = None
+    scaling: Scaling | None = None
     runtime: str = ""
     max_model_len: int = 0
     memory_bytes: int = 0
@@ -89,6 +96,17 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """Full resource name."""
         return self.scope.name("deployments", self.id)
+
+    @property
+    def autoscaled(self) -> bool:
+        """Whether the number of its replicas is decided by what they have to do."""
+        return self.max_replicas > self.min_replicas
+
+    @property
+    def wanted_replicas(self) -> int:
+        """How many should run while it does not sleep."""
+        decided = self.scaling.replicas if self.autoscaled and self.scaling is not None else self.min_replicas
+        return min(max(decided, self.min_replicas), self.max_replicas)
 
 
 class Warmup(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,11 @@ class Layout:
         return self.data_dir / "login.json"
 
     @property
+    def addresses(self) -> Path:
+        """Where this server can be reached, for commands of the same user; mode 0600."""
+        return self.data_dir / "addresses.json"
+
+    @property
     def credentials(self) -> Path:
         """What projects' weights are fetched with from object stores; mode 0600."""
         return self.data_dir / "credentials.json"
@@ -92,6 +97,11 @@ class Layout:
     def tls_certificate(self) -> Path:
         """The server's certificate of that authority, with its key in the same file, so that they change as one."""
         return self.tls_dir / "server.pem"
+
+    @property
+    def tls_proxy_certificate(self) -> Path:
+        """What only the proxy for the names of Vertex AI shows: a certificate of that authority, with its key."""
+        return self.tls_dir / "proxy.pem"
 
     @property
     def logs_dir(self) -> Path:
@@ -129,6 +139,11 @@ class Layout:
     def gateway_socket_of(self, number: int) -> Path:
         """Where a gateway takes snapshots."""
         return self.run_dir / f"{gateway_name(number)}.sock"
+
+    @property
+    def grpc_socket(self) -> Path:
+        """Where gRPC is spoken without TLS, with the proxy for the names of Vertex AI."""
+        return self.run_dir / "grpc.sock"
 
     def engine_socket(self, replica_id: str) -> Path:
         """Where a replica's engine listens."""

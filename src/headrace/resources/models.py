@@ -53,12 +53,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A name under which versions are registered.
 
     Times are Unix seconds, here and in every other noun.
+
+    Attributes:
+        last_version: The highest number that a version of it ever had: none comes twice, however many were deleted.
     """
 
     scope: Scope
     id: str
     display_name: str
+    description: str = ""
     labels: dict[str, str] = {}
+    last_version: int = 0
     created_at: float
     updated_at: float
     resource_version: int = 1
@@ -70,13 +75,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """Immutable artifacts and a serving specification. Only aliases may change.
+    """Immutable artifacts and a serving specification. Only aliases, description and labels may change.
 
     Attributes:
         version: ``"1"``, ``"2"``, … within the model.
-        artifact_uri: Where the files are: ``file:///…``, ``gs://…``; of an external model, its server's base URL.
+        artifact_uri: Where the files are: ``file:///…``, ``gs://…``; of an external model, its server's base URL; empty
+            of a container that was registered without any.
         fingerprint: Identity of the files as they were when checked; empty until then.
+        labels: Its own, beside those of its model.
+        kept: What its importer said of it that means nothing here, for those who read it back.
         user_id: The name that the importer gave the model (Vertex AI's ``model_user_id``); may be empty.
+        updated_at: 0 until something of it changed.
     """
 
     scope: Scope
@@ -87,6 +96,9 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     spec: ServingSpec = ServingSpec()
     aliases: tuple[str, ...] = ()
     description: str = ""
+    labels: dict[str, str] = {}
+    kept: dict[str, Any] = {}
     user_id: str = ""
     created_at: float
+    updated_at: float = 0.0
     resource_version: int = 1

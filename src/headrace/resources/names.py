@@ -18,6 +18,7 @@ DEFAULT_LOCATION = "us-central1"
 """The SDK of Vertex AI accepts only names of real Google regions, so the local region borrows one."""
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MODEL_ID = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9:.-]{0,61}")
 
 
@@ -36,6 +37,22 @@ def check_id(value: str, *, field: str) -> str:
         raise BadName(
             f"{field} {value[:64]!r} is not a valid identifier.",
             evidence="An identifier has 1 to 63 lower-case letters, digits and inner hyphens.",
+            fix="Choose another, or leave it out to have one made.",
+        )
+    return value
+
+
+def check_model_id(value: str, *, field: str) -> str:
+    """An identifier of a model chosen by a user; Vertex AI's may have underscores, too, and end with a hyphen.
+
+    Raises:
+        BadName: It is none.
+    """
+    if not _MODEL_ID.fullmatch(value):
+        raise BadName(
+            f"{field} {value[:64]!r} is not a valid identifier.",
+            evidence="A model's identifier has 1 to 63 lower-case letters, digits, underscores and hyphens, and does "
+            "not begin with a hyphen.",
             fix="Choose another, or leave it out to have one made.",
         )
     return value

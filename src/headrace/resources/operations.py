@@ -6,13 +6,23 @@ from typing import Literal
 
 import msgspec
 
-from headrace.resources.access import Principal, Role
+from headrace.resources.access import KeyFormat, Principal, Role
 from headrace.resources.errors import Failure
 from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
 from headrace.resources.states import OperationState
 
-OperationKind = Literal["deploy", "undeploy", "delete_endpoint", "delete_model"]
+OperationKind = Literal[
+    "create_endpoint",
+    "delete_endpoint",
+    "delete_model",
+    "deploy",
+    "deploy_model",
+    "delete_model_version",
+    "mutate_deployed_model",
+    "undeploy",
+    "upload_model",
+]
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +32,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         parent: Name of the resource it nests under: the scope, a model or an endpoint.
         contract: The API it was asked through, e.g. ``vertex/v1beta1``: its answer must speak that version.
         targets: The ids it is about; keys: ``endpoint``, ``model``, ``version``, ``deployment``, ``deployed_model``.
-            And ``traffic``, which is ``none``, of a deploy whose model gets no traffic when it is READY.
+            ``publisher_model``, the name in Model Garden, of the deploy of a published model.
+            ``display_name``: of what it makes. ``traffic``, which is ``none``, of a deploy whose model gets no traffic
+            when it is READY; ``split``: see `split`. ``joins``, which is ``serving``, of a deploy to a deployment that
+            was READY before.
     """
 
     scope: Scope
@@ -43,9 +56,20 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.parent}/operations/{self.id}"
 
     @property
+    def deploys(self) -> bool:
+        """Whether it ends when a deployed model is READY."""
+        return self.kind in ("deploy", "deploy_model")
+
+    @property
+    def split(self) -> dict[str, int]:
+        """The endpoint's traffic once the model is READY, by deployed model; empty where it was not asked for."""
+        text = self.targets.get("split", "")
+        return {name: int(share) for name, _, share in (pair.partition("=") for pair in text.split(",") if pair)}
+
+    @property
     def takes_traffic(self) -> bool:
-        """Whether it is a deploy that gives its model all of the endpoint's traffic in the end."""
-        return self.kind == "deploy" and self.targets.get("traffic") != "none"
+        """Whether it is a deploy that changes the endpoint's traffic in the end."""
+        return bool(self.split) or (self.kind == "deploy" and self.targets.get("traffic") != "none")
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +79,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
         hint: The secret's first characters, so that its owner can tell keys apart.
         project: The project it reaches, or ``*``.
         requests_per_minute: As in `KeyLimits`; so the next one.
+        public_key: Of a service account (PEM), whose private key was shown once and is stored nowhere. Its
+            `secret_hash` is of a secret that nobody was ever given. Empty for other keys.
     """
 
     id: str
@@ -67,7 +93,13 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: float | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    public_key: str = ""
     resource_version: int = 1
+
+    @property
+    def format(self) -> KeyFormat:
+        """What its holder has."""
+        return KeyFormat.SERVICE_ACCOUNT if self.public_key else KeyFormat.PLAIN
 
     @property
     def limits(self) -> KeyLimits:

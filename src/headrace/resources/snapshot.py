@@ -111,6 +111,7 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         request_log: What of its requests is written down; None: nothing.
+        inference_timeout_s: The longest that an answer may take to begin; 0: the gateway's own limits alone.
     """
 
     scope: Scope
@@ -118,14 +119,20 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str
     deployed: tuple[DeployedRoute, ...] = ()
     request_log: RequestLog | None = None
+    inference_timeout_s: float = 0.0
 
 
 class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One key that is good; a revoked one is simply no longer there."""
+    """One key that is good; a revoked one is simply no longer there.
+
+    Attributes:
+        public_key: Of a service account (PEM): what it signs is shown instead of a secret. Empty for other keys.
+    """
 
     secret_hash: str
     principal: Principal
     limits: KeyLimits = KeyLimits()
+    public_key: str = ""
 
 
 class RoutingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,9 +151,11 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
         outstanding: Requests under way, by replica id; replicas without any are left out.
         waiting: Requests in line, by deployment id; deployments without any are left out.
         idle_s: For how long no request ran or waited, by deployment id: of those that scale to zero, while none does.
+        per_minute: Requests that came within the last minute, by deployment id; deployments without any are left out.
     """
 
     generation: int
     outstanding: dict[str, int] = {}
     waiting: dict[str, int] = {}
     idle_s: dict[str, float] = {}
+    per_minute: dict[str, int] = {}

@@ -5,5 +5,6 @@
 
 from headrace.server.supervisor import ServeSettings, TlsSettings, serve
 from headrace.server.tls.files import CertificateFiles
+from headrace.server.ways_in import WaysIn
 
-__all__ = ["CertificateFiles", "ServeSettings", "TlsSettings", "serve"]
+__all__ = ["CertificateFiles", "ServeSettings", "TlsSettings", "WaysIn", "serve"]

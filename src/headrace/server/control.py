@@ -8,7 +8,9 @@ import signal
 import uvloop
 
 from headrace.api import create_app
+from headrace.catalogue import read_mirror
 from headrace.control import EveryGateway, FolderChecker, HttpGatewayClient, Reconciler, UsageIngester
+from headrace.control.garden import make_ready
 from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
 from headrace.server import database, process
@@ -29,9 +31,11 @@ async def _run(layout: Layout, options: process.Options) -> None:
     egress = Egress(networks=tuple(options.external_network), ca_file=options.external_ca_file)
     gateways = [HttpGatewayClient(layout.gateway_socket_of(number), token) for number in range(options.gateways)]
     gateway = EveryGateway(gateways) if len(gateways) > 1 else gateways[0]
-    checker = FolderChecker(layout.data_dir, Credentials(layout.credentials).options)
+    checker = FolderChecker(layout.data_dir, Credentials(layout.credentials).options, make_ready)
     reconciler = Reconciler(store, gateway, gateways=options.gateways, checker=checker, egress=egress)
-    api = server(create_app(store, reconciler, layout, internal_token=token), drain_timeout_s=API_DRAIN_S)
+    mirrors = tuple(read_mirror(each) for each in options.model_mirror)
+    application = create_app(store, reconciler, layout, internal_token=token, mirrors=mirrors)
+    api = server(application, drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())
     metering = asyncio.create_task(UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run())
@@ -50,6 +54,7 @@ def main() -> None:
     parser = process.arguments(__doc__)
     parser.add_argument("--external-network", action="append", default=[], help="where external servers may be")
     parser.add_argument("--external-ca-file", default="", help="authorities trusted for external servers")
+    parser.add_argument("--model-mirror", action="append", default=[], help="where published models are kept")
     parser.add_argument("--gateways", type=int, default=1, help="how many gateway processes there are")
     options = process.parse(parser)
     layout = process.begin("control", options)

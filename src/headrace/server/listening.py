@@ -44,6 +44,27 @@ def listening(
         yield opened
 
 
+@contextlib.contextmanager
+def reserved(host: str, port: int, *, search: bool, say: Callable[[str], None]) -> Iterator[int]:
+    """A port that is kept for one process of ours, which opens it by itself, shared (``SO_REUSEPORT``).
+
+    Nobody is connected to the socket that keeps it, for it does not listen.
+
+    Args:
+        host: Address of the port.
+        port: The port; 0 takes a free one.
+        search: Whether a taken port means the next free one.
+        say: Takes the sentences meant for a person.
+
+    Raises:
+        PortTaken: The port is taken, and no other was to be tried.
+    """
+    with _bound(host, port, search=search, say=say) as first:
+        found = int(first.getsockname()[1])
+    with _bind(host, found, shared=True):
+        yield found
+
+
 def _bound(host: str, wanted: int, *, search: bool, say: Callable[[str], None]) -> socket.socket:
     taken: PortTaken | None = None
     for port in range(wanted, wanted + 1 + (PORTS_TO_TRY if search and wanted else 0)):
@@ -71,6 +92,6 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         raise PortTaken(
             f"Cannot listen on {host}:{port}.",
             evidence=str(problem),
-            fix="Stop what listens there, or choose another --port or --tls-port (0 takes a free one).",
+            fix="Stop what listens there, or choose another port (`headrace serve --help`; 0 takes a free one).",
         ) from None
     return bound

@@ -47,11 +47,16 @@ class Options(argparse.Namespace):
     tls_listen_fd: int = -1
     tls_certificate: str = ""
     tls_key: str = ""
+    gateway_url: str = ""
+    https_host: str = ""
+    grpc_address: str = ""
+    grpc_socket: str = ""
     otlp_traces_endpoint: str = ""
     request_log_format: str = LogFormat.JSONL
     request_log_max_bytes: int = MAX_BYTES
     cors_origin: Sequence[str]
     external_network: Sequence[str]
+    model_mirror: Sequence[str]
     external_ca_file: str = ""
     model_cache_bytes: int | None = None
     number: int = 0

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.request_log import LogFiles
+from headrace.resources.addresses import Addresses
 from headrace.resources.egress import Egress
 from headrace.resources.errors import DataDirInUse, DataDirUnusable
 from headrace.resources.files import private_dir, write_private
@@ -28,8 +29,11 @@ from headrace.server.children import Child
 from headrace.server.database import keep_url
 from headrace.server.listening import listening
 from headrace.server.tls.files import CertificateFiles
-from headrace.server.tls.names import served_names
+from headrace.server.tls.names import PROXY, served_names
 from headrace.server.tls.renewal import keep_renewed
+from headrace.server.vertex_grpc import EXTRA
+from headrace.server.vertex_proxy.connect import CERTIFIED_NAMES
+from headrace.server.ways_in import GRPC, PROXY_WARNING, Opened, WaysIn, opened
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +66,14 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         stall_timeout_s: The longest that nothing comes of an engine's answer that has begun.
         egress: Where external servers may be, and whom to believe that they are it.
         model_cache_bytes: How much staged models may take before those that nobody uses go; None: any amount.
+        model_mirrors: Where published models are kept, as `headrace.catalogue.read_mirror` reads them.
         tls: The TLS port; None without one.
         cors_origins: Whose pages browsers let read answers, as `headrace.gateway.cors.read_origins` has them.
         request_log: How its files are kept; whether there are any is each endpoint's own.
         otlp_traces_endpoint: Where spans go; empty: where OpenTelemetry's environment variables say, if they do.
         gateways: How many processes serve the port.
         database_url: The PostgreSQL database, as `headrace.server.database.read_url` has it; empty: a SQLite file.
+        ways: The ways in beside the two ports.
     """
 
     data_dir: Path
@@ -78,12 +84,14 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_timeout_s: float = 120.0
     egress: Egress = Egress()
     model_cache_bytes: int | None = None
+    model_mirrors: tuple[str, ...] = ()
     tls: TlsSettings | None = None
     cors_origins: tuple[str, ...] = ()
     request_log: LogFiles = LogFiles()
     otlp_traces_endpoint: str = ""
     gateways: int = 1
     database_url: str = ""
+    ways: WaysIn = WaysIn()
 
 
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
@@ -114,10 +122,11 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
             )
             for port in ports
         ]
+        ways = held.enter_context(opened(settings.ways, settings.host, search=settings.port_search, say=say))
         # Fresh at each start: only our own processes show it, and they start below.
         write_private(layout.internal_token, secrets.token_urlsafe(32).encode())
         keep_url(layout, settings.database_url)
-        asyncio.run(_Supervisor(settings, layout, listeners, say).run())
+        asyncio.run(_Supervisor(settings, layout, listeners, ways, say).run())
 
 
 def _make_folders(layout: Layout) -> None:
@@ -157,6 +166,15 @@ def _url(scheme: str, listener: socket.socket) -> str:
     return f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104 - compared, not bound
 
 
+def _known_as(settings: ServeSettings, listener: socket.socket) -> str:
+    """Host and port of the TLS port, as clients that may be elsewhere can know it and its certificate has it."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        named = settings.tls.names if settings.tls is not None else ()
+        host = next((name for name in named if not name.startswith("*")), socket.gethostname())
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def _all_ready(children: Iterable[Child]) -> None:
     for child in children:
         await child.ready.wait()
@@ -165,6 +183,11 @@ async def _all_ready(children: Iterable[Child]) -> None:
 def _egress_arguments(egress: Egress) -> tuple[str, ...]:
     networks = tuple(f"--external-network={network}" for network in egress.networks)
     return (*networks, f"--external-ca-file={egress.ca_file}") if egress.ca_file else networks
+
+
+def _control_arguments(settings: ServeSettings) -> tuple[str, ...]:
+    mirrors = (f"--model-mirror={mirror}" for mirror in settings.model_mirrors)
+    return ("--gateways", str(settings.gateways), *_egress_arguments(settings.egress), *mirrors)
 
 
 def _node_arguments(model_cache_bytes: int | None) -> tuple[str, ...]:
@@ -207,20 +230,29 @@ class _Supervisor:
         settings: ServeSettings,
         layout: Layout,
         listeners: Sequence[Sequence[socket.socket]],
+        ways: Opened,
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._layout = layout
+        self._ways = ways
         plain, *secure = listeners
         self._url = _url("http", plain[0])
         self._tls_url = _url("https", secure[0][0]) if secure else ""
         self._say = say
-        egress = _egress_arguments(settings.egress)
-        self._control = Child("control", layout, arguments=("--gateways", str(settings.gateways), *egress))
+        self._control = Child("control", layout, arguments=_control_arguments(settings))
         self._node = Child("node", layout, arguments=_node_arguments(settings.model_cache_bytes))
         self._gateways = [
             _gateway(settings, layout, number, own) for number, own in enumerate(zip(*listeners, strict=True))
         ]
+        self._fronts = ways.children(
+            layout,
+            gateway_url=self._url,
+            https_host=_known_as(settings, secure[0][0]) if secure else "",
+            files=settings.tls.files(layout) if settings.tls is not None else None,
+            drain_timeout_s=settings.drain_timeout_s,
+        )
+        self._addresses = self._where()
 
     async def run(self) -> None:
         stop = asyncio.Event()
@@ -228,9 +260,10 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await errand.send("prepare", str(self._layout.data_dir), self._url, *([self._tls_url] if self._tls_url else []))
-        children = (self._control, self._node, *self._gateways)
+        write_private(self._layout.addresses, msgspec.json.encode(self._addresses))
+        children = (self._control, self._node, *self._gateways, *self._fronts)
         keeping: list[asyncio.Task[None]] = []
-        if self._settings.tls is not None and self._settings.tls.own is None:
+        if self._addresses.tls_authority or self._addresses.proxy_authority:
             await self._certify()
             keeping.append(asyncio.create_task(keep_renewed(self._certify, self._say)))
         keeping += [asyncio.create_task(child.keep_alive(self._say)) for child in children]
@@ -251,22 +284,50 @@ class _Supervisor:
         if tls is not None:
             whose = "your certificate" if tls.own else "a certificate of its own authority: `headrace ca export FILE`"
             self._say(f"TLS at {self._tls_url}, with {whose}")
+        if self._addresses.grpc:
+            self._say(f"gRPC (Vertex AI) at {self._addresses.grpc}, with the TLS port's certificate")
+        if self._addresses.proxy_url:
+            self._say(PROXY_WARNING.format(url=self._addresses.proxy_url, authority=self._addresses.proxy_authority))
+            if not self._ways.speaks_grpc:
+                self._say(f"Clients that speak gRPC cannot use it here: {EXTRA}")
         self._say(open_files.sentence(open_files.most(), self._settings.gateways))
 
+    def _where(self) -> Addresses:
+        """All that can be told to clients of this server."""
+        tls, proxy = self._settings.tls, self._ways.proxy
+        authority = str(self._layout.tls_authority)
+        return Addresses(
+            url=self._url,
+            tls_url=self._tls_url,
+            tls_authority=authority if tls is not None and tls.own is None else "",
+            grpc=self._ways.grpc.replace("0.0.0.0:", "127.0.0.1:"),
+            proxy_url=_url("http", proxy) if proxy is not None else "",
+            proxy_authority=authority if proxy is not None else "",
+        )
+
     async def _certify(self) -> None:
-        """See that there is a certificate of the private authority, and that it is good for long enough.
+        """See that there are the certificates of the private authority, and that they are good for long enough.
 
         Raises:
             TlsCertificateInvalid: The authority cannot be used.
         """
-        assert self._settings.tls is not None
-        names = served_names(self._settings.host, self._settings.tls.names)
-        await errand.send("tls.certify", str(self._layout.data_dir), *names)
+        names: tuple[str, ...] = ()
+        if self._settings.tls is not None and self._addresses.tls_authority:
+            names = served_names(self._settings.host, self._settings.tls.names)
+        proxied = (PROXY, *CERTIFIED_NAMES) if self._addresses.proxy_authority else ()
+        await errand.send("tls.certify", str(self._layout.data_dir), *names, *proxied)
 
     async def _stop(self, keeping: list[asyncio.Task[None]]) -> None:
-        """Gateways first (they drain), then the node (it ends the replicas), control last (it records both)."""
+        """Gateways first (they drain), then the node (it ends the replicas), control last (it records both).
+
+        gRPC is before all of them: its calls are requests to the gateways. The proxy ends with those, for connections
+        through it end when theirs do.
+        """
         timeout_s = self._settings.drain_timeout_s + 15
-        await asyncio.gather(*(gateway.stop(timeout_s=timeout_s) for gateway in self._gateways))
+        grpc = [child for child in self._fronts if child.label == GRPC]
+        draining = [*self._gateways, *(child for child in self._fronts if child.label != GRPC)]
+        for children in (grpc, draining):
+            await asyncio.gather(*(child.stop(timeout_s=timeout_s) for child in children))
         for child in (self._node, self._control):
             await child.stop(timeout_s=timeout_s)
         for task in keeping:

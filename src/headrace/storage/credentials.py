@@ -20,7 +20,7 @@ from headrace.resources.files import write_private
 from headrace.resources.names import DEFAULT_LOCATION, Scope
 
 _Kept = dict[str, dict[str, dict[str, str]]]
-"""Values by project, scheme and name."""
+"""Values by project, scheme or single address, and name."""
 
 
 class _Names(NamedTuple):
@@ -65,7 +65,8 @@ class Credentials:
         """
         scheme = uri.partition("://")[0].lower()
         names = NAMES.get(scheme)
-        values = self._read().get(project, {}).get(scheme, {}) if names else {}
+        kept = self._read().get(project, {}) if names else {}
+        values = kept.get(scheme, {}) | kept.get(uri, {})
         return {names.option(name): value for name, value in values.items()} if names else {}
 
     def set(self, project: str, scheme: str, values: Mapping[str, str]) -> None:
@@ -94,6 +95,11 @@ class Credentials:
         with self._changing() as kept:
             kept.setdefault(project, {})[scheme] = dict(values)
 
+    def set_for_address(self, project: str, uri: str, values: Mapping[str, str]) -> None:
+        """Keep what one address is opened with, over what the project has for its scheme."""
+        with self._changing() as kept:
+            kept.setdefault(project, {})[uri] = dict(values)
+
     def delete(self, project: str, scheme: str) -> bool:
         """Forget a project's credentials for a scheme; whether there were any."""
         with self._changing() as kept:
@@ -103,7 +109,7 @@ class Credentials:
         return found
 
     def list(self) -> list[tuple[str, str, tuple[str, ...]]]:
-        """Project, scheme and names of what is kept; never a value."""
+        """Project, scheme (or single address) and names of what is kept; never a value."""
         return sorted(
             (project, scheme, tuple(sorted(values)))
             for project, schemes in self._read().items()

@@ -13,6 +13,7 @@ from sqlalchemy import Column, Table
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField
+from headrace.resources.licences import LicenceAcceptance
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope
 from headrace.resources.nodes import Node
@@ -22,7 +23,18 @@ from headrace.resources.rollouts import Rollout
 from headrace.store import schema
 
 Row = (
-    Model | ModelVersion | Endpoint | Deployment | DeployedModel | Replica | Operation | Rollout | ApiKey | Node | Quota
+    Model
+    | ModelVersion
+    | Endpoint
+    | Deployment
+    | DeployedModel
+    | Replica
+    | Operation
+    | Rollout
+    | ApiKey
+    | Node
+    | Quota
+    | LicenceAcceptance
 )
 """Every noun that is stored."""
 
@@ -54,7 +66,9 @@ class Noun(Generic[R]):
     def record(self, row: R) -> dict[str, Any]:
         """The row as column values."""
         record = {name: getattr(row, name) for name in row.__struct_fields__ if name != "scope"}
-        return record | columns_of(scope=row.scope) if not isinstance(row, ApiKey | Node | Quota) else record
+        if isinstance(row, ApiKey | Node | Quota | LicenceAcceptance):
+            return record
+        return record | columns_of(scope=row.scope)
 
     def row(self, record: Mapping[str, Any]) -> R:
         """Column values as the noun."""
@@ -91,6 +105,7 @@ NOUNS: Mapping[type[Any], Noun[Any]] = {
         (ApiKey, schema.api_keys),
         (Node, schema.nodes),
         (Quota, schema.quotas),
+        (LicenceAcceptance, schema.licence_acceptances),
     )
 }
 

@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from headrace.resources.access import Role
 from headrace.resources.assignments import ModelCacheReport, RuntimeReport
+from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.deployments import MachineSpec, Predicted, Warmup
 from headrace.resources.errors import Failure
 from headrace.resources.models import ServingSpec
@@ -111,11 +112,16 @@ models = Table(
     *_scope(),
     _text("id"),
     _text("display_name"),
+    _text("description"),
     _json("labels", dict[str, str]),
+    _int("last_version"),
     _time("created_at"),
     _time("updated_at"),
     _int("resource_version"),
     _scoped_key("id"),
+    Index("models_by_time", "project", "location", "created_at", "id"),
+    Index("models_by_update", "project", "location", "updated_at", "id"),
+    Index("models_by_display_name", "project", "location", "display_name"),
 )
 
 model_versions = Table(
@@ -129,8 +135,11 @@ model_versions = Table(
     _json("spec", ServingSpec),
     _json("aliases", tuple[str, ...]),
     _text("description"),
+    _json("labels", dict[str, str]),
+    _json("kept", dict[str, Any]),
     _text("user_id"),
     _time("created_at"),
+    _time("updated_at"),
     _int("resource_version"),
     _scoped_key("model_id", "version"),
     ForeignKeyConstraint(["project", "location", "model_id"], ["models.project", "models.location", "models.id"]),
@@ -142,14 +151,18 @@ endpoints = Table(
     *_scope(),
     _text("id"),
     _text("display_name"),
+    _text("description"),
     _json("labels", dict[str, str]),
     Column("dedicated", Boolean, nullable=False),
+    Column("inference_timeout_s", Double, nullable=False),
     Column("deleting", Boolean, nullable=False),
     _json("request_log", RequestLog, nullable=True),
     _time("created_at"),
     _time("updated_at"),
     _int("resource_version"),
     _scoped_key("id"),
+    Index("endpoints_by_time", "project", "location", "created_at", "id"),
+    Index("endpoints_by_display_name", "project", "location", "display_name"),
 )
 
 # Without a foreign key to its model version: the record of a deployment that is GONE outlives its model.
@@ -165,6 +178,8 @@ deployments = Table(
     _int("min_replicas"),
     _int("max_replicas"),
     Column("scale_to_zero_after_s", Double, nullable=False),
+    _json("autoscaling", Autoscaling, nullable=True),
+    _json("scaling", Scaling, nullable=True),
     _text("runtime"),
     _int("max_model_len"),
     _int("memory_bytes"),
@@ -191,6 +206,7 @@ deployed_models = Table(
     _text("deployment_id"),
     _text("display_name"),
     _int("traffic"),
+    _json("settings", dict[str, Any]),
     _time("created_at"),
     _int("resource_version"),
     _scoped_key("id"),
@@ -248,6 +264,10 @@ operations = Table(
     _int("resource_version"),
     _scoped_key("id"),
     Index("operations_by_state", "state"),
+    Index("operations_by_id", "id"),
+    Index("operations_by_state_in_time", "project", "location", "state", "created_at", "id"),
+    Index("operations_by_time", "project", "location", "created_at", "id"),
+    Index("operations_by_parent", "project", "location", "parent", "created_at", "id"),
 )
 
 # Without foreign keys: the record of a rollout outlives its endpoint.
@@ -286,9 +306,21 @@ api_keys = Table(
     Column("revoked_at", Double),
     Column("requests_per_minute", BigInteger),
     Column("tokens_per_minute", BigInteger),
+    _text("public_key"),
     _int("resource_version"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("secret_hash", name="api_keys_one_per_secret"),
+)
+
+licence_acceptances = Table(
+    "licence_acceptances",
+    metadata,
+    _text("project"),
+    _text("publisher_model"),
+    _text("accepted_by"),
+    _time("created_at"),
+    _int("resource_version"),
+    PrimaryKeyConstraint("project", "publisher_model"),
 )
 
 quotas = Table(

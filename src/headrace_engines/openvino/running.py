@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
+import msgspec
 import numpy as np
 import openvino as ov
 import openvino_genai as genai  # type: ignore[import-not-found]  # in the engine's environment only
@@ -19,6 +21,9 @@ from headrace_engines.serving.generator import FinishReason, GenerationRequest, 
 _log = logging.getLogger(__name__)
 
 _SAID_MAX_CHARS = 300
+
+_TRIES = 3
+"""How often a sequence is given to GenAI before it fails for want of room."""
 
 _GOING_ON = genai.GenerationStatus.RUNNING
 _FINISH_REASONS: dict[Any, FinishReason | None] = {
@@ -33,7 +38,8 @@ class _Computed:
 
     Attributes:
         handle: GenAI's; the sequence leaves the pipeline when it goes.
-        tokens: Of the prompt and generated so far.
+        token_ids: Of the prompt and generated so far.
+        tries: How often GenAI may give it up yet.
         ended: Nothing more is read from it.
     """
 
@@ -41,13 +47,27 @@ class _Computed:
         self.number = number
         self.request = request
         self.handle = handle
-        self.tokens = len(request.prompt_ids)
+        self.token_ids = list(request.prompt_ids)
+        self.tries = _TRIES
         self.ended = False
 
     def end(self) -> None:
         """Leave the pipeline at its next step."""
         self.handle.cancel()
         self.ended = True
+
+    @property
+    def rest(self) -> GenerationRequest | None:
+        """What is left to ask for, with what was generated as part of the prompt; None where that cannot be told."""
+        done = len(self.token_ids) - len(self.request.prompt_ids)
+        if done and self.request.grammar is not None:  # GenAI would begin it anew, in the midst of the text
+            return None
+        return msgspec.structs.replace(
+            self.request,
+            prompt_ids=self.token_ids,
+            max_tokens=self.request.max_tokens - done,
+            min_tokens=max(0, self.request.min_tokens - done),
+        )
 
 
 class Running:
@@ -65,6 +85,7 @@ class Running:
         self._cache_blocks = cache_blocks
         self._max_running = max_running
         self._end_ids = end_ids
+        self._requests = count()
         self._computed: dict[int, _Computed] = {}
         self._refused: list[Failure] = []  # to be told with the next step
         self._added: list[int] = []  # since the last step
@@ -90,8 +111,7 @@ class Running:
         What GenAI does not take (it checks a request's settings here) fails with the next step, alone.
         """
         try:
-            prompt = ov.Tensor(np.array([request.prompt_ids], dtype=np.int64))
-            handle = self._pipeline.add_request(number, prompt, generation_config(request, self._end_ids))
+            handle = self._submit(request)
         except Exception as error:
             _log.warning("GenAI does not take a request.", exc_info=True)
             said = str(error).strip().splitlines() or [type(error).__name__]
@@ -116,7 +136,7 @@ class Running:
         failures, self._refused = self._refused, []
         for computed in list(self._computed.values()):
             events += [(computed.number, event) for event in self._events(computed)]
-            if not computed.ended and computed.handle.get_status() != _GOING_ON:
+            if self._given_up(computed) and not self._begin_anew(computed):
                 computed.ended = True
                 message = "The key-value cache has no room for this request."
                 failures.append(Failure(computed.number, "ENGINE_OUT_OF_MEMORY", message))
@@ -126,8 +146,27 @@ class Running:
         cache_used = min(1.0, self._blocks() / self._cache_blocks)
         return Step(events, failures, len(self._computed), cache_used, began)
 
+    def _submit(self, request: GenerationRequest) -> Any:
+        prompt = ov.Tensor(np.array([request.prompt_ids], dtype=np.int64))
+        return self._pipeline.add_request(next(self._requests), prompt, generation_config(request, self._end_ids))
+
+    def _given_up(self, computed: _Computed) -> bool:
+        return not computed.ended and computed.handle.get_status() != _GOING_ON
+
+    def _begin_anew(self, computed: _Computed) -> bool:
+        """Give GenAI a sequence once more that it gave up; False where that was done often enough, or cannot be.
+
+        It gives up everybody when a step schedules nothing: when all that are left wait for a block, while a cancelled
+        one still holds some. That one is gone with the next step.
+        """
+        computed.tries -= 1
+        if not computed.tries or (rest := computed.rest) is None:
+            return False
+        computed.handle = self._submit(rest)
+        return True
+
     def _blocks(self) -> int:
-        return sum(blocks_of(computed.tokens + 1) for computed in self._computed.values())
+        return sum(blocks_of(len(computed.token_ids) + 1) for computed in self._computed.values())
 
     def _events(self, computed: _Computed) -> Iterator[TokenEvent]:
         while not computed.ended and computed.handle.can_read():
@@ -137,7 +176,7 @@ class Running:
 
 def _event(computed: _Computed, output: Any) -> TokenEvent:
     token_ids = tuple(output.generated_ids)
-    computed.tokens += len(token_ids)
+    computed.token_ids += token_ids
     finish_reason = _FINISH_REASONS[output.finish_reason]
     computed.ended = finish_reason is not None
     if token_ids and token_ids[-1] in computed.request.stop_token_ids:

@@ -15,7 +15,6 @@ from headrace_engines.transformers.cache_cost import CacheCost
 from headrace_engines.transformers.forward import Forward
 from headrace_engines.transformers.group import Group
 from headrace_engines.transformers.pace import Pace
-from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS
 from headrace_engines.transformers.prompts import PromptQueue
 from headrace_engines.transformers.sampler import pick_tokens
 from headrace_engines.transformers.sequence import Sequence
@@ -199,7 +198,7 @@ class DynamicBatch(Batch):
         if self._cost.grows and rows * (columns + encoded_columns) > allowed:
             return False
         apart_bytes = newcomer.bytes_after_step(self._cost) + host.bytes_after_step(self._cost)
-        together_bytes = self._cost.block_bytes(rows, columns + GROWTH_COLUMNS, encoded_columns)
+        together_bytes = self._cost.block_bytes(rows, self._forward.with_growth(columns), encoded_columns)
         return self._used_bytes() - apart_bytes + together_bytes <= self._budget_bytes
 
     def _drop_cancelled(self) -> None:

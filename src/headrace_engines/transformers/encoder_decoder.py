@@ -99,7 +99,8 @@ class EncoderDecoderForward(Forward):
 
     def merged(self, parts: SequenceOf[Part]) -> EncodedState:
         """One cache for all, and what was read for all."""
-        own = merged([Part(part.state.cache.self_attention_cache, part.rows, part.lengths) for part in parts])
+        written = [Part(part.state.cache.self_attention_cache, part.rows, part.lengths) for part in parts]
+        own = merged(written, self.most_columns)
         read = merged_at_begin([Part(part.state.cache.cross_attention_cache, part.rows, _lens(part)) for part in parts])
         return EncodedState(EncoderDecoderCache(own, read), [length for part in parts for length in _lens(part)])
 

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from headrace_engines.transformers.padded_cache import Part, can_be_merged, has_recurrent_state, merged, with_room
+from headrace_engines.transformers.padded_cache import (
+    UNBOUNDED,
+    Part,
+    can_be_merged,
+    has_recurrent_state,
+    merged,
+    with_growth,
+    with_room,
+)
 from headrace_engines.transformers.rope import row_angles
 from headrace_engines.transformers.sequence import Sequence
 from headrace_engines.transformers.sharing import is_own_class, may_share
@@ -37,9 +45,11 @@ class Forward(ABC):
     Attributes:
         abilities: What its passes may do.
         rereads_beyond: A sequence that grows beyond so many tokens is read anew, from its first on; None for never.
+        most_columns: Tokens of the longest sequence that there may be.
     """
 
     abilities: Abilities
+    most_columns: int = UNBOUNDED
     rereads_beyond: int | None = None
 
     @abstractmethod
@@ -49,6 +59,10 @@ class Forward(ABC):
     def encoded_len(self, _sequence: Sequence) -> int:
         """Tokens that are kept of a sequence beside those that its passes read: an encoder's."""
         return 0
+
+    def with_growth(self, columns: int) -> int:
+        """Columns that a block of rows has room for, once it holds so many."""
+        return with_growth(columns, self.most_columns)
 
     @abstractmethod
     def start(self, prompts: list[list[int]]) -> Any:
@@ -111,7 +125,7 @@ class CausalForward(Forward):
 
     def merged(self, parts: SequenceOf[Part]) -> Any:
         """One cache for all."""
-        return merged(parts)
+        return merged(parts, self.most_columns)
 
     def run(self, state: Any, token_ids: list[list[int]], lengths: list[int], final_lengths: list[int]) -> Any:
         """Logits after each row's last token."""

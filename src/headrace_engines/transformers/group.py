@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace_engines.transformers.cache_cost import CacheCost
 from headrace_engines.transformers.forward import Forward
-from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS, Part
+from headrace_engines.transformers.padded_cache import Part
 from headrace_engines.transformers.sequence import Sequence
 
 
@@ -53,7 +53,7 @@ class Group:
         """As `room`, once one more token of each was computed."""
         if not self._forward.abilities.shares:
             return self.columns + 1
-        return self.room if self.columns < self.room else self.room + GROWTH_COLUMNS
+        return self.room if self.columns < self.room else max(self.columns + 1, self._forward.with_growth(self.columns))
 
     def held_bytes(self, cost: CacheCost) -> int:
         """What it holds, room to grow included."""
@@ -86,7 +86,7 @@ class Group:
         self._lengths = [self._lengths[row] for row in kept] + arrived[1]
         if self.sequences and (self._forward.abilities.shares or joining is not None):
             self._state = self._forward.merged(parts)
-            self.room = self.columns + GROWTH_COLUMNS
+            self.room = self._forward.with_growth(self.columns)
         elif not self.sequences:
             self._state = None
 

@@ -25,7 +25,6 @@ from headrace_engines.transformers.forward import PROBE_TOKENS, CausalForward, F
 from headrace_engines.transformers.generator import SteppingGenerator
 from headrace_engines.transformers.grammar import GrammarCompiler
 from headrace_engines.transformers.kinds import Kind, kind_of, read_config
-from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS
 from headrace_engines.transformers.tokenizer import HuggingFaceCodec
 
 _log = logging.getLogger(__name__)
@@ -124,6 +123,8 @@ def _load(options: LoadOptions, loop: asyncio.AbstractEventLoop, on_death: OnDea
     model = load_weights(options.folder, config, loader, options.dtype, own_code=options.own_code).to(device).eval()
     _log.info("Loaded %s as %s on %s, context %d.", type(model).__name__, model.dtype, device, max_model_len)
     forward = forward_of(kind, model)
+    if kind != "encoder-decoder":  # of whose context the encoder takes a part, and nobody knows how much
+        forward.most_columns = max_model_len
     give_back()  # what loading copied
     end_ids = _end_ids(model, tokenizer)
     vocab_size = config.get_text_config(decoder=True).vocab_size
@@ -158,7 +159,7 @@ def forward_of(kind: Kind, model: Any) -> Forward:
 
 def _batch(forward: Forward, options: LoadOptions, max_model_len: int) -> DynamicBatch:
     cost = cost_of(probe(forward), PROBE_TOKENS)
-    full_context_bytes = cost.block_bytes(1, max_model_len + GROWTH_COLUMNS)
+    full_context_bytes = cost.block_bytes(1, forward.with_growth(max_model_len))
     budget_bytes = options.kv_cache_bytes or max(OWN_CACHE_BYTES, full_context_bytes)
     if budget_bytes < full_context_bytes:
         raise FatalError(

@@ -16,6 +16,7 @@ remains.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,14 @@ from transformers.cache_utils import (
 GROWTH_COLUMNS = 64
 """Columns that are added when a block is full: it is copied once in so many tokens, and at most so many are empty."""
 
+UNBOUNDED = sys.maxsize
+"""The most columns of a cache whose sequences may become as long as they like."""
+
+
+def with_growth(columns: int, most: int) -> int:
+    """Columns of a block that holds so many: with room to grow, but for no more than the longest sequence has."""
+    return min(columns + GROWTH_COLUMNS, max(columns, most))
+
 
 class PaddedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
     """One layer's keys and values, written in place.
@@ -43,14 +52,25 @@ class PaddedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no ty
         filled: Columns of the blocks that hold something.
         columns: Columns of the whole cache; a sliding window keeps fewer.
         window: Tokens that a token attends to, itself included; None for all.
+        most: Columns of the longest sequence that there may be.
     """
 
-    def __init__(self, key_block: Any, value_block: Any, *, filled: int, columns: int, window: int | None) -> None:
+    def __init__(
+        self,
+        key_block: Any,
+        value_block: Any,
+        *,
+        filled: int,
+        columns: int,
+        window: int | None,
+        most: int = UNBOUNDED,
+    ) -> None:
         super().__init__()
         self.is_sliding = window is not None
         self.is_initialized = True
         self.dtype, self.device = key_block.dtype, key_block.device
         self.window = window
+        self._most = most
         self._columns = columns
         self._first_capacity = 0
         self._begin, self._end = 0, filled
@@ -73,8 +93,8 @@ class PaddedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no ty
             self._key_block = _room_for(key_states, self._first_capacity)
             self._value_block = _room_for(value_states, self._first_capacity)
         elif self._end + added > self._key_block.shape[-2]:
-            self._key_block = _roomier(self.keys, added)
-            self._value_block = _roomier(self.values, added)
+            self._key_block = _roomier(self.keys, added, self._most)
+            self._value_block = _roomier(self.values, added, self._most)
             self._begin, self._end = 0, self._end - self._begin
         self._key_block[:, :, self._end : self._end + added] = key_states
         self._value_block[:, :, self._end : self._end + added] = value_states
@@ -141,11 +161,16 @@ def _unread(layer: Any, columns: int) -> Any:
     return layer
 
 
-def merged(parts: Sequence[Part]) -> Any:
-    """One cache with the rows of all parts, in order. The parts' own caches are used up."""
+def merged(parts: Sequence[Part], most: int = UNBOUNDED) -> Any:
+    """One cache with the rows of all parts, in order. The parts' own caches are used up.
+
+    Args:
+        parts: At least one.
+        most: Columns of the longest sequence that there may be: its block gets no room for more.
+    """
     columns = max(length for part in parts for length in part.lengths)
     cache = copy.copy(parts[0].state)
-    cache.layers = [_merged_layer(parts, number, columns) for number in range(len(cache.layers))]
+    cache.layers = [_merged_layer(parts, number, columns, most) for number in range(len(cache.layers))]
     return cache
 
 
@@ -173,7 +198,7 @@ def _tensors(layer: Any) -> Iterable[Any]:
             yield from (state for state in states.values() if state is not None)
 
 
-def _merged_layer(parts: Sequence[Part], number: int, columns: int) -> Any:
+def _merged_layer(parts: Sequence[Part], number: int, columns: int, most: int) -> Any:
     """One layer of all parts. Theirs are dropped as soon as they are copied: the peak is one layer more."""
     layers = [part.state.layers[number] for part in parts]
     rows = [part.rows for part in parts]
@@ -184,11 +209,12 @@ def _merged_layer(parts: Sequence[Part], number: int, columns: int) -> Any:
         window = first.window if isinstance(first, PaddedLayer) else getattr(first, "sliding_window", None)
         filled = columns if window is None else min(columns, window - 1)
         layer = PaddedLayer(
-            _aligned([each.keys for each in layers], rows, filled),
-            _aligned([each.values for each in layers], rows, filled),
+            _aligned([each.keys for each in layers], rows, filled, most),
+            _aligned([each.values for each in layers], rows, filled, most),
             filled=filled,
             columns=columns,
             window=window,
+            most=most,
         )
     else:
         layer = first  # keeps nothing
@@ -222,14 +248,14 @@ def _merged_states(layers: list[Any], rows: list[list[int]]) -> Any:
     return merged_layer
 
 
-def _aligned(blocks: list[Any], rows: list[list[int]], filled: int) -> Any:
+def _aligned(blocks: list[Any], rows: list[list[int]], filled: int, most: int) -> Any:
     """A block of these rows' last columns, with room to grow.
 
     What a row does not have is zero, never left as found: a masked column counts nothing times what stands in it, and
     nothing times NaN is NaN. The room to grow is left as found, for it is written before it is shown.
     """
     _, heads, _, width = blocks[0].shape
-    target = blocks[0].new_empty((sum(len(chosen) for chosen in rows), heads, filled + GROWTH_COLUMNS, width))
+    target = blocks[0].new_empty((sum(len(chosen) for chosen in rows), heads, with_growth(filled, most), width))
     row = 0
     for block, chosen in zip(blocks, rows, strict=True):
         taken = min(filled, block.shape[-2])
@@ -267,9 +293,9 @@ def _aligned_at_begin(blocks: list[Any], parts: Sequence[Part], columns: int) ->
     return target
 
 
-def _roomier(shown: Any, added: int) -> Any:
+def _roomier(shown: Any, added: int, most: int) -> Any:
     rows, heads, columns, width = shown.shape
-    block = shown.new_empty((rows, heads, columns + added + GROWTH_COLUMNS - 1, width))
+    block = shown.new_empty((rows, heads, max(columns + added, with_growth(columns + added - 1, most)), width))
     block[:, :, :columns] = shown
     return block
 

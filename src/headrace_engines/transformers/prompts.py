@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from headrace_engines.transformers.cache_cost import CacheCost
 from headrace_engines.transformers.forward import Forward
 from headrace_engines.transformers.group import Group
-from headrace_engines.transformers.padded_cache import GROWTH_COLUMNS
 from headrace_engines.transformers.sequence import Sequence
 
 ENCODED_PER_TOKEN = 2
@@ -142,7 +141,7 @@ class PromptQueue:
     def _block_bytes(self, sequences: list[Sequence]) -> int:
         columns = max(len(self._forward.token_ids(sequence)) for sequence in sequences)
         encoded_columns = max(map(self._forward.encoded_len, sequences))
-        return self._cost.block_bytes(len(sequences), columns + GROWTH_COLUMNS, encoded_columns)
+        return self._cost.block_bytes(len(sequences), self._forward.with_growth(columns), encoded_columns)
 
     def _left(self, prompt: _Prompt) -> int:
         """Tokens to read, and what an encoder's count."""

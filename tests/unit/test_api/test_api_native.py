@@ -192,7 +192,11 @@ def test_the_longest_template_is_taken(world: World) -> None:
         ("deployments", b'{"artifact_uri": "/", "dtype": "int3"}', "BAD_FIELD"),
         ("deployments", b'{"artifact_uri": ""}', "BAD_FIELD"),
         ("deployments", b'{"artifact_uri": "/", "project": "NO"}', "BAD_NAME"),
-        ("deployments", b'{"artifact_uri": "/", "machine": {"machine_type": "m"}}', "MACHINE_SPEC_INCOMPLETE"),
+        (
+            "deployments",
+            b'{"artifact_uri": "/", "machine": {"machine_type": "g2-standard-4"}}',
+            "MACHINE_SPEC_INCOMPLETE",
+        ),
         ("keys", b'{"name": "x", "role": "king"}', "BAD_FIELD"),
         ("keys", b'{"name": " ", "role": "viewer"}', "BAD_FIELD"),
         ("keys", b'{"name": "x", "project": "NO"}', "BAD_NAME"),
@@ -257,7 +261,7 @@ def test_when_a_deployment_scales_to_zero_is_changed(world: World) -> None:
 
 
 def test_the_number_of_replicas_is_changed(world: World) -> None:
-    """What is left out stays, and the most is never less than the least; what is no pool is refused."""
+    """The most is never less than the least; alone, the least is the number; what is no pool is refused."""
     world.deploy()
     (listed,) = world.json("GET", "/headrace/v1/deployments")["deployments"]
     path = f"/headrace/v1/deployments/{listed['id']}"
@@ -265,10 +269,37 @@ def test_the_number_of_replicas_is_changed(world: World) -> None:
     assert (changed["min_replicas"], changed["max_replicas"]) == (2, 2)
     assert world.json("GET", path)["timeline"][-1]["detail"] == "Replicas from now on: 2; until now 1."
     changed = world.json("PATCH", path, json={"min_replicas": 1, "scale_to_zero_after_s": 60})
-    assert (changed["min_replicas"], changed["max_replicas"], changed["scale_to_zero_after_s"]) == (1, 2, 60)
+    assert (changed["min_replicas"], changed["max_replicas"], changed["scale_to_zero_after_s"]) == (1, 1, 60)
+    changed = world.json("PATCH", path, json={"max_replicas": 3})
+    assert (changed["min_replicas"], changed["max_replicas"], changed["wanted_replicas"]) == (1, 3, 1)
+    assert world.json("GET", path)["timeline"][-1]["detail"] == "Replicas from now on: 1 to 3; until now 1."
+    changed = world.json("PATCH", path, json={"min_replicas": 2})
+    assert (changed["min_replicas"], changed["max_replicas"], changed["wanted_replicas"]) == (2, 3, 2)
     for body in ({"min_replicas": 0}, {"min_replicas": 3, "max_replicas": 2}, {"max_replicas": 0}, {}):
         assert world.error("PATCH", path, json=body) == (400, "BAD_FIELD"), body
-    assert (world.json("GET", path)["min_replicas"], world.json("GET", path)["max_replicas"]) == (1, 2)
+    assert (world.json("GET", path)["min_replicas"], world.json("GET", path)["max_replicas"]) == (2, 3)
+
+
+def test_what_a_deployment_scales_by_is_kept_and_changed(world: World) -> None:
+    """By the metrics' names, with what is left out as it was; an unknown one is refused with those that there are."""
+    wish = {"targets": {"vllm_num_requests_waiting": 4}, "lower_after_s": 60}
+    body = {"artifact_uri": "gs://weights/smol", "project": SCOPE.project, "location": SCOPE.location}
+    made = world.json("POST", "/headrace/v1/deployments", json=body | {"max_replicas": 3, "autoscaling": wish})
+    path = f"/headrace/v1/deployments/{made['targets']['deployment']}"
+    found = world.json("GET", path)
+    asked = [{"metric": "vllm_num_requests_waiting", "target": 4}]
+    assert found["autoscaling"] == {"targets": asked, "lower_after_s": 60.0}
+    assert (found["wanted_replicas"], found["scaling"]) == (1, None)
+    changed = world.json("PATCH", path, json={"autoscaling": {"targets": {"cpu_utilization": 70}}})
+    assert changed["autoscaling"] == {"targets": [{"metric": "cpu_utilization", "target": 70}], "lower_after_s": 60.0}
+    assert world.json("GET", path)["timeline"][-1]["detail"] == "From now on it scales by cpu_utilization=70."
+    changed = world.json("PATCH", path, json={"autoscaling": {"lower_after_s": 90}})
+    assert changed["autoscaling"] == {"targets": [{"metric": "cpu_utilization", "target": 70}], "lower_after_s": 90.0}
+    refused = world.call("PATCH", path, json={"autoscaling": {"targets": {"gpu": 1}}})
+    assert refused.status_code == 400
+    assert "vllm_gpu_cache_usage_perc" in refused.text
+    for wrong in ({"targets": {"cpu_utilization": "60"}}, {"targets": []}, {"lower_after_s": 1}, {"target": 1}, []):
+        assert world.error("PATCH", path, json={"autoscaling": wrong}) == (400, "BAD_FIELD"), wrong
 
 
 def test_an_endpoints_traffic_is_shared_out_anew(world: World) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.control import Checked, GatewayAway, Reconciler
 from headrace.control.commands import DeployRequest, deploy
-from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaOrder, ReplicaReport, StageReport
+from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaLoad, ReplicaOrder, ReplicaReport, StageReport
 from headrace.resources.deployments import Deployment, MachineSpec, Replica, Warmup
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import Failure, HeadraceError
@@ -72,6 +72,7 @@ class ScriptedNode:
         notes: What it has to tell of every stage.
         silent: It neither asks nor reports.
         sleeps: Its engines can sleep.
+        loads: What its READY replicas have to do: a fresh measurement with every report, by replica or for ``""``, all.
         wakes: What comes of the next that is told to wake.
     """
 
@@ -82,6 +83,7 @@ class ScriptedNode:
         self.notes: tuple[str, ...] = ()
         self.silent = False
         self.sleeps = False
+        self.loads: dict[str, ReplicaLoad] = {}
         self.wakes: ReplicaState | Failure = ReplicaState.READY
         self.boots = 1
         self.orders = NodeOrders(generation=0)
@@ -122,8 +124,14 @@ class ScriptedNode:
                 msgspec.structs.replace(_stage_report(*key, left[0]), notes=self.notes)
                 for key, left in self._stages.items()
             ),
-            replicas=tuple(self.replicas.values()),
+            replicas=tuple(self._weighed(one, now) for one in self.replicas.values()),
         )
+
+    def _weighed(self, one: ReplicaReport, now: float) -> ReplicaReport:
+        load = self.loads.get(one.id, self.loads.get(""))
+        if load is None or one.state is not ReplicaState.READY:
+            return one
+        return msgspec.structs.replace(one, load=msgspec.structs.replace(load, at=now))
 
     def kill(self, replica_id: str, failure: Failure, *, log_tail: tuple[str, ...] = ()) -> None:
         """This engine dies, with signal 9."""
@@ -212,6 +220,7 @@ class RecordingGateway:
         self.outstanding: dict[str, int] = {}
         self.waiting: dict[str, int] = {}
         self.idle_s: dict[str, float] = {}
+        self.per_minute: dict[str, int] = {}
         self.away = False
 
     async def push(self, snapshot: RoutingSnapshot) -> GatewayStatus:
@@ -232,6 +241,7 @@ class RecordingGateway:
             outstanding=dict(self.outstanding),
             waiting=dict(self.waiting),
             idle_s=dict(self.idle_s),
+            per_minute=dict(self.per_minute),
         )
 
     def restart(self) -> None:

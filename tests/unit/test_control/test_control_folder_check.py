@@ -30,6 +30,7 @@ from headrace.resources.errors import (
     DoesNotFit,
     HeadraceError,
     NotCertified,
+    NotSupported,
     RuntimeUnknown,
     RuntimeUnsuitable,
     WeightsQuantised,
@@ -119,6 +120,20 @@ def test_the_context_is_the_shortest_of_what_limits_it(folder: Path) -> None:
         FolderChecker().check(_version(folder, max_model_len=0), NODE)
     (folder / "config.json").write_text(json.dumps(CONFIG | {"max_position_embeddings": 64}))
     assert FolderChecker().check(_version(folder), NODE).max_model_len == 64
+
+
+def test_an_image_that_nothing_stands_in_for_is_refused_first(folder: Path) -> None:
+    """Whatever files there are: the image is named, and so is an argument of a known one that nobody does."""
+    for container, told in (
+        ({"imageUri": "example.com/mine:1"}, "example.com/mine:1"),
+        ({"imageUri": "vllm/vllm-openai", "args": ["--enable-lora"]}, "--enable-lora"),
+    ):
+        with pytest.raises(NotSupported, match=told):
+            FolderChecker().check(_version(folder, container=container), NODE)
+    known = {"imageUri": "vllm/vllm-openai", "args": ["--max-model-len=64"]}
+    assert FolderChecker().check(_version(folder, container=known), NODE).runtime in RUNTIMES
+    with pytest.raises(BadField, match="no artifacts"):
+        FolderChecker().check(msgspec.structs.replace(_version(folder), artifact_uri=""), NODE)
 
 
 def _remove_config(folder: Path) -> None:

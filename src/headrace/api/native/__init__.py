@@ -6,7 +6,18 @@ A route without a project in its path shows what the caller's key reaches; ``pro
 from __future__ import annotations
 
 from headrace.api.access import Route
-from headrace.api.native import deployments, keys, operations, quotas, registry, rollouts, status, usage
+from headrace.api.native import (
+    catalogue,
+    deployments,
+    keys,
+    models,
+    operations,
+    quotas,
+    registry,
+    rollouts,
+    status,
+    usage,
+)
 from headrace.resources.access import Permission
 
 READ, DEPLOY, ADMINISTER = Permission.READ, Permission.DEPLOY, Permission.ADMINISTER
@@ -19,6 +30,7 @@ ROUTES = (
     Route("GET", f"{ROOT}/nodes", READ, status.nodes, server_wide=True),
     Route("GET", f"{ROOT}/runtimes", READ, status.runtimes, server_wide=True),
     Route("GET", f"{ROOT}/models", READ, registry.models),
+    Route("POST", f"{ROOT}/models", DEPLOY, models.upload_model),
     Route("GET", f"{ROOT}/endpoints", READ, registry.endpoints),
     Route("PATCH", f"{ROOT}/endpoints/{{endpoint}}", DEPLOY, registry.change_endpoint),
     Route("GET", f"{ROOT}/deployments", READ, deployments.list_deployments),
@@ -38,6 +50,9 @@ ROUTES = (
     Route("POST", f"{ROOT}/keys", ADMINISTER, keys.create_key),
     Route("PATCH", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.change_key),
     Route("DELETE", f"{ROOT}/keys/{{key}}", ADMINISTER, keys.revoke_key),
+    Route("GET", f"{ROOT}/catalogue", READ, catalogue.list_catalogue),
+    Route("GET", f"{ROOT}/catalogue/{{publisher}}/{{model}}", READ, catalogue.get_entry),
+    Route("GET", f"{ROOT}/catalogue/{{publisher}}/{{model}}/notebook", READ, catalogue.get_notebook),
     Route("GET", f"{ROOT}/quota", READ, quotas.get_quota),
     Route("PUT", f"{ROOT}/quota", ADMINISTER, quotas.set_quota, server_wide=True),
 )

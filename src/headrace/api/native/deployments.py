@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from headrace.api.garden import locate, read_published, with_weights
 from headrace.api.native.bodies import read_body
-from headrace.api.native.nouns import noun_json, reach
+from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
 from headrace.api.requests import answer, context_of, flag, number, principal_of
 from headrace.control import commands
 from headrace.control.predicting import compare
 from headrace.resources.access import EVERY_PROJECT, Permission, Principal
+from headrace.resources.autoscaling import Autoscaling, read_autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec, Replica, Transition
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import BadField, DeploymentNotFound, NotSupported, ReplicaNotFound, RoleMissing
@@ -49,18 +51,44 @@ class ExternalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return f"ExternalBody({self.base_url!r}, {self.model!r})"  # never the key
 
 
+class AutoscalingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """By what the number of replicas goes; what is left out stays.
+
+    Attributes:
+        targets: What each metric should be at, for one replica, by its name; none: the default.
+        lower_after_s: How long fewer replicas must have been enough before there are fewer.
+    """
+
+    targets: dict[str, int] | None = None
+    lower_after_s: float | None = None
+
+    def read(self, before: Autoscaling | None = None) -> Autoscaling:
+        """As the noun.
+
+        Raises:
+            BadField: There is no such metric, or a number is out of its range.
+        """
+        before = before or Autoscaling()
+        targets = {str(one.metric): one.target for one in before.targets} if self.targets is None else self.targets
+        return read_autoscaling(targets, before.lower_after_s if self.lower_after_s is None else self.lower_after_s)
+
+
 class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to serve, and how.
 
     Attributes:
-        artifact_uri: Where the model's files are; empty with `external`.
+        artifact_uri: Where the model's files are; empty with `external`. Or a published model by its name: that of the
+            catalogue (``garden:PUBLISHER/MODEL@VERSION``) or of the Hugging Face Hub (``hf:OWNER/NAME``).
+        accept_licence: Whoever asks accepts the licence of the published model.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
+        autoscaling: By what it scales between `min_replicas` and `max_replicas`; None: as by default.
         tensor_parallel: As in `ServingSpec`; so the five that follow.
         timeout_s: How long it may take until it is READY; None for the platform's own limit.
         no_traffic: Whether it is to have none of its endpoint's traffic when it is READY, as a canary has none.
     """
 
     artifact_uri: str = ""
+    accept_licence: bool = False
     external: ExternalBody | None = None
     project: str = DEFAULT_PROJECT
     location: str = DEFAULT_LOCATION
@@ -73,6 +101,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_replicas: int = 1
     max_replicas: int = 1
     scale_to_zero_after_s: float = 0.0
+    autoscaling: AutoscalingBody | None = None
     runtime: str = ""
     max_model_len: int | None = None
     dtype: Dtype = "auto"
@@ -92,13 +121,15 @@ class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         scale_to_zero_after_s: As in `DeployBody`.
-        min_replicas: How many engines run from now on.
-        max_replicas: The most that may ever; left out, no fewer than ``min_replicas``.
+        min_replicas: The fewest engines that run from now on.
+        max_replicas: The most; left out, as many as before, or ``min_replicas`` where the two were equal.
+        autoscaling: As in `DeployBody`.
     """
 
     scale_to_zero_after_s: float | None = None
     min_replicas: int | None = None
     max_replicas: int | None = None
+    autoscaling: AutoscalingBody | None = None
 
 
 async def create_deployment(request: Request) -> Response:
@@ -113,6 +144,8 @@ async def create_deployment(request: Request) -> Response:
     if body.external is not None:
         # Whoever administers every project may also name servers in private networks: they are theirs.
         order = _outward(order, body, body.external, anywhere=principal.may(Permission.ADMINISTER, EVERY_PROJECT))
+    elif wanted := read_published(body.artifact_uri, accepted=body.accept_licence):
+        order = with_weights(order, await locate(context, wanted, body.project))
     elif body.artifact_uri:  # what needs no looking is told here and leaves nothing behind
         await asyncio.to_thread(require_openable, body.artifact_uri)
     operation = await context.write(
@@ -152,6 +185,7 @@ def _order(body: DeployBody) -> commands.DeployRequest:
         min_replicas=body.min_replicas,
         max_replicas=body.max_replicas,
         scale_to_zero_after_s=body.scale_to_zero_after_s,
+        autoscaling=body.autoscaling.read() if body.autoscaling else None,
         spec=ServingSpec(
             runtime=body.runtime,
             max_model_len=body.max_model_len,
@@ -196,7 +230,7 @@ async def list_deployments(request: Request) -> Response:
     if not flag(request, "all"):
         conditions["state"] = LIVING_DEPLOYMENTS
     found = await context_of(request).read(lambda tx: tx.list(Deployment, **conditions))
-    return answer({"deployments": [noun_json(one) for one in found]})
+    return answer({"deployments": [deployment_json(one) for one in found]})
 
 
 async def get_deployment(request: Request) -> Response:
@@ -207,7 +241,7 @@ async def get_deployment(request: Request) -> Response:
         version = _version(tx, deployment)
         replicas = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id)
         return {
-            **noun_json(deployment),
+            **deployment_json(deployment),
             "external": _external_json(version),
             "spec": _spec_json(version),
             "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
@@ -247,7 +281,7 @@ def _spec_json(version: ModelVersion | None) -> dict[str, Any] | None:
 
 
 async def change_deployment(request: Request) -> Response:
-    """Change how many replicas a deployment has, or when it scales to zero. The answer is the deployment."""
+    """Change how many replicas a deployment has, by what, or when it scales to zero. The answer is the deployment."""
     body = await read_body(request, ChangeBody)
     if body == ChangeBody():
         raise BadField("Nothing is to be changed.", fix=f"Give one of: {', '.join(ChangeBody.__struct_fields__)}.")
@@ -256,9 +290,11 @@ async def change_deployment(request: Request) -> Response:
         one = _deployment(tx, request)
         if body.scale_to_zero_after_s is not None:
             one = commands.scale_to_zero(tx, one.scope, one.id, body.scale_to_zero_after_s)
+        if body.autoscaling is not None:
+            one = commands.autoscale(tx, one.scope, one.id, body.autoscaling.read(one.autoscaling))
         return commands.resize(tx, one.scope, one.id, least=body.min_replicas, most=body.max_replicas)
 
-    return answer(noun_json(await context_of(request).write(change)))
+    return answer(deployment_json(await context_of(request).write(change)))
 
 
 async def delete_deployment(request: Request) -> Response:

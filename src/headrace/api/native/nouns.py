@@ -9,21 +9,28 @@ from fastapi import Request
 
 from headrace.api.requests import principal_of
 from headrace.resources.access import EVERY_PROJECT, Permission
+from headrace.resources.deployments import Deployment
 from headrace.store import Row
 
-_SECRETS = frozenset({"nonce", "secret_hash"})
+SECRETS = frozenset({"nonce", "secret_hash"})
+"""Fields that no answer has."""
 
 
 def noun_json(row: Row) -> dict[str, Any]:
     """A row, without what would let its reader in somewhere."""
     fields = msgspec.to_builtins(row)
     assert isinstance(fields, dict)
-    wire = {name: value for name, value in fields.items() if name not in _SECRETS}
+    wire = {name: value for name, value in fields.items() if name not in SECRETS}
     scope = wire.pop("scope", None)
     if scope is not None:
         wire |= scope
     name = getattr(row, "name", None)
     return wire if name is None else {"name": name, **wire}
+
+
+def deployment_json(deployment: Deployment) -> dict[str, Any]:
+    """A deployment, with the number of replicas that should run now."""
+    return noun_json(deployment) | {"wanted_replicas": deployment.wanted_replicas}
 
 
 def reach(request: Request) -> dict[str, Any]:

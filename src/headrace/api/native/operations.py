@@ -15,7 +15,7 @@ from headrace.resources.deployments import Deployment, Transition
 from headrace.resources.errors import BadField, OperationNotFound
 from headrace.resources.operations import Operation
 from headrace.resources.states import OperationState
-from headrace.store import Transaction
+from headrace.store import Order, Transaction
 
 MAX_WAIT_S = 30.0
 """Shorter than the time-outs of proxies and clients."""
@@ -42,8 +42,9 @@ async def list_operations(request: Request) -> Response:
     if "state" in request.query_params:
         conditions["state"] = _state(request.query_params["state"])
     limit = int(number(request, "limit", default=100, most=_LONGEST_LIST))
-    found = await context_of(request).read(lambda tx: tx.list(Operation, **conditions))
-    return answer({"operations": [noun_json(one) for one in reversed(found)][:limit]})
+    newest = (Order("created_at", descending=True), Order("id", descending=True))
+    found = await context_of(request).read(lambda tx: tx.page(Operation, limit=limit, orders=newest, **conditions))
+    return answer({"operations": [noun_json(one) for one in found]})
 
 
 def _state(text: str) -> OperationState:

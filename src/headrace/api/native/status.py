@@ -11,7 +11,7 @@ import msgspec
 from fastapi import Request, Response
 
 from headrace import __version__
-from headrace.api.native.nouns import noun_json, reach
+from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.requests import answer, context_of, principal_of
 from headrace.resources.access import EVERY_PROJECT, ROLE_PERMISSIONS, Permission
 from headrace.resources.deployments import Deployment, Replica
@@ -68,7 +68,7 @@ def _endpoints(
         by_deployment[replica.deployment_id].append(replica)
     pools = {
         deployment.id: {
-            **noun_json(deployment),
+            **deployment_json(deployment),
             "allow_custom_code": deployment.id in with_own_code,
             "replicas": [noun_json(replica) for replica in by_deployment[deployment.id]],
             "resident_bytes": sum(replica.resident_bytes for replica in by_deployment[deployment.id]),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import msgspec
 from fastapi import Request, Response
 
-from headrace.api.requests import answer, body_of, context_of, scope_of
-from headrace.contracts.vertex.deploy import DeployWish, read_deploy
+from headrace.api.garden import locate, with_weights
+from headrace.api.requests import Context, answer, body_of, context_of, scope_of
+from headrace.contracts.vertex.deploy import DeployWish, PublishedWish, read_deploy
 from headrace.contracts.vertex.operations import contract_of, operation_json
 from headrace.control import commands
+from headrace.control.garden import Wanted
+from headrace.runtimes.images import with_wishes
 
 
 async def deploy(request: Request) -> Response:
@@ -18,6 +21,8 @@ async def deploy(request: Request) -> Response:
     endpoint_id = query.get("endpointId", query.get("endpoint_id", ""))
     wish = read_deploy(await body_of(request), scope_of(request), endpoint_id=endpoint_id)
     order = _order(wish, contract_of(request.path_params["version"]))
+    if wish.published is not None:
+        order = await _found(context, order, wish.published)
     operation = await context.write(
         lambda tx: commands.deploy(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
     )
@@ -26,6 +31,16 @@ async def deploy(request: Request) -> Response:
 
 def _order(wish: DeployWish, contract: str) -> commands.DeployRequest:
     fields = msgspec.structs.asdict(wish)
+    del fields["published"]
+    fields["spec"] = with_wishes(wish.spec)
     if wish.timeout_s is None:
         del fields["timeout_s"]  # the platform's own limit
     return commands.DeployRequest(contract=contract, **fields)
+
+
+async def _found(context: Context, order: commands.DeployRequest, wish: PublishedWish) -> commands.DeployRequest:
+    """An order for a published model, with where its weights are."""
+    wanted = Wanted(
+        catalogue=wish.publisher_model, hub=wish.hub_model, accepted=wish.accepts_eula, hub_token=wish.hub_token
+    )
+    return with_weights(order, await locate(context, wanted, order.scope.project))

@@ -1,18 +1,24 @@
-"""Endpoints: list, get, undeploy, delete."""
+"""Endpoints: make, list, get, change, delete."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+import msgspec
 from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, flag, scope_of
 from headrace.api.vertex.addresses import dedicated_dns
-from headrace.contracts.vertex.endpoints import Bound, endpoint_json, read_undeploy
-from headrace.contracts.vertex.listing import Facts, listing
+from headrace.api.vertex.operations import told
+from headrace.api.vertex.paging import page_of
+from headrace.contracts.vertex.endpoint_bodies import read_endpoint, read_endpoint_update
+from headrace.contracts.vertex.endpoints import Bound, endpoint_json
+from headrace.contracts.vertex.listing import listing
 from headrace.contracts.vertex.operations import contract_of, operation_json
+from headrace.contracts.vertex.timestamps import version_of
 from headrace.control import commands
+from headrace.control.sharing import sharers
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import EndpointNotFound
@@ -26,8 +32,8 @@ async def list_endpoints(request: Request) -> Response:
     scope, question = scope_of(request), listing(request.query_params, kind="endpoint")
 
     def read(tx: Transaction) -> tuple[list[Endpoint], str, dict[str, list[Bound]]]:
-        page, next_page = question.page(tx.list(Endpoint, scope=scope), _facts)
-        return page, next_page, _bound(tx, scope, page)
+        page, next_page = page_of(tx, Endpoint, question, scope=scope)
+        return page, next_page, bound_to(tx, scope, page)
 
     page, next_page, bound = await context_of(request).read(read)
     host = dedicated_dns(request)
@@ -43,23 +49,40 @@ async def get_endpoint(request: Request) -> Response:
         endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
         if endpoint is None:
             raise EndpointNotFound(f"There is no endpoint {scope.name('endpoints', endpoint_id)}.")
-        return endpoint, _bound(tx, scope, [endpoint])[endpoint_id]
+        return endpoint, bound_to(tx, scope, [endpoint])[endpoint_id]
 
     endpoint, bound = await context_of(request).read(read)
     return answer(endpoint_json(endpoint, bound, host=dedicated_dns(request)))
 
 
-async def undeploy_model(request: Request) -> Response:
-    """Take one deployed model off its endpoint."""
-    context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
-    deployed_model_id, traffic = read_undeploy(await body_of(request))
-    contract = contract_of(request.path_params["version"])
-    operation = await context.write(
-        lambda tx: commands.undeploy(
-            tx, scope, endpoint_id, deployed_model_id, contract=contract, now=context.clock(), traffic=traffic
-        )
+async def create_endpoint(request: Request) -> Response:
+    """Make an endpoint with nothing behind it; ``endpointId`` in the query gives it an id of the caller's own."""
+    context, query = context_of(request), request.query_params
+    wish = read_endpoint(await body_of(request))
+    order = commands.EndpointRequest(
+        scope=scope_of(request),
+        contract=contract_of(request.path_params["version"]),
+        endpoint_id=query.get("endpointId", query.get("endpoint_id", "")),
+        **msgspec.structs.asdict(wish),
     )
-    return answer(operation_json(operation))
+    operation = await context.write(lambda tx: commands.create_endpoint(tx, order, now=context.clock()))
+    return answer(await told(request, operation))
+
+
+async def update_endpoint(request: Request) -> Response:
+    """Change what ``updateMask`` names; the answer is the endpoint."""
+    context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
+    query = request.query_params
+    mask = query.get("updateMask", query.get("update_mask", ""))
+    update = read_endpoint_update(await body_of(request), mask)
+    version = version_of(update.etag) if update.etag else None
+
+    def change(tx: Transaction) -> tuple[Endpoint, list[Bound]]:
+        endpoint = commands.change_endpoint(tx, scope, endpoint_id, update.changes, version=version)
+        return endpoint, bound_to(tx, scope, [endpoint])[endpoint_id]
+
+    endpoint, bound = await context.write(change)
+    return answer(endpoint_json(endpoint, bound, host=dedicated_dns(request)))
 
 
 async def delete_endpoint(request: Request) -> Response:
@@ -72,19 +95,8 @@ async def delete_endpoint(request: Request) -> Response:
     return answer(operation_json(operation))
 
 
-def _facts(endpoint: Endpoint) -> Facts:
-    return Facts(
-        kind="endpoint",
-        id=endpoint.id,
-        display_name=endpoint.display_name,
-        labels=endpoint.labels,
-        created_at=endpoint.created_at,
-        updated_at=endpoint.updated_at,
-    )
-
-
-def _bound(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> dict[str, list[Bound]]:
-    """What is deployed, by endpoint."""
+def bound_to(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> dict[str, list[Bound]]:
+    """What is deployed, by endpoint: one question to each table, however many endpoints are asked about."""
     ids = tuple(endpoint.id for endpoint in endpoints)
     bindings = tx.list(DeployedModel, scope=scope, endpoint_id=ids)
     pools = tuple({binding.deployment_id for binding in bindings})
@@ -94,8 +106,10 @@ def _bound(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> dict
         for replica in tx.list(Replica, scope=scope, deployment_id=pools, state=ReplicaState.READY)
         if replica.failure is None
     )
+    others = sharers(tx, bindings)
     bound: dict[str, list[Bound]] = defaultdict(list)
     for binding in bindings:
         pool = deployments[binding.deployment_id]
-        bound[binding.endpoint_id].append(Bound(binding, pool, ready[pool.id]))
+        shared_with = tuple(scope.name("endpoints", other.endpoint_id) for other in others[binding.id])
+        bound[binding.endpoint_id].append(Bound(binding, pool, ready[pool.id], shared_with))
     return bound

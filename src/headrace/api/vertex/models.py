@@ -1,4 +1,4 @@
-"""Models and their versions: list, get, delete."""
+"""Models and their versions: register, list, get, change, delete."""
 
 from __future__ import annotations
 
@@ -8,17 +8,48 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from headrace.api.requests import answer, context_of, scope_of
+from headrace.api.requests import answer, body_of, context_of, scope_of
+from headrace.api.vertex.paging import page_of
 from headrace.contracts.vertex.listing import Facts, listing
-from headrace.contracts.vertex.models import model_json, pick_version, split_version
+from headrace.contracts.vertex.model_bodies import UploadWish, read_merge, read_upload
+from headrace.contracts.vertex.model_update import ModelUpdate, read_update
+from headrace.contracts.vertex.models import labels_of, model_json, pick_version, require_etag, split_version
 from headrace.contracts.vertex.operations import contract_of, operation_json
 from headrace.control import commands
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import BadField, ModelNotFound
-from headrace.resources.models import Model, ModelVersion
+from headrace.resources.models import Model, ModelVersion, ServingSpec
 from headrace.resources.names import Scope
+from headrace.runtimes.images import stand_in, with_wishes
 from headrace.store import Transaction
+
+
+async def upload_model(request: Request) -> Response:
+    """Register a model, or another version of one."""
+    context, scope = context_of(request), scope_of(request)
+    order = _order(read_upload(await body_of(request), scope), scope, contract_of(request.path_params["version"]))
+    operation = await context.write(lambda tx: commands.upload(tx, order, now=context.clock()))
+    return answer(operation_json(operation))
+
+
+def _order(wish: UploadWish, scope: Scope, contract: str) -> commands.UploadRequest:
+    return commands.UploadRequest(
+        scope=scope,
+        contract=contract,
+        artifact_uri=wish.artifact_uri or (stand_in(wish.container).model if wish.container else ""),
+        model_id=wish.model_id,
+        new_version=wish.new_version,
+        display_name=wish.display_name,
+        description=wish.description,
+        version_description=wish.version_description,
+        # Of a new version they are its own: those of the model are changed by an update alone.
+        labels={} if wish.new_version else wish.labels,
+        version_labels=wish.labels if wish.new_version else {},
+        aliases=wish.aliases,
+        spec=with_wishes(ServingSpec(container=wish.container)),
+        kept=wish.kept,
+    )
 
 
 async def list_models(request: Request) -> Response:
@@ -26,7 +57,7 @@ async def list_models(request: Request) -> Response:
     scope, question = scope_of(request), listing(request.query_params, kind="model")
 
     def read(tx: Transaction) -> tuple[list[dict[str, Any]], str]:
-        page, next_page = question.page(tx.list(Model, scope=scope), _facts)
+        page, next_page = page_of(tx, Model, question, scope=scope)
         registry = _Registry(tx, scope, page)
         return [registry.json(model) for model in page], next_page
 
@@ -38,16 +69,11 @@ async def get_model(request: Request) -> Response:
     """One model: ``id``, ``id@version`` or ``id@alias``."""
     scope = scope_of(request)
     model_id, reference = split_version(request.path_params["model"])
-
-    def read(tx: Transaction) -> dict[str, Any]:
-        model = _model(tx, scope, model_id)
-        return _Registry(tx, scope, [model]).json(model, reference)
-
-    return answer(await context_of(request).read(read))
+    return answer(await context_of(request).read(lambda tx: _json(tx, scope, model_id, reference)))
 
 
 async def list_versions(request: Request) -> Response:
-    """Every version of a model, page by page."""
+    """Every version of a model, page by page; their names have the number behind an ``@``, as the vendor's."""
     scope, question = scope_of(request), listing(request.query_params, kind="model")
     model_id, _ = split_version(request.path_params["model"])
 
@@ -55,10 +81,73 @@ async def list_versions(request: Request) -> Response:
         model = _model(tx, scope, model_id)
         registry = _Registry(tx, scope, [model])
         page, next_page = question.page(registry.versions[model.id], lambda version: _version_facts(model, version))
-        return [registry.json(model, version.version) for version in page], next_page
+        named = [(f"{model.name}@{version.version}", registry.json(model, version.version)) for version in page]
+        return [{**wire, "name": name} for name, wire in named], next_page
 
     page, next_page = await context_of(request).read(read)
     return answer({"models": page, "nextPageToken": next_page} if next_page else {"models": page})
+
+
+async def update_model(request: Request) -> Response:
+    """Change the name, the description or the labels of a model, or of one of its versions."""
+    context, scope, query = context_of(request), scope_of(request), request.query_params
+    model_id, reference = split_version(request.path_params["model"])
+    update = read_update(
+        await body_of(request),
+        query.get("updateMask", query.get("update_mask", "")),
+        model=scope.name("models", model_id),
+        reference=reference,
+    )
+
+    def change(tx: Transaction) -> dict[str, Any]:
+        _change(tx, _model(tx, scope, model_id), update)
+        return _json(tx, scope, model_id, update.version)
+
+    return answer(await context.write(change))
+
+
+def _change(tx: Transaction, model: Model, update: ModelUpdate) -> None:
+    version = _version(tx, model, update.version)
+    require_etag(update.etag, model, version, of_version=bool(update.version))
+    if update.version:
+        commands.change_version(tx, version, description=update.description, labels=update.labels)
+        return
+    commands.change_model(
+        tx, model, display_name=update.display_name, description=update.description, labels=update.labels
+    )
+
+
+async def merge_version_aliases(request: Request) -> Response:
+    """Give a version aliases, or take some off it; the answer is the version."""
+    context, scope = context_of(request), scope_of(request)
+    model_id, reference = split_version(request.path_params["model"])
+    change = read_merge(await body_of(request))
+    if not reference:
+        raise _no_version("mergeVersionAliases")
+
+    def merge(tx: Transaction) -> dict[str, Any]:
+        model = _model(tx, scope, model_id)
+        version = _version(tx, model, reference)
+        commands.merge_aliases(tx, model, version, change)
+        return _json(tx, scope, model_id, version.version)
+
+    return answer(await context.write(merge))
+
+
+async def delete_version(request: Request) -> Response:
+    """Delete one of several versions of a model."""
+    context, scope = context_of(request), scope_of(request)
+    model_id, reference = split_version(request.path_params["model"])
+    contract = contract_of(request.path_params["version"])
+    if not reference:
+        raise _no_version("deleteVersion")
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        model = _model(tx, scope, model_id)
+        version = _version(tx, model, reference)
+        return operation_json(commands.delete_version(tx, model, version, contract=contract, now=context.clock()))
+
+    return answer(await context.write(work))
 
 
 async def delete_model(request: Request) -> Response:
@@ -66,12 +155,21 @@ async def delete_model(request: Request) -> Response:
     context, scope = context_of(request), scope_of(request)
     model_id, reference = split_version(request.path_params["model"])
     if reference:
-        raise BadField("A model is deleted with all its versions.", fix=f"Leave out @{reference}.")
+        raise BadField(
+            "A model is deleted with all its versions.",
+            fix=f"Leave out @{reference}, or delete the one version with :deleteVersion.",
+        )
     contract = contract_of(request.path_params["version"])
     operation = await context.write(
         lambda tx: commands.delete_model(tx, scope, model_id, contract=contract, now=context.clock())
     )
     return answer(operation_json(operation))
+
+
+def _no_version(method: str) -> BadField:
+    return BadField(
+        f"{method} is about one version, and the path names none.", fix=f"Write models/MODEL@VERSION:{method}."
+    )
 
 
 def _model(tx: Transaction, scope: Scope, model_id: str) -> Model:
@@ -83,6 +181,15 @@ def _model(tx: Transaction, scope: Scope, model_id: str) -> Model:
             fix="`headrace models` lists them, ids first.",
         )
     return model
+
+
+def _version(tx: Transaction, model: Model, reference: str) -> ModelVersion:
+    return pick_version(model, tx.list(ModelVersion, scope=model.scope, model_id=model.id), reference)
+
+
+def _json(tx: Transaction, scope: Scope, model_id: str, reference: str) -> dict[str, Any]:
+    model = _model(tx, scope, model_id)
+    return _Registry(tx, scope, [model]).json(model, reference)
 
 
 class _Registry:
@@ -104,23 +211,12 @@ class _Registry:
         return model_json(model, version, self._bindings[model.id, version.version])
 
 
-def _facts(model: Model) -> Facts:
-    return Facts(
-        kind="model",
-        id=model.id,
-        display_name=model.display_name,
-        labels=model.labels,
-        created_at=model.created_at,
-        updated_at=model.updated_at,
-    )
-
-
 def _version_facts(model: Model, version: ModelVersion) -> Facts:
     return Facts(
         kind="model",
         id=version.version,
         display_name=model.display_name,
-        labels=model.labels,
+        labels=labels_of(model, version),
         created_at=version.created_at,
-        updated_at=version.created_at,
+        updated_at=max(version.created_at, version.updated_at),
     )

@@ -6,18 +6,26 @@ version of the API through which it was asked for, whatever version (or none, be
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, scope_of
+from headrace.api.vertex.addresses import dedicated_dns
+from headrace.api.vertex.paging import page_of
 from headrace.api.waiting import until
-from headrace.contracts.vertex.listing import Facts, listing
+from headrace.contracts.vertex.endpoints import new_endpoint_json
+from headrace.contracts.vertex.listing import listing
 from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
 from headrace.control import commands
+from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import NotSupported, OperationNotFound, StillInUse
 from headrace.resources.names import Scope
 from headrace.resources.operations import Operation
 from headrace.resources.states import OperationState
 from headrace.store import Transaction
+
+_DONE = tuple(state for state in OperationState if state is not OperationState.RUNNING)
 
 MAX_WAIT_S = 60.0
 """The longest that ``:wait`` holds a connection; shorter than the time-outs of proxies and clients."""
@@ -26,7 +34,7 @@ MAX_WAIT_S = 60.0
 async def get_operation(request: Request) -> Response:
     """How far it is."""
     scope, operation_id = scope_of(request), request.path_params["operation"]
-    return answer(operation_json(await context_of(request).read(lambda tx: _operation(tx, scope, operation_id))))
+    return answer(await told(request, await context_of(request).read(lambda tx: _operation(tx, scope, operation_id))))
 
 
 async def wait_operation(request: Request) -> Response:
@@ -39,7 +47,17 @@ async def wait_operation(request: Request) -> Response:
         lambda operation: operation.state is not OperationState.RUNNING,
         wait_s=wait_s,
     )
-    return answer(operation_json(operation))
+    return answer(await told(request, operation))
+
+
+async def told(request: Request, operation: Operation) -> dict[str, Any]:
+    """An operation's JSON; of one that made an endpoint with that, as it is now, while it is there."""
+    if operation.kind != "create_endpoint":
+        return operation_json(operation)
+    wanted = operation.targets["endpoint"]
+    endpoint = await context_of(request).read(lambda tx: tx.get(Endpoint, scope=operation.scope, id=wanted))
+    host = dedicated_dns(request)
+    return operation_json(operation, new_endpoint_json(endpoint, host=host) if endpoint else None)
 
 
 async def list_operations(request: Request) -> Response:
@@ -50,14 +68,12 @@ async def list_operations(request: Request) -> Response:
     collection = next((name for name in ("model", "endpoint") if name in request.path_params), "")
     parent = scope.name(f"{collection}s", request.path_params[collection]) if collection else ""
 
+    narrowed: dict[str, Any] = {"parent": parent} if parent else {}
+    if done is not None:
+        narrowed["state"] = _DONE if done else OperationState.RUNNING
+
     def read(tx: Transaction) -> tuple[list[Operation], str]:
-        found = [
-            operation
-            for operation in tx.list(Operation, scope=scope)
-            if (not parent or operation.parent == parent)
-            and (done is None or (operation.state is not OperationState.RUNNING) is done)
-        ]
-        return question.page(found, _facts)
+        return page_of(tx, Operation, question, scope=scope, **narrowed)
 
     page, next_page = await context_of(request).read(read)
     wire = {"operations": [operation_json(operation) for operation in page]}
@@ -78,7 +94,7 @@ async def cancel_operation(request: Request) -> Response:
 
 
 def _undo(tx: Transaction, operation: Operation, *, now: float) -> None:
-    if operation.kind != "deploy":
+    if not operation.deploys:
         raise NotSupported(
             f"An operation of the kind {operation.kind!r} cannot be cancelled.",
             fix="Wait for it: it ends by itself within the time that running requests get to finish.",
@@ -106,14 +122,3 @@ def _operation(tx: Transaction, scope: Scope, operation_id: str) -> Operation:
     if operation is None:
         raise OperationNotFound(f"There is no operation {operation_id} in {scope}.")
     return operation
-
-
-def _facts(operation: Operation) -> Facts:
-    return Facts(
-        kind="operation",
-        id=operation.id,
-        display_name="",
-        labels={},
-        created_at=operation.created_at,
-        updated_at=operation.updated_at,
-    )

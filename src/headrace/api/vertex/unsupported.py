@@ -7,23 +7,16 @@ import re
 from fastapi import Request, Response
 
 from headrace.api.requests import allowed, path_of
-from headrace.api.vertex.paths import REST
 from headrace.resources.errors import MethodNotAllowed, NotSupported, UnknownPath
 
 _SCOPE = "projects/[^/]+/locations/[^/:]+"
 _METHODS = tuple(
     (re.compile(rf"({verbs}) {path}"), fix)
     for verbs, path, fix in (
-        ("POST", f"{_SCOPE}/models:upload", "Register and deploy in one step with :deploy."),
-        ("PATCH", f"{_SCOPE}/models/[^/:]+", "Deploy again with the new settings."),
         ("POST|DELETE", f"{_SCOPE}/models/[^/:]+:[a-zA-Z]+", ""),
-        ("POST", f"{_SCOPE}/endpoints", "An endpoint is made by :deploy."),
-        ("PATCH|PUT", f"{_SCOPE}/endpoints/[^/:]+", ""),
-        ("POST", f"{_SCOPE}/endpoints/[^/:]+:deployModel", "Deploy onto an endpoint with :deploy and endpointUserId."),
-        ("POST", f"{_SCOPE}/endpoints/[^/:]+:mutateDeployedModel", "Deploy again and undeploy the old one."),
         ("POST", f"{_SCOPE}/endpoints/[^/:]+:[a-zA-Z]+", ""),
         ("GET|POST|DELETE", f"{_SCOPE}/batchPredictionJobs.*", "Send the requests online, several at a time."),
-        ("GET|POST", rf"({_SCOPE}/)?publishers/[^/]+/models.*", "Deploy your own weights with customModel.gcsUri."),
+        ("GET|POST", rf"({_SCOPE}/)?publishers/[^/]+/models.*", "Deploy it with :deploy and publisherModelName."),
     )
 )
 """Requests of https://cloud.google.com/vertex-ai/docs/reference/rest that the vendor's clients were seen to send."""
@@ -38,9 +31,11 @@ async def unsupported(request: Request) -> Response:
         UnknownPath: There is no such path.
     """
     asked = f"{request.method} {request.path_params['rest']}"
+    takes = allowed(request)
+    custom = ":" in asked.rpartition("/")[2]  # a custom method that is here takes one HTTP method, as the vendor's does
     for pattern, fix in _METHODS:
-        if pattern.fullmatch(asked):
+        if pattern.fullmatch(asked) and not (custom and takes):
             raise NotSupported(f"{request.method} {path_of(request)} is not supported yet.", fix=fix)
-    if takes := allowed(request, but=REST):
+    if takes:
         raise MethodNotAllowed(f"There is no {request.method} {path_of(request)}.", allow=takes)
     raise UnknownPath(f"There is no {request.method} {path_of(request)}.")

@@ -99,8 +99,8 @@ class Target:
         return [each for each in self.replicas() if each["state"] == ReplicaState.READY and not each.get("failure")]
 
     def resize(self, least: int, most: int | None = None) -> None:
-        """Have so many replicas; they come and go afterwards."""
-        body = {"min_replicas": least} if most is None else {"min_replicas": least, "max_replicas": most}
+        """Have so many replicas, or between so many; they come and go afterwards."""
+        body = {"min_replicas": least, "max_replicas": least if most is None else most}
         self.client.patch(f"{ROOT}/deployments/{segment(self.deployment_id)}", body, **in_scope(self.client))
 
     def await_replicas(self, number: int) -> None:
@@ -123,7 +123,7 @@ class Target:
         found = self.deployment()
         alive = [each for each in found["replicas"] if each["state"] not in _ENDED]
         fine = [each for each in alive if each["state"] == ReplicaState.READY and not each.get("failure")]
-        return found["state"] == DeploymentState.READY and len(alive) == len(fine) == int(found["min_replicas"])
+        return found["state"] == DeploymentState.READY and len(alive) == len(fine) == int(found["wanted_replicas"])
 
     def wait(self, question: Callable[[], T], what: str, *, patience_s: float = 0.0) -> T:
         """The first true answer; a server that cannot be asked just now is asked again.
@@ -292,19 +292,22 @@ def second_of(target: Target) -> Iterator[Second]:
 
 @contextmanager
 def resized(target: Target, at_least: int) -> Iterator[int]:
-    """At least so many replicas; yields how many there are. Whatever happens, there are as many as before afterwards.
+    """At least so many replicas, and no autoscaler that changes that; yields how many there are.
+
+    Whatever happens, there may be as many as before afterwards.
 
     Raises:
         NotRun: There is no room for more, or there can be no more.
     """
     found = target.deployment()
     before, most = int(found["min_replicas"]), int(found["max_replicas"])
-    number = max(before, at_least)
+    number = max(int(found["wanted_replicas"]), at_least)
     if found["runtime"] == EXTERNAL:
         raise NotRun("an external server is one replica")
     try:
-        if number > before:
+        if number > before or most > before:
             target.resize(number)
+        if number > int(found["wanted_replicas"]):
             _await_more(target, number)
         yield number
     finally:

@@ -10,9 +10,9 @@ from headrace.cli.deploy import start_deployment
 from headrace.cli.endpoints import short_id
 from headrace.cli.phases import watch, watch_deployment
 from headrace.cli.progress import Steps
-from headrace.cli.quickstart.prepare import DEMO_MODEL
 from headrace.resources.errors import EndpointNotFound
 from headrace.resources.states import ANSWERING
+from headrace.weights.demo import DEMO_MODEL
 
 ENDPOINT = "smollm2"
 _HOPELESS = frozenset({"FAILED", "DRAINING", "GONE"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -14,17 +13,9 @@ from headrace.hardware import find_gpus
 from headrace.resources.errors import Cancelled
 from headrace.resources.layout import Layout
 from headrace.runtimes import Environments, MachineFacts, ModelFacts, Runtime, choose, find
-from headrace.weights.demo import ORIGIN_FILE, fetch_demo_model
+from headrace.weights.demo import DEMO_MODEL, ORIGIN_FILE, demo_model_dir, fetch_demo_model
 
-DEMO_MODEL = "SmolLM2-135M-Instruct"
 _DEMO_FACTS = ModelFacts(model_type="llama", stored="bfloat16")
-
-
-def demo_model_dir() -> Path:
-    """Where the demonstration model lives, for all data directories: ``$HEADRACE_CACHE_DIR``, else the XDG cache."""
-    configured = os.environ.get("HEADRACE_CACHE_DIR")
-    xdg = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(configured).expanduser().absolute() if configured else xdg / "headrace") / "demo" / DEMO_MODEL
 
 
 def best_runtime() -> Runtime:

@@ -7,6 +7,10 @@ from typing import Any
 import msgspec
 
 from headrace.contracts.vertex.json_bodies import Duration, Int64, duration_s
+from headrace.resources.errors import BadField
+
+_MAX_PORT = 65_535
+_RHYTHM = ("period_seconds", "timeout_seconds", "failure_threshold", "success_threshold", "initial_delay_seconds")
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -104,3 +108,43 @@ class ContainerSpec(_Message, frozen=True):
         """The wire's JSON, in camelCase, without fields at their defaults."""
         wire: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return wire
+
+
+def check_container(container: ContainerSpec, path: str) -> None:
+    """Hold what the vendor's reference says of a container.
+
+    Args:
+        container: The container.
+        path: Where it stands in the body, for messages.
+
+    Raises:
+        BadField: It has no image, a port is none, its time-out is over at once, or a probe has several actions or a
+            negative number.
+    """
+    if not container.image_uri.strip():
+        raise BadField(f"{path}.imageUri is missing.", fix="Name the image, or leave the whole container out.")
+    for field, ports in {"ports": container.ports, "grpcPorts": container.grpc_ports}.items():
+        for index, port in enumerate(ports):
+            if not 1 <= port.container_port <= _MAX_PORT:
+                raise BadField(
+                    f"{path}.{field}[{index}].containerPort must be from 1 to {_MAX_PORT}.",
+                    evidence=f"It is {port.container_port}.",
+                )
+    timeout_s = container.deployment_timeout_s
+    if timeout_s is not None and timeout_s <= 0:
+        raise BadField(f"{path}.deploymentTimeout must be more than 0s.", evidence=f"It is {timeout_s:g} s.")
+    if container.shared_memory_size_mb is not None and int(container.shared_memory_size_mb) < 0:
+        raise BadField(f"{path}.sharedMemorySizeMb must not be negative.")
+    for name in ("startup_probe", "health_probe", "liveness_probe"):
+        probe = getattr(container, name)
+        if probe is not None:
+            _check_probe(probe, f"{path}.{name.removesuffix('_probe')}Probe")
+
+
+def _check_probe(probe: Probe, path: str) -> None:
+    actions = {"exec": probe.exec, "httpGet": probe.http_get, "grpc": probe.grpc, "tcpSocket": probe.tcp_socket}
+    given = [name for name, action in actions.items() if action is not None]
+    if len(given) > 1:
+        raise BadField(f"{path} has several actions.", evidence=", ".join(given), fix="Leave one of them.")
+    if negative := [name for name in _RHYTHM if getattr(probe, name) < 0]:
+        raise BadField(f"{path} has a negative number.", evidence=", ".join(negative))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.contracts.vertex.autoscaling import AutoscalingMetricSpec, read_metric_specs
 from headrace.contracts.vertex.containers import ContainerSpec
 from headrace.contracts.vertex.json_bodies import Duration, duration_s, parse_object, read
 from headrace.contracts.vertex.machine_types import machine_spec
+from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import BadField, NotSupported
 from headrace.resources.models import ServingSpec
 from headrace.resources.names import Scope, check_id
+
+_RESOURCES = "deployConfig.dedicatedResources"
+IDLE_S = 3600.0
+"""How long nobody asked of what may have no replica, where that is not said: Vertex AI's default."""
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -24,7 +30,7 @@ class CustomModel(_Message, frozen=True):
 
 
 class ModelConfig(_Message, frozen=True):
-    """The model that is registered. The EULA and Hugging Face's settings do not concern custom weights."""
+    """The model that is registered. The EULA and the Hub's token concern published models alone."""
 
     accept_eula: bool = False
     hugging_face_access_token: str = ""
@@ -72,7 +78,7 @@ class DedicatedResources(_Message, frozen=True):
     max_replica_count: int | None = None
     required_replica_count: int = 0
     initial_replica_count: int = 0
-    autoscaling_metric_specs: tuple[object, ...] = ()
+    autoscaling_metric_specs: tuple[AutoscalingMetricSpec, ...] = ()
     spot: bool = False
     flex_start: dict[str, object] | None = None
     scale_to_zero_spec: ScaleToZeroSpec | None = None
@@ -98,19 +104,42 @@ class DeployBody(_Message, frozen=True):
     deploy_config: DeployConfig = DeployConfig()
 
 
+class PublishedWish(msgspec.Struct, frozen=True, kw_only=True):
+    """A published model that is to be deployed, by one of its two names.
+
+    Attributes:
+        publisher_model: Model Garden's name, ``publishers/P/models/M@V``; or empty.
+        hub_model: The Hugging Face Hub's, ``OWNER/NAME``; or empty.
+        accepts_eula: The caller accepts the model's licence.
+        hub_token: What the Hub is to be shown; may be empty.
+    """
+
+    publisher_model: str = ""
+    hub_model: str = ""
+    accepts_eula: bool = False
+    hub_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"PublishedWish({self.publisher_model or self.hub_model!r})"  # never the token
+
+
 class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for, in our own nouns.
 
     Attributes:
+        artifact_uri: Where the weights are; empty for a published model.
+        published: The published model; None for weights at an address.
         model_id: The model's identifier; empty to have one made.
         model_user_id: The same as the caller gave it; callers name the model by it in chats.
         endpoint_id: The endpoint's identifier; empty to have one made.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
+        autoscaling: By what it scales between the two numbers of replicas; None: as by default.
         timeout_s: How long it may take to become ready; None for the platform's own limit.
     """
 
     scope: Scope
     artifact_uri: str
+    published: PublishedWish | None = None
     model_id: str
     model_user_id: str
     model_display_name: str
@@ -120,6 +149,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
     min_replicas: int
     max_replicas: int
     scale_to_zero_after_s: float
+    autoscaling: Autoscaling | None
     spec: ServingSpec
     dedicated: bool
     timeout_s: float | None
@@ -141,7 +171,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
         NotSupported: It asks for what is not there yet.
     """
     message = read(DeployBody, parse_object(body, trailing_commas=True))
-    artifact_uri = _artifact_uri(message)
+    artifact_uri, published = _source(message)
     if message.destination and message.destination != str(scope):
         raise BadField(
             "destination is not the location in the path.",
@@ -151,7 +181,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     model, endpoint = message.model_config, message.endpoint_config
     resources = message.deploy_config.dedicated_resources
     _refuse_unsupported(endpoint, resources)
-    minimum, maximum = _replicas(resources)
+    minimum, maximum = replicas_of(resources, _RESOURCES)
     container = model.container_spec
     timeout_s = container.deployment_timeout_s if container else None
     if timeout_s is not None and timeout_s <= 0:
@@ -160,6 +190,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     return DeployWish(
         scope=scope,
         artifact_uri=artifact_uri,
+        published=published,
         model_id=_identifier(model.model_user_id, "modelConfig.modelUserId"),
         model_user_id=model.model_user_id,
         model_display_name=model.model_display_name,
@@ -169,66 +200,92 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
             wire_machine.machine_type,
             wire_machine.accelerator_type,
             wire_machine.accelerator_count,
-            "deployConfig.dedicatedResources.machineSpec",
+            f"{_RESOURCES}.machineSpec",
         ),
         min_replicas=minimum,
         max_replicas=maximum,
-        scale_to_zero_after_s=_idle_s(resources),
+        scale_to_zero_after_s=idle_s_of(resources, _RESOURCES),
+        autoscaling=read_metric_specs(
+            resources.autoscaling_metric_specs, "deployConfig.dedicatedResources.autoscalingMetricSpecs"
+        ),
         spec=ServingSpec(container=container.json() if container else None),
         dedicated=not endpoint.dedicated_endpoint_disabled and endpoint.dedicated_endpoint_enabled is not False,
         timeout_s=timeout_s,
     )
 
 
-def _artifact_uri(message: DeployBody) -> str:
+def _source(message: DeployBody) -> tuple[str, PublishedWish | None]:
+    """An address, or a published model."""
     sources = {
         "customModel": message.custom_model is not None,
-        "publisherModelName": bool(message.publisher_model_name),
-        "huggingFaceModelId": bool(message.hugging_face_model_id),
+        "publisherModelName": bool(message.publisher_model_name.strip()),
+        "huggingFaceModelId": bool(message.hugging_face_model_id.strip()),
     }
     given = [name for name, there in sources.items() if there]
     if len(given) > 1:
         raise BadField(f"{' and '.join(given)} exclude each other.", fix="Give one of them.")
     if message.custom_model is None:
-        if given:
-            raise NotSupported(
-                f"Deploying by {given[0]} is not supported yet.",
-                evidence=(message.publisher_model_name or message.hugging_face_model_id)[:200],
-                fix="Download the model's files and deploy their folder with customModel.gcsUri.",
+        if not given:
+            raise BadField(
+                "customModel is missing.",
+                evidence="Neither publisherModelName nor huggingFaceModelId is there, either.",
+                fix='Say where the weights are: {"customModel": {"gcsUri": "…"}}.',
             )
-        raise BadField("customModel is missing.", fix='Say where the weights are: {"customModel": {"gcsUri": "…"}}.')
+        return "", _published(message)
     if not message.custom_model.gcs_uri.strip():
         raise BadField(
             "customModel.gcsUri is missing.", fix="Give gs://BUCKET/FOLDER, file:///FOLDER or an absolute path."
         )
-    return message.custom_model.gcs_uri.strip()
+    return message.custom_model.gcs_uri.strip(), None
+
+
+def _published(message: DeployBody) -> PublishedWish:
+    return PublishedWish(
+        publisher_model=message.publisher_model_name.strip(),
+        hub_model=message.hugging_face_model_id.strip(),
+        accepts_eula=message.model_config.accept_eula,
+        hub_token=message.model_config.hugging_face_access_token.strip(),
+    )
 
 
 def _identifier(value: str, field: str) -> str:
     return check_id(value, field=field) if value else ""
 
 
-def _replicas(resources: DedicatedResources) -> tuple[int, int]:
-    where = "deployConfig.dedicatedResources"
+def replicas_of(resources: DedicatedResources, where: str) -> tuple[int, int]:
+    """How many replicas run, and how many ever may.
+
+    Args:
+        resources: What the body says.
+        where: The field that holds it, for messages.
+
+    Raises:
+        BadField: There cannot be so many.
+    """
     minimum = 1 if resources.min_replica_count is None else resources.min_replica_count
-    if minimum == 0 and resources.scale_to_zero_spec is not None:
-        minimum = 1  # while it does not sleep
-    elif minimum < 1:
-        raise BadField(
-            f"{where}.minReplicaCount must be at least 1.",
-            evidence=f"It is {minimum}.",
-            fix="Give 1 or more, or scaleToZeroSpec with it." if minimum == 0 else "",
-        )
+    if minimum < 0:
+        raise BadField(f"{where}.minReplicaCount must be at least 0.", evidence=f"It is {minimum}.")
+    minimum = minimum or 1  # while it does not sleep
     maximum = minimum if resources.max_replica_count is None else resources.max_replica_count
     if maximum < minimum:
         raise BadField(f"{where}.maxReplicaCount is less than minReplicaCount.", evidence=f"{maximum} < {minimum}.")
     return minimum, maximum
 
 
-def _idle_s(resources: DedicatedResources) -> float:
-    where, spec = "deployConfig.dedicatedResources", resources.scale_to_zero_spec
+def idle_s_of(resources: DedicatedResources, where: str) -> float:
+    """How long nobody must have asked before no replica runs; 0: never.
+
+    Args:
+        resources: What the body says.
+        where: The field that holds it, for messages.
+
+    Raises:
+        BadField: It makes no sense.
+        NotSupported: The two periods of it differ in a way that is not kept.
+    """
+    spec = resources.scale_to_zero_spec
     if spec is None:
-        return 0.0
+        return IDLE_S if resources.min_replica_count == 0 else 0.0
     if resources.min_replica_count not in (None, 0):
         raise BadField(
             f"{where}.scaleToZeroSpec goes with a minReplicaCount of 0.",
@@ -255,7 +312,6 @@ def _refuse_unsupported(endpoint: EndpointConfig, resources: DedicatedResources)
     machine = resources.machine_spec
     asked = {
         "endpointConfig.privateServiceConnectConfig": endpoint.private_service_connect_config,
-        "deployConfig.dedicatedResources.autoscalingMetricSpecs": resources.autoscaling_metric_specs,
         "deployConfig.dedicatedResources.flexStart": resources.flex_start,
         "deployConfig.dedicatedResources.machineSpec.reservationAffinity": machine.reservation_affinity,
         "deployConfig.dedicatedResources.machineSpec.tpuTopology": machine.tpu_topology,

@@ -7,7 +7,9 @@ absent, integers may come as decimal strings or as floats without a fraction, an
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -143,6 +145,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:  # noqa: PLR0911 - one line
     if hint is int or hint is Int64:
         number = _integer(value, path, _BITS[hint])
         return number if hint is int else str(number)
+    if hint is float:
+        return _float(value, path)
     if hint is Duration:
         good = isinstance(value, str) and _DURATION.fullmatch(value) is not None
         return _expect(good, value, path, "a duration such as 600s")
@@ -169,6 +173,16 @@ def _integer(value: Any, path: str, bits: int) -> int:
         number = int(value)
     if number is None or not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
         raise _wrong_type(path, f"an integer of {bits} bits", value)
+    return number
+
+
+def _float(value: Any, path: str) -> float:
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            number = float(value)
+    if not math.isfinite(number):
+        raise _wrong_type(path, "a number", value)
     return number
 
 

@@ -1,7 +1,7 @@
 """Lists: ``filter``, ``orderBy``, ``pageSize`` and ``pageToken``, as every ``List`` method of Vertex AI takes them.
 
 Of the filter language (https://google.aip.dev/160) this is the part that the vendor's clients and documents use:
-comparisons joined by ``AND``, each ``field=value``, ``field!=value`` or ``labels.key:*``.
+comparisons joined by ``AND``, each ``field=value``, ``field!=value``, ``labels.key:*`` or ``labels:key``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cmp_to_key
 from typing import Literal, TypeVar
 
 import msgspec
@@ -22,7 +23,8 @@ MAX_PAGE_SIZE = 1000
 """More is cut down to this, as https://google.aip.dev/158 says."""
 
 _TERM = re.compile(
-    r'\s*(?P<field>[A-Za-z_]+(\.[\w-]+)?)\s*(?P<operator>!=|=|:)\s*("(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"()]+))'
+    r'\s*(?P<field>[A-Za-z_]+)(\.(?:(?P<label>[\w-]+)|"(?P<quoted_label>(?:[^"\\]|\\.)+)"))?'
+    r'\s*(?P<operator>!=|=|:)\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"()]+))'
     r"\s*(?P<joint>AND\b|\Z)",
     re.IGNORECASE,
 )
@@ -45,27 +47,31 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     updated_at: float
 
-    def holds(self, field: str) -> str | None:
-        """The value of a filter's field, or None when there is none."""
-        if field.startswith("labels."):
-            return self.labels.get(field.removeprefix("labels."))
-        return {"display_name": self.display_name, "displayName": self.display_name, self.kind: self.id}.get(field)
-
-    def sort_key(self, field: SortField) -> tuple[float | str, str]:
-        """What it is sorted by; the identifier decides between equals."""
+    def sorted_by(self, field: SortField) -> float | str:
+        """The value that it is sorted by."""
         if field == "display_name":
-            return self.display_name, self.id
-        return (self.created_at if field == "create_time" else self.updated_at), self.id
+            return self.display_name
+        return self.created_at if field == "create_time" else self.updated_at
 
 
-class _Term(msgspec.Struct, frozen=True):
-    field: str
-    operator: str
+class Term(msgspec.Struct, frozen=True):
+    """One comparison of a filter.
+
+    Attributes:
+        field: ``id``, ``display_name`` or ``labels``.
+        operator: ``has``: the label is there, whatever its value.
+        label: The key of a label; empty for the other fields.
+    """
+
+    field: Literal["id", "display_name", "labels"]
+    operator: Literal["=", "!=", "has"]
     value: str
+    label: str = ""
 
     def accepts(self, facts: Facts) -> bool:
-        held = facts.holds(self.field)
-        if self.operator == ":" and self.value == "*":
+        """Whether a resource is one of those asked for; a label that is not there is unequal to everything."""
+        held = facts.labels.get(self.label) if self.field == "labels" else getattr(facts, self.field)
+        if self.operator == "has":
             return held is not None
         return (held == self.value) is not (self.operator == "!=")
 
@@ -74,18 +80,23 @@ class _Cursor(msgspec.Struct, array_like=True):
     """Where a page ended; opaque to callers."""
 
     query: str
-    value: float | str
+    values: list[float | str]
     id: str
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to a list."""
+    """One question to a list.
 
-    terms: tuple[_Term, ...]
-    sort_field: SortField
-    descending: bool
+    Attributes:
+        sorts: The fields that it is sorted by, each with whether it is descending. The identifier decides between
+            equals, in the direction of the last.
+        after: The values of these fields, and the identifier, of the last item of the page before; None on the first.
+    """
+
+    terms: tuple[Term, ...]
+    sorts: tuple[tuple[SortField, bool], ...]
     page_size: int
-    cursor: _Cursor | None
+    after: tuple[float | str, ...] | None
     query: str
 
     def page(self, items: Iterable[T], facts_of: Callable[[T], Facts]) -> tuple[list[T], str]:
@@ -95,23 +106,34 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         between two pages neither repeats nor hides another item.
         """
         keyed = [
-            (facts.sort_key(self.sort_field), item)
+            (self._key(facts), item)
             for item in items
             for facts in [facts_of(item)]
-            if self._keeps(facts)
+            if all(term.accepts(facts) for term in self.terms)
         ]
-        keyed.sort(key=lambda pair: pair[0], reverse=self.descending)
-        if self.cursor is not None:
-            last = (self.cursor.value, self.cursor.id)
-            keyed = [pair for pair in keyed if (pair[0] < last if self.descending else pair[0] > last)]
-        page, rest = keyed[: self.page_size], keyed[self.page_size :]
-        if not rest:
-            return [item for _, item in page], ""
-        value, last_id = page[-1][0]
-        return [item for _, item in page], _token(_Cursor(self.query, value, last_id))
+        in_order = cmp_to_key(self._compare)
+        keyed.sort(key=lambda pair: in_order(pair[0]))
+        if self.after is not None:
+            last = self.after
+            keyed = [pair for pair in keyed if self._compare(pair[0], last) > 0]
+        page = keyed[: self.page_size]
+        token = self.token(page[-1][0]) if len(keyed) > self.page_size else ""
+        return [item for _, item in page], token
 
-    def _keeps(self, facts: Facts) -> bool:
-        return all(term.accepts(facts) for term in self.terms)
+    def token(self, key: Sequence[float | str]) -> str:
+        """What stands for a page's end: the values of the fields that it is sorted by and the identifier."""
+        cursor = _Cursor(self.query, list(key[:-1]), str(key[-1]))
+        return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+    def _key(self, facts: Facts) -> tuple[float | str, ...]:
+        return (*(facts.sorted_by(field) for field, _ in self.sorts), facts.id)
+
+    def _compare(self, one: Sequence[float | str], other: Sequence[float | str]) -> int:
+        directions = [*(descending for _, descending in self.sorts), self.sorts[-1][1]]
+        for mine, theirs, descending in zip(one, other, directions, strict=True):
+            if mine != theirs:
+                return 1 if (mine > theirs) is not descending else -1  # type: ignore[operator] # of one field
+        return 0
 
 
 def listing(parameters: Mapping[str, str], *, kind: str, about: str = "") -> Listing:
@@ -127,14 +149,15 @@ def listing(parameters: Mapping[str, str], *, kind: str, about: str = "") -> Lis
     """
     expression = parameters.get("filter", "")
     order = parameters.get("orderBy", parameters.get("order_by", "")).strip()
-    field, descending = _order(order)
+    sorts = _sorts(order)
+    if kind == "operation" and "display_name" in dict(sorts):  # they have none
+        raise _bad_order(order)
     query = hashlib.sha256(f"{kind}\n{about}\n{expression}\n{order}".encode()).hexdigest()[:16]
     return Listing(
         terms=tuple(_terms(expression, kind)),
-        sort_field=field,
-        descending=descending,
+        sorts=sorts,
         page_size=page_size(parameters),
-        cursor=_cursor(parameters.get("pageToken", parameters.get("page_token", "")), query, field),
+        after=_after(parameters.get("pageToken", parameters.get("page_token", "")), query, sorts),
         query=query,
     )
 
@@ -151,20 +174,35 @@ def page_size(parameters: Mapping[str, str]) -> int:
     return min(int(text) or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
-def _terms(expression: str, kind: str) -> Iterable[_Term]:
+def _terms(expression: str, kind: str) -> Iterable[Term]:
     position = 0
     expression = expression.strip()
     while position < len(expression):
         match = _TERM.match(expression, position)
-        if match is None or (match["joint"] and match.end() == len(expression)):
+        if match is None or (match["joint"] and match.end() == len(expression)) or "\0" in expression:
             raise _bad_filter(expression, expression[position:])
-        field = match["field"]
-        if field not in {"display_name", "displayName", kind} and not field.startswith("labels."):
-            raise _bad_filter(expression, field)
-        quoted = match["quoted"]
-        value = match["plain"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        yield _Term(field, match["operator"], value)
+        yield _term(match, kind, expression)
         position = match.end()
+
+
+def _term(match: re.Match[str], kind: str, expression: str) -> Term:
+    field, operator = match["field"], match["operator"]
+    value = match["plain"] if match["quoted"] is None else _unquoted(match["quoted"])
+    label = match["label"] or _unquoted(match["quoted_label"] or "")
+    if field == "labels" and not label and operator == ":":
+        return Term("labels", "has", "", value)  # labels:KEY
+    if field == "labels" and label and operator == ":" and value == "*":
+        return Term("labels", "has", "", label)
+    if field == "labels" and label and operator != ":":
+        return Term("labels", "=" if operator == "=" else "!=", value, label)
+    known = {"display_name": "display_name", "displayName": "display_name", kind: "id"}.get(field)
+    if known is None or label or operator == ":":
+        raise _bad_filter(expression, match[0])
+    return Term("id" if known == "id" else "display_name", "=" if operator == "=" else "!=", value)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _bad_filter(expression: str, where: str) -> BadField:
@@ -175,27 +213,33 @@ def _bad_filter(expression: str, where: str) -> BadField:
     )
 
 
-def _order(order: str) -> tuple[SortField, bool]:
+def _sorts(order: str) -> tuple[tuple[SortField, bool], ...]:
     if not order:
-        return "create_time", True
-    words = order.split()
-    field = re.sub(r"(?<!^)(?=[A-Z])", "_", words[0]).lower()
+        return (("create_time", True),)
+    sorts = tuple(_sort(part.split(), order) for part in order.split(","))
+    if len({field for field, _ in sorts}) < len(sorts):
+        raise _bad_order(order)
+    return sorts
+
+
+def _sort(words: list[str], order: str) -> tuple[SortField, bool]:
+    field = re.sub(r"(?<!^)(?=[A-Z])", "_", words[0]).lower() if words else ""
     direction = words[1].lower() if len(words) > 1 else "asc"
     for known in _SORT_FIELDS:
         if field == known and direction in {"asc", "desc"} and len(words) <= 2:
             return known, direction == "desc"
-    raise BadField(
+    raise _bad_order(order)
+
+
+def _bad_order(order: str) -> BadField:
+    return BadField(
         "orderBy is not understood.",
         evidence=f"It is {order[:200]!r}.",
-        fix=f"Use one of {', '.join(_SORT_FIELDS)}, with desc behind it for the other direction.",
+        fix=f"Use {', '.join(_SORT_FIELDS)}, each once, with commas between, and desc behind it for the other way.",
     )
 
 
-def _token(cursor: _Cursor) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
-
-
-def _cursor(token: str, query: str, field: SortField) -> _Cursor | None:
+def _after(token: str, query: str, sorts: Sequence[tuple[SortField, bool]]) -> tuple[float | str, ...] | None:
     if not token:
         return None
     try:
@@ -203,6 +247,9 @@ def _cursor(token: str, query: str, field: SortField) -> _Cursor | None:
         cursor = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=_Cursor)
     except (binascii.Error, msgspec.DecodeError, ValueError) as error:
         raise BadField("pageToken is not one of ours.", fix="Start again without it.") from error
-    if cursor.query != query or isinstance(cursor.value, str) is not (field == "display_name"):
+    kinds = [isinstance(value, str) for value in cursor.values]
+    texts = [cursor.id, *(value for value in cursor.values if isinstance(value, str))]
+    foreign = kinds != [field == "display_name" for field, _ in sorts] or any("\0" in text for text in texts)
+    if cursor.query != query or foreign:
         raise BadField("pageToken belongs to another question.", fix="Keep filter and orderBy the same on every page.")
-    return cursor
+    return (*cursor.values, cursor.id)

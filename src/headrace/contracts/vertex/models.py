@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.contracts.vertex.timestamps import etag, rfc3339
-from headrace.resources.endpoints import DeployedModel
-from headrace.resources.errors import ModelNotFound
-from headrace.resources.models import Model, ModelVersion, ServingSpec
+import msgspec
 
-DEFAULT_ALIAS = "default"
+from headrace.contracts.vertex.timestamps import rfc3339
+from headrace.resources.aliases import DEFAULT_ALIAS
+from headrace.resources.endpoints import DeployedModel
+from headrace.resources.errors import ModelNotFound, StaleWrite
+from headrace.resources.models import Model, ModelVersion, ServingSpec
 
 
 def split_version(name: str) -> tuple[str, str]:
@@ -72,9 +74,10 @@ def model_json(model: Model, version: ModelVersion, bindings: Sequence[DeployedM
         "versionId": version.version,
         "versionAliases": list(version.aliases),
         "versionCreateTime": rfc3339(version.created_at),
-        "versionUpdateTime": rfc3339(version.created_at),
+        "versionUpdateTime": rfc3339(max(version.created_at, version.updated_at)),
         "versionDescription": version.description,
         "displayName": model.display_name,
+        "description": model.description,
         "artifactUri": version.artifact_uri,
         "supportedDeploymentResourcesTypes": ["DEDICATED_RESOURCES"],
         "deployedModels": [
@@ -82,8 +85,8 @@ def model_json(model: Model, version: ModelVersion, bindings: Sequence[DeployedM
         ],
         "createTime": rfc3339(model.created_at),
         "updateTime": rfc3339(model.updated_at),
-        "etag": etag(model.resource_version),
-        "labels": model.labels,
+        "etag": etag(model, version),
+        "labels": labels_of(model, version),
         "headrace": {
             "modelUserId": version.user_id,
             "fingerprint": version.fingerprint,
@@ -92,4 +95,41 @@ def model_json(model: Model, version: ModelVersion, bindings: Sequence[DeployedM
     }
     if version.spec.container is not None:
         wire["containerSpec"] = version.spec.container
-    return wire
+    return wire | version.kept
+
+
+def labels_of(model: Model, version: ModelVersion) -> dict[str, str]:
+    """The labels of a model as those see them who read one of its versions: both, and the version's where both have."""
+    return model.labels | version.labels
+
+
+def etag(model: Model, version: ModelVersion) -> str:
+    """The opaque tag of what an update may change: of the model, and behind a dot of the version.
+
+    It is of the content, so that an update is refused only where it would overwrite what its sender has not seen: that
+    somebody else registered another version, say, is no reason.
+    """
+    of_model = (model.display_name, model.description, sorted(model.labels.items()))
+    of_version = (version.version, version.description, sorted(version.labels.items()))
+    return ".".join(hashlib.sha256(msgspec.json.encode(part)).hexdigest()[:12] for part in (of_model, of_version))
+
+
+def require_etag(sent: str, model: Model, version: ModelVersion, *, of_version: bool) -> None:
+    """Hold that what an update overwrites is what its sender knows.
+
+    Args:
+        sent: The update's etag; empty: it does not mind.
+        model: The model as it is.
+        version: The version that is changed; any one where the model is.
+        of_version: Whether it is the version that is changed.
+
+    Raises:
+        StaleWrite: It is not.
+    """
+    mine, theirs = etag(model, version).split("."), sent.split(".")
+    if sent and (len(theirs) != len(mine) or theirs[of_version] != mine[of_version]):
+        raise StaleWrite(
+            f"Model {model.name} was changed by somebody else.",
+            evidence=f"The update's etag is {sent[:60]!r}; now it is {'.'.join(mine)!r}.",
+            fix="Read it again and repeat the change, or leave etag out to change it whatever it is.",
+        )

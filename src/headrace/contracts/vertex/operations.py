@@ -21,10 +21,15 @@ from headrace.resources.states import OperationState
 
 _TYPES: Mapping[OperationKind, tuple[str, str]] = MappingProxyType(
     {
+        "create_endpoint": ("CreateEndpointOperationMetadata", "Endpoint"),
         "deploy": ("DeployOperationMetadata", "DeployResponse"),
+        "deploy_model": ("DeployModelOperationMetadata", "DeployModelResponse"),
+        "mutate_deployed_model": ("MutateDeployedModelOperationMetadata", "MutateDeployedModelResponse"),
         "undeploy": ("UndeployModelOperationMetadata", "UndeployModelResponse"),
         "delete_endpoint": ("DeleteOperationMetadata", ""),
+        "upload_model": ("UploadModelOperationMetadata", "UploadModelResponse"),
         "delete_model": ("DeleteOperationMetadata", ""),
+        "delete_model_version": ("DeleteOperationMetadata", ""),
     }
 )
 """Of each kind: the message in ``metadata``, and the one in ``response``; empty for ``google.protobuf.Empty``."""
@@ -39,8 +44,13 @@ def contract_of(version: str) -> str:
     return f"vertex/{version}"
 
 
-def operation_json(operation: Operation) -> dict[str, Any]:
-    """A ``google.longrunning.Operation``."""
+def operation_json(operation: Operation, made: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A ``google.longrunning.Operation``.
+
+    Args:
+        operation: As stored.
+        made: What it made, in the vendor's own fields alone; None: of that its response has what the operation knows.
+    """
     vendor, _, version = operation.contract.partition("/")
     package = f"type.googleapis.com/google.cloud.aiplatform.{version if vendor == 'vertex' else _OTHERWISE}"
     metadata_type, response_type = _TYPES[operation.kind]
@@ -54,7 +64,7 @@ def operation_json(operation: Operation) -> dict[str, Any]:
     if operation.failure is not None:
         wire["error"] = _status(operation.failure)
     else:
-        response = _response(operation) if response_type else {}
+        response = (made or _response(operation)) if response_type else {}
         wire["response"] = {"@type": f"{package}.{response_type}" if response_type else _EMPTY, **response}
     return wire
 
@@ -73,12 +83,38 @@ def _metadata(operation: Operation) -> dict[str, Any]:
 
 
 def _response(operation: Operation) -> dict[str, Any]:
+    targets = operation.targets
+    if operation.kind == "create_endpoint":
+        return {
+            "name": operation.scope.name("endpoints", targets["endpoint"]),
+            "displayName": targets["display_name"],
+            "createTime": rfc3339(operation.created_at),
+            "updateTime": rfc3339(operation.created_at),
+        }
+    if operation.kind in ("deploy_model", "mutate_deployed_model"):
+        return {"deployedModel": _deployed_model(operation)}
+    if operation.kind == "upload_model":
+        return {
+            "model": operation.scope.name("models", operation.targets["model"]),
+            "modelVersionId": operation.targets["version"],
+        }
     if operation.kind != "deploy":
         return {}
     return {
-        "publisherModel": "",
+        "publisherModel": operation.targets.get("publisher_model", ""),
         "endpoint": operation.scope.name("endpoints", operation.targets["endpoint"]),
         "model": operation.scope.name("models", operation.targets["model"]),
+    }
+
+
+def _deployed_model(operation: Operation) -> dict[str, Any]:
+    """What never changes about it, in fields that each version of the vendor's message has; its endpoint tells more."""
+    targets = operation.targets
+    return {
+        "id": targets["deployed_model"],
+        "model": operation.scope.name("models", targets["model"]),
+        "modelVersionId": targets["version"],
+        "displayName": targets["display_name"],
     }
 
 

@@ -1,21 +1,28 @@
 r"""``:predict`` and its raw twins: instances in, predictions out, each instance one request in OpenAI's wire.
 
 Answers look as Vertex AI's own vLLM container gives them: ``"Prompt:\n{prompt}\nOutput:\n{text}"`` for an instance
-with a prompt, the chat completion object for one with messages.
+with a prompt, the chat completion object for one with messages. An instance with ``content`` is embedded, as in Vertex
+AI's API for text embeddings
+(https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from headrace.contracts.openai.need import EMBEDDINGS_PATH
 from headrace.resources.errors import BadField, BadJson
 from headrace.resources.snapshot import DeployedRoute
 
 PROMPT_KEYS = ("prompt", "text", "inputs", "input")
 """Where an instance may keep its prompt. Google's documents use the first two, Hugging Face containers the others."""
+
+EMBEDDED_KEY = "content"
+"""Where an instance has the text that is to be embedded."""
 
 MAX_INSTANCES = 1024
 """Of one request. What they bring with them is held until the last one is answered."""
@@ -28,11 +35,18 @@ _ALIASES = {
     "max_completion_tokens": "max_tokens",
     "stop_sequences": "stop",
     "candidate_count": "n",
+    "output_dimensionality": "dimensions",
 }
-_INTEGERS = frozenset({"max_tokens", "min_tokens", "top_k", "n", "best_of", "seed", "logprobs", "top_logprobs"})
+_INTEGERS = frozenset(
+    {"max_tokens", "min_tokens", "top_k", "n", "best_of", "seed", "logprobs", "top_logprobs", "dimensions"}
+)
 """Google's clients send every number as a double (``google.protobuf.Value``)."""
 
-_NOT_FOR_ENGINES = frozenset({"model", "stream", "stream_options", "raw_response", "@request_format"})
+_FORMAT, _CHATS = "@request_format", "chatCompletions"
+_NOT_FOR_ENGINES = frozenset({"model", "stream", "stream_options", "raw_response", _FORMAT})
+_NOT_FOR_EMBEDDERS = frozenset({EMBEDDED_KEY, "task_type", "title", "auto_truncate"})
+"""Of Vertex AI's own embedding models: other models have no tasks and no titles, and cut nothing off."""
+
 _CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
@@ -45,6 +59,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         prompt: What the prediction repeats before the output; None for a chat.
         stream: Whether the instance asks for its answer piece by piece.
         raw: Whether it asks for the output alone (``raw_response``, as the vLLM container has it).
+        whole: Whether, alone in its request, it is answered by the chat itself in the place of a list of predictions:
+            ``"@requestFormat": "chatCompletions"``, as the vLLM container of Model Garden has it.
     """
 
     path: str
@@ -52,6 +68,12 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     stream: bool = False
     raw: bool = False
+    whole: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether its answer can come piece by piece."""
+        return self.path != EMBEDDINGS_PATH
 
     def engine_body(self, served_name: str, *, stream: bool, usage: bool = False) -> bytes:
         """The request's body for the engine of this model; ``usage`` is whether a stream is to end with its usage."""
@@ -64,6 +86,10 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
     def prediction(self, answer: dict[str, Any]) -> Any:
         """What goes into ``predictions`` for the engine's answer; a list of texts if several choices were asked for."""
+        if self.path == EMBEDDINGS_PATH:
+            vector = answer["data"][0]
+            statistics = {"truncated": False, "token_count": answer["usage"]["prompt_tokens"]}
+            return {"embeddings": {"values": vector["embedding"], "statistics": statistics}}
         if self.prompt is None:
             return answer
         texts = [choice["text"] for choice in answer["choices"]]
@@ -95,8 +121,8 @@ def read_instances(body: msgspec.Raw | bytes, parameters: msgspec.Raw | bytes | 
 
     Raises:
         BadJson: One of the two is no JSON, after all.
-        BadField: There is no instance, or more than `MAX_INSTANCES`, or one has not exactly one of a prompt and
-            messages.
+        BadField: There is no instance, or more than `MAX_INSTANCES`, or one has not exactly one of a prompt, messages
+            and a text to embed.
     """
     try:
         instances = msgspec.json.decode(body)
@@ -122,20 +148,23 @@ def read_instances(body: msgspec.Raw | bytes, parameters: msgspec.Raw | bytes | 
 
 def _instance(given: Any, defaults: dict[str, Any], place: str) -> Instance:
     fields = _engine_parameters({"prompt": given} if isinstance(given, str) else given, place)
-    prompts = [key for key in PROMPT_KEYS if key in fields]
+    prompts = [key for key in (*PROMPT_KEYS, EMBEDDED_KEY) if key in fields]
     if len(prompts) + ("messages" in fields) != 1:
         raise BadField(
-            f"`{place}` must have exactly one of {', '.join(PROMPT_KEYS)} and messages.",
+            f"`{place}` must have exactly one of {', '.join(PROMPT_KEYS)}, messages and {EMBEDDED_KEY}.",
             evidence=f"It has {', '.join(sorted(fields)) or 'nothing'}.",
         )
     merged = defaults | fields
     stream, raw = merged.get("stream") is True, merged.get("raw_response") is True
     body = {key: value for key, value in merged.items() if key not in _NOT_FOR_ENGINES and key not in PROMPT_KEYS}
     if not prompts:
-        return Instance(path=CHAT_PATH, body=body, stream=stream, raw=raw)
+        return Instance(path=CHAT_PATH, body=body, stream=stream, raw=raw, whole=merged.get(_FORMAT) == _CHATS)
     prompt = fields[prompts[0]]
     if not isinstance(prompt, str):
         raise BadField(f"`{place}.{prompts[0]}` must be text.", evidence=f"It is a {type(prompt).__name__}.")
+    if prompts[0] == EMBEDDED_KEY:
+        others = {key: value for key, value in body.items() if key not in _NOT_FOR_EMBEDDERS}
+        return Instance(path=EMBEDDINGS_PATH, body=others | {"input": prompt}, stream=stream)
     return Instance(path=COMPLETIONS_PATH, body=body | {"prompt": prompt}, prompt=prompt, stream=stream, raw=raw)
 
 
@@ -152,8 +181,19 @@ def _engine_parameters(fields: Any, place: str = "parameters") -> dict[str, Any]
     return named
 
 
+def shown_predictions(instances: Sequence[Instance], predictions: list[Any], *, strict: bool) -> Any:
+    """What stands under ``predictions``: a list, but for one chat that is told of whole.
+
+    Args:
+        instances: Of the request.
+        predictions: One for each.
+        strict: Whether the client reads the answer as a protocol buffer's JSON, in which it is always a list.
+    """
+    return predictions[0] if len(instances) == 1 and instances[0].whole and not strict else predictions
+
+
 def predict_answer(
-    predictions: list[Any], deployed: DeployedRoute, *, prompt_tokens: int, completion_tokens: int
+    predictions: Any, deployed: DeployedRoute, *, prompt_tokens: int, completion_tokens: int
 ) -> dict[str, Any]:
     """The body of a ``:predict`` answer; token counts over all instances go into ``metadata``."""
     usage = {

@@ -13,3 +13,9 @@ def rfc3339(at: float) -> str:
 def etag(resource_version: int) -> str:
     """The opaque tag of a row's version, for compare-and-set."""
     return f"v{resource_version}"
+
+
+def version_of(tag: str) -> int:
+    """The version that a tag of `etag` stands for; 0, which no row has, for another text."""
+    number = tag.removeprefix("v")
+    return int(number) if tag.startswith("v") and number.isascii() and number.isdecimal() and len(number) < 19 else 0

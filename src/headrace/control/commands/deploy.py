@@ -7,18 +7,20 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from headrace.control.commands.quota import require_quota
+from headrace.control.commands.register import register_version
 from headrace.control.commands.scale import check_idle_s, check_replicas
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
 from headrace.control.rollouts.life import require_no_rollout
 from headrace.hardware import find_shape, read_catalogue
+from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, EndpointNotFound
 from headrace.resources.external import EXTERNAL, MAX_MODEL_CHARACTERS, ExternalServer, check_key, read_base_url
 from headrace.resources.models import Model, ModelVersion, ServingSpec
-from headrace.resources.names import Scope, check_id, new_id
+from headrace.resources.names import Scope, check_id, check_model_id, new_id
 from headrace.resources.operations import Operation
 from headrace.store import Transaction
 
@@ -30,8 +32,10 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         contract: The API it was asked through, e.g. ``vertex/v1beta1``.
         model_id: Id of the model to make, or of the one to add a version to; empty: made up.
         model_user_id: The importer's own name for the model.
+        publisher_model: Its name in Model Garden, where it is a published one; told in the operation's answer.
         endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
+        autoscaling: By what it scales between the two numbers of replicas; None: as by default.
         labels: Of the model and of the endpoint, where they are made.
         external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
         timeout_s: How long it may take until it is READY.
@@ -44,6 +48,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     model_id: str = ""
     model_display_name: str = ""
     model_user_id: str = ""
+    publisher_model: str = ""
     endpoint_id: str = ""
     endpoint_display_name: str = ""
     labels: dict[str, str] = {}
@@ -51,6 +56,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     min_replicas: int = 1
     max_replicas: int = 1
     scale_to_zero_after_s: float = 0.0
+    autoscaling: Autoscaling | None = None
     spec: ServingSpec = ServingSpec()
     external_key: str = ""
     dedicated: bool = True
@@ -107,6 +113,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
         min_replicas=request.min_replicas,
         max_replicas=request.max_replicas,
         scale_to_zero_after_s=request.scale_to_zero_after_s,
+        autoscaling=request.autoscaling,
         runtime=EXTERNAL if request.spec.external else "",
         deadline_at=now + request.timeout_s,
         created_at=now,
@@ -137,7 +144,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
             "deployment": deployment.id,
             "deployed_model": deployed.id,
         }
-        | ({"traffic": "none"} if request.no_traffic else {}),
+        | ({"traffic": "none"} if request.no_traffic else {})
+        | ({"publisher_model": request.publisher_model} if request.publisher_model else {}),
         created_at=now,
         updated_at=now,
     )
@@ -196,7 +204,7 @@ def _check_external(request: DeployRequest, server: ExternalServer) -> None:
             evidence=f"It is {server.model[:60]!r}.",
             fix="Give the name under which the server's /models lists it.",
         )
-    if request.max_replicas != 1:
+    if request.max_replicas != 1 or request.autoscaling is not None:
         raise BadField(
             "An external server is one replica.",
             evidence=f"max_replicas is {request.max_replicas}.",
@@ -206,36 +214,25 @@ def _check_external(request: DeployRequest, server: ExternalServer) -> None:
 
 def _register(tx: Transaction, request: DeployRequest, now: float) -> ModelVersion:
     """A new model with version 1, or the next version of the model that was named."""
-    model_id = check_id(request.model_id, field="model_id") if request.model_id else new_id()
-    model = tx.get(Model, scope=request.scope, id=model_id)
-    if model is None:
-        tx.insert(
-            Model(
-                scope=request.scope,
-                id=model_id,
-                display_name=request.title,
-                labels=request.labels,
-                created_at=now,
-                updated_at=now,
-            )
-        )
-        number = 1
-    else:
-        versions = tx.list(ModelVersion, scope=request.scope, model_id=model_id)
-        number = 1 + max((int(version.version) for version in versions), default=0)
-        tx.update(model)
+    model_id = check_model_id(request.model_id, field="model_id") if request.model_id else new_id()
+    model = tx.get(Model, scope=request.scope, id=model_id) or Model(
+        scope=request.scope,
+        id=model_id,
+        display_name=request.title,
+        labels=request.labels,
+        created_at=now,
+        updated_at=now,
+    )
     version = ModelVersion(
         scope=request.scope,
         model_id=model_id,
-        version=str(number),
+        version="",
         artifact_uri=request.artifact_uri,
         spec=request.spec,
-        aliases=("default",) if number == 1 else (),
         user_id=request.model_user_id,
         created_at=now,
     )
-    tx.insert(version)
-    return version
+    return register_version(tx, model, version)
 
 
 def _open_endpoint(tx: Transaction, request: DeployRequest, now: float) -> Endpoint:

@@ -19,7 +19,14 @@ _NO_LIMITS = KeyLimits()
 
 
 def create_key(
-    tx: Transaction, *, name: str, project: str, role: Role, now: float, limits: KeyLimits = _NO_LIMITS
+    tx: Transaction,
+    *,
+    name: str,
+    project: str,
+    role: Role,
+    now: float,
+    limits: KeyLimits = _NO_LIMITS,
+    public_key: str = "",
 ) -> tuple[ApiKey, str]:
     """Make a key.
 
@@ -30,9 +37,10 @@ def create_key(
         role: What it may do there.
         now: Unix seconds.
         limits: What it may use in a minute.
+        public_key: Of a service account's pair (PEM); empty for a key that is a secret.
 
     Returns:
-        The key as stored, and its secret, which is stored nowhere.
+        The key as stored, and its secret, which is stored nowhere; a service account's is to be given to nobody.
 
     Raises:
         BadField: It has no name, or one that is too long or not printable; or a limit that is none.
@@ -49,12 +57,13 @@ def create_key(
         id=new_id(),
         name=name,
         secret_hash=secret_hash(secret),
-        hint=secret[:_HINT_LENGTH],
+        hint="" if public_key else secret[:_HINT_LENGTH],
         project=project,
         role=role,
         created_at=now,
         requests_per_minute=limits.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute,
+        public_key=public_key,
     )
     tx.insert(key)
     return key, secret

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.commands.registry import require_unused
 from headrace.control.operations import settle_operations
 from headrace.control.rollouts.life import open_rollout, require_no_rollout, roll_back
-from headrace.control.traffic import hand_over, set_split
+from headrace.control.splits import drop_older_splits
+from headrace.control.timeline import note
+from headrace.control.traffic import hand_over, set_split, staying
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import DeploymentNotFound, EndpointNotFound, ModelNotFound, StillInUse
+from headrace.resources.errors import BadField, DeploymentNotFound, EndpointNotFound, ModelNotFound, StillInUse
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope, new_id
 from headrace.resources.operations import Operation, OperationKind
@@ -26,6 +29,7 @@ def undeploy(
     contract: str,
     now: float,
     traffic: dict[str, int] | None = None,
+    strict: bool = False,
 ) -> Operation:
     """Take a deployed model off its endpoint; its deployment drains once no endpoint has it.
 
@@ -37,12 +41,14 @@ def undeploy(
         contract: The API it was asked through.
         now: Unix seconds.
         traffic: The split from now on, by deployed model; None: its share goes to the others in proportion.
+        strict: Refuse to hand its share on where no split says to whom, as Vertex AI does.
 
     Raises:
         EndpointNotFound: There is no such endpoint.
         DeploymentNotFound: The endpoint has no such deployed model.
         RolloutRunning: A rollout of another deployed model decides on the endpoint's traffic.
-        BadField: The split is not one.
+        BadField: The split is not one, or leaves traffic to the one that goes.
+        StillInUse: It has traffic that others could take, nobody said which, and that is asked for (`strict`).
     """
     endpoint = _endpoint(tx, scope, endpoint_id)
     rollout = open_rollout(tx, scope, endpoint_id)
@@ -52,6 +58,8 @@ def undeploy(
     deployed = tx.get(DeployedModel, scope=scope, id=deployed_model_id)
     if deployed is None or deployed.endpoint_id != endpoint_id:
         raise DeploymentNotFound(f"Endpoint {endpoint_id!r} has no deployed model {deployed_model_id!r}.")
+    if strict:
+        _require_traffic_told(tx, deployed, traffic)
     targets = {
         "endpoint": endpoint_id,
         "deployed_model": deployed_model_id,
@@ -60,6 +68,7 @@ def undeploy(
     operation = _begin(tx, scope, "undeploy", parent=endpoint.name, contract=contract, targets=targets, now=now)
     deployed = hand_over(tx, deployed)
     if traffic is not None:
+        drop_older_splits(tx, scope, endpoint_id)
         set_split(tx, scope, endpoint_id, {**traffic, deployed_model_id: 0})
     _take_off(tx, deployed)
     settle_operations(tx, scope)
@@ -112,14 +121,7 @@ def delete_model(tx: Transaction, scope: Scope, model_id: str, *, contract: str,
     model = tx.get(Model, scope=scope, id=model_id)
     if model is None:
         raise ModelNotFound(f"There is no model {model_id!r}.", fix="`headrace models` lists them, ids first.")
-    deployments = tx.list(Deployment, scope=scope, model_id=model_id)
-    users = [deployment for deployment in deployments if deployment.state is not DeploymentState.GONE]
-    if users:
-        raise StillInUse(
-            f"Model {model_id!r} is deployed.",
-            evidence=f"Deployment {users[0].id} is {users[0].state}.",
-            fix="Undeploy it, wait for that operation, and delete the model then.",
-        )
+    require_unused(tx, scope, model_id, what=f"Model {model_id!r}")
     operation = _begin(
         tx, scope, "delete_model", parent=model.name, contract=contract, targets={"model": model_id}, now=now
     )
@@ -137,16 +139,38 @@ def _endpoint(tx: Transaction, scope: Scope, endpoint_id: str) -> Endpoint:
     return endpoint
 
 
+def _require_traffic_told(tx: Transaction, deployed: DeployedModel, traffic: dict[str, int] | None) -> None:
+    """Hold that it is known who gets what the one that goes leaves."""
+    if traffic and traffic.get(deployed.id):
+        raise BadField(
+            "The traffic split leaves traffic to the model that is undeployed.",
+            evidence=f"{deployed.id} would have {traffic[deployed.id]} %.",
+            fix="Give its share to the others.",
+        )
+    others = [one.id for one in staying(tx, deployed.scope, deployed.endpoint_id) if one.id != deployed.id]
+    if deployed.traffic and others and traffic is None:
+        raise StillInUse(
+            f"Deployed model {deployed.id!r} has {deployed.traffic} % of the endpoint's traffic.",
+            evidence=f"Beside it are {', '.join(others)}.",
+            fix="Say in trafficSplit what each of them gets from now on, or take its traffic first.",
+        )
+
+
 def _take_off(tx: Transaction, deployed: DeployedModel) -> None:
     """Drain its deployment, unless another endpoint has it too: then only the binding goes."""
     bindings = tx.list(DeployedModel, scope=deployed.scope, deployment_id=deployed.deployment_id)
-    if len(bindings) > 1:
-        tx.delete(deployed)
-        return
     deployment = tx.get(Deployment, scope=deployed.scope, id=deployed.deployment_id)
     assert deployment is not None, "a foreign key holds it"
+    if len(bindings) > 1:
+        tx.delete(deployed)
+        note(tx, deployment, f"Endpoint {deployed.endpoint_id} has it no more; {_others(len(bindings) - 1)}.")
+        return
     if deployment.state not in {DeploymentState.DRAINING, DeploymentState.GONE}:
         tx.move(deployment, DeploymentState.DRAINING, detail="Undeploy was asked for; running requests may finish.")
+
+
+def _others(number: int) -> str:
+    return "one other does" if number == 1 else f"{number} others do"
 
 
 def _begin(

@@ -40,13 +40,18 @@ def change_request_log(
         raise EndpointNotFound(f"There is no endpoint {endpoint_id!r} that goes on.")
     log = None if changes is None else msgspec.structs.replace(endpoint.request_log or RequestLog(), **changes)
     if log is not None:
-        _check(log)
+        check_request_log(log)
     if log == endpoint.request_log:
         return endpoint
     return tx.update(msgspec.structs.replace(endpoint, request_log=log, updated_at=now))
 
 
-def _check(log: RequestLog) -> None:
+def check_request_log(log: RequestLog) -> None:
+    """Hold that requests can be logged so.
+
+    Raises:
+        BadField: They cannot.
+    """
     if not 0.0 < log.sampling_rate <= 1.0:
         raise BadField(
             "sampling_rate is above 0 and at most 1.",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
+from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.deployments import Deployment
 from headrace.resources.errors import BadField, DeploymentNotFound
 from headrace.resources.external import EXTERNAL
@@ -77,8 +80,9 @@ def resize(
         tx: An open transaction.
         scope: Where.
         deployment_id: The deployment.
-        least: Replicas that run; None: as many as now.
-        most: The most that may ever run; None: as many as now, and no fewer than ``least``.
+        least: The fewest that run; None: as many as now.
+        most: The most that run. Where that is more than the fewest, how many run follows what they have to do. None: as
+            many as now and no fewer than ``least``, or of a pool whose number is fixed, exactly ``least``.
 
     Raises:
         BadField: It may not have so many.
@@ -86,14 +90,45 @@ def resize(
     """
     deployment = _going_on(tx, scope, deployment_id)
     least = deployment.min_replicas if least is None else least
-    most = max(deployment.max_replicas, least) if most is None else most
+    if most is None:
+        most = max(deployment.max_replicas, least) if deployment.autoscaled else least
     check_replicas(least, most)
     if deployment.runtime == EXTERNAL and most != 1:
         raise BadField("An external server is one replica.", evidence=f"max_replicas is {most}.")
     if (least, most) == (deployment.min_replicas, deployment.max_replicas):
         return deployment
-    told = f"Replicas from now on: {least}; until now {deployment.min_replicas}."
-    return tx.move(deployment, deployment.state, detail=told, min_replicas=least, max_replicas=most)
+    changed = msgspec.structs.replace(deployment, min_replicas=least, max_replicas=most)
+    if not changed.autoscaled:
+        changed = msgspec.structs.replace(changed, scaling=None)
+    elif changed.scaling is None:  # those that run stay, within the bounds, until there is something to go by
+        changed = msgspec.structs.replace(changed, scaling=Scaling(replicas=deployment.wanted_replicas))
+    told = f"Replicas from now on: {_range(changed)}; until now {_range(deployment)}."
+    return tx.move(
+        deployment, deployment.state, detail=told, min_replicas=least, max_replicas=most, scaling=changed.scaling
+    )
+
+
+def autoscale(tx: Transaction, scope: Scope, deployment_id: str, wish: Autoscaling) -> Deployment:
+    """Have a deployment scale by other metrics, or targets, from now on; between the bounds that it has.
+
+    Raises:
+        BadField: It is one replica, and somebody else's.
+        DeploymentNotFound: There is no such deployment, or it ends.
+    """
+    deployment = _going_on(tx, scope, deployment_id)
+    if deployment.runtime == EXTERNAL:
+        raise BadField("An external server is one replica.", fix="Leave autoscaling out.")
+    if wish == deployment.autoscaling:
+        return deployment
+    targets = ", ".join(f"{one.metric}={one.target}" for one in wish.targets) or "the default"
+    told = f"From now on it scales by {targets}."
+    return tx.move(deployment, deployment.state, detail=told, autoscaling=wish)
+
+
+def _range(deployment: Deployment) -> str:
+    if not deployment.autoscaled:
+        return str(deployment.min_replicas)
+    return f"{deployment.min_replicas} to {deployment.max_replicas}"
 
 
 def _going_on(tx: Transaction, scope: Scope, deployment_id: str) -> Deployment:

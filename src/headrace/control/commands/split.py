@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.control.rollouts.life import require_no_rollout
+from headrace.control.splits import drop_older_splits
 from headrace.control.traffic import set_split
 from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import EndpointNotFound
@@ -26,4 +27,5 @@ def split_traffic(tx: Transaction, scope: Scope, endpoint_id: str, split: Mappin
     if endpoint is None or endpoint.deleting:
         raise EndpointNotFound(f"There is no endpoint {endpoint_id!r} that goes on.")
     require_no_rollout(tx, scope, endpoint_id)
+    drop_older_splits(tx, scope, endpoint_id)
     set_split(tx, scope, endpoint_id, split)

@@ -9,11 +9,17 @@ from headrace.resources.errors import BadField
 MAX_CHARACTERS = 128
 """Of a name or a label: as Vertex AI's display names."""
 
+MAX_DESCRIPTION_CHARACTERS = 4096
+"""Of what people write about a resource, in as many lines as they like."""
+
 MAX_LABELS = 64
 """On one resource: as Vertex AI's."""
 
 MAX_ADDRESS_CHARACTERS = 4096
 """Of an address: Linux' longest path."""
+
+MAX_DESCRIPTION_CHARACTERS = 4096
+"""Of what is said of a model or a version."""
 
 _SHOWN = 60
 
@@ -38,6 +44,26 @@ def check_text(what: str, text: str) -> None:
         raise BadField(f"{what} has a character that is not printable.", evidence=f"It has {unprintable!r}.")
 
 
+def check_description(what: str, text: str) -> None:
+    """Hold that a text can be shown, on several lines.
+
+    Args:
+        what: What it is, as the beginning of a sentence.
+        text: The text; it may be empty.
+
+    Raises:
+        BadField: It has more than `MAX_DESCRIPTION_CHARACTERS`, or one that is neither printable nor a break.
+    """
+    if len(text) > MAX_DESCRIPTION_CHARACTERS:
+        raise BadField(
+            f"{what} is too long.",
+            evidence=f"It has {len(text):,} characters, where {MAX_DESCRIPTION_CHARACTERS:,} are allowed.",
+        )
+    unprintable = next((each for each in text if not (each.isprintable() or each in "\n\r\t")), None)
+    if unprintable is not None:
+        raise BadField(f"{what} has a character that is not printable.", evidence=f"It has {unprintable!r}.")
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
     """Hold the bounds of labels.
 
@@ -55,7 +81,7 @@ def check_address(address: str) -> None:
     """Hold the bounds of an address.
 
     Raises:
-        BadField: It is empty, or has more than `MAX_ADDRESS_CHARACTERS`.
+        BadField: It is empty, has more than `MAX_ADDRESS_CHARACTERS`, or a NUL among them.
     """
     if not address:
         raise BadField("The request names no artifacts.", fix="Give the address of the folder that holds config.json.")
@@ -65,6 +91,8 @@ def check_address(address: str) -> None:
             evidence=f"It has {len(address):,} characters and begins with {address[:_SHOWN]!r}; "
             f"{MAX_ADDRESS_CHARACTERS:,} are allowed.",
         )
+    if "\0" in address:
+        raise BadField("The address of the artifacts has a NUL character.", evidence=f"It is {address[:_SHOWN]!r}.")
 
 
 def as_text(text: str) -> str:

@@ -12,8 +12,8 @@ from headrace.gateway.request_head import Headers
 from headrace.resources.errors import MalformedRequest
 
 _VERSIONS = {"1.0": 0, "1.1": 1}
-_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"})
-"""Of HTTP and for HTTP; the parser also knows those of WebDAV, RTSP and Icecast."""
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"QUERY"})
+"""Of HTTP and for HTTP, QUERY too, which no path takes; the parser also knows those of WebDAV, RTSP and Icecast."""
 
 _TARGET = re.compile(rb"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21-\x22\x24-\x7e]*))?")
 """Path and query as they are sent (RFC 9112, section 3.2.1, and what browsers send beyond it), without a fragment."""

@@ -47,7 +47,7 @@ from headrace.resources.errors.engines import (
     RuntimeUnknown,
     RuntimeUnsuitable,
 )
-from headrace.resources.errors.lookup import error_from, page
+from headrace.resources.errors.lookup import error_from, page, page_url
 from headrace.resources.errors.machines import (
     CalibrationFailed,
     DatabaseAway,
@@ -70,6 +70,7 @@ from headrace.resources.errors.requests import (
     BadField,
     BadJson,
     BadName,
+    BadToken,
     BodyTooLarge,
     CanaryLost,
     CanaryOutOfBounds,
@@ -95,6 +96,7 @@ from headrace.resources.errors.requests import (
     RolloutRunning,
     StaleWrite,
     StillInUse,
+    TokenExpired,
     UnknownErrorCode,
     UnknownKey,
     UnknownPath,
@@ -155,6 +157,7 @@ from headrace.resources.errors.weights import (
     DtypeMixed,
     IndexMissing,
     LayersUnexpected,
+    LicenceNotAccepted,
     NativeQuantisation,
     NotCertified,
     NothingToConvert,
@@ -195,6 +198,7 @@ __all__ = [
     "BadField",
     "BadJson",
     "BadName",
+    "BadToken",
     "BodyTooLarge",
     "CalibrationFailed",
     "CanaryLost",
@@ -262,6 +266,7 @@ __all__ = [
     "KeyLimited",
     "KeyNotFound",
     "LayersUnexpected",
+    "LicenceNotAccepted",
     "MachineGaps",
     "MachineSpecIncomplete",
     "MalformedRequest",
@@ -313,6 +318,7 @@ __all__ = [
     "TimeSeriesConfig",
     "TlsAuthorityNotFound",
     "TlsCertificateInvalid",
+    "TokenExpired",
     "TokenizerInvalid",
     "TokenizerMismatch",
     "TokenizerMissing",
@@ -332,4 +338,5 @@ __all__ = [
     "WeightsTruncated",
     "error_from",
     "page",
+    "page_url",
 ]

@@ -8,6 +8,9 @@ from headrace.resources.errors.requests import UnknownErrorCode
 from headrace.resources.errors.serving import InternalError
 from headrace.resources.errors.tree import CODES, Failure, HeadraceError
 
+_PAGES = "https://github.com/headrace/headrace/blob/main/src/headrace/resources/pages"
+"""Where the pages are for a browser; `page` has the same ones without a network."""
+
 
 def error_from(failure: Failure) -> HeadraceError:
     """The exception that a stored or received failure stands for; an unknown code becomes `InternalError`."""
@@ -23,3 +26,8 @@ def page(code: str) -> str:
     if code not in CODES:
         raise UnknownErrorCode(f"There is no error code {code!r}.", fix="`headrace explain` lists every code.")
     return (files("headrace.resources") / "pages" / f"{code}.md").read_text(encoding="utf-8")
+
+
+def page_url(code: str) -> str:
+    """Where a browser finds the page of an error code."""
+    return f"{_PAGES}/{code}.md"

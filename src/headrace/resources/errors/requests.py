@@ -107,6 +107,18 @@ class UnknownKey(Unauthenticated):
     code = "UNKNOWN_KEY"
 
 
+class BadToken(Unauthenticated):
+    """The signed token cannot be read, is signed by another key than it says, or claims what it may not."""
+
+    code = "BAD_TOKEN"
+
+
+class TokenExpired(Unauthenticated):
+    """The signed token was good, and is no longer."""
+
+    code = "TOKEN_EXPIRED"
+
+
 class RoleMissing(PermissionDenied):
     """The key's role does not allow this, or not in this project."""
 

@@ -267,3 +267,9 @@ class NativeQuantisation(FailedPrecondition):
     """A listed base model is in the quantised format in which its publisher releases it."""
 
     code = "NATIVE_QUANTISATION"
+
+
+class LicenceNotAccepted(FailedPrecondition):
+    """The publisher of the weights asks for its licence to be accepted, and the request does not accept it."""
+
+    code = "LICENCE_NOT_ACCEPTED"

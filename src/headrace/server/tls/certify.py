@@ -10,10 +10,17 @@ from headrace.resources.files import private_dir, write_private
 from headrace.resources.layout import Layout
 from headrace.server.errand import ended
 from headrace.server.tls.authority import Authority
+from headrace.server.tls.names import PROXY
 
 
-def certify(layout: Layout, names: tuple[str, ...], *, now: datetime.datetime) -> bool:
+def certify(layout: Layout, names: tuple[str, ...], *, now: datetime.datetime, certificate: Path | None = None) -> bool:
     """See that there is an authority, and a certificate of it that is good for these names and for long enough.
+
+    Args:
+        layout: Of the data directory.
+        names: What the certificate is to be good for.
+        now: The time.
+        certificate: Its file; None: that of the TLS port.
 
     Returns:
         Whether there is a new one.
@@ -24,7 +31,7 @@ def certify(layout: Layout, names: tuple[str, ...], *, now: datetime.datetime) -
     """
     private_dir(layout.tls_dir)
     authority = Authority.of(layout, now=now)
-    kept = layout.tls_certificate
+    kept = certificate or layout.tls_certificate
     if kept.exists() and not authority.is_due(kept.read_bytes(), names, now=now):
         return False
     write_private(kept, authority.issue(names, now=now))
@@ -33,9 +40,16 @@ def certify(layout: Layout, names: tuple[str, ...], *, now: datetime.datetime) -
 
 def main() -> int:
     """Entry of the process."""
-    data_dir, *names = sys.argv[1:]
+    data_dir, *words = sys.argv[1:]
+    at = words.index(PROXY) if PROXY in words else len(words)
+    return ended(lambda: _certify_all(Layout(Path(data_dir)), tuple(words[:at]), tuple(words[at + 1 :])), data_dir)
+
+
+def _certify_all(layout: Layout, names: tuple[str, ...], proxy_names: tuple[str, ...]) -> None:
     now = datetime.datetime.now(datetime.UTC)
-    return ended(lambda: certify(Layout(Path(data_dir)), tuple(names), now=now), data_dir)
+    for wanted, certificate in ((names, layout.tls_certificate), (proxy_names, layout.tls_proxy_certificate)):
+        if wanted:
+            certify(layout, wanted, now=now, certificate=certificate)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,11 @@ class CertificateFiles(msgspec.Struct, frozen=True):
         """Differs once one of them was replaced, written to, or put elsewhere."""
         return tuple(_state(path) for path in (self.certificate, self.key))
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, protocols: tuple[str, ...] = PROTOCOLS) -> ssl.SSLContext:
         """What a server shows with them: TLS 1.2 or newer, without renegotiation.
+
+        Args:
+            protocols: What a client may choose from (ALPN), the preferred one first.
 
         Raises:
             TlsCertificateInvalid: They are no certificate and its key.
@@ -37,7 +40,7 @@ class CertificateFiles(msgspec.Struct, frozen=True):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION
-        context.set_alpn_protocols(list(PROTOCOLS))
+        context.set_alpn_protocols(list(protocols))
         try:
             # An encrypted key fails for its empty passphrase, instead of OpenSSL asking a terminal for one.
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
@@ -56,14 +59,16 @@ class FollowedCertificate:
 
     Args:
         files: The two.
+        protocols: What a client may choose from (ALPN), the preferred one first.
 
     Attributes:
         context: For the listening side; None until there was a pair that can be shown.
     """
 
-    def __init__(self, files: CertificateFiles) -> None:
+    def __init__(self, files: CertificateFiles, protocols: tuple[str, ...] = PROTOCOLS) -> None:
         self.context: ssl.SSLContext | None = None
         self._files = files
+        self._protocols = protocols
         self._state: tuple[object, ...] = ()
         self._newest: ssl.SSLContext | None = None
 
@@ -77,7 +82,7 @@ class FollowedCertificate:
         if state == self._state:
             return False
         self._state = state
-        self._newest = self._files.context()
+        self._newest = self._files.context(self._protocols)
         if self.context is None:
             self.context = self._newest
             # Called at each handshake, whether or not the client names a host. A context can be given another

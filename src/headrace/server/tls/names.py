@@ -12,6 +12,9 @@ from headrace.resources.errors import BadField
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
+PROXY = "--proxy"
+"""On `certify`'s command line: the names after it are for what the proxy for the names of Vertex AI shows."""
+
 _LONGEST_NAME = 253
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")

@@ -1,0 +1,45 @@
+"""The control plane's API on a database, for `registry.py`: without a reconciler, there is nothing to reconcile.
+
+Prints its port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from headrace.api import create_app
+from headrace.resources.layout import Layout
+from headrace.server.asgi import server
+from headrace.store import Store
+
+
+class Nobody:
+    """Stands where the reconciler stands."""
+
+    def wake(self) -> None:
+        """Nothing is done."""
+
+
+async def serve(url: str, folder: Path) -> None:
+    """Until the process is told to end."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    listener.setblocking(False)
+    app = create_app(Store(url), Nobody(), Layout(folder), internal_token="bench")  # type: ignore[arg-type]
+    api = server(app)
+    serving = asyncio.create_task(api.serve(sockets=[listener]))
+    await api.accepting.wait()
+    print(listener.getsockname()[1], flush=True)
+    await serving
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="headrace-registry-") as made:
+        uvloop.run(serve(sys.argv[1], Path(made)))
