@@ -25,6 +25,7 @@ from headrace.control.commands import (
     undeploy,
 )
 from headrace.control.splits import as_target
+from headrace.resources.autoscaling import Autoscaling, Metric, MetricTarget
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import (
@@ -391,18 +392,19 @@ def test_servers_of_others_are_shared_or_nothing(world: World) -> None:
 
 
 def test_a_mutation_is_everybodys(world: World) -> None:
-    """A shared deployment runs at another scale for all; its settings change with it, and a fit is judged by those."""
+    """A shared deployment runs at another scale for all, by other metrics, and a fit is judged by those."""
     register(world, "1")
     endpoint(world, "e", "f", "g", "h")
     first = put(world, "e")
     put(world, "f")
-    mutate = {"contract": "test", "now": world.clock.now, "least": 2, "most": 3, "settings": {"a": [1]}}
+    busy = Autoscaling(targets=(MetricTarget(Metric.CONCURRENCY, 3),))
+    mutate = {"contract": "test", "now": world.clock.now, "least": 2, "most": 3, "autoscaling": busy}
     target = first.targets["deployed_model"]
     operation = world.write(lambda tx: mutate_deployed_model(tx, SCOPE, "e", target, **mutate))
     assert operation.state is OperationState.SUCCEEDED
     assert (world.deployment.min_replicas, world.deployment.max_replicas) == (2, 3)
-    assert [one.settings for one in world.bindings] == [{"a": [1]}] * 2
-    put(world, "g", min_replicas=2, max_replicas=3, settings={"a": [1]})
+    assert world.deployment.autoscaling == busy
+    put(world, "g", min_replicas=2, max_replicas=3, autoscaling=busy)
     assert len(world.rows(Deployment)) == 1
     put(world, "h")
     assert len(world.rows(Deployment)) == 2
