@@ -41,10 +41,15 @@ class ServerProcess:
         process = subprocess.Popen([*command, *self._arguments], stdout=output, stderr=output)
         output.close()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while self._login_written() == before or not self._ready():
-            assert process.poll() is None, f"serve ended: {self.output}"
-            assert time.monotonic() < deadline, f"serve did not become ready: {self.output}"
-            time.sleep(0.05)  # another process's file and port: nothing to await
+        try:
+            while self._login_written() == before or not self._ready():
+                assert process.poll() is None, f"serve ended: {self.output}"
+                assert time.monotonic() < deadline, f"serve did not become ready: {self.output}"
+                time.sleep(0.05)  # another process's file and port: nothing to await
+        except BaseException:
+            process.kill()  # nobody has it yet who would
+            process.wait()
+            raise
         return process
 
     def _login_written(self) -> int:

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess, EngineSpec
+from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess
 from headrace.node import chat_template, journal
 from headrace.node.cores import Cores
+from headrace.node.launching import engine_spec, launch_of, why_ended
 from headrace.node.load import LoadMeter
 from headrace.node.planned_cache import planned_cache_bytes
 from headrace.node.probe import EngineBroken, EngineBrokeTurning, EngineProbe, EngineSilent, Patience
@@ -23,7 +24,6 @@ from headrace.node.stager import Staged, Stager
 from headrace.node.watch import watch
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
 from headrace.resources.errors import (
-    EngineDied,
     EngineStartTimeout,
     EngineUnreachable,
     EngineWarmupFailed,
@@ -33,7 +33,7 @@ from headrace.resources.errors import (
 )
 from headrace.resources.layout import Layout
 from headrace.resources.states import ReplicaState, check_move
-from headrace.runtimes import EngineEnd, Launch, Runtime, SleepMode
+from headrace.runtimes import Runtime, SleepMode
 from headrace.storage import Claim, ModelCache
 
 LOG_TAIL_LINES = 20
@@ -49,8 +49,6 @@ _COMPUTING = (
 
 _DYING_S = 5.0
 """How long a broken engine is given to turn out dead: its connections break before its process ends."""
-
-_CLASSIFY_LINES = 200
 
 _log = logging.getLogger(__name__)
 
@@ -282,37 +280,13 @@ class ReplicaRun:
         template = await asyncio.to_thread(chat_template.write, self._directory, order.chat_template)
         share = self._around.share(order.id)  # nothing is awaited from here until its state shows that it computes
         self._cores = share.cores
-        launch = Launch(
-            model_dir=staged.model_dir,
-            served_name=order.served_name,
-            nonce=order.nonce,
-            socket=self._around.layout.engine_socket(order.id),
-            max_model_len=order.max_model_len,
-            dtype=order.dtype,
-            threads=share.threads,
-            cores=share.cores,
-            kv_cache_bytes=kv_cache_bytes,
-            tensor_parallel=order.tensor_parallel,
-            prefix_caching=order.prefix_caching,
-            chat_template=template,
-            tool_parser=order.tool_parser,
-            may_sleep=order.may_sleep,
-            allow_custom_code=order.allow_custom_code,
-        )
+        socket = self._around.layout.engine_socket(order.id)
+        launch = launch_of(order, staged, share, socket=socket, kv_cache_bytes=kv_cache_bytes, chat_template=template)
         command = self._around.runtimes[order.runtime].command(launch, staged.environment)
         self._move(ReplicaState.STARTING)  # on record before there is anything to find
+        unclaimed_timeout_s = self._around.unclaimed_timeout_s
         process = await self._around.backend.start(
-            EngineSpec(
-                id=order.id,
-                epoch=order.epoch,
-                nonce=order.nonce,
-                argv=command.argv,
-                env=command.env,
-                memory_limit_bytes=order.memory_limit_bytes,
-                cores=share.cores,
-                stop_grace_s=order.drain_timeout_s,
-                unclaimed_timeout_s=self._around.unclaimed_timeout_s,
-            )
+            engine_spec(order, command, share, unclaimed_timeout_s=unclaimed_timeout_s)
         )
         self._note(pid=process.pid)
         return process
@@ -389,27 +363,17 @@ class ReplicaRun:
     def _died(self, process: EngineProcess, end: EngineExit) -> None:
         self._move(
             ReplicaState.FAILED,
-            failure=self._why(process, end),
+            failure=why_ended(
+                self._around.runtimes[self.order.runtime],
+                self.order,
+                process,
+                end,
+                unclaimed_timeout_s=self._around.unclaimed_timeout_s,
+                machine_memory_bytes=self._around.memory_bytes(),
+            ),
             exit_status=end.exit_status,
             log_tail=process.log_tail(LOG_TAIL_LINES),
             resident_bytes=0,
-        )
-
-    def _why(self, process: EngineProcess, end: EngineExit) -> Failure:
-        if end.why_stopped == "unclaimed":
-            evidence = f"It ran for {self._around.unclaimed_timeout_s:g} s without a node."
-            return EngineDied("The engine ended because no node claimed it.", evidence=evidence).failure
-        if end.why_stopped:
-            return EngineDied("The engine was stopped from outside.", evidence="Its shim was told to end.").failure
-        return self._around.runtimes[self.order.runtime].classify(
-            EngineEnd(
-                exit_status=end.exit_status,
-                log_tail=process.log_tail(_CLASSIFY_LINES),
-                peak_resident_bytes=end.peak_resident_bytes,
-                memory_limit_bytes=self.order.memory_limit_bytes,
-                machine_memory_bytes=self._around.memory_bytes(),
-                oom_kills=end.oom_kills,
-            )
         )
 
     def _move(self, state: ReplicaState, **changes: object) -> None:
