@@ -21,9 +21,9 @@ LOCATION = "us-central1"
 
 
 def begin(told: dict[str, str]) -> None:
-    """Point the SDK at a gRPC address; without one, nowhere: the environment does."""
-    where = {"api_endpoint": told["grpc"]} if told.get("grpc") else {}
-    vertexai.init(project=told["project"], location=LOCATION, credentials=Credentials(token=told["key"]), **where)
+    """Point the SDK at a gRPC address, with a key; without one, nowhere: the environment tells both."""
+    where = {"api_endpoint": told["grpc"], "credentials": Credentials(token=told["key"])} if told.get("grpc") else {}
+    vertexai.init(project=told["project"], location=LOCATION, **where)
 
 
 def deploy(told: dict[str, str]) -> dict[str, Any]:

@@ -60,10 +60,19 @@ def asked(server: ServerProcess, sdk: str, what: str, *, proxy: bool = False, **
     """What the SDK came to."""
     told = {"what": what, "project": PROJECT, "key": server.key, "grpc": addresses(server)["grpc"]} | more
     if proxy:
-        del told["grpc"]
-    env = variables(server, "vertex", *(["--proxy"] if proxy else []))
+        del told["grpc"], told["key"]
+    env = variables(server, "vertex", *(["--proxy", "--credentials", service_account(server)] if proxy else []))
     found: dict[str, Any] = run_client(sdk, PROGRAM, json.dumps(told), env=env)
     return found
+
+
+def service_account(server: ServerProcess) -> str:
+    """The file of a key that may deploy, as Google's libraries read it."""
+    file = server.data_dir.parent / "service-account.json"
+    if not file.exists():
+        kind = ("--format", "service-account", "--role", "deployer", "--project", PROJECT)
+        server.cli("keys", "create", "by-proxy", *kind, "--out", str(file))
+    return str(file)
 
 
 def through(server: ServerProcess) -> httpx.Client:
@@ -105,7 +114,7 @@ def test_what_an_endpoint_is_asked_over_grpc(ways_in: ServerProcess, deployed: d
 
 
 def test_no_line_of_code_names_this_server(ways_in: ServerProcess, demo_model: Path) -> None:
-    """The same Python, told nothing but a project and a key: its environment leads Google's addresses here."""
+    """The same Python, told nothing but a project: its environment leads it here, and says who it is."""
     found = asked(ways_in, NEWEST, "deploy", proxy=True, model=str(demo_model), display_name="by-proxy", delete="yes")
     assert "Tokyo" in found["predictions"][0]
     assert found["missing"]["type"] == "NotFound"
