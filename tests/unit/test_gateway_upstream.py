@@ -471,3 +471,20 @@ def test_addresses_that_are_none(text: str) -> None:
     """Only unix:/path, http://host:port and https://host:port are addresses."""
     with pytest.raises(ValueError, match="neither"):
         read_address(text)
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r", b"\0"])
+@pytest.mark.parametrize("where", ["target", "host", "name", "value"])
+@pytest.mark.parametrize("body", [b"", b"x\r\n\r\nGET / HTTP/1.1\r\n"])
+def test_a_head_is_one_head(end: bytes, where: str, body: bytes) -> None:
+    """A request with a line's end in its head is its maker's fault, and nothing is sent; a body may have any."""
+
+    def request(put: bytes) -> UpstreamRequest:
+        told = {part: part.encode() + (put if part == where else b"") for part in ("target", "host", "name", "value")}
+        headers = [(told["name"], told["value"])]
+        return UpstreamRequest(method="POST", target=told["target"], host=told["host"], headers=headers, body=body)
+
+    address = read_address("http://127.0.0.1:1")
+    assert request(b"").encode(address).endswith(b"\r\n\r\n" + body)
+    with pytest.raises(ValueError, match="ends a line"):
+        request(end).encode(address)

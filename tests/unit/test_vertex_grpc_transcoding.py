@@ -257,6 +257,14 @@ def test_metadata_passes_on_what_a_client_says() -> None:
     assert dict(request_headers(metadata, None))[b"x-server-timeout"] == b"600"
 
 
+@given(st.text(max_size=20), st.sampled_from("\r\n\0\x1f\x7f\u0100"), st.text(max_size=20))
+def test_metadata_never_ends_a_header(before: str, wrong: str, after: str) -> None:
+    """gRPC's library hands on any bytes; what would end a line would begin a request on a connection of others."""
+    with pytest.raises(BadField, match="x-goog-x"):
+        request_headers([("x-goog-x", before + wrong + after)], None)
+    assert request_headers([("x-goog-x-bin", wrong), ("other", wrong)], None) == []
+
+
 def test_headers_of_answers_that_a_client_wants() -> None:
     """The request's id, limits and when to come back; nothing that gRPC would not take."""
     headers: Headers = [

@@ -108,7 +108,8 @@ def env(
         invocation.output.line(f"export {name}={shlex.quote(value)}")
     if not invocation.as_json:
         for note in found.notes:
-            print(f"# {note}", file=sys.stderr)
+            for line in note.splitlines():
+                print(f"# {line}", file=sys.stderr)
 
 
 def settings(client: Kind, server: Server, environ: Mapping[str, str]) -> Settings:

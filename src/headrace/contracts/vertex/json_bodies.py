@@ -27,7 +27,7 @@ Duration = NewType("Duration", str)
 """Seconds with a final ``s``, e.g. ``600s`` or ``1.5s``."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
-_DURATION = re.compile(r"-?\d{1,12}(\.\d{1,9})?s")
+_DURATION = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s")
 # The closing quote is optional and nothing backtracks, so a broken body costs no more than a good one.
 _STRINGS_OR_COMMAS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|,(?=\s*[}\]])', re.DOTALL)
 _BITS = {int: 32, Int64: 64}

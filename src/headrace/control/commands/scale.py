@@ -17,6 +17,9 @@ from headrace.store import Transaction
 SHORTEST_IDLE_S = 1.0
 """Control hears of a deployment that nobody asks for within about two seconds; less would promise what is not held."""
 
+MOST_REPLICAS = 1000
+"""Of one deployment: far more than one machine carries, and few enough that a slip of the hand is found."""
+
 _ENDING = frozenset({DeploymentState.DRAINING, DeploymentState.FAILED, DeploymentState.GONE})
 
 
@@ -65,7 +68,12 @@ def check_replicas(least: int, most: int) -> None:
     if not 1 <= least <= most:
         raise BadField(
             "There must be at least one replica, and no fewer at most than at least.",
-            evidence=f"min_replicas is {least}, max_replicas is {most}.",
+            evidence=f"At least {least}, at most {most} were asked for.",
+        )
+    if most > MOST_REPLICAS:
+        raise BadField(
+            "So many replicas are more than a deployment may have.",
+            evidence=f"At most {most:,} were asked for; {MOST_REPLICAS:,} are allowed.",
         )
 
 

@@ -9,9 +9,6 @@ from headrace.resources.errors import BadField
 MAX_CHARACTERS = 128
 """Of a name or a label: as Vertex AI's display names."""
 
-MAX_DESCRIPTION_CHARACTERS = 4096
-"""Of what people write about a resource, in as many lines as they like."""
-
 MAX_LABELS = 64
 """On one resource: as Vertex AI's."""
 

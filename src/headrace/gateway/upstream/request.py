@@ -32,18 +32,26 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     repeatable: bool = True
 
     def encode(self, address: Address) -> bytes:
-        """The head, with the body behind it if that is all there."""
+        """The head, with the body behind it if that is all there.
+
+        Raises:
+            ValueError: It would be read as another head, or as several: something in it ends a line.
+        """
         host = address.host_header if self.host is None else self.host
         parts = [self.method.encode("ascii"), b" ", self.target, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
         for name, value in self.headers:
             parts += (name, b": ", value, b"\r\n")
         body = self.body
-        if isinstance(body, bytes):
-            if body or self.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
-                parts.append(b"content-length: %d\r\n" % len(body))
-            parts += (b"\r\n", body)
-        elif self.length_bytes is None:
-            parts.append(b"transfer-encoding: chunked\r\n\r\n")
+        lines = len(self.headers) + 4  # with the first, the host's, the body's length and the empty one
+        if not isinstance(body, bytes):
+            length = self.length_bytes
+            parts.append(b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length)
+        elif body or self.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+            parts.append(b"content-length: %d\r\n" % len(body))
         else:
-            parts.append(b"content-length: %d\r\n\r\n" % self.length_bytes)
-        return b"".join(parts)
+            lines -= 1
+        parts.append(b"\r\n")
+        head = b"".join(parts)
+        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+            raise ValueError("Something in a request's head ends a line.")
+        return head + body if isinstance(body, bytes) and body else head

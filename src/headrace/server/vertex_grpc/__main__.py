@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 
 from headrace.server import process
@@ -21,6 +22,8 @@ def main() -> None:
     layout = process.begin("grpc", options)
     # Each handshake that fails would be a line in a file that nobody rotates. Read when gRPC is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # So would each value of metadata that is no text, with the value in it, which may be a key.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     from headrace.server.vertex_grpc.serving import serve  # noqa: PLC0415
 
     asyncio.run(serve(layout, options))
