@@ -583,13 +583,13 @@ def test_status_tells_what_a_deployment_scales_by(server, capsys):
         "display_name": "river",
         "max_replicas": 4,
         "wanted_replicas": 3,
-        "scaling": {"why": "request_count is 90 a replica, and should be 30.", "pending": "No room."},
+        "scaling": {"why": "request_count is 90 a replica; its target is 30.", "pending": "No room."},
     }
     server.answers["GET /headrace/v1/status"] = (200, _glance(said))
     assert run(["status"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"STARTING +50% +1/3", out)
-    assert "river has 3 of 1 to 4 replicas: request_count is 90 a replica, and should be 30." in out
+    assert "river has 3 of 1 to 4 replicas: request_count is 90 a replica; its target is 30." in out
     assert "river waits for more: No room." in out
 
 

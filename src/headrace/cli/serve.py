@@ -59,7 +59,7 @@ def serve(
         typer.Option(
             metavar="URL",
             envvar="HEADRACE_DATABASE_URL",
-            help="Keep the rows in PostgreSQL, postgresql://USER@HOST/DATABASE; needs the extra headrace[postgresql].",
+            help="Keep the rows in PostgreSQL, postgresql://USER@HOST/DATABASE; needs headrace\\[postgresql].",
         ),
     ] = "",
     drain_timeout: Annotated[
@@ -120,11 +120,11 @@ def serve(
         str,
         typer.Option(
             metavar="URL",
-            help="Send OpenTelemetry traces there (OTLP over HTTP), or as OTEL_… say; needs the extra headrace[otel].",
+            help="Send OpenTelemetry traces there (OTLP over HTTP), or as OTEL_… say; needs headrace\\[otel].",
         ),
     ] = "",
     request_log_format: Annotated[
-        LogFormat, typer.Option(help="What files of request logs become; parquet is the extra headrace[parquet].")
+        LogFormat, typer.Option(help="What files of request logs become; parquet is the extra headrace\\[parquet].")
     ] = LogFormat.JSONL,
     request_log_max_bytes: Annotated[
         int, typer.Option(min=2**20, help="How much request logs may take before the oldest files go.")
@@ -135,7 +135,7 @@ def serve(
             min=0,
             max=65535,
             help="Serve Vertex AI over gRPC, too, with the TLS port's certificate; needs the extra "
-            "headrace[vertex-grpc]; 0 takes a free one.",
+            "headrace\\[vertex-grpc]; 0 takes a free one.",
         ),
     ] = None,
     vertex_proxy_port: Annotated[

@@ -47,7 +47,8 @@ def refused(world: World, endpoint_id: str, *, split: Any = None, **fields: Any)
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 def test_create(world: World, version: str) -> None:
-    """An operation that is done, of the version that was asked; the endpoint is dedicated, and reached where it was."""
+    """An operation that is done, of the version that was asked; the endpoint is dedicated, and at the TLS port."""
+    world.layout.local_login.write_text('{"url": "http://127.0.0.1:8080", "tls_url": "https://127.0.0.1:8443"}')
     body = {"displayName": "e2", "labels": {"a": "b"}, "description": "For tests."}
     operation = world.json("POST", f"/{version}/{SCOPE}/endpoints?%24alt=json%3Benum-encoding%3Dint", json=body)
     package = f"type.googleapis.com/google.cloud.aiplatform.{version}"
@@ -56,13 +57,19 @@ def test_create(world: World, version: str) -> None:
     assert operation["name"].startswith(f"{operation['response']['name']}/operations/")
     endpoint = world.json("GET", f"/v1/{operation['response']['name']}")
     assert (endpoint["displayName"], endpoint["labels"], endpoint["description"]) == ("e2", {"a": "b"}, "For tests.")
-    assert (endpoint["dedicatedEndpointEnabled"], endpoint["dedicatedEndpointDns"]) == (True, "headrace.test:8080")
+    assert (endpoint["dedicatedEndpointEnabled"], endpoint["dedicatedEndpointDns"]) == (True, "headrace.test:8443")
     assert (endpoint["deployedModels"], endpoint["trafficSplit"]) == ([], {})
     assert operation["response"].pop("@type")
     assert operation["response"] == endpoint, "the SDK goes on with it as if it had asked"
     polled = world.json("GET", f"/ui/{operation['name']}")
     assert (polled["done"], polled["response"].pop("@type")) == (True, f"{package}.Endpoint")
     assert polled == operation
+
+
+def test_without_tls_none_is_shown_as_dedicated(world: World) -> None:
+    """The vendor's SDK asks a dedicated endpoint by ``https://`` and nothing else; another one where it was pointed."""
+    made = create(world, "e")
+    assert (made["dedicatedEndpointEnabled"], "dedicatedEndpointDns" in made) == (False, False)
 
 
 def test_create_with_an_id_and_shared(world: World) -> None:

@@ -70,7 +70,8 @@ def test_failed_deploy(world: World) -> None:
 
 
 def test_endpoints(world: World) -> None:
-    """An endpoint shows its machine, its traffic and where a dedicated one is reached: here."""
+    """An endpoint shows its machine, its traffic and where a dedicated one is reached: by TLS."""
+    world.layout.local_login.write_text('{"url": "http://127.0.0.1:8080", "tls_url": "https://127.0.0.1:8443"}')
     world.deploy(
         endpointConfig={"endpointDisplayName": "mine", "endpointUserId": "my-endpoint"},
         deployConfig={
@@ -82,7 +83,7 @@ def test_endpoints(world: World) -> None:
     world.deploy()
     endpoint = world.json("GET", f"{L}/endpoints/my-endpoint")
     assert endpoint["displayName"] == "mine"
-    assert endpoint["dedicatedEndpointDns"] == "headrace.test:8080"
+    assert endpoint["dedicatedEndpointDns"] == "headrace.test:8443"
     (deployed,) = endpoint["deployedModels"]
     assert endpoint["trafficSplit"] == {deployed["id"]: 100}
     assert deployed["dedicatedResources"]["machineSpec"]["acceleratorType"] == "NVIDIA_L4"

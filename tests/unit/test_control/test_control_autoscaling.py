@@ -58,7 +58,7 @@ def test_requests_that_come_bring_replicas_and_quiet_takes_them_away(world: Worl
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 4))
     assert (decided(world).replicas, decided(world).metric, decided(world).target) == (4, "request_count", 60)
     told = [move.detail for move in world.timeline(name) if move.detail.startswith("Replicas from now on")]
-    assert told[0] == "Replicas from now on: 3; until now 1. request_count is 240 a replica, and should be 60."
+    assert told[0] == "Replicas from now on: 3; until now 1. request_count is 240 a replica; its target is 60."
     world.gateway.per_minute = {}
     began = world.clock.now
     asyncio.run(world.until(lambda: living(world) == 1, at_most=300))

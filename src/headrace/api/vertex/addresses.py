@@ -13,14 +13,12 @@ from headrace.api.requests import context_of
 def dedicated_dns(request: Request) -> str:
     """Host and port of dedicated endpoints: the TLS port, under the name by which the caller reached this server.
 
-    The vendor's SDK puts ``https://`` before it, whatever it is. Without a TLS port it is the plain one: for those
-    who take the address from here and choose the scheme themselves.
+    The vendor's SDK puts ``https://`` before it, whatever it is. Empty without a TLS port.
     """
-    asked = request.headers.get("host", "")
     tls_port = urlsplit(_tls_url(request)).port
     if tls_port is None:
-        return asked
-    name = urlsplit(f"//{asked}").hostname or ""
+        return ""
+    name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     return f"[{name}]:{tls_port}" if ":" in name else f"{name}:{tls_port}"
 
 

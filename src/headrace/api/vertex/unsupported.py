@@ -16,6 +16,11 @@ _METHODS = tuple(
         ("POST|DELETE", f"{_SCOPE}/models/[^/:]+:[a-zA-Z]+", ""),
         ("POST", f"{_SCOPE}/endpoints/[^/:]+:[a-zA-Z]+", ""),
         ("GET|POST|DELETE", f"{_SCOPE}/batchPredictionJobs.*", "Send the requests online, several at a time."),
+        (
+            "POST",
+            rf"({_SCOPE}/)?publishers/[^/]+/models/[^/]+:[a-zA-Z]+",
+            "Ask the endpoint that serves it: projects/PROJECT/locations/LOCATION/endpoints/ID is its name as a model.",
+        ),
         ("GET|POST", rf"({_SCOPE}/)?publishers/[^/]+/models.*", "Deploy it with :deploy and publisherModelName."),
     )
 )

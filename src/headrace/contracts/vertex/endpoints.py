@@ -62,8 +62,10 @@ def endpoint_json(endpoint: Endpoint, bound: Sequence[Bound], *, host: str) -> d
     Args:
         endpoint: The endpoint.
         bound: What is deployed on it.
-        host: Host and port that a client reaches us by: the dedicated DNS name, since requests are routed by path.
+        host: Host and port that dedicated endpoints are reached by with TLS, since requests are routed by path. Empty
+            where there is no TLS: then none is shown as dedicated, for the vendor's SDK would ask it by ``https://``.
     """
+    dedicated = endpoint.dedicated and bool(host)
     wire: dict[str, Any] = {
         "name": endpoint.name,
         "displayName": endpoint.display_name,
@@ -74,9 +76,9 @@ def endpoint_json(endpoint: Endpoint, bound: Sequence[Bound], *, host: str) -> d
         "labels": endpoint.labels,
         "createTime": rfc3339(endpoint.created_at),
         "updateTime": rfc3339(endpoint.updated_at),
-        "dedicatedEndpointEnabled": endpoint.dedicated,
+        "dedicatedEndpointEnabled": dedicated,
     }
-    if endpoint.dedicated:
+    if dedicated:
         wire["dedicatedEndpointDns"] = host
     if endpoint.description:
         wire["description"] = endpoint.description

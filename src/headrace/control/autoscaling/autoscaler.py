@@ -86,7 +86,7 @@ def _lower_after_s(deployment: Deployment) -> float:
 def _scaling(deployment: Deployment, decision: Decision, ready: int, now: float) -> Scaling:
     standing, by = decision.standing, decision.by
     metric, value, target = ("", 0.0, 0) if by is None else (str(by.metric), by.total / max(ready, 1), by.target)
-    why = "No metric is known." if by is None else f"{metric} is {value:.4g} a replica, and should be {target}."
+    why = "No metric is known." if by is None else f"{metric} is {value:.4g} a replica; its target is {target}."
     if by is not None and not by.whole:
         why = f"{metric} is not known of every replica, so none is taken away for it."
     if standing.replicas < deployment.wanted_replicas:
