@@ -14,7 +14,7 @@ from headrace.cli.invocation import Invocation
 from headrace.cli.output import duration
 from headrace.cli.paths import segment
 from headrace.cli.progress import Steps
-from headrace.resources.errors import EngineTimeout, NotReady
+from headrace.resources.errors import EngineTimeout, NotReady, ProfileTooSmall
 from headrace.resources.states import DeploymentState
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def profile(
     from headrace.cli.profile.report import show  # noqa: PLC0415
 
     lengths = [_numbers(each, name) for each, name in ((prompts, "prompts"), (outputs, "outputs"), (at, "at"))]
+    for name, numbers in zip(("--prompts", "--outputs", "--at"), lengths, strict=True):
+        if len(numbers) < 2:
+            raise ProfileTooSmall(
+                "A replica's cost cannot be told from so little.",
+                evidence=f"{name} has one number.",
+                fix="Give at least two; three are better, for a third of what is measured tests the fit.",
+            )
     steps = Steps(invocation.output, silent=invocation.as_json)
     with invocation.client() as client:
         found = find_endpoint(client, endpoint)
