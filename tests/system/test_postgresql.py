@@ -32,7 +32,7 @@ def test_models_answer_while_the_database_is_away(tmp_path: Path, demo_model: Pa
         assert eventually(lambda: _get(server, endpoint).get("deployedModels"))
         assert server.stop() == 0
         server.restart()
-        assert _get(server, endpoint)["deployedModels"]
+        assert eventually(lambda: _get(server, endpoint).get("deployedModels"))
         assert eventually(lambda: _chat(server))
 
 

@@ -6,6 +6,7 @@ from fastapi import Request, Response
 
 from headrace.api.requests import answer, scope_of
 from headrace.contracts.vertex.quota_infos import quota_info_json, time_series_json
+from headrace.resources.names import DEFAULT_LOCATION, Scope
 
 
 async def get_quota_info(request: Request) -> Response:
@@ -13,6 +14,7 @@ async def get_quota_info(request: Request) -> Response:
     return answer(quota_info_json(scope_of(request).project, request.path_params["quota"]))
 
 
-async def list_time_series(_request: Request) -> Response:
+async def list_time_series(request: Request) -> Response:
     """How many it has, as Cloud Monitoring would tell."""
+    Scope(request.path_params["project"], DEFAULT_LOCATION)  # a name that none can have is told so
     return answer(time_series_json())

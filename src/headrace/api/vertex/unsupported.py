@@ -21,7 +21,7 @@ _METHODS = tuple(
             rf"({_SCOPE}/)?publishers/[^/]+/models/[^/]+:[a-zA-Z]+",
             "Ask the endpoint that serves it: projects/PROJECT/locations/LOCATION/endpoints/ID is its name as a model.",
         ),
-        ("GET|POST", rf"({_SCOPE}/)?publishers/[^/]+/models.*", "Deploy it with :deploy and publisherModelName."),
+        ("GET|POST", f"{_SCOPE}/publishers/[^/]+/models.*", "Deploy it with :deploy and publisherModelName."),
     )
 )
 """Requests of https://cloud.google.com/vertex-ai/docs/reference/rest that the vendor's clients were seen to send."""
