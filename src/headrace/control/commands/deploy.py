@@ -12,7 +12,6 @@ from headrace.control.commands.scale import check_idle_s, check_replicas
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
 from headrace.control.rollouts.life import require_no_rollout
-from headrace.hardware import find_shape, read_catalogue
 from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
@@ -97,10 +96,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
         QuotaExceeded: The project has no room for another deployment of this size.
     """
     _check(request)
-    if request.machine != MachineSpec():
-        catalogue = read_catalogue(data_dir)
-        if shape := find_shape(catalogue, request.machine):
-            require_quota(tx, request.scope.project, shape, catalogue)
+    require_quota(tx, request.scope.project, request.machine, data_dir)
     version = _register(tx, request, now)
     endpoint = _open_endpoint(tx, request, now)
     deployment = Deployment(

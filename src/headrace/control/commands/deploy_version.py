@@ -19,7 +19,6 @@ from headrace.control.sharing import PoolShape, shared_deployment
 from headrace.control.splits import as_target, drop_older_splits
 from headrace.control.timeline import note
 from headrace.control.traffic import WHOLE, set_split
-from headrace.hardware import find_shape, read_catalogue
 from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -208,10 +207,7 @@ def _new_deployment(
             evidence=f"Version {version.version} of model {model.id!r} is at {version.spec.external.base_url}.",
             fix="`headrace deploy --external URL` makes an endpoint for it; others can share that.",
         )
-    if request.machine != MachineSpec():
-        catalogue = read_catalogue(data_dir)
-        if shape := find_shape(catalogue, request.machine):
-            require_quota(tx, request.scope.project, shape, catalogue)
+    require_quota(tx, request.scope.project, request.machine, data_dir)
     deployment = Deployment(
         scope=request.scope,
         id=new_id(),

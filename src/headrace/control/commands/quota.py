@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import msgspec
 
 from headrace.capacity import quota_admits
-from headrace.hardware import Catalogue, Shape
-from headrace.resources.deployments import Deployment
+from headrace.hardware import Catalogue, find_shape, read_catalogue
+from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.errors import BadField, QuotaExceeded
 from headrace.resources.names import DEFAULT_LOCATION, Scope
 from headrace.resources.quotas import DEFAULT_SHARES, Quota
@@ -63,14 +64,26 @@ def shares_of(tx: Transaction, project: str) -> float:
     return DEFAULT_SHARES if quota is None else quota.shares
 
 
-def require_quota(tx: Transaction, project: str, shape: Shape, catalogue: Catalogue) -> None:
-    """Hold that a project may have one deployment more of this shape. Its row is to be stored in the same transaction.
+def require_quota(tx: Transaction, project: str, machine: MachineSpec, data_dir: Path | None) -> None:
+    """Hold that a project may have one deployment more of this machine, whose row is stored in the same transaction.
+
+    Args:
+        tx: That one.
+        project: Whose.
+        machine: What was asked for; nothing takes no share.
+        data_dir: Where an operator's own machine types may be; None for the catalogue's alone.
 
     Raises:
         QuotaExceeded: It may not.
+        BadField: There is no such machine.
+        MachineSpecIncomplete: It is named in part.
     """
-    wanted = share_of(shape.name, catalogue)
-    if not wanted:
+    if machine == MachineSpec():
+        return
+    catalogue = read_catalogue(data_dir)
+    shape = find_shape(catalogue, machine)
+    wanted = Fraction(0) if shape is None else share_of(shape.name, catalogue)
+    if shape is None or not wanted:
         return
     now = usage(tx, project, catalogue)
     running = [Fraction(str(share)) for _, share in now.deployments.values()]
