@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.capacity.cost import Cost, Point, fit, most_at_once
+from headrace.capacity.cost import fit, most_at_once
 from headrace.capacity.units import SLICES, Throughput
 from headrace.resources.errors import BadField, ProfileTooSmall
+from headrace.resources.profiles import Cost, Point
 
 PROMPTS, OUTPUTS, AT = (32, 256, 1024), (16, 64), (1, 4, 16)
 COSTS = st.builds(

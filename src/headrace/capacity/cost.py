@@ -19,60 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.resources.errors import ProfileTooSmall
+from headrace.resources.profiles import Cost, Point, terms
 
 HELD_OUT_EVERY = 3
 """Every third point is not fitted to, and tells how far off the fit is."""
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests alike that were run, so many at a time, each that ended followed by the next at once.
-
-    Attributes:
-        prompt_tokens: Of each request, none of them known to the replica before.
-        output_tokens: Of each.
-        concurrency: At a time.
-        requests: Done in that time; of those that were not whole, the share that was written.
-        wall_s: How long that was looked at.
-        first_s: Time to first token, 95th percentile.
-        gap_s: Inter-token latency, 95th percentile.
-    """
-
-    prompt_tokens: int
-    output_tokens: int
-    concurrency: int
-    requests: float
-    wall_s: float
-    first_s: float = 0.0
-    gap_s: float = 0.0
-
-    @property
-    def request_s(self) -> float:
-        """Of the replica's time, what one request took."""
-        return self.wall_s / self.requests
-
-
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """The coefficients, in seconds; none is negative.
-
-    Attributes:
-        prompt: A token of the prompt.
-        prompt_squared: A pair of its tokens.
-        step: A step, whoever is in it.
-        sequence: A sequence in a step.
-        context: A token of a sequence's cache in a step.
-    """
-
-    prompt: float
-    prompt_squared: float
-    step: float
-    sequence: float
-    context: float
-
-    def work_s(self, prompt_tokens: float, output_tokens: float, concurrency: float) -> float:
-        """Of a replica's time, what a request takes while so many are in each step."""
-        terms = _terms(prompt_tokens, output_tokens, concurrency)
-        coefficients: tuple[float, ...] = msgspec.structs.astuple(self)
-        return sum(each * term for each, term in zip(coefficients, terms, strict=True))
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,22 +87,10 @@ def most_at_once(points: Sequence[Point], *, first_s: float, gap_s: float) -> in
     return most
 
 
-def _terms(prompt_tokens: float, output_tokens: float, concurrency: float) -> tuple[float, ...]:
-    """What each coefficient is multiplied with, in their order."""
-    cached = prompt_tokens + output_tokens / 2
-    return (
-        prompt_tokens,
-        prompt_tokens**2,
-        output_tokens / concurrency,
-        output_tokens,
-        output_tokens * cached,
-    )
-
-
 def _row(point: Point) -> list[float]:
     """The terms as shares of what was measured: all rows should add up to one."""
-    terms = _terms(point.prompt_tokens, point.output_tokens, point.concurrency)
-    return [term / point.request_s for term in terms]
+    of_point = terms(point.prompt_tokens, point.output_tokens, point.concurrency)
+    return [term / point.request_s for term in of_point]
 
 
 def _predicted(cost: Cost, point: Point) -> float:

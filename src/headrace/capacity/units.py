@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.capacity.cost import Cost
 from headrace.resources.errors import BadField
+from headrace.resources.profiles import Cost
 
 SLICES = 4
 """Of a replica, the smallest that is given away by itself."""

@@ -7,6 +7,7 @@ import msgspec
 from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.errors import Failure
 from headrace.resources.names import Scope
+from headrace.resources.profiles import Carried
 from headrace.resources.states import DeploymentState, ReplicaState
 
 
@@ -63,6 +64,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         memory_bytes: What one replica reserves on its node; 0 until CHECKING has estimated it.
         model_bytes: Size of the artifacts; 0 until CHECKING has read them.
         predicted: What CHECKING predicted of a replica; None until then, and of external servers.
+        carried: What one replica of it carries; None until that is known, and where nobody asked.
         failure: Why it is FAILED, or why it is not getting on; None when all is well.
         restarts: Replicas replaced because they failed since the pool was last READY for long.
         deadline_at: When it gives up becoming READY for the first time.
@@ -84,6 +86,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     model_bytes: int = 0
     predicted: Predicted | None = None
+    carried: Carried | None = None
     state: DeploymentState = DeploymentState.ACCEPTED
     failure: Failure | None = None
     restarts: int = 0

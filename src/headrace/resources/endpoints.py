@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from headrace.resources.names import Scope
+from headrace.resources.profiles import Provision
 from headrace.resources.request_log import RequestLog
 
 
@@ -20,6 +21,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             limits; 0: those alone.
         deleting: A delete was asked for; it is gone once its deployed models are.
         request_log: What of its requests is written down; None: nothing.
+        kept: A vendor's own fields of it, kept whole for those who read them back.
     """
 
     scope: Scope
@@ -31,6 +33,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     inference_timeout_s: float = 0.0
     deleting: bool = False
     request_log: RequestLog | None = None
+    kept: dict[str, Any] = {}
     created_at: float
     updated_at: float
     resource_version: int = 1
@@ -47,6 +50,7 @@ class DeployedModel(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         traffic: Percent of the endpoint's requests, 0 to 100; an endpoint's add up to 100, or to 0 when it has none.
         settings: A vendor's own settings of it, kept whole for those who read it back.
+        provision: The throughput that it was sold; None: none, it is served as there is room.
     """
 
     scope: Scope
@@ -56,5 +60,6 @@ class DeployedModel(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str = ""
     traffic: int = 100
     settings: dict[str, Any] = {}
+    provision: Provision | None = None
     created_at: float
     resource_version: int = 1

@@ -12,6 +12,7 @@ from headrace.resources.access import Principal
 from headrace.resources.errors import Failure
 from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
+from headrace.resources.profiles import Carried
 from headrace.resources.request_log import RequestLog
 
 MOST_RUNNING = 256
@@ -52,6 +53,20 @@ class ReplicaRoute(msgspec.Struct, frozen=True, kw_only=True):
     external: ExternalRoute | None = None
 
 
+class ProvisionRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """The throughput that a deployed model was sold, as work: model units a second, which are full replicas.
+
+    Attributes:
+        carried: What a replica carries, and so what a request costs.
+        guaranteed: Of it, what is never refused and goes before everybody else's.
+        most: What is admitted at most; above it there is 429.
+    """
+
+    carried: Carried
+    guaranteed: float
+    most: float
+
+
 class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     """One deployed model of an endpoint.
 
@@ -70,6 +85,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
         pending: Whether it has not been READY yet, and may still be.
         failure: Why it never comes (back), where that is so.
         external_host: Who answers, for messages, where that is not an engine of ours; else empty.
+        provision: The throughput that it was sold; None: none.
         watched: Whether a rollout is under way on its endpoint: then usage records tell how requests were served.
     """
 
@@ -93,6 +109,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     external_host: str = ""
     watched: bool = False
+    provision: ProvisionRoute | None = None
     replicas: tuple[ReplicaRoute, ...] = ()
 
     @property
@@ -152,6 +169,9 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
         waiting: Requests in line, by deployment id; deployments without any are left out.
         idle_s: For how long no request ran or waited, by deployment id: of those that scale to zero, while none does.
         per_minute: Requests that came within the last minute, by deployment id; deployments without any are left out.
+        work_per_minute: Model units of what was admitted within the last minute, by deployment id; of those with a
+            provisioned throughput.
+        work_waiting: Model units of what stands in line, likewise.
     """
 
     generation: int
@@ -159,3 +179,5 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: dict[str, int] = {}
     idle_s: dict[str, float] = {}
     per_minute: dict[str, int] = {}
+    work_per_minute: dict[str, float] = {}
+    work_waiting: dict[str, float] = {}

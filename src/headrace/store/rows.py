@@ -18,6 +18,7 @@ from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope
 from headrace.resources.nodes import Node
 from headrace.resources.operations import ApiKey, Operation
+from headrace.resources.profiles import Profile
 from headrace.resources.quotas import Quota
 from headrace.resources.rollouts import Rollout
 from headrace.store import schema
@@ -33,6 +34,7 @@ Row = (
     | Rollout
     | ApiKey
     | Node
+    | Profile
     | Quota
     | LicenceAcceptance
 )
@@ -104,6 +106,7 @@ NOUNS: Mapping[type[Any], Noun[Any]] = {
         (Rollout, schema.rollouts),
         (ApiKey, schema.api_keys),
         (Node, schema.nodes),
+        (Profile, schema.profiles),
         (Quota, schema.quotas),
         (LicenceAcceptance, schema.licence_acceptances),
     )

@@ -32,6 +32,7 @@ from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.deployments import MachineSpec, Predicted, Warmup
 from headrace.resources.errors import Failure
 from headrace.resources.models import ServingSpec
+from headrace.resources.profiles import Carried, Point, Provision
 from headrace.resources.request_log import RequestLog
 from headrace.resources.rollouts import RolloutPlan, Tallies
 from headrace.resources.states import DeploymentState, OperationState, ReplicaState, RolloutState
@@ -157,6 +158,7 @@ endpoints = Table(
     Column("inference_timeout_s", Double, nullable=False),
     Column("deleting", Boolean, nullable=False),
     _json("request_log", RequestLog, nullable=True),
+    _json("kept", dict[str, Any]),
     _time("created_at"),
     _time("updated_at"),
     _int("resource_version"),
@@ -185,6 +187,7 @@ deployments = Table(
     _int("memory_bytes"),
     _int("model_bytes"),
     _json("predicted", Predicted, nullable=True),
+    _json("carried", Carried, nullable=True),
     _name("state", DeploymentState),
     _json("failure", Failure, nullable=True),
     _int("restarts"),
@@ -207,6 +210,7 @@ deployed_models = Table(
     _text("display_name"),
     _int("traffic"),
     _json("settings", dict[str, Any]),
+    _json("provision", Provision, nullable=True),
     _time("created_at"),
     _int("resource_version"),
     _scoped_key("id"),
@@ -321,6 +325,27 @@ licence_acceptances = Table(
     _time("created_at"),
     _int("resource_version"),
     PrimaryKeyConstraint("project", "publisher_model"),
+)
+
+# Without a foreign key to its model version: a profile tells the past.
+profiles = Table(
+    "profiles",
+    metadata,
+    *_scope(),
+    _text("id"),
+    _text("model_id"),
+    _text("model_version"),
+    _text("runtime"),
+    _text("hardware"),
+    _text("engine"),
+    _json("carried", Carried),
+    _json("points", tuple[Point, ...]),
+    Column("mean_error", Double, nullable=False),
+    Column("worst_error", Double, nullable=False),
+    _time("created_at"),
+    _int("resource_version"),
+    _scoped_key("id"),
+    Index("profiles_by_version", "project", "location", "model_id", "model_version", "created_at"),
 )
 
 quotas = Table(

@@ -18,9 +18,9 @@ from headrace.resources.errors import EngineTimeout, NotReady, ProfileTooSmall
 from headrace.resources.states import DeploymentState
 
 if TYPE_CHECKING:
-    from headrace.capacity.cost import Point
     from headrace.cli.client import Client
     from headrace.cli.profile.load import Replica
+    from headrace.resources.profiles import Point
 
 
 def profile(

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from headrace.capacity.cost import Point
 from headrace.cli.client import LOOPBACK_PAST_PROXIES, error_in
 from headrace.cli.contexts import Login
+from headrace.resources.profiles import Point
 
 LONGEST_S = 120.0
 """What a point takes at most; where not one request is whole by then, nothing is told of it."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from headrace.capacity.cost import Cost, Fit, Point
+from headrace.capacity.cost import Fit
 from headrace.capacity.units import Throughput
 from headrace.cli.output import Output, duration
+from headrace.resources.profiles import Cost, Point
 
 GOAL = 0.1
 """How far off a fit may be, on average, from what it was not fitted to."""
