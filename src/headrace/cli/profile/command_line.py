@@ -15,6 +15,7 @@ from headrace.cli.output import duration
 from headrace.cli.paths import segment
 from headrace.cli.progress import Steps
 from headrace.resources.errors import EngineTimeout, NotReady, ProfileTooSmall
+from headrace.resources.profiles import Carried
 from headrace.resources.states import DeploymentState
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def profile(
     The endpoint's deployed model must have one replica. Requests go to it as anybody's do, and count as usage.
     """
     from headrace.capacity.cost import fit, most_at_once  # noqa: PLC0415  # brings numpy
-    from headrace.capacity.units import Throughput  # noqa: PLC0415
     from headrace.cli.profile.load import Replica  # noqa: PLC0415  # brings the HTTP client
     from headrace.cli.profile.report import show  # noqa: PLC0415
 
@@ -67,7 +67,7 @@ def profile(
             replica.close()
     fitted = fit(points)
     most = most_at_once(points, first_s=first_token, gap_s=inter_token)
-    carried = Throughput(cost=fitted.cost, concurrency=most) if most else None
+    carried = Carried(cost=fitted.cost, concurrency=most, first_s=first_token, gap_s=inter_token, measured=True)
     show(invocation.output, points, fitted, carried)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from headrace.capacity.cost import Fit
-from headrace.capacity.units import Throughput
+from headrace.capacity.units import chunk, tokens_per_s
 from headrace.cli.output import Output, duration
-from headrace.resources.profiles import Cost, Point
+from headrace.resources.profiles import Carried, Cost, Point
 
 GOAL = 0.1
 """How far off a fit may be, on average, from what it was not fitted to."""
@@ -18,12 +18,10 @@ GOAL = 0.1
 _COLUMNS = ("READ", "WRITTEN", "AT A TIME", "A REQUEST TAKES", "FITTED", "FIRST TOKEN P95", "BETWEEN P95")
 
 
-def show(output: Output, points: Sequence[Point], fitted: Fit, carried: Throughput | None) -> None:
+def show(output: Output, points: Sequence[Point], fitted: Fit, carried: Carried) -> None:
     """For a person, or as one JSON document."""
-    document: dict[str, Any] = {"fit": fitted, "points": points, "concurrency": 0, "tokens_per_s": 0.0, "chunk": 0}
-    if carried is not None:
-        document["concurrency"] = carried.concurrency
-        document |= {"tokens_per_s": carried.tokens_per_s(), "chunk": carried.chunk}
+    document: dict[str, Any] = {"fit": fitted, "points": points, "concurrency": carried.concurrency}
+    document |= {"tokens_per_s": tokens_per_s(carried), "chunk": chunk(carried)}
     output.document(msgspec.to_builtins(document))
     output.line()
     output.table(_COLUMNS, [_row(point, fitted.cost) for point in points], empty="")
@@ -51,12 +49,12 @@ def _error(fitted: Fit) -> str:
     return f"The {fitted.held_out} measurements that this was not fitted to are {far}{much}."
 
 
-def _carries(carried: Throughput | None) -> list[str]:
-    if carried is None:
+def _carries(carried: Carried) -> list[str]:
+    if not carried.concurrency:
         return ["Not even one request at a time keeps the latencies asked for: --first-token, --inter-token."]
-    speed = f"{carried.tokens_per_s():,.0f} tokens/s, three read for one written"
+    speed = f"{tokens_per_s(carried):,.0f} tokens/s, three read for one written"
     return [
         f"{carried.concurrency} at a time keep the latencies.",
         "A full replica has 60 model units a minute, each a second of its time:",
-        f"{speed}; a chunk, a fourth of it, is {carried.chunk:,} tokens/s.",
+        f"{speed}; a chunk, a fourth of it, is {chunk(carried):,} tokens/s.",
     ]

@@ -26,6 +26,7 @@ from headrace.resources.errors import BadField, EndpointNotFound, ModelNotFound,
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope, new_id
 from headrace.resources.operations import Operation
+from headrace.resources.profiles import Provision
 from headrace.store import Transaction
 
 THE_NEW_ONE = "0"
@@ -47,6 +48,7 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
         split: The endpoint's traffic once the model is READY, by deployed model, itself as `THE_NEW_ONE`; None: the
             traffic stays as it is.
         settings: A vendor's own, kept whole.
+        provision: The throughput that it is sold; None: none.
         own: It is to have a deployment of its own, even where it could share one.
         timeout_s: How long it may take until it is READY.
     """
@@ -66,6 +68,7 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
     split: dict[str, int] | None = None
     settings: dict[str, Any] = {}
     own: bool = False
+    provision: Provision | None = None
     timeout_s: float = 3600.0
 
     @property
@@ -125,6 +128,7 @@ def deploy_version(tx: Transaction, request: VersionRequest, *, now: float, data
         display_name=name,
         traffic=0,
         settings=request.settings,
+        provision=request.provision,
         created_at=now,
     )
     tx.insert(deployed)

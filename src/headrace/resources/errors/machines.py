@@ -67,6 +67,12 @@ class ProfileTooSmall(InvalidArgument):
     code = "PROFILE_TOO_SMALL"
 
 
+class NotOptimizable(InvalidArgument):
+    """No throughput of the model can be stated, and so none can be sold."""
+
+    code = "NOT_OPTIMIZABLE"
+
+
 class PortTaken(FailedPrecondition):
     """Another program listens on the port."""
 
