@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, false, or_, select, tuple_
+from sqlalchemy import ColumnElement, Text, and_, false, or_, select, tuple_, type_coerce
 
 from headrace.store.rows import Noun
 from headrace.store.schema import labels
 
-Operator = Literal["=", "!=", "has"]
+Operator = Literal["=", "!=", "has", "lists"]
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -19,7 +19,7 @@ class Condition(msgspec.Struct, frozen=True):
 
     Attributes:
         column: The noun's field.
-        operator: ``has``: there is one, whatever its value.
+        operator: ``has``: there is one, whatever its value. ``lists``: a column of texts has it among them.
         value: Compared with.
         key: Of labels, the key whose value is meant; None: the field itself.
     """
@@ -42,6 +42,8 @@ def holds(noun: Noun[Any], condition: Condition) -> ColumnElement[bool]:
     if condition.key is not None:
         return _labelled(noun, condition, condition.key)
     column = noun.table.columns[condition.column]
+    if condition.operator == "lists":  # JSON text: what is between two quotes is one of them
+        return type_coerce(column, Text).contains(msgspec.json.encode(condition.value).decode(), autoescape=True)
     if condition.operator == "!=":
         return or_(column.is_(None), column != condition.value)
     answer: ColumnElement[bool] = column.is_not(None) if condition.operator == "has" else column == condition.value

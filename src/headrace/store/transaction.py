@@ -102,6 +102,18 @@ class Transaction:
             query = query.order_by(column.desc() if order.descending else column)
         return [noun.row(found) for found in self._connection.execute(query)]
 
+    def columns(self, kind: type[Row], names: Sequence[str], /, **equals: Any) -> list[tuple[Any, ...]]:
+        """Some columns of rows, in no order: for lists of what refers to what, whose rows need not be made.
+
+        Args:
+            kind: The noun.
+            names: Its fields; not ``scope``.
+            **equals: As in `list`.
+        """
+        noun: Noun[Any] = NOUNS[kind]
+        query = self._matching(noun, equals).with_only_columns(*(noun.table.columns[name] for name in names))
+        return [tuple(found) for found in self._connection.execute(query)]
+
     def list(self, kind: type[R], /, *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
         """Rows in a stable order: by the time they were created, then by key.
 
