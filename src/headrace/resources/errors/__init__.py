@@ -101,6 +101,7 @@ from headrace.resources.errors.requests import (
     UnknownErrorCode,
     UnknownKey,
     UnknownPath,
+    UpdateRunning,
 )
 from headrace.resources.errors.serving import (
     AnswerNotStreamed,
@@ -331,6 +332,7 @@ __all__ = [
     "UnknownErrorCode",
     "UnknownKey",
     "UnknownPath",
+    "UpdateRunning",
     "WaitTimeout",
     "WeightsCorrupt",
     "WeightsFormat",
