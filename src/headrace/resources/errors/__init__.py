@@ -64,6 +64,7 @@ from headrace.resources.errors.machines import (
     PortTaken,
     ProfileTooSmall,
     QuotaExceeded,
+    ThroughputTooHigh,
     TlsAuthorityNotFound,
     TlsCertificateInvalid,
 )
@@ -317,6 +318,7 @@ __all__ = [
     "TensorsMissing",
     "TensorsUnindexed",
     "TensorsUnrecognised",
+    "ThroughputTooHigh",
     "TimeSeriesConfig",
     "TlsAuthorityNotFound",
     "TlsCertificateInvalid",
