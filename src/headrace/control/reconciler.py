@@ -206,6 +206,8 @@ class Reconciler:
             waiting=self._link.waiting,
             idle_s=self._link.idle_s,
             per_minute=self._link.per_minute,
+            work_per_minute=self._link.work_per_minute,
+            work_waiting=self._link.work_waiting,
             hears_gateway=self._link.hears,
             loads=self._nodes.loads(self._clock()),
             external=self._looks.newest,
@@ -237,12 +239,12 @@ class Reconciler:
         if due_at > now:
             return due_at
         try:
-            history = await self._store.run(partial(self._autoscaler.look, key=key, sight=self._sight()))
+            memory = await self._store.run(partial(self._autoscaler.look, key=key, sight=self._sight()))
         except Exception:
             return self._defect(named, failures, "the scale of deployment")
         self._defects.pop(named, None)
-        self._autoscaler.remember(key, history)
-        return self._autoscaler.due_at(key, now) if history else None
+        self._autoscaler.remember(key, memory)
+        return self._autoscaler.due_at(key, now) if memory else None
 
     async def _advance_rollout(self, key: Key) -> float | None:
         """As `_advance`, of a rollout; after the deployments, whose states it looks at."""

@@ -221,6 +221,8 @@ class RecordingGateway:
         self.waiting: dict[str, int] = {}
         self.idle_s: dict[str, float] = {}
         self.per_minute: dict[str, int] = {}
+        self.work_per_minute: dict[str, float] = {}
+        self.work_waiting: dict[str, float] = {}
         self.away = False
 
     async def push(self, snapshot: RoutingSnapshot) -> GatewayStatus:
@@ -242,6 +244,8 @@ class RecordingGateway:
             waiting=dict(self.waiting),
             idle_s=dict(self.idle_s),
             per_minute=dict(self.per_minute),
+            work_per_minute=dict(self.work_per_minute),
+            work_waiting=dict(self.work_waiting),
         )
 
     def restart(self) -> None:

@@ -42,6 +42,13 @@ _TIMELINE: Shape = {
     "description": "Every move between states with its time (Unix seconds), oldest first.",
 }
 _ENDPOINT = Noun(Endpoint, {"deployed_models": {"type": "array", "items": Noun(DeployedModel)}})
+_CHANGED = Noun(
+    Endpoint,
+    {
+        "deployed_models": {"type": "array", "items": Noun(DeployedModel)},
+        "operations": {"type": "array", "items": Noun(Operation), "description": "Of throughputs that were changed."},
+    },
+)
 _KEY_FORMAT: Shape = {"type": "string", "enum": [each.value for each in KeyFormat]}
 _KEY = Noun(ApiKey, {"format": _KEY_FORMAT}, frozenset({"public_key"}))
 _NEW_KEY = Noun(
@@ -111,7 +118,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
     f"GET {ROOT}/catalogue/{{publisher}}/{{model}}": Description(answer={"type": "object"}),
     f"GET {ROOT}/catalogue/{{publisher}}/{{model}}/notebook": Description(answer={"type": "object"}),
     f"GET {ROOT}/endpoints": Description(query=_REACH, answer=listed("endpoints", _ENDPOINT)),
-    f"PATCH {ROOT}/endpoints/{{endpoint}}": Description(query=_REACH, body=registry.ChangeBody, answer=_ENDPOINT),
+    f"PATCH {ROOT}/endpoints/{{endpoint}}": Description(query=_REACH, body=registry.ChangeBody, answer=_CHANGED),
     f"GET {ROOT}/deployments": Description(
         query=(*_REACH, Query("all", "Those that are gone, too.", BOOLEAN)),
         answer=listed("deployments", _DEPLOYMENT),
@@ -125,6 +132,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
                 "wanted_replicas": _INTEGER,
                 "external": maybe(record(base_url=STRING, model=STRING)),
                 "spec": maybe({"type": "object"}),
+                "pending": {"type": "string", "description": "What replicas that should run wait for; empty: nothing."},
                 "timeline": _TIMELINE,
                 "replicas": {"type": "array", "items": Noun(Replica, {"timeline": _TIMELINE})},
             },

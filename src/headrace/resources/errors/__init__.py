@@ -64,6 +64,7 @@ from headrace.resources.errors.machines import (
     PortTaken,
     ProfileTooSmall,
     QuotaExceeded,
+    ThroughputTooHigh,
     TlsAuthorityNotFound,
     TlsCertificateInvalid,
 )
@@ -318,6 +319,7 @@ __all__ = [
     "TensorsMissing",
     "TensorsUnindexed",
     "TensorsUnrecognised",
+    "ThroughputTooHigh",
     "TimeSeriesConfig",
     "TlsAuthorityNotFound",
     "TlsCertificateInvalid",
