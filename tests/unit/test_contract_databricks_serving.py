@@ -17,7 +17,7 @@ from headrace.contracts.databricks.served import UNITS_OF_A_CHUNK, Config, check
 from headrace.contracts.databricks.state import Pending, ServingState, state_in, with_state
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.contracts.openai.requests import read_object
-from headrace.resources.errors import CODES, BadField, HeadraceError, InvalidArgument, NotSupported
+from headrace.resources.errors import CODES, BadField, InvalidArgument, NotSupported
 from headrace.resources.profiles import Provision
 
 JSON = st.recursive(
@@ -266,7 +266,6 @@ def test_whatever_is_invoked_is_read_or_refused(body: dict[str, Any]) -> None:
     """No body of an invocation but ends in one of the ways of asking or in an error of the caller's."""
     try:
         asked, translated = read_invocation(read_object(msgspec.json.encode(body)))
-    except HeadraceError as error:
-        assert isinstance(error, InvalidArgument)
-    else:
-        assert ("instances" in translated) == (asked is Asked.PREDICTIONS)
+    except InvalidArgument:
+        return
+    assert ("instances" in translated) == (asked is Asked.PREDICTIONS)

@@ -30,7 +30,9 @@ _OVER = (DeploymentState.FAILED, DeploymentState.DRAINING, DeploymentState.GONE)
 _LIVING = tuple(state for state in DeploymentState if state not in _OVER)
 
 
-def profile_order(tx: Transaction, deployment: Deployment, version: ModelVersion, replica: Replica) -> ProfileOrder | None:
+def profile_order(
+    tx: Transaction, deployment: Deployment, version: ModelVersion, replica: Replica
+) -> ProfileOrder | None:
     """What a replica's node is to measure before the replica is READY; None: nothing.
 
     That is once: of the first replica of a deployment that was sold a throughput and is not used yet, where no profile
@@ -45,9 +47,7 @@ def profile_order(tx: Transaction, deployment: Deployment, version: ModelVersion
         return None
     if newest_profile(tx, version, standing_of(deployment, version, home(tx))) is not None:
         return None
-    return ProfileOrder(
-        grid=grid_for(deployment.max_model_len), budget_s=BUDGET_S, before_at=deployment.deadline_at
-    )
+    return ProfileOrder(grid=grid_for(deployment.max_model_len), budget_s=BUDGET_S, before_at=deployment.deadline_at)
 
 
 def is_sold(tx: Transaction, deployment: Deployment) -> bool:

@@ -26,6 +26,7 @@ from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadName, EndpointNotFound, NameTaken, UpdateRunning
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope, check_id
+from headrace.resources.profiles import Provision
 from headrace.resources.states import DeploymentState
 from headrace.store import Transaction
 
@@ -158,7 +159,10 @@ def _begin(
 ) -> Endpoint:
     """Deploy what is not there, change what is, and write down what that is to come to."""
     beside = tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)
-    bound, operations, before, found = {}, {}, {}, []
+    bound: dict[str, str] = {}
+    operations: dict[str, str] = {}
+    before: dict[str, Provision] = {}
+    found: list[ServedEntity] = []
     for asked in config.entities:
         _, version = find_entity(tx, endpoint.scope, asked.entity_name, asked.entity_version)
         entity = msgspec.structs.replace(asked, entity_version=version.version)

@@ -6,6 +6,8 @@ undeployed, which lets their requests finish. Where a new one cannot be, the new
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from headrace.contracts.databricks.state import Failed, Pending, Served, ServingState, state_in, with_state
@@ -16,6 +18,7 @@ from headrace.control.serving.scale import Scale, scale_of_replicas
 from headrace.control.traffic import set_split
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.errors import HeadraceError
 from headrace.resources.names import Scope
 from headrace.resources.operations import Operation
 from headrace.resources.states import ANSWERING, DeploymentState, OperationState
@@ -114,7 +117,8 @@ def _scale_back(tx: Transaction, endpoint: Endpoint, state: ServingState, pendin
         before = pending.before.get(deployed_id)
         entity = state.served[deployed_id].entity
         scale = Scale(provision=before) if before is not None else scale_of_replicas(entity)
-        rescale(tx, deployed, scale, now=now)
+        with contextlib.suppress(HeadraceError):  # by now a chunk may be another: then it keeps the newer throughput
+            rescale(tx, deployed, scale, now=now)
 
 
 def _served(state: ServingState, pending: Pending) -> dict[str, Served]:

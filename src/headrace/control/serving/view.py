@@ -5,10 +5,11 @@ from __future__ import annotations
 from headrace.contracts.databricks.endpoints import EntityView, ServingView
 from headrace.contracts.databricks.served import ServedEntity
 from headrace.contracts.databricks.state import Served, state_in
+from headrace.control.autoscaling.pending import pending_text
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.models import Model
-from headrace.resources.states import ANSWERING, DeploymentState
+from headrace.resources.states import DeploymentState
 from headrace.store import Transaction
 
 __all__ = ["ServingView", "view_of"]
@@ -58,12 +59,10 @@ def _entity(tx: Transaction, deployed: DeployedModel, deployment: Deployment, as
 
 
 def _told(tx: Transaction, deployment: Deployment) -> str:
-    """What it is about, for a person; empty where it answers."""
+    """What it is about, for a person; empty where it is as it should be."""
     if deployment.state is DeploymentState.ASLEEP:
         return "Scaled to zero: the next request wakes it."
-    if deployment.state in ANSWERING:
-        return deployment.scaling.pending if deployment.scaling is not None else ""
-    return tx.timeline("deployment", deployment.id)[-1].detail
+    return pending_text(tx, deployment)
 
 
 def _elsewhere(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> Served:
