@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
-from scripted import UP, World
+from provisioned import CHUNK, carried
+from scripted import GIB, UP, World
 
 from headrace.contracts.databricks.endpoints import endpoint_json
 from headrace.contracts.databricks.served import Config, ServedEntity, config_of
-from headrace.control import commands
+from headrace.control import Checked, commands
 from headrace.control.serving import (
     ServingRequest,
     create_serving_endpoint,
@@ -21,7 +23,15 @@ from headrace.control.serving import (
 )
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import EndpointNotFound, Failure, ModelNotFound, NameTaken, NotOptimizable, UpdateRunning
+from headrace.resources.errors import (
+    EndpointNotFound,
+    Failure,
+    ModelNotFound,
+    NameTaken,
+    NotOptimizable,
+    ThroughputTooHigh,
+    UpdateRunning,
+)
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.store import Transaction
 
@@ -268,5 +278,40 @@ def test_a_name_that_is_no_id(registered: World) -> None:
             told(world)
         create(world, config("2"))
         assert told(world)["pending_config"]["served_entities"][0]["name"] == "v2"
+
+    asyncio.run(main())
+
+
+def test_more_throughput_of_what_runs(registered: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same deployed model has it once replicas carry it; an update that fails leaves the old throughput."""
+    one = carried()
+    for module in ("commands.provision", "serving.scale"):
+        monkeypatch.setattr(f"headrace.control.{module}.carried_by", lambda *_, **__: one)
+
+    def sold(world: World) -> list[tuple[str, int, int]]:
+        rows = [(row.id, row.provision) for row in world.rows(DeployedModel)]
+        return [(name, sale.min_tokens_per_s, sale.max_tokens_per_s) for name, sale in rows if sale is not None]
+
+    async def main() -> None:
+        world = registered
+        assert isinstance(world.checker.says, Checked)
+        world.checker.says = msgspec.structs.replace(world.checker.says, memory_bytes=GIB)
+        create(world, config("1", min_provisioned_throughput=CHUNK, max_provisioned_throughput=CHUNK))
+        await world.until(lambda: settled(world))
+        [(name, *before)] = sold(world)
+        assert before == [CHUNK, CHUNK]
+        update(world, config("1", provisioned_model_units=8 * 50))
+        await world.until(lambda: settled(world))
+        assert sold(world) == [(name, 8 * CHUNK, 8 * CHUNK)]
+        [deployment] = world.rows(Deployment)
+        assert deployment.min_replicas == 2
+        with pytest.raises(ThroughputTooHigh):
+            update(world, config("1", max_provisioned_throughput=4000 * CHUNK))
+        both = config("1", "2", routes={"v1": 50, "v2": 50}, provisioned_model_units=50)
+        world.node.ladder = (DIED,)
+        update(world, both)
+        await world.until(lambda: settled(world), at_most=200)
+        assert told(world)["state"] == {"ready": "READY", "config_update": "UPDATE_FAILED"}
+        await world.until(lambda: sold(world) == [(name, 8 * CHUNK, 8 * CHUNK)])
 
     asyncio.run(main())

@@ -34,6 +34,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
         bound: Deployed models by the names of its entities.
         operations: Of those whose throughput is changed in place, the operation that does so.
         before: The throughput of each of those until then, by deployed model.
+        later: Throughputs that are no higher than what holds, by deployed model: they hold together with the config.
         started_at: In Unix seconds.
     """
 
@@ -41,6 +42,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     bound: dict[str, str]
     operations: dict[str, str] = {}
     before: dict[str, Provision] = {}
+    later: dict[str, Provision] = {}
     started_at: float
 
 

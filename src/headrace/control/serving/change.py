@@ -15,13 +15,14 @@ from headrace.contracts.databricks.served import Config, ServedEntity, check_end
 from headrace.contracts.databricks.state import Pending, ServingState, state_in, with_state
 from headrace.control.commands.deploy_version import VersionRequest, deploy_version
 from headrace.control.commands.endpoint import EndpointRequest, create_endpoint
+from headrace.control.commands.provision import sell
 from headrace.control.commands.remove import delete_endpoint
 from headrace.control.entities import find_entity
 from headrace.control.rollouts.life import require_no_rollout
 from headrace.control.serving.rescale import CONTRACT, rescale
 from headrace.control.serving.scale import Scale, scale_of
 from headrace.control.traffic import set_split
-from headrace.resources.deployments import Deployment
+from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadName, EndpointNotFound, NameTaken, UpdateRunning
 from headrace.resources.models import ModelVersion
@@ -162,6 +163,7 @@ def _begin(
     bound: dict[str, str] = {}
     operations: dict[str, str] = {}
     before: dict[str, Provision] = {}
+    later: dict[str, Provision] = {}
     found: list[ServedEntity] = []
     for asked in config.entities:
         _, version = find_entity(tx, endpoint.scope, asked.entity_name, asked.entity_version)
@@ -174,9 +176,15 @@ def _begin(
             bound[entity.name] = _deploy(tx, endpoint, entity, version, scale, taken=taken, now=now, data_dir=data_dir)
         else:
             bound[entity.name] = there.id
-            before |= {there.id: there.provision} if there.provision else {}
-            operation = rescale(tx, there, scale, now=now, data_dir=data_dir)
-            operations |= {entity.name: operation.id} if operation else {}
+            if scale.provision is None or there.provision is None:
+                continue
+            if _more(scale.provision, there.provision):
+                operation = rescale(tx, there, scale, now=now, data_dir=data_dir)
+                operations |= {entity.name: operation.id} if operation else {}
+                before[there.id] = there.provision
+            else:
+                sell(tx, version, MachineSpec(), scale.provision, data_dir=data_dir)  # that it can be is told now
+                later[there.id] = scale.provision
     if not any(one.traffic for one in beside):  # nobody loses anything: what comes is told how far the model is
         set_split(tx, endpoint.scope, endpoint.id, {bound[name]: share for name, share in config.routes.items()})
     pending = Pending(
@@ -184,10 +192,16 @@ def _begin(
         bound=bound,
         operations=operations,
         before=before,
+        later=later,
         started_at=now,
     )
     state = msgspec.structs.replace(state, pending=pending, failed=None)
     return tx.update(msgspec.structs.replace(endpoint, kept=with_state(endpoint.kept, state)))
+
+
+def _more(wish: Provision, sold: Provision) -> bool:
+    """Whether it is to be sold more than it is: then that is waited for. Less would break what holds until then."""
+    return wish.min_tokens_per_s > sold.min_tokens_per_s or wish.max_tokens_per_s > sold.max_tokens_per_s
 
 
 def _there(

@@ -7,6 +7,7 @@ undeployed, which lets their requests finish. Where a new one cannot be, the new
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -80,6 +81,7 @@ def _answers(tx: Transaction, endpoint: Endpoint, pending: Pending) -> bool:
 def _switch(tx: Transaction, endpoint: Endpoint, state: ServingState, pending: Pending, *, now: float) -> None:
     split = {pending.bound[name]: share for name, share in pending.config.routes.items()}
     set_split(tx, endpoint.scope, endpoint.id, split)
+    _rescale(tx, endpoint, _wanted(state, pending), now=now)
     there = {one.id for one in tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)}
     _undeploy(tx, endpoint, there - set(pending.bound.values()), now=now)
     _write(
@@ -100,24 +102,32 @@ def _give_up(
     there = {one.id for one in tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)}
     served = state.served
     if there - new or new & set(served):
-        _scale_back(tx, endpoint, state, pending, now=now)
+        before = {deployed_id: Scale(provision=one) for deployed_id, one in pending.before.items()}
+        _rescale(tx, endpoint, before, now=now)
         _undeploy(tx, endpoint, new - set(served), now=now)
     else:
         served = _served(state, pending)
     _write(tx, endpoint, msgspec.structs.replace(state, served=served, pending=None, failed=failed))
 
 
-def _scale_back(tx: Transaction, endpoint: Endpoint, state: ServingState, pending: Pending, *, now: float) -> None:
-    """What was changed in place is as it was, unless it ends meanwhile."""
-    for deployed_id in set(pending.bound.values()) & set(state.served):
+def _wanted(state: ServingState, pending: Pending) -> dict[str, Scale]:
+    """What those that stay are to have together with the config, by deployed model."""
+    scales = {deployed_id: Scale(provision=one) for deployed_id, one in pending.later.items()}
+    for entity in pending.config.entities:
+        deployed_id = pending.bound[entity.name]
+        if deployed_id in state.served and not entity.provisioned:
+            scales[deployed_id] = scale_of_replicas(entity)
+    return scales
+
+
+def _rescale(tx: Transaction, endpoint: Endpoint, scales: Mapping[str, Scale], *, now: float) -> None:
+    """Bring deployed models that go on to these scales."""
+    for deployed_id, scale in scales.items():
         deployed = tx.get(DeployedModel, scope=endpoint.scope, id=deployed_id)
         deployment = _deployment(tx, endpoint.scope, deployed_id)
         if deployed is None or deployment is None or deployment.state in (*_LOST, DeploymentState.FAILED):
             continue
-        before = pending.before.get(deployed_id)
-        entity = state.served[deployed_id].entity
-        scale = Scale(provision=before) if before is not None else scale_of_replicas(entity)
-        with contextlib.suppress(HeadraceError):  # by now a chunk may be another: then it keeps the newer throughput
+        with contextlib.suppress(HeadraceError):  # by now a chunk may be another: then what it has stays
             rescale(tx, deployed, scale, now=now)
 
 
