@@ -14,6 +14,8 @@ from typing import Any
 from headrace import __version__
 from headrace.api import data_plane
 from headrace.api.access import Route
+from headrace.api.databricks import DESCRIPTIONS as DATABRICKS
+from headrace.api.databricks import ROUTES as DATABRICKS_ROUTES
 from headrace.api.description import Description, Schema
 from headrace.api.native import ROOT
 from headrace.api.native import descriptions as native
@@ -26,6 +28,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
     **data_plane.DESCRIPTIONS,
     **native.DESCRIPTIONS,
     **vertex.DESCRIPTIONS,
+    **DATABRICKS,
 }
 """Everything that is described, by ``"METHOD /path"``."""
 
@@ -55,6 +58,7 @@ _ID: Schema = {"type": "string", "pattern": "^[^/:?#]+$"}
 _PLACEHOLDER = re.compile(r"{(\w+)(?::\w+)?}")
 _TAGS: Mapping[str, str] = {
     "Headrace": "The native API: our nouns as they are.",
+    "Databricks": "The control plane as Databricks' clients know it.",
     "Vertex AI": "The control plane as Vertex AI's clients know it.",
     "OpenAI": "Inference as OpenAI's clients ask for it, at the server and at each endpoint.",
     "Prediction": "Inference as Vertex AI's clients ask for it.",
@@ -94,6 +98,15 @@ _OPENAI_ERROR: Schema = {
     },
     "required": ["error"],
 }
+_DATABRICKS_ERROR: Schema = {
+    "type": "object",
+    "properties": {
+        "error_code": {"type": "string"},
+        "message": {"type": "string", "description": "What happened, the evidence, and what to do."},
+        "details": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["error_code", "message", "details"],
+}
 _OAUTH_ERROR: Schema = {
     "type": "object",
     "description": "RFC 6749, section 5.2.",
@@ -107,6 +120,7 @@ _OAUTH_ERROR: Schema = {
 _ERRORS: Mapping[str, tuple[str, Schema]] = {
     "google": ("GoogleError", _GOOGLE_ERROR),
     "openai": ("OpenAIError", _OPENAI_ERROR),
+    "databricks": ("DatabricksError", _DATABRICKS_ERROR),
     "oauth": ("OAuthError", _OAUTH_ERROR),
 }
 _SECURITY_SCHEMES: Mapping[str, Any] = {
@@ -142,8 +156,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             summary, about = _sentences(route.handler.__doc__)
             about = f"{about}\n\nWants the permission `{route.permission}`".strip()
             about += ", in every project." if route.server_wide else "."
-            tag = "Headrace" if route.path.startswith(ROOT) else "Vertex AI"
-            said = {"tags": [tag], "summary": summary, "description": about}
+            said = {"tags": [_tag(route)], "summary": summary, "description": about}
             operation = _operation(route.method, route.path, schemas, said)
             paths.setdefault(_plain(route.path), {})[route.method.lower()] = operation
     return {
@@ -198,7 +211,8 @@ def _plain(path: str) -> str:
 def _identifier(method: str, path: str) -> str:
     """A name for generated clients: what the path says, in order."""
     words = re.findall(r"[A-Za-z0-9]+", _plain(path))
-    return "_".join([method.lower(), *words])
+    slash = ["slash"] if path.endswith("/") and words else []
+    return "_".join([method.lower(), *words, *slash])
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
@@ -241,7 +255,16 @@ def _sentences(docstring: str | None) -> tuple[str, str]:
     return " ".join(first.split()), rest.strip()
 
 
+def _tag(route: Route) -> str:
+    if route in DATABRICKS_ROUTES:
+        return "Databricks"
+    return "Headrace" if route.path.startswith(ROOT) else "Vertex AI"
+
+
 def _data_plane_tag(path: str) -> str:
     if ":" in path:
         return "Prediction"
-    return "OpenAI" if path.startswith("/v1/") or "/endpoints/" in path or path.endswith("tokenize") else "Server"
+    if path.endswith("/invocations"):
+        return "Databricks"
+    openai = path.startswith(("/v1/", "/serving-endpoints/")) or "/endpoints/" in path or path.endswith("tokenize")
+    return "OpenAI" if openai else "Server"

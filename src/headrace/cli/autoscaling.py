@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from headrace.resources.autoscaling import Metric
+
 
 def autoscaling_body(targets: Sequence[str], lower_after_s: float | None) -> dict[str, Any]:
     """``METRIC=VALUE`` and seconds, as the native API has them.
@@ -27,6 +29,8 @@ def autoscaling_body(targets: Sequence[str], lower_after_s: float | None) -> dic
 def told_targets(deployment: dict[str, Any]) -> str:
     """The metrics that were asked for, with their targets."""
     asked = (deployment.get("autoscaling") or {}).get("targets") or []
+    if (deployment.get("scaling") or {}).get("metric") == Metric.WORK and not asked:
+        return "the throughput that was sold"
     return ", ".join(f"{each['metric']}={each['target']}" for each in asked) or "the default"
 
 

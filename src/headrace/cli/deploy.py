@@ -31,6 +31,7 @@ from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.progress import Steps
 from headrace.cli.spec import ENGINE_PANEL, read_template
+from headrace.cli.throughput import ThroughputOption
 from headrace.cli.what_next import Kind, kind_of, what_next
 from headrace.resources.errors import HeadraceError, NameTaken
 from headrace.resources.models import Dtype
@@ -74,6 +75,7 @@ def deploy(
         list[str] | None,
         typer.Option(metavar="METRIC=VALUE", help="What it scales by, for one replica; may be repeated."),
     ] = None,
+    throughput: ThroughputOption = "",
     scale_to_zero_after: Annotated[
         float,
         typer.Option(
@@ -182,6 +184,8 @@ def deploy(
     }
     if target:
         body["autoscaling"] = autoscaling_body(target, None)
+    if throughput:
+        body["throughput"] = throughput
     if no_traffic:
         body["no_traffic"] = True
     if accept_licence:

@@ -15,6 +15,7 @@ from headrace.cli.names import told_apart
 from headrace.cli.output import age, duration, size
 from headrace.cli.paths import segment
 from headrace.cli.spec import rows as spec_rows
+from headrace.cli.throughput import carried_rows
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -134,6 +135,7 @@ def get_deployment(invocation: Invocation, deployment: DeploymentArgument) -> No
             ("state", found["state"]),
             ("runtime", found["runtime"]),
             *scale_rows(found),
+            *carried_rows(found),
             *_to_zero(found),
             *_served_with(found),
             *spec_rows(found.get("spec") or {}),

@@ -10,10 +10,14 @@ from headrace.cli.endpoints import EndpointArgument, bindings, find_endpoint, sh
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.paths import segment
 from headrace.cli.progress import Steps
+from headrace.cli.throughput import ThroughputOption
 from headrace.resources.traffic import WHOLE, share_out
 
 OWN = {"headrace-deployment": "own"}
 """The system label of a deployed model that shares its deployment with no other endpoint."""
+
+THROUGHPUT = "headrace-throughput"
+"""The system label with the throughput that is sold of one."""
 
 
 def register(group: typer.Typer) -> None:
@@ -37,6 +41,7 @@ def deploy_model(
     machine_type: Annotated[str, typer.Option(help="Machine's type, as Vertex AI names it.")] = "",
     accelerator_type: Annotated[str, typer.Option(help="GPU's type, as Vertex AI names it.")] = "",
     accelerator_count: Annotated[int, typer.Option(min=0, help="GPUs of a machine.")] = 0,
+    throughput: ThroughputOption = "",
     own: Annotated[bool, typer.Option("--own", help="Never share engines with another endpoint.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the phases until it is READY.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds to wait at most; else without limit.")] = None,
@@ -57,7 +62,8 @@ def deploy_model(
             "displayName": name,
             "dedicatedResources": {"machineSpec": machine, "minReplicaCount": replicas, "maxReplicaCount": replicas},
         }
-        body: dict[str, Any] = {"deployedModel": deployed | ({"systemLabels": OWN} if own else {})}
+        labels = (OWN if own else {}) | ({THROUGHPUT: throughput} if throughput else {})
+        body: dict[str, Any] = {"deployedModel": deployed | ({"systemLabels": labels} if labels else {})}
         if split := _split(found, traffic):
             body["trafficSplit"] = split
         operation = client.post(f"/v1beta1/{found['name']}:deployModel", body)

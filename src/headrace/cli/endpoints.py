@@ -11,6 +11,7 @@ from headrace.cli.exits import WrongUsage
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.names import told_apart
+from headrace.cli.throughput import told_throughput
 from headrace.resources.errors import BadName, DeploymentNotFound, EndpointNotFound, RoleMissing, Unavailable
 from headrace.resources.states import ANSWERING
 
@@ -31,10 +32,12 @@ def register(app: typer.Typer) -> None:
     command(group, "get")(get_endpoint)
     command(group, "delete")(delete_endpoint)
     app.add_typer(group, name="endpoints", rich_help_panel=LOOK)
-    from headrace.cli import endpoint_changes, endpoint_deploy  # noqa: PLC0415  # which find endpoints by what is here
+    # which find endpoints by what is here
+    from headrace.cli import endpoint_changes, endpoint_deploy, endpoint_throughput  # noqa: PLC0415
 
     endpoint_changes.register(group)
     endpoint_deploy.register(group)
+    endpoint_throughput.register(group)
 
 
 def list_endpoints(invocation: Invocation) -> None:
@@ -67,6 +70,7 @@ def get_endpoint(invocation: Invocation, endpoint: EndpointArgument) -> None:
             for each, called_so in zip(bindings(found), model_names(found), strict=True)
         ),
         *(("shared", _shared(each)) for each in bindings(found) if _shared(each)),
+        *(("throughput", _sold(each)) for each in bindings(found) if _sold(each)),
         *([("description", found["description"])] if found.get("description") else []),
         *([("request log", logged(found))] if logged(found) else []),
         ("OpenAI", f"{url}/v1/chat/completions  (model: {model})"),
@@ -83,6 +87,12 @@ def _shared(binding: dict[str, Any]) -> str:
         if others
         else ""
     )
+
+
+def _sold(binding: dict[str, Any]) -> str:
+    """The throughput that a deployed model was sold; empty if none was."""
+    sold = (binding.get("headrace") or {}).get("throughput")
+    return f"{binding.get('id')} {told_throughput(sold['minTokensPerS'], sold['maxTokensPerS'])}" if sold else ""
 
 
 def logged(endpoint: dict[str, Any]) -> str:

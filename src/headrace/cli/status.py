@@ -16,6 +16,7 @@ from headrace.cli.invocation import Invocation, command
 from headrace.cli.names import told_apart
 from headrace.cli.output import age, size
 from headrace.cli.paths import segment
+from headrace.cli.throughput import sold_lines
 from headrace.resources.errors import EndpointNotFound, NotReady, ReplicaNotFound
 from headrace.resources.external import EXTERNAL
 
@@ -49,6 +50,8 @@ def status(invocation: Invocation) -> None:
     invocation.output.table(columns, rows, empty=empty, spare=("RESERVED",), paths=("NAME",))
     for name in _running_own_code(found["endpoints"]):
         invocation.output.line(f"{name} runs code out of its model's folder: --allow-custom-code.")
+    for line in sold_lines(found["endpoints"]):
+        invocation.output.line(line)
     for line in _scales(found["endpoints"]):
         invocation.output.line(line)
     invocation.output.line()

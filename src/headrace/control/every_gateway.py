@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from headrace.control.gateway_client import GatewayAway, GatewayClient
@@ -67,6 +67,8 @@ class EveryGateway:
             outstanding=_total(one.outstanding for one in heard),
             waiting=_total(one.waiting for one in heard),
             per_minute=_total(one.per_minute for one in heard),
+            work_per_minute=_total_units(one.work_per_minute for one in heard),
+            work_waiting=_total_units(one.work_waiting for one in heard),
             idle_s={key: min(each[key] for each in idle) for key in idle[0] if all(key in each for each in idle)},
         )
 
@@ -91,4 +93,12 @@ def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     sums: Counter[str] = Counter()
     for each in counts:
         sums.update(each)
+    return dict(sums)
+
+
+def _total_units(units: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    sums: defaultdict[str, float] = defaultdict(float)
+    for each in units:
+        for key, value in each.items():
+            sums[key] += value
     return dict(sums)

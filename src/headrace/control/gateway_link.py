@@ -73,6 +73,16 @@ class GatewayLink:
         return self._status.per_minute if self._status else {}
 
     @property
+    def work_per_minute(self) -> dict[str, float]:
+        """Model units that were admitted within a minute by deployment, as last heard."""
+        return self._status.work_per_minute if self._status else {}
+
+    @property
+    def work_waiting(self) -> dict[str, float]:
+        """Model units in line by deployment, as last heard."""
+        return self._status.work_waiting if self._status else {}
+
+    @property
     def hears(self) -> bool:
         """Whether the gateway, or each of them, answered last."""
         return self.generation > 0

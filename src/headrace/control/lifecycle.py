@@ -13,8 +13,10 @@ from headrace.control.deadlines import overdue
 from headrace.control.draining import drain, stop_replicas
 from headrace.control.external.life import LOOKED_AT
 from headrace.control.external.life import advance as advance_external
+from headrace.control.guarantees import follow, provisions_of
 from headrace.control.operations import settle_operations
 from headrace.control.placement import gib, home
+from headrace.control.room import beyond
 from headrace.control.sight import Sight
 from headrace.control.timeline import entered_at, note
 from headrace.control.zero import PLACED, rest_or_tend
@@ -42,7 +44,7 @@ def advance(tx: Transaction, deployment: Deployment, sight: Sight) -> float | No
         case DeploymentState.STAGING:
             return _stage(tx, deployment, sight)
         case state if state in PLACED:
-            return rest_or_tend(tx, deployment, sight)
+            return rest_or_tend(tx, follow(tx, deployment), sight)
         case DeploymentState.DRAINING:
             return drain(tx, deployment, sight)
         case DeploymentState.FAILED:
@@ -78,7 +80,11 @@ def _accept(tx: Transaction, deployment: Deployment, outcome: Checked) -> None:
         f"{gib(outcome.model_bytes)} of files; a context of {outcome.max_model_len:,} tokens, "
         f"{gib(outcome.memory_bytes)} of memory a replica."
     )
-    tx.move(
+    too_high = _too_high(tx, deployment, outcome.memory_bytes)
+    if too_high is not None:
+        tx.move(deployment, DeploymentState.FAILED, failure=too_high, memory_bytes=outcome.memory_bytes)
+        return
+    staging = tx.move(
         deployment,
         DeploymentState.STAGING,
         detail=" ".join(part for part in (chosen, outcome.runtime_reason, *outcome.warnings) if part),
@@ -88,6 +94,15 @@ def _accept(tx: Transaction, deployment: Deployment, outcome: Checked) -> None:
         model_bytes=outcome.model_bytes,
         predicted=outcome.predicted,
     )
+    follow(tx, staging)  # how many have room is known now
+
+
+def _too_high(tx: Transaction, deployment: Deployment, memory_bytes: int) -> Failure | None:
+    """Why the machine could never carry what a deployed model of it was sold, now that a replica's memory is known."""
+    if deployment.carried is None:
+        return None
+    told = (beyond(tx, deployment.carried, one, memory_bytes) for one in provisions_of(tx, deployment))
+    return next((failure for failure in told if failure is not None), None)
 
 
 def version_of(tx: Transaction, deployment: Deployment) -> ModelVersion:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headrace.control.autoscaling.pending import tell_pending
+from headrace.control.autoscaling.pending import retried, tell_pending
 from headrace.control.deadlines import overdue
 from headrace.control.operations import deploy_runs
 from headrace.control.placement import gib, home, no_room, spare
@@ -108,7 +108,7 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
         if lacking is not None:
             for sleeper in spare(tx, node, deployment):
                 tx.move(sleeper, ReplicaState.DRAINING, detail=f"Stopped: deployment {deployment.id} needs its memory.")
-            _wait(tx, deployment, f"{lacking.message} {lacking.evidence}")
+            _wait(tx, deployment, f"{lacking.message} {lacking.evidence} {retried(tx, deployment)}".strip())
             return None
         epoch += 1
         restarts += number < to_replace

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from headrace.capacity.units import share, tokens_per_s
 from headrace.control.external.probe import external_host
+from headrace.control.guarantees import holds
 from headrace.control.operations import deploy_runs
 from headrace.control.surplus import surplus_of
 from headrace.resources.deployments import Deployment, Replica
@@ -23,6 +25,7 @@ from headrace.resources.snapshot import (
     EndpointRoute,
     ExternalRoute,
     KeyRoute,
+    ProvisionRoute,
     ReplicaRoute,
     RoutingSnapshot,
 )
@@ -146,8 +149,18 @@ def _route(
         why_not_ready="" if replicas else _why_not_ready(deployment, [one.failure for one in ready if one.failure]),
         external_host=external_host(server) if server is not None else "",
         watched=watched,
+        provision=_provision(tx, deployed, deployment),
         replicas=replicas,
     )
+
+
+def _provision(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> ProvisionRoute | None:
+    """What it was sold, in full replicas; nothing of it is guaranteed before the replicas for it are there."""
+    sold, carried = deployed.provision, deployment.carried
+    if sold is None or carried is None or not tokens_per_s(carried):
+        return None
+    least = sold.min_tokens_per_s if holds(tx, deployment, deployed) else 0
+    return ProvisionRoute(carried=carried, guaranteed=share(carried, least), most=share(carried, sold.max_tokens_per_s))
 
 
 def _external_route(replica: Replica, server: ExternalServer, egress: Egress) -> ReplicaRoute:

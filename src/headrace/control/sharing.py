@@ -3,6 +3,11 @@
 It does where all of this is the same: model and version, machine, numbers of replicas, scale to zero, and the vendor's
 own settings; and where the endpoint does not have that deployment already. A deployment that failed, or is on its way
 off, is nobody's any more.
+
+Where a throughput is sold the numbers of replicas and the scale to zero follow from it, and from those of all who
+share: so they need not be the same, and there is one replica more only where the guarantees fill another one. They
+must fit together on the machine as far as its room is known. What has a throughput shares with nothing that has none:
+of that nobody knows how many replicas it takes, so what runs for it could not be told from what was sold.
 """
 
 from __future__ import annotations
@@ -13,10 +18,12 @@ from typing import Any
 
 import msgspec
 
+from headrace.control.guarantees import guarantees_fit
 from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.models import ModelVersion
+from headrace.resources.profiles import Provision
 from headrace.resources.states import DeploymentState
 from headrace.store import Transaction
 
@@ -27,11 +34,16 @@ _SHARED = tuple(
 )
 
 
+_COMPARED = ("machine", "min_replicas", "max_replicas", "scale_to_zero_after_s", "autoscaling")
+_OF_PROVISIONED = ("machine", "autoscaling")
+
+
 class PoolShape(msgspec.Struct, frozen=True, kw_only=True):
     """What decides whether two deploys of one version can have one deployment.
 
     Attributes:
         settings: As in `DeployedModel`.
+        provision: The throughput that is sold; then the numbers of replicas, and scale to zero, are not compared.
     """
 
     machine: MachineSpec = MachineSpec()
@@ -40,12 +52,19 @@ class PoolShape(msgspec.Struct, frozen=True, kw_only=True):
     scale_to_zero_after_s: float = 0.0
     autoscaling: Autoscaling | None = None
     settings: Mapping[str, Any] = {}
+    provision: Provision | None = None
 
     def fits(self, deployment: Deployment) -> bool:
         """Whether a deployment stands at this scale, on this machine."""
-        return all(
-            getattr(self, name) == getattr(deployment, name) for name in self.__struct_fields__ if name != "settings"
-        )
+        compared = _OF_PROVISIONED if self.provision is not None else _COMPARED
+        return all(getattr(self, name) == getattr(deployment, name) for name in compared)
+
+    def joins(self, tx: Transaction, deployment: Deployment, bindings: Sequence[DeployedModel]) -> bool:
+        """Whether one more of it may be bound to a deployment beside these."""
+        sold = self.provision is not None
+        if any(one.settings != self.settings or (one.provision is not None) != sold for one in bindings):
+            return False
+        return self.provision is None or guarantees_fit(tx, deployment, self.provision)
 
 
 def shared_deployment(
@@ -57,7 +76,7 @@ def shared_deployment(
         bindings = tx.list(DeployedModel, scope=version.scope, deployment_id=deployment.id)
         here = any(one.endpoint_id == endpoint_id for one in bindings)
         same = version.spec.external is not None or shape.fits(deployment)
-        if bindings and not here and same and all(one.settings == shape.settings for one in bindings):
+        if bindings and not here and same and shape.joins(tx, deployment, bindings):
             return deployment
     return None
 

@@ -28,6 +28,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         waiting: Requests that wait in the gateway, by deployment.
         idle_s: For how long nobody has asked, by deployment, as the gateway said last; so also the two before.
         per_minute: Requests that came within the last minute, by deployment.
+        work_per_minute: Model units that were admitted within the last minute, by deployment; so the next one.
+        work_waiting: What stands in line.
         hears_gateway: Whether every gateway said so lately. Where not, what they have may be more.
         loads: What replicas that take requests have to do, of those whose nodes said so lately.
         external: What the newest looks at external servers found, by deployment.
@@ -42,6 +44,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     waiting: Mapping[str, int] = {}
     idle_s: Mapping[str, float] = {}
     per_minute: Mapping[str, int] = {}
+    work_per_minute: Mapping[str, float] = {}
+    work_waiting: Mapping[str, float] = {}
     hears_gateway: bool = False
     loads: Mapping[str, ReplicaLoad] = {}
     external: Mapping[str, Look] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess
-from headrace.node import chat_template, journal
+from headrace.node import chat_template, journal, profiling
 from headrace.node.cores import Cores
 from headrace.node.launching import engine_spec, launch_of, why_ended
 from headrace.node.load import LoadMeter
@@ -85,6 +85,9 @@ class ReplicaRun:
         around: What it shares with others.
         process: Its engine, when that was found and not started here.
         report: What was reported of it before.
+
+    Attributes:
+        profile: What is to be measured of it before it is READY; may yet be ordered while it starts.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class ReplicaRun:
         report: ReplicaReport | None = None,
     ) -> None:
         self.order = order
+        self.profile = order.profile
         self._around = around
         self._process = process
         self._cores: Cores = ()

@@ -34,6 +34,7 @@ class Metric(StrEnum):
     WAITING = "vllm_num_requests_waiting"  # requests in its engine's line, and its part of those in the gateway's
     REQUESTS = "request_count"  # requests that came within a minute
     CONCURRENCY = "concurrent_requests"  # requests under way and in line
+    WORK = "provisioned_work"  # percent of what it carries that comes; of deployments whose throughput was sold
 
     @property
     def is_percentage(self) -> bool:
@@ -122,7 +123,7 @@ def read_target(name: str, target: int, *, known: Mapping[str, Metric] | None = 
     Raises:
         BadField: There is no such metric, or the target is out of its range.
     """
-    names = {str(metric): metric for metric in Metric} if known is None else known
+    names = {str(metric): metric for metric in Metric if metric is not Metric.WORK} if known is None else known
     metric = names.get(name)
     if metric is None:
         raise BadField(

@@ -35,7 +35,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
             ``publisher_model``, the name in Model Garden, of the deploy of a published model.
             ``display_name``: of what it makes. ``traffic``, which is ``none``, of a deploy whose model gets no traffic
             when it is READY; ``split``: see `split`. ``joins``, which is ``serving``, of a deploy to a deployment that
-            was READY before.
+            was READY before. Of what waits for the replicas of a throughput: ``until``, the Unix seconds at which it
+            gives up, and of a change of one ``provision``, what is to hold.
     """
 
     scope: Scope

@@ -16,6 +16,7 @@ from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
 from headrace.api.requests import answer, context_of, flag, number, principal_of
 from headrace.control import commands
+from headrace.control.autoscaling.pending import pending_text
 from headrace.control.predicting import compare
 from headrace.resources.access import EVERY_PROJECT, Permission, Principal
 from headrace.resources.autoscaling import Autoscaling, read_autoscaling
@@ -26,6 +27,7 @@ from headrace.resources.external import EXTERNAL, ExternalServer, read_base_url
 from headrace.resources.models import Dtype, ModelVersion, ServingSpec
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
 from headrace.resources.operations import Operation
+from headrace.resources.throughput import read_throughput
 from headrace.storage import require_openable
 from headrace.store import Transaction
 
@@ -84,6 +86,8 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         autoscaling: By what it scales between `min_replicas` and `max_replicas`; None: as by default.
         tensor_parallel: As in `ServingSpec`; so the five that follow.
         timeout_s: How long it may take until it is READY; None for the platform's own limit.
+        throughput: What is sold of it, ``MIN:MAX`` in tokens a second or, as in ``1x:2x``, in chunks; empty: nothing.
+            The numbers of replicas follow from it.
         no_traffic: Whether it is to have none of its endpoint's traffic when it is READY, as a canary has none.
     """
 
@@ -113,6 +117,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     software_specification: str = ""
     dedicated: bool = True
     timeout_s: float | None = None
+    throughput: str = ""
     no_traffic: bool = False
 
 
@@ -199,6 +204,7 @@ def _order(body: DeployBody) -> commands.DeployRequest:
         ),
         dedicated=body.dedicated,
         no_traffic=body.no_traffic,
+        provision=read_throughput(body.throughput) if body.throughput else None,
         **limits,
     )
 
@@ -244,6 +250,7 @@ async def get_deployment(request: Request) -> Response:
             **deployment_json(deployment),
             "external": _external_json(version),
             "spec": _spec_json(version),
+            "pending": pending_text(tx, deployment),
             "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
             "replicas": [_replica_json(deployment, one, tx.timeline("replica", one.id)) for one in replicas],
         }

@@ -13,9 +13,12 @@ from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of
 from headrace.control import commands
 from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import BadField, EndpointNotFound
+from headrace.resources.errors import BadField, DeploymentNotFound, EndpointNotFound
 from headrace.resources.models import Model, ModelVersion
+from headrace.resources.throughput import read_throughput
 from headrace.store import Transaction
+
+CONTRACT = "native/v1"
 
 
 class RequestLogBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,10 +36,12 @@ class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         traffic: How its requests are shared out: whole percents by deployed model, 100 in all; those not named get
             none.
         request_log: What of its requests is written down; null: nothing.
+        throughput: What deployed models that were sold one are sold from now on, by their ids; as in `DeployBody`.
     """
 
     traffic: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     request_log: RequestLogBody | msgspec.UnsetType | None = msgspec.UNSET
+    throughput: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 async def models(request: Request) -> Response:
@@ -71,11 +76,15 @@ async def endpoints(request: Request) -> Response:
 
 
 async def change_endpoint(request: Request) -> Response:
-    """Share an endpoint's requests out anew, or log them; the answer is the endpoint with its deployed models."""
+    """Share an endpoint's requests out anew, log them, or sell another throughput of its deployed models.
+
+    The answer is the endpoint with its deployed models, and the operations of the throughputs that were changed.
+    """
     body, wanted, conditions = await read_body(request, ChangeBody), request.path_params["endpoint"], reach(request)
-    now = context_of(request).clock()
+    context = context_of(request)
+    now = context.clock()
     if body == ChangeBody():
-        raise BadField("The body changes nothing.", fix="Give traffic, request_log, or both.")
+        raise BadField("The body changes nothing.", fix="Give traffic, request_log or throughput.")
 
     def change(tx: Transaction) -> dict[str, Any]:
         found = tx.list(Endpoint, id=wanted, **conditions)
@@ -89,10 +98,34 @@ async def change_endpoint(request: Request) -> Response:
             commands.split_traffic(tx, endpoint.scope, endpoint.id, body.traffic)
         if not isinstance(body.request_log, msgspec.UnsetType):
             endpoint = commands.change_request_log(tx, endpoint.scope, endpoint.id, _given(body.request_log), now=now)
+        wishes = {} if isinstance(body.throughput, msgspec.UnsetType) else body.throughput
+        operations = [
+            commands.set_provision(
+                tx,
+                _deployed(tx, endpoint, name),
+                read_throughput(text),
+                contract=CONTRACT,
+                now=now,
+                data_dir=context.layout.data_dir,
+            )
+            for name, text in wishes.items()
+        ]
         bound = tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)
-        return {**noun_json(endpoint), "deployed_models": [noun_json(one) for one in bound]}
+        return {
+            **noun_json(endpoint),
+            "deployed_models": [noun_json(one) for one in bound],
+            "operations": [noun_json(one) for one in operations],
+        }
 
     return answer(await context_of(request).write(change))
+
+
+def _deployed(tx: Transaction, endpoint: Endpoint, name: str) -> DeployedModel:
+    """The endpoint's deployed model with this id."""
+    found = tx.get(DeployedModel, scope=endpoint.scope, id=name)
+    if found is None or found.endpoint_id != endpoint.id:
+        raise DeploymentNotFound(f"Endpoint {endpoint.id!r} has no deployed model {name[:60]!r}.")
+    return found
 
 
 def _given(log: RequestLogBody | None) -> dict[str, Any] | None:

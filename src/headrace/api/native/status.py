@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from headrace import __version__
 from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.requests import answer, context_of, principal_of
+from headrace.control.autoscaling.pending import pending_text
 from headrace.resources.access import EVERY_PROJECT, ROLE_PERMISSIONS, Permission
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -34,10 +35,13 @@ async def status(request: Request) -> Response:
         deployments = tx.list(Deployment, state=LIVING_DEPLOYMENTS, **conditions)
         replicas = tx.list(Replica, state=LIVING_REPLICAS, **conditions)
         endpoints = tx.list(Endpoint, **conditions)
+        listed = _endpoints(
+            endpoints, tx.list(DeployedModel, **conditions), deployments, replicas, _with_own_code(tx, deployments)
+        )
+        for pool in _pools(listed):
+            pool["pending"] = pending_text(tx, next(one for one in deployments if one.id == pool["id"]))
         return {
-            "endpoints": _endpoints(
-                endpoints, tx.list(DeployedModel, **conditions), deployments, replicas, _with_own_code(tx, deployments)
-            ),
+            "endpoints": listed,
             "draining": [noun_json(one) for one in deployments if one.state is DeploymentState.DRAINING],
             "resident_bytes": sum(replica.resident_bytes for replica in replicas),
             "last_error": _last_error([*deployments, *replicas]),
@@ -45,6 +49,12 @@ async def status(request: Request) -> Response:
         }
 
     return answer({"version": __version__, "at": context.clock(), **await context.read(read)})
+
+
+def _pools(endpoints: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The deployments behind endpoints, each once."""
+    bound = [each["deployment"] for endpoint in endpoints for each in endpoint["deployed_models"] if each["deployment"]]
+    return list({pool["id"]: pool for pool in bound}.values())
 
 
 def _with_own_code(tx: Transaction, deployments: Iterable[Deployment]) -> frozenset[str]:

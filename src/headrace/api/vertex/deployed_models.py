@@ -44,6 +44,7 @@ async def deploy_model(request: Request) -> Response:
             split=wish.split,
             settings=wish.settings,
             own=wish.own,
+            provision=wish.provision,
             **_limits(version),
         )
         return commands.deploy_version(tx, order, now=context.clock(), data_dir=context.layout.data_dir)

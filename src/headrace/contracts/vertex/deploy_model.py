@@ -22,9 +22,13 @@ from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import BadField, NotSupported
 from headrace.resources.names import Scope
+from headrace.resources.throughput import Wish, read_throughput
 
 OWN_DEPLOYMENT = "headrace-deployment"
 """A system label: ``own`` has a deployed model never share a deployment with another endpoint's."""
+
+THROUGHPUT = "headrace-throughput"
+"""A system label: the throughput that is sold of a deployed model, as `read_throughput` takes it."""
 
 _MODEL = re.compile(r"(projects/[^/]+/locations/[^/]+)/models/([^/@:]+(?:@[^/@:]+)?)")
 _WHERE = "deployedModel.dedicatedResources"
@@ -112,6 +116,7 @@ class DeployModelWish(msgspec.Struct, frozen=True, kw_only=True):
         autoscaling: By what it scales between the two numbers of replicas; None: as by default.
         settings: What is kept to be read back, in the wire's names.
         own: Whether it is to have a deployment of its own.
+        provision: The throughput that is sold of it; None: none.
     """
 
     model_id: str
@@ -126,6 +131,7 @@ class DeployModelWish(msgspec.Struct, frozen=True, kw_only=True):
     split: dict[str, int] | None
     settings: dict[str, Any]
     own: bool
+    provision: Wish | None = None
 
 
 class MutateWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +181,7 @@ def read_deploy_model(body: bytes, scope: Scope) -> DeployModelWish:
         split=read_split(message.traffic_split) if message.traffic_split else None,
         settings=_settings(model, resources),
         own=_own(model.system_labels),
+        provision=read_throughput(label) if (label := model.system_labels.get(THROUGHPUT)) else None,
     )
 
 
@@ -282,7 +289,8 @@ def _settings(model: WireDeployedModel, resources: DedicatedResources) -> dict[s
         "enableAccessLogging": model.enable_access_logging,
         "disableExplanations": model.disable_explanations,
         "fasterDeploymentConfig": model.faster_deployment_config,
-        "systemLabels": model.system_labels,
+        # A throughput is told by itself: by these settings it is seen what may share a deployment.
+        "systemLabels": {name: value for name, value in model.system_labels.items() if name != THROUGHPUT},
     }
     return {name: value for name, value in given.items() if value}
 

@@ -131,6 +131,12 @@ def deployed_model_json(bound: Bound) -> dict[str, Any]:
     ours: dict[str, Any] = {"deployment": deployment.name, "state": deployment.state.value}
     if bound.shared_with:
         ours["sharedWith"] = list(bound.shared_with)
+    if (sold := binding.provision) is not None:
+        ours["throughput"] = {
+            "minTokensPerS": sold.min_tokens_per_s,
+            "maxTokensPerS": sold.max_tokens_per_s,
+            "chunk": sold.chunk,
+        }
     if deployment.failure is not None:
         status["message"] = deployment.failure.message
         ours["failure"] = msgspec.to_builtins(deployment.failure)

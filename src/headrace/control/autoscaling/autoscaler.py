@@ -11,7 +11,9 @@ from collections.abc import Collection
 import msgspec
 
 from headrace.capacity.autoscaling import Decision, History, Law, Standing, decide
+from headrace.capacity.trend import Rate, with_rate
 from headrace.control.autoscaling.readings import readings_of
+from headrace.control.guarantees import provisions_of
 from headrace.control.sight import Sight
 from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.deployments import Deployment, Replica
@@ -28,6 +30,18 @@ TELL_EVERY_S = 30.0
 Key = tuple[Scope, str]
 
 
+class Memory(msgspec.Struct, frozen=True):
+    """What is remembered of one deployment from look to look.
+
+    Attributes:
+        history: What it needed.
+        rates: What work came, where its throughput was sold.
+    """
+
+    history: History = History()
+    rates: tuple[Rate, ...] = ()
+
+
 class Autoscaler:
     """One for all deployments.
 
@@ -37,19 +51,19 @@ class Autoscaler:
 
     def __init__(self, law: Law | None = None) -> None:
         self._law = law or Law()
-        self._histories: dict[Key, History] = {}
+        self._memories: dict[Key, Memory] = {}
 
     def keep_only(self, keys: Collection[Key]) -> None:
         """Forget all others."""
-        self._histories = {key: history for key, history in self._histories.items() if key in keys}
+        self._memories = {key: memory for key, memory in self._memories.items() if key in keys}
 
     def due_at(self, key: Key, now: float) -> float:
         """When a deployment is to be looked at again; at once if it was not yet, or the clock went back."""
-        history = self._histories.get(key)
-        last_at = history.looks[-1].at if history else now
-        return now if history is None or last_at > now else last_at + LOOK_EVERY_S
+        memory = self._memories.get(key)
+        last_at = memory.history.looks[-1].at if memory else now
+        return now if memory is None or last_at > now else last_at + LOOK_EVERY_S
 
-    def look(self, tx: Transaction, key: Key, sight: Sight) -> History | None:
+    def look(self, tx: Transaction, key: Key, sight: Sight) -> Memory | None:
         """Decide, and write that down; returns what `remember` is to be told once that is committed.
 
         While it is not READY nothing is decided: what it needs is not known then, and what was needed before it slept,
@@ -60,23 +74,27 @@ class Autoscaler:
             return None
         ready = tx.list(Replica, scope=key[0], deployment_id=key[1], state=ReplicaState.READY)
         before = deployment.scaling or Scaling(replicas=deployment.wanted_replicas)
+        memory = self._memories.get(key, Memory())
+        rates = None
+        if provisions_of(tx, deployment):
+            rates = with_rate(memory.rates, Rate(sight.now, sight.work_per_minute.get(deployment.id, 0.0)))
         decision = decide(
             msgspec.structs.replace(self._law, lower_after_s=_lower_after_s(deployment)),
             Standing(deployment.wanted_replicas, before.raised_at, before.lowered_at),
-            self._histories.get(key, History()),
-            readings_of(deployment, ready, sight),
+            memory.history,
+            readings_of(deployment, ready, sight, rates),
             bounds=(deployment.min_replicas, deployment.max_replicas),
             now=sight.now,
         )
         _write(tx, deployment, _scaling(deployment, decision, len(ready), sight.now))
-        return decision.history
+        return Memory(decision.history, rates or ())
 
-    def remember(self, key: Key, history: History | None) -> None:
+    def remember(self, key: Key, memory: Memory | None) -> None:
         """What `look` returned."""
-        if history is None:
-            self._histories.pop(key, None)
+        if memory is None:
+            self._memories.pop(key, None)
         else:
-            self._histories[key] = history
+            self._memories[key] = memory
 
 
 def _lower_after_s(deployment: Deployment) -> float:

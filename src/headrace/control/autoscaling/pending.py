@@ -1,11 +1,26 @@
-"""What keeps a pool smaller than it should be, told where its scale is shown."""
+"""What keeps a pool smaller than it should be: what is missing, where, and until when that is tried again."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 
-from headrace.resources.deployments import Deployment
+from headrace.control.guarantees import ready_replicas, until_of, waiting_on
+from headrace.control.placement import home, no_room
+from headrace.resources.deployments import Deployment, Replica
+from headrace.resources.errors import Failure, NoNode
+from headrace.resources.operations import Operation
+from headrace.resources.states import DeploymentState, OperationState, ReplicaState
 from headrace.store import Transaction
+
+_COMING = (ReplicaState.PLACED, ReplicaState.STARTING, ReplicaState.WARMING, ReplicaState.WAKING)
+
+_BEFORE_PLACES = frozenset({DeploymentState.ACCEPTED, DeploymentState.CHECKING, DeploymentState.STAGING})
+
+_WAITS_FOR_NOTHING = frozenset(
+    {DeploymentState.ASLEEP, DeploymentState.FAILED, DeploymentState.DRAINING, DeploymentState.GONE}
+)
 
 
 def tell_pending(tx: Transaction, deployment: Deployment, told: str) -> Deployment:
@@ -14,3 +29,57 @@ def tell_pending(tx: Transaction, deployment: Deployment, told: str) -> Deployme
     if scaling is None or scaling.pending == told:
         return deployment
     return tx.update(msgspec.structs.replace(deployment, scaling=msgspec.structs.replace(scaling, pending=told)))
+
+
+def lacking(tx: Transaction, deployment: Deployment) -> Failure | None:
+    """What keeps one more replica from being placed now; None: nothing does."""
+    node = home(tx)
+    if node is None:
+        return NoNode(
+            "No serving node has reported.", fix="`headrace status` shows the nodes; a node's log tells why."
+        ).failure
+    return no_room(tx, node, deployment)
+
+
+def pending_text(tx: Transaction, deployment: Deployment) -> str:
+    """What a deployment waits for, on which machine and until when, as one text for a person; empty: for nothing.
+
+    The same sentence is the error of a deploy, or of a change of its throughput, whose time runs out.
+    """
+    if deployment.state in _WAITS_FOR_NOTHING:
+        return ""
+    ready, wanted = ready_replicas(tx, deployment), deployment.wanted_replicas
+    if ready >= wanted:
+        return ""
+    if deployment.state in _BEFORE_PLACES:
+        last = tx.timeline("deployment", deployment.id)[-1]
+        told = f"It is {deployment.state}. {last.detail}".strip()
+    else:
+        told = f"{ready} of {wanted} replicas serve. {_why(tx, deployment, wanted - ready)}"
+    return " ".join(part for part in (told, retried(tx, deployment)) if part)
+
+
+def retried(tx: Transaction, deployment: Deployment) -> str:
+    """Until when what is missing is tried again, as a sentence; empty where that has no end."""
+    until = [at for one in waiting_on(tx, deployment) if (at := until_of(one)) is not None]
+    if not until and _deploys(tx, deployment):
+        until = [deployment.deadline_at]
+    return f"It is tried again until {_time(max(until))}." if until else ""
+
+
+def _why(tx: Transaction, deployment: Deployment, missing: int) -> str:
+    coming = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=_COMING)
+    failure = lacking(tx, deployment) if len(coming) < missing else None
+    if failure is None:
+        return "The others are starting." if coming else "The others are about to be started."
+    return f"{failure.message} {failure.evidence}".strip()
+
+
+def _deploys(tx: Transaction, deployment: Deployment) -> bool:
+    running = tx.list(Operation, scope=deployment.scope, state=OperationState.RUNNING)
+    first = [one for one in running if one.deploys and one.targets.get("joins") != "serving"]
+    return any(one.targets.get("deployment") == deployment.id for one in first)
+
+
+def _time(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from headrace.capacity.autoscaling import Reading
+from headrace.capacity.trend import WORK_PERCENT, Rate, work_reading
 from headrace.control.sight import Sight
 from headrace.resources.assignments import ReplicaLoad
 from headrace.resources.autoscaling import DEFAULT_PERCENT, Metric, MetricTarget
@@ -20,9 +21,11 @@ _OF_REPLICAS: Mapping[Metric, Callable[[ReplicaLoad], float | None]] = {
 """What nodes tell, for one replica each."""
 
 
-def targets_of(deployment: Deployment) -> tuple[MetricTarget, ...]:
-    """What it scales by: what was asked for, else what Vertex AI scales by then."""
+def targets_of(deployment: Deployment, *, sold: bool = False) -> tuple[MetricTarget, ...]:
+    """What it scales by: its work where its throughput was sold; what was asked for, else what Vertex AI scales by."""
     asked = deployment.autoscaling.targets if deployment.autoscaling else ()
+    if sold:
+        return (MetricTarget(Metric.WORK, WORK_PERCENT), *asked)
     if asked:
         return asked
     default = [MetricTarget(Metric.CPU, DEFAULT_PERCENT)]
@@ -31,15 +34,23 @@ def targets_of(deployment: Deployment) -> tuple[MetricTarget, ...]:
     return tuple(default)
 
 
-def readings_of(deployment: Deployment, ready: Sequence[Replica], sight: Sight) -> list[Reading]:
+def readings_of(
+    deployment: Deployment, ready: Sequence[Replica], sight: Sight, rates: Sequence[Rate] | None = None
+) -> list[Reading]:
     """Every metric that it scales by; of those that are not known, as much as is.
 
     Args:
         deployment: The pool.
         ready: Its replicas that take requests.
         sight: What was heard.
+        rates: What work came in the last minutes, where its throughput was sold; else None.
     """
-    return [_reading(deployment, ready, sight, one) for one in targets_of(deployment)]
+    return [
+        _reading(deployment, ready, sight, one)
+        if one.metric is not Metric.WORK
+        else work_reading(rates or (), sight.work_waiting.get(deployment.id, 0.0), whole=sight.hears_gateway)
+        for one in targets_of(deployment, sold=rates is not None)
+    ]
 
 
 def _reading(deployment: Deployment, ready: Sequence[Replica], sight: Sight, asked: MetricTarget) -> Reading:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.register import register_version
 from headrace.control.commands.scale import check_idle_s, check_replicas
@@ -21,6 +22,7 @@ from headrace.resources.external import EXTERNAL, MAX_MODEL_CHARACTERS, External
 from headrace.resources.models import Model, ModelVersion, ServingSpec
 from headrace.resources.names import Scope, check_id, check_model_id, new_id
 from headrace.resources.operations import Operation
+from headrace.resources.throughput import Wish
 from headrace.store import Transaction
 
 
@@ -38,6 +40,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         labels: Of the model and of the endpoint, where they are made.
         external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
         timeout_s: How long it may take until it is READY.
+        provision: As in `VersionRequest`.
         no_traffic: It gets none of the endpoint's traffic until somebody says so.
     """
 
@@ -59,6 +62,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     spec: ServingSpec = ServingSpec()
     external_key: str = ""
     dedicated: bool = True
+    provision: Wish | None = None
     timeout_s: float = 3600.0
     no_traffic: bool = False
 
@@ -87,7 +91,9 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
     Raises:
         BadField: The request has no artifacts, a text of it is too long or not printable, or its numbers of replicas
             make no sense; or its external server has no base URL, model or key that can be one; or there is no such
-            machine type, or it does not have these accelerators.
+            machine type, or it does not have these accelerators; or its throughput is none (`sell`).
+        NotOptimizable: No throughput of it can be stated.
+        ThroughputTooHigh: The machine could never carry it.
         ExternalAddressForbidden: No external server may be at that address, whoever asks.
         BadName: An identifier is not well formed.
         MachineSpecIncomplete: The machine is named in part.
@@ -98,6 +104,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
     _check(request)
     require_quota(tx, request.scope.project, request.machine, data_dir)
     version = _register(tx, request, now)
+    carried, sold = sell_if(tx, version, request.machine, request.provision, data_dir=data_dir)
     endpoint = _open_endpoint(tx, request, now)
     deployment = Deployment(
         scope=request.scope,
@@ -125,6 +132,7 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
         deployment_id=deployment.id,
         display_name=request.title,
         traffic=0 if serves_already or request.no_traffic else 100,
+        provision=sold,
         created_at=now,
     )
     operation = Operation(
@@ -141,12 +149,15 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
             "deployed_model": deployed.id,
         }
         | ({"traffic": "none"} if request.no_traffic else {})
-        | ({"publisher_model": request.publisher_model} if request.publisher_model else {}),
+        | ({"publisher_model": request.publisher_model} if request.publisher_model else {})
+        | ({} if sold is None else {"until": repr(now + request.timeout_s)}),
         created_at=now,
         updated_at=now,
     )
     for row in (deployment, deployed, operation):
         tx.insert(row)
+    if carried is not None:
+        follow_newest(tx, deployment, carried)
     if request.spec.external is not None:
         tx.insert(_external_replica(request, request.spec.external, deployment))
     return operation
@@ -183,6 +194,7 @@ def _check(request: DeployRequest) -> None:
     }.items():
         check_text(what, text)
     check_replicas(request.min_replicas, request.max_replicas)
+    check_scale(request.provision, request.min_replicas, request.max_replicas)
     check_idle_s(request.scale_to_zero_after_s, external=request.spec.external is not None)
     if request.timeout_s <= 0:
         raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.control.checking import require_deployable
+from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.scale import check_idle_s, check_replicas
 from headrace.control.commands.texts import check_text
@@ -27,6 +28,7 @@ from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope, new_id
 from headrace.resources.operations import Operation
 from headrace.resources.profiles import Provision
+from headrace.resources.throughput import Wish
 from headrace.store import Transaction
 
 THE_NEW_ONE = "0"
@@ -48,7 +50,9 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
         split: The endpoint's traffic once the model is READY, by deployed model, itself as `THE_NEW_ONE`; None: the
             traffic stays as it is.
         settings: A vendor's own, kept whole.
-        provision: The throughput that it is sold; None: none.
+        provision: The throughput that it is sold, in tokens a second or in chunks; None: none. Then there are as many
+            replicas as it takes, and the two numbers of them are left at 1. Of a least of 0, it scales to zero after
+            `scale_to_zero_after_s`, or half an hour where that is 0.
         own: It is to have a deployment of its own, even where it could share one.
         timeout_s: How long it may take until it is READY.
     """
@@ -68,12 +72,11 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
     split: dict[str, int] | None = None
     settings: dict[str, Any] = {}
     own: bool = False
-    provision: Provision | None = None
+    provision: Wish | None = None
     timeout_s: float = 3600.0
 
-    @property
-    def shape(self) -> PoolShape:
-        """What it asks of its deployment."""
+    def shape(self, sold: Provision | None) -> PoolShape:
+        """What it asks of its deployment, with the throughput that is sold."""
         return PoolShape(
             machine=self.machine,
             min_replicas=self.min_replicas,
@@ -81,6 +84,7 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
             scale_to_zero_after_s=self.scale_to_zero_after_s,
             autoscaling=self.autoscaling,
             settings=self.settings,
+            provision=sold,
         )
 
 
@@ -99,7 +103,9 @@ def deploy_version(tx: Transaction, request: VersionRequest, *, now: float, data
         NotSupported: No runtime takes the place of the version's container, or it is another server's and nothing
             serves it now.
         BadField: The split is not one, the numbers of replicas make no sense, a text cannot be shown, or there is no
-            such machine.
+            such machine; or the throughput is none (`sell`), or numbers of replicas stand beside it.
+        NotOptimizable: No throughput of the version can be stated.
+        ThroughputTooHigh: The machine could never carry it.
         MachineSpecIncomplete: The machine is named in part.
         NameTaken: There is a deployed model of this id, or this version is on the endpoint under this name already.
         RolloutRunning: It is to change the endpoint's traffic, on which a rollout decides.
@@ -117,7 +123,9 @@ def deploy_version(tx: Transaction, request: VersionRequest, *, now: float, data
     if request.split is not None:
         _check_split(request.split, beside)
         require_no_rollout(tx, request.scope, endpoint.id)
-    shared = None if request.own else shared_deployment(tx, version, request.shape, endpoint_id=endpoint.id)
+    carried, sold = sell_if(tx, version, request.machine, request.provision, data_dir=data_dir)
+    shape = request.shape(sold)
+    shared = None if request.own else shared_deployment(tx, version, shape, endpoint_id=endpoint.id)
     joins = shared is not None and not deploy_runs(tx, shared)  # before this one runs, too
     deployment = shared or _new_deployment(tx, request, model, version, now=now, data_dir=data_dir)
     deployed = DeployedModel(
@@ -128,13 +136,15 @@ def deploy_version(tx: Transaction, request: VersionRequest, *, now: float, data
         display_name=name,
         traffic=0,
         settings=request.settings,
-        provision=request.provision,
+        provision=sold,
         created_at=now,
     )
     tx.insert(deployed)
     if shared is not None:
         note(tx, shared, f"Endpoint {endpoint.id} shares it from now on, as deployed model {deployed.id}.")
     operation = _operation(request, endpoint, deployed, joins=joins, now=now)
+    if carried is not None:
+        follow_newest(tx, deployment, carried)
     if request.split is not None:
         split = _renamed(request.split, deployed.id)
         drop_older_splits(tx, request.scope, endpoint.id)
@@ -162,6 +172,7 @@ def _check(request: VersionRequest, *, external: bool) -> None:
     check_text("The machine type", request.machine.machine_type)
     check_replicas(request.min_replicas, request.max_replicas)
     check_idle_s(request.scale_to_zero_after_s, external=external)
+    check_scale(request.provision, request.min_replicas, request.max_replicas)
     if request.timeout_s <= 0:
         raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")
     wanted = request.deployed_model_id
@@ -248,7 +259,9 @@ def _operation(
         parent=endpoint.name,
         kind="deploy_model",
         contract=request.contract,
-        targets=targets | ({"joins": "serving"} if joins else {}),
+        targets=targets
+        | ({"joins": "serving"} if joins else {})
+        | ({} if deployed.provision is None else {"until": repr(now + request.timeout_s)}),
         created_at=now,
         updated_at=now,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.control.commands.registry import require_unused
+from headrace.control.guarantees import follow
 from headrace.control.operations import settle_operations
 from headrace.control.rollouts.life import open_rollout, require_no_rollout, roll_back
 from headrace.control.splits import drop_older_splits
@@ -164,6 +165,7 @@ def _take_off(tx: Transaction, deployed: DeployedModel) -> None:
     if len(bindings) > 1:
         tx.delete(deployed)
         note(tx, deployment, f"Endpoint {deployed.endpoint_id} has it no more; {_others(len(bindings) - 1)}.")
+        follow(tx, deployment)
         return
     if deployment.state not in {DeploymentState.DRAINING, DeploymentState.GONE}:
         tx.move(deployment, DeploymentState.DRAINING, detail="Undeploy was asked for; running requests may finish.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
-from headrace.resources.autoscaling import Autoscaling, Scaling
+from headrace.control.bounds import MOST_REPLICAS, set_bounds
+from headrace.control.guarantees import provisions_of
+from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment
+from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import BadField, DeploymentNotFound
 from headrace.resources.external import EXTERNAL
 from headrace.resources.names import Scope
@@ -16,9 +17,6 @@ from headrace.store import Transaction
 
 SHORTEST_IDLE_S = 1.0
 """Control hears of a deployment that nobody asks for within about two seconds; less would promise what is not held."""
-
-MOST_REPLICAS = 1000
-"""Of one deployment: far more than one machine carries, and few enough that a slip of the hand is found."""
 
 _ENDING = frozenset({DeploymentState.DRAINING, DeploymentState.FAILED, DeploymentState.GONE})
 
@@ -43,13 +41,15 @@ def scale_to_zero(tx: Transaction, scope: Scope, deployment_id: str, after_s: fl
     """Have a deployment scale to zero after so many seconds without a request from now on; 0: never, and it wakes up.
 
     Raises:
-        BadField: It may not.
+        BadField: It may not, or what of its throughput is guaranteed decides on that.
         DeploymentNotFound: There is no such deployment, or it ends.
     """
     deployment = _going_on(tx, scope, deployment_id)
     check_idle_s(after_s, external=deployment.runtime == EXTERNAL)
     if after_s == deployment.scale_to_zero_after_s:
         return deployment
+    if not after_s or any(one.min_tokens_per_s for one in provisions_of(tx, deployment)):
+        _require_unsold(tx, deployment, "Whether it scales to zero follows what of its throughput is guaranteed.")
     told = f"From now on it scales to zero after {after_s:g} s without a request."
     state = deployment.state
     if not after_s:
@@ -93,7 +93,7 @@ def resize(
             many as now and no fewer than ``least``, or of a pool whose number is fixed, exactly ``least``.
 
     Raises:
-        BadField: It may not have so many.
+        BadField: It may not have so many, or its throughput decides on that.
         DeploymentNotFound: There is no such deployment, or it ends.
     """
     deployment = _going_on(tx, scope, deployment_id)
@@ -103,17 +103,9 @@ def resize(
     check_replicas(least, most)
     if deployment.runtime == EXTERNAL and most != 1:
         raise BadField("An external server is one replica.", evidence=f"max_replicas is {most}.")
-    if (least, most) == (deployment.min_replicas, deployment.max_replicas):
-        return deployment
-    changed = msgspec.structs.replace(deployment, min_replicas=least, max_replicas=most)
-    if not changed.autoscaled:
-        changed = msgspec.structs.replace(changed, scaling=None)
-    elif changed.scaling is None:  # those that run stay, within the bounds, until there is something to go by
-        changed = msgspec.structs.replace(changed, scaling=Scaling(replicas=deployment.wanted_replicas))
-    told = f"Replicas from now on: {_range(changed)}; until now {_range(deployment)}."
-    return tx.move(
-        deployment, deployment.state, detail=told, min_replicas=least, max_replicas=most, scaling=changed.scaling
-    )
+    if (least, most) != (deployment.min_replicas, deployment.max_replicas):
+        _require_unsold(tx, deployment, "Its replicas follow the throughput that it was sold.")
+    return set_bounds(tx, deployment, least, most)
 
 
 def autoscale(tx: Transaction, scope: Scope, deployment_id: str, wish: Autoscaling) -> Deployment:
@@ -133,10 +125,16 @@ def autoscale(tx: Transaction, scope: Scope, deployment_id: str, wish: Autoscali
     return tx.move(deployment, deployment.state, detail=told, autoscaling=wish)
 
 
-def _range(deployment: Deployment) -> str:
-    if not deployment.autoscaled:
-        return str(deployment.min_replicas)
-    return f"{deployment.min_replicas} to {deployment.max_replicas}"
+def _require_unsold(tx: Transaction, deployment: Deployment, what: str) -> None:
+    """Hold that nothing of it was sold by its throughput, which decides on its scale alone."""
+    bound = tx.list(DeployedModel, scope=deployment.scope, deployment_id=deployment.id)
+    sold = [one.id for one in bound if one.provision is not None]
+    if sold:
+        raise BadField(
+            what,
+            evidence=f"Deployed with a throughput: {', '.join(sold)}.",
+            fix="Change that: `headrace endpoints throughput ENDPOINT MODEL=MIN:MAX`.",
+        )
 
 
 def _going_on(tx: Transaction, scope: Scope, deployment_id: str) -> Deployment:

@@ -64,6 +64,7 @@ from headrace.resources.errors.machines import (
     PortTaken,
     ProfileTooSmall,
     QuotaExceeded,
+    ThroughputTooHigh,
     TlsAuthorityNotFound,
     TlsCertificateInvalid,
 )
@@ -89,6 +90,7 @@ from headrace.resources.errors.requests import (
     NameTaken,
     NoKey,
     OperationNotFound,
+    ProfileNotFound,
     ReplicaNotFound,
     RequestTooSlow,
     RoleMissing,
@@ -101,6 +103,7 @@ from headrace.resources.errors.requests import (
     UnknownErrorCode,
     UnknownKey,
     UnknownPath,
+    UpdateRunning,
 )
 from headrace.resources.errors.serving import (
     AnswerNotStreamed,
@@ -291,6 +294,7 @@ __all__ = [
     "PermissionDenied",
     "PickleUnsafe",
     "PortTaken",
+    "ProfileNotFound",
     "ProfileTooSmall",
     "QueueFull",
     "QueueTimeout",
@@ -317,6 +321,7 @@ __all__ = [
     "TensorsMissing",
     "TensorsUnindexed",
     "TensorsUnrecognised",
+    "ThroughputTooHigh",
     "TimeSeriesConfig",
     "TlsAuthorityNotFound",
     "TlsCertificateInvalid",
@@ -331,6 +336,7 @@ __all__ = [
     "UnknownErrorCode",
     "UnknownKey",
     "UnknownPath",
+    "UpdateRunning",
     "WaitTimeout",
     "WeightsCorrupt",
     "WeightsFormat",

@@ -73,6 +73,12 @@ class NotOptimizable(InvalidArgument):
     code = "NOT_OPTIMIZABLE"
 
 
+class ThroughputTooHigh(InvalidArgument):
+    """The throughput asked for is more than the machines could ever carry, were they empty."""
+
+    code = "THROUGHPUT_TOO_HIGH"
+
+
 class PortTaken(FailedPrecondition):
     """Another program listens on the port."""
 

@@ -167,6 +167,12 @@ class RolloutNotFound(NotFound):
     code = "ROLLOUT_NOT_FOUND"
 
 
+class ProfileNotFound(NotFound):
+    """No such profile."""
+
+    code = "PROFILE_NOT_FOUND"
+
+
 class ReplicaNotFound(NotFound):
     """No such replica."""
 
@@ -183,6 +189,12 @@ class StaleWrite(Aborted):
     """The resource changed between the read and the write (its ``resource_version`` moved on)."""
 
     code = "STALE_WRITE"
+
+
+class UpdateRunning(Aborted):
+    """The serving endpoint is on its way to another config, and takes no newer one before that holds."""
+
+    code = "UPDATE_RUNNING"
 
 
 class IllegalMove(FailedPrecondition):

@@ -1,0 +1,45 @@
+"""How much of a version the machine would carry were it empty: what is more than that can never be sold."""
+
+from __future__ import annotations
+
+from headrace.capacity.units import chunk, tokens_per_s
+from headrace.control.bounds import MOST_REPLICAS
+from headrace.control.placement import gib, home
+from headrace.resources.errors import Failure, ThroughputTooHigh
+from headrace.resources.profiles import Carried, Provision
+from headrace.store import Transaction
+
+_ROUNDING = 1e-6
+"""Of tokens a second: ten replicas of 410 are 4,100, whatever a float makes of them."""
+
+
+def room_for(tx: Transaction, memory_bytes: int) -> int | None:
+    """How many replicas of this size the machine carries when nothing else runs there; None: that is not known yet."""
+    node = home(tx)
+    return node.memory_bytes // memory_bytes if node is not None and memory_bytes else None
+
+
+def beyond(tx: Transaction, carried: Carried, provision: Provision, memory_bytes: int) -> Failure | None:
+    """Why no machine here carries a throughput even were it empty; None where one does, or that is not known yet.
+
+    Args:
+        tx: Where the node is.
+        carried: What a replica carries.
+        provision: What was asked for.
+        memory_bytes: What a replica reserves; 0: not known yet.
+    """
+    room = room_for(tx, memory_bytes)
+    most = MOST_REPLICAS if room is None else min(room, MOST_REPLICAS)
+    of_chunk = provision.chunk or chunk(carried)
+    most_tokens = int(most * tokens_per_s(carried) + _ROUNDING) // of_chunk * of_chunk
+    if provision.max_tokens_per_s <= most_tokens:
+        return None
+    node = home(tx)
+    of_node = f"node {node.id} with {gib(node.memory_bytes)}" if node and room is not None else "a deployment"
+    replica = f", which takes {gib(memory_bytes)}," if memory_bytes else ""
+    each = f"{tokens_per_s(carried):,.0f} tokens a second"
+    return ThroughputTooHigh(
+        f"A throughput of {provision.max_tokens_per_s:,} tokens a second is more than {of_node} can ever carry.",
+        evidence=f"A replica{replica} carries {each}; at most {most:,} have room.",
+        fix=f"Ask for {most_tokens:,} at most, or for a smaller model or context." if most_tokens else "",
+    ).failure
