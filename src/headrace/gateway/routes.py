@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from headrace.contracts.databricks.oauth import CONFIG_PATH, DISCOVERY_PATHS, TOKEN_PATH
 from headrace.contracts.vertex.paths import VERSIONS, EndpointPath, read_endpoint_path, segments_of
 from headrace.resources.access import Process
 
@@ -20,6 +21,8 @@ class Action(StrEnum):
     ROOT = "root"
     METRICS = "metrics"
     EXCHANGE = "exchange"
+    DISCOVER = "discover"
+    GRANT = "grant"
     PREDICT = "predict"
     RAW_PREDICT = "rawPredict"
     STREAM_RAW_PREDICT = "streamRawPredict"
@@ -99,10 +102,16 @@ METRICS: Mapping[tuple[str, str], Action] = {("GET", "/metrics"): Action.METRICS
 EXCHANGE: Mapping[tuple[str, str], Action] = {("POST", "/token"): Action.EXCHANGE}
 """Where the files of service accounts send Google's libraries."""
 
-PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE))
+WAYS_IN: Mapping[tuple[str, str], Action] = {
+    ("POST", TOKEN_PATH): Action.GRANT,
+    **{("GET", path): Action.DISCOVER for path in (CONFIG_PATH, *DISCOVERY_PATHS)},
+}
+"""How Databricks' clients find out where tokens are, and get one."""
+
+PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE, *WAYS_IN))
 """That answer without a key."""
 
-_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS, **EXCHANGE}
+_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS, **EXCHANGE, **WAYS_IN}
 _MODEL = "/v1/models/"
 
 
@@ -163,5 +172,5 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
         if suffix.startswith("/") or not infix
     ]
-    listed = [*PROBES, *METRICS, *EXCHANGE, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
+    listed = [*PROBES, *METRICS, *EXCHANGE, *WAYS_IN, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)
