@@ -19,7 +19,7 @@ from headrace.api.databricks.registry import Registry, upload_lock
 from headrace.api.requests import answer, flag
 from headrace.contracts.databricks.files import ListQuery, UploadPath, entry_json, read_path
 from headrace.contracts.databricks.oauth import base_url
-from headrace.contracts.databricks.reading import read_query
+from headrace.contracts.databricks.registry_bodies import read_query
 from headrace.control.commands import unity_catalog as commands
 from headrace.resources.access import Permission
 from headrace.resources.errors import BadName, MalformedRequest, NotSupported, UploadNotFound

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from headrace.api.databricks.registry import Registry, listed_models, sorting_key, versions_by_model
 from headrace.api.requests import answer, body_of, principal_of
 from headrace.contracts.databricks import mlflow as contract
-from headrace.contracts.databricks.reading import PageQuery, read_object, read_query
+from headrace.contracts.databricks.registry_bodies import PageQuery, read_object, read_query
 from headrace.contracts.databricks.unity_catalog import renamed, storage_of
 from headrace.control import commands as general
 from headrace.control.commands import unity_catalog as commands

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.contracts.databricks.reading import PageQuery
+from headrace.contracts.databricks.registry_bodies import PageQuery
 from headrace.resources.errors import BadName
 from headrace.resources.unity_catalog import FullName, read_part
 

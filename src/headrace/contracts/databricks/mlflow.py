@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.contracts.databricks.reading import PageQuery
+from headrace.contracts.databricks.registry_bodies import PageQuery
 from headrace.contracts.databricks.unity_catalog import milliseconds, status_of, storage_of
 from headrace.resources.errors import BadField
 from headrace.resources.models import Model, ModelVersion

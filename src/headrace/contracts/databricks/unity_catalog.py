@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.contracts.databricks.reading import PageQuery
+from headrace.contracts.databricks.registry_bodies import PageQuery
 from headrace.resources.models import Model, ModelVersion, RegistrationState
 from headrace.resources.unity_catalog import FullName, Namespace, read_full_name, read_part
 

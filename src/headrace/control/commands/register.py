@@ -117,8 +117,9 @@ def register_version(tx: Transaction, model: Model, version: ModelVersion) -> Mo
         tx.update(counted)
     else:
         tx.insert(counted)
-    others = tx.list(ModelVersion, scope=model.scope, model_id=model.id)
-    added = frozenset(version.aliases) | (frozenset() if others else {DEFAULT_ALIAS})
+    alone = not tx.list(ModelVersion, scope=model.scope, model_id=model.id, limit=1)
+    added = frozenset(version.aliases) | ({DEFAULT_ALIAS} if alone else frozenset())
+    others = tx.list(ModelVersion, scope=model.scope, model_id=model.id) if added and not alone else []
     new = msgspec.structs.replace(version, model_id=model.id, version=str(number), aliases=())
     for one in merged([*others, new], new.version, AliasChange(added)):
         if one.version == new.version:
