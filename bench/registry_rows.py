@@ -18,6 +18,7 @@ from headrace.resources.states import DeploymentState, OperationState
 from headrace.store import migrate
 from headrace.store.database import open_engine
 from headrace.store.rows import NOUNS
+from headrace.store.schema import labels
 
 SCOPE = Scope("bench", "us-central1")
 KEY = "hr-bench"
@@ -99,6 +100,13 @@ def rows(size: Size) -> Iterator[Any]:
         )
 
 
+def labels_of(model: Model) -> Iterator[dict[str, str]]:
+    """The rows that its lists are looked up by."""
+    for key, value in model.labels.items():
+        place = {"project": SCOPE.project, "location": SCOPE.location, "kind": "model", "resource_id": model.id}
+        yield place | {"key": key, "value": value}
+
+
 def fill(url: str, size: Size) -> None:
     """Make the tables of an empty database, and what is in them."""
     migrate(url)
@@ -112,6 +120,8 @@ def fill(url: str, size: Size) -> None:
             for kind in NOUNS:  # in the order of their foreign keys
                 if records := [NOUNS[kind].record(row) for row in batch if type(row) is kind]:
                     connection.execute(insert(NOUNS[kind].table), records)
+            if labelled := [label for row in batch if isinstance(row, Model) for label in labels_of(row)]:
+                connection.execute(insert(labels), labelled)
     if engine.dialect.name == "postgresql":  # as its autovacuum does by itself; SQLite never does
         with engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))

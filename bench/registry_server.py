@@ -16,6 +16,7 @@ import uvloop
 from headrace.api import create_app
 from headrace.resources.layout import Layout
 from headrace.server.asgi import server
+from headrace.server.process import settle
 from headrace.store import Store
 
 
@@ -36,6 +37,7 @@ async def serve(url: str, folder: Path) -> None:
     api = server(app)
     serving = asyncio.create_task(api.serve(sockets=[listener]))
     await api.accepting.wait()
+    settle()  # as control does
     print(listener.getsockname()[1], flush=True)
     await serving
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -28,7 +28,7 @@ from headrace.resources.errors import BadField, Failure, IllegalMove, NameTaken,
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import DEFAULT_SCOPE, Scope
 from headrace.resources.states import DeploymentState, moves_from
-from headrace.store import Row, Store, Transaction, cursor, migrate
+from headrace.store import Condition, Order, Row, Store, Transaction, cursor, migrate
 from headrace.store.database import open_engine
 from headrace.store.rows import NOUNS
 from headrace.store.schema import deployments, metadata
@@ -150,6 +150,10 @@ def test_every_noun_comes_back_as_it_was_stored(shared: Store, kind: type[Any], 
 def _model(model_id: str, **fields: Any) -> Model:
     model = Model(scope=DEFAULT_SCOPE, id=model_id, display_name="m", created_at=1.0, updated_at=1.0)
     return msgspec.structs.replace(model, **fields)
+
+
+def _endpoint() -> Endpoint:
+    return Endpoint(scope=DEFAULT_SCOPE, id="e", display_name="e", created_at=1.0, updated_at=1.0)
 
 
 def _deployment(**fields: Any) -> Deployment:
@@ -436,6 +440,51 @@ def test_versions_of_before_are_counted_on(tmp_path: Path) -> None:
         assert [(one.id, one.last_version, one.description) for one in tx.list(Model)] == [("a", 10, ""), ("b", 0, "")]
         assert [(one.labels, one.kept, one.updated_at) for one in tx.list(ModelVersion)] == [({}, {}, 0.0)] * 2
     store.close()
+
+
+def test_labels_of_before_are_looked_up(tmp_path: Path) -> None:
+    """Models and endpoints that had labels before there was an index of them are found by them."""
+    url = f"sqlite:///{tmp_path}/headrace.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = open_engine(url, connections=1)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0015")
+        for kind, row in ((Model, _model("a")), (Model, _model("b")), (Endpoint, _endpoint())):
+            labelled = msgspec.structs.replace(row, labels={"team": row.id})
+            connection.execute(insert(NOUNS[kind].table).values(NOUNS[kind].record(labelled)))
+    engine.dispose()
+    migrate(url)
+    store = Store(url)
+    with store.transaction(read_only=True) as tx:
+        assert _labelled(tx, Model, "a") == ["a"]
+        assert _labelled(tx, Endpoint, "e") == ["e"]
+        assert _labelled(tx, Endpoint, "a") == []
+    store.close()
+
+
+def test_lists_are_looked_up_by_the_labels_that_rows_have_now(store: Store) -> None:
+    """What a row is labelled with since its last change finds it, and what it was labelled with before does not."""
+    with store.transaction() as tx:
+        tx.insert(msgspec.structs.replace(_model("a"), labels={"team": "x", "env": "test"}))
+        [model] = tx.list(Model)
+        assert (_labelled(tx, Model, "x"), _labelled(tx, Model, "y")) == (["a"], [])
+        model = tx.update(msgspec.structs.replace(model, labels={"team": "y"}))
+        assert (_labelled(tx, Model, "x"), _labelled(tx, Model, "y")) == ([], ["a"])
+        assert _labelled(tx, Model, "x", "!=") == ["a"]
+        assert _labelled(tx, Model, "", "has") == ["a"]
+        tx.delete(model)
+        tx.insert(_model("a"))
+        assert (_labelled(tx, Model, "y"), _labelled(tx, Model, "y", "!=")) == ([], ["a"])
+        assert _labelled(tx, Model, "", "has") == []
+
+
+def _labelled(
+    tx: Transaction, kind: type[Model] | type[Endpoint], value: str, operator: Literal["=", "!=", "has"] = "="
+) -> list[str]:
+    condition = Condition("labels", operator, value, key="team")
+    return [row.id for row in tx.page(kind, limit=9, orders=[Order("id")], conditions=[condition])]
 
 
 def test_columns_are_the_nouns_fields() -> None:

@@ -42,6 +42,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     reconciling = asyncio.create_task(reconciler.run())
     metering = asyncio.create_task(UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run())
     await api.accepting.wait()
+    process.settle()
     process.notify(options, "ready")
     await stop.wait()
     reconciling.cancel()

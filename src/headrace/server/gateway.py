@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -26,11 +25,6 @@ CLOSE_TIMEOUT_S = 2.0
 """For answers that were broken off to be read to their end."""
 
 
-GARBAGE_THRESHOLD = 20_000
-"""Containers made and not freed before the youngest are searched for cycles. A request makes some fifty and leaves no
-cycle; Python's own 700 has them searched at every tenth request, together with those of all requests under way."""
-
-
 async def _run(layout: Layout, listener: socket.socket, options: process.Options) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -50,8 +44,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     following = await _serve_tls(public, options)
     watching, leasing = asyncio.create_task(gateway.watch()), asyncio.create_task(gateway.lease())
     await admin.start(unix_socket(layout.gateway_socket_of(options.number)))
-    gc.freeze()  # what is there now stays: no search has to pass it
-    gc.set_threshold(GARBAGE_THRESHOLD, 10, 50)
+    process.settle()
     process.notify(options, "ready")
     await stop.wait()
     leasing.cancel()

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Text, and_, cast, false, func, or_, select, tuple_, type_coerce
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy import ColumnElement, Text, and_, false, or_, select, tuple_, type_coerce
 
 from headrace.store.rows import Noun
+from headrace.store.schema import labels
 
-Operator = Literal["=", "!=", "has"]
+Operator = Literal["=", "!=", "has", "lists"]
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -19,9 +19,9 @@ class Condition(msgspec.Struct, frozen=True):
 
     Attributes:
         column: The noun's field.
-        operator: ``has``: the map has the key, whatever its value.
+        operator: ``has``: there is one, whatever its value. ``lists``: a column of texts has it among them.
         value: Compared with.
-        key: Of a map from texts to texts, the key whose value is meant; None: the field itself.
+        key: Of labels, the key whose value is meant; None: the field itself.
     """
 
     column: str
@@ -37,33 +37,29 @@ class Order(msgspec.Struct, frozen=True):
     descending: bool = False
 
 
-def holds(noun: Noun[Any], condition: Condition, dialect: str) -> ColumnElement[bool]:
+def holds(noun: Noun[Any], condition: Condition) -> ColumnElement[bool]:
     """A comparison as SQL. What is not there is unequal to everything."""
+    if condition.key is not None:
+        return _labelled(noun, condition, condition.key)
     column = noun.table.columns[condition.column]
-    held: Any = column if condition.key is None else _value_of(column, condition.key, dialect)
+    if condition.operator == "lists":  # JSON text: what is between two quotes is one of them
+        return type_coerce(column, Text).contains(msgspec.json.encode(condition.value).decode(), autoescape=True)
     if condition.operator == "!=":
-        return or_(held.is_(None), held != condition.value)
-    answer: ColumnElement[bool] = held.is_not(None) if condition.operator == "has" else held == condition.value
-    return answer if condition.key is None else and_(_may_hold(column, condition, dialect), answer)
+        return or_(column.is_(None), column != condition.value)
+    answer: ColumnElement[bool] = column.is_not(None) if condition.operator == "has" else column == condition.value
+    return answer
 
 
-def _may_hold(column: Column[Any], condition: Condition, dialect: str) -> ColumnElement[bool]:
-    """Whether the text of a map has the entry somewhere: quicker than to read it, and never wrongly no."""
-    entry = msgspec.json.encode(condition.key)
-    if condition.operator == "=":
-        entry += b":" + msgspec.json.encode(condition.value)
-    find = func.strpos if dialect == "postgresql" else func.instr
-    found: ColumnElement[bool] = find(type_coerce(column, Text), entry.decode()) > 0
-    return found
-
-
-def _value_of(column: Column[Any], key: str, dialect: str) -> Any:
-    """What a map in a column of JSON text has under a key; NULL without."""
-    text = type_coerce(column, Text)
-    if dialect == "postgresql":
-        return cast(text, JSON)[key].astext
-    entries = func.json_each(text).table_valued("key", "value")
-    return select(entries.c.value).where(entries.c.key == key).scalar_subquery()
+def _labelled(noun: Noun[Any], condition: Condition, key: str) -> ColumnElement[bool]:
+    """Whether it has the label: one look into an index, however many rows there are."""
+    if not noun.labelled:
+        raise TypeError(f"Lists of a {noun.word} are not looked up by labels.")
+    found = select(labels.c.project, labels.c.location, labels.c.resource_id)
+    found = found.where(labels.c.kind == noun.word, labels.c.key == key)
+    if condition.operator != "has":
+        found = found.where(labels.c.value == condition.value)
+    row = tuple_(noun.table.c.project, noun.table.c.location, noun.table.c.id)
+    return row.not_in(found) if condition.operator == "!=" else row.in_(found)
 
 
 def behind(noun: Noun[Any], orders: Sequence[Order], values: Sequence[Any]) -> ColumnElement[bool]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -56,6 +57,9 @@ class Noun(Generic[R]):
         kind: The noun's class. Its field ``scope`` is the columns ``project`` and ``location``; every other field is
             the column of its name.
         table: Where it is kept.
+
+    Attributes:
+        labelled: Whether lists of it are looked up by its labels.
     """
 
     def __init__(self, kind: type[R], table: Table) -> None:
@@ -63,6 +67,8 @@ class Noun(Generic[R]):
         self.table = table
         self.key: tuple[str, ...] = tuple(column.name for column in table.primary_key)
         self.scoped = "location" in table.columns
+        self._columns = tuple(table.columns.keys())
+        self.labelled = kind in (Model, Endpoint)
         self.word = kind.__name__.lower()
         first = ("created_at",) if "created_at" in table.columns else ()
         self.order: tuple[Column[Any], ...] = tuple(table.columns[name] for name in (*first, *self.key))
@@ -74,17 +80,23 @@ class Noun(Generic[R]):
             return record
         return record | columns_of(scope=row.scope)
 
-    def row(self, record: Mapping[str, Any]) -> R:
-        """Column values as the noun."""
-        fields = dict(record)
+    def row(self, values: Sequence[Any]) -> R:
+        """The values of all columns, in the table's order, as the noun."""
+        fields = dict(zip(self._columns, values, strict=True))
         if self.scoped:
-            fields["scope"] = Scope(fields.pop("project"), fields.pop("location"))
+            fields["scope"] = _scope(fields.pop("project"), fields.pop("location"))
         return self.kind(**fields)
 
     def key_of(self, row: R) -> dict[str, Any]:
         """The columns that name the row."""
         record = self.record(row)
         return {name: record[name] for name in self.key}
+
+
+@lru_cache(maxsize=256)
+def _scope(project: str, location: str) -> Scope:
+    """The same again for each row of a list: it need not be looked at each time."""
+    return Scope(project, location)
 
 
 def columns_of(**fields: Any) -> dict[str, Any]:

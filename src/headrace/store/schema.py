@@ -37,6 +37,8 @@ from headrace.resources.request_log import RequestLog
 from headrace.resources.rollouts import RolloutPlan, Tallies
 from headrace.resources.states import DeploymentState, OperationState, ReplicaState, RolloutState
 
+_ENCODER = msgspec.json.Encoder()
+
 
 class Json(TypeDecorator[Any]):
     """A nested value as JSON text; None is NULL."""
@@ -47,14 +49,15 @@ class Json(TypeDecorator[Any]):
     def __init__(self, target: Any) -> None:
         super().__init__()
         self.target = target
+        self._decoder = msgspec.json.Decoder(target)  # once: to understand the type takes longer than a value
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
         """To text."""
-        return None if value is None else msgspec.json.encode(value).decode()
+        return None if value is None else _ENCODER.encode(value).decode()
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - as above
         """And back."""
-        return None if value is None else msgspec.json.decode(value, type=self.target)
+        return None if value is None else self._decoder.decode(value)
 
 
 class Name(TypeDecorator[Any]):
@@ -400,6 +403,19 @@ transitions = Table(
     _text("detail"),
     _json("failure", Failure, nullable=True),
     Index("transitions_by_resource", "kind", "resource_id", "sequence"),
+)
+
+# What stands in the labels of models and endpoints, one row each: what their lists are looked up by.
+labels = Table(
+    "labels",
+    metadata,
+    *_scope(),
+    _text("kind"),
+    _text("resource_id"),
+    _text("key"),
+    _text("value"),
+    PrimaryKeyConstraint("project", "location", "kind", "resource_id", "key"),
+    Index("labels_by_value", "kind", "key", "value", "project", "location", "resource_id"),
 )
 
 counters = Table("counters", metadata, Column("name", Text, primary_key=True), _int("value"))

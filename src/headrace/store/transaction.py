@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,11 +10,13 @@ from sqlalchemy import Connection, Insert, Select, and_, delete, insert, select,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.resources.deployments import Transition
+from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import Failure, IllegalMove, NameTaken, StaleWrite
+from headrace.resources.models import Model
 from headrace.resources.states import State, check_move
 from headrace.store.questions import Condition, Order, behind, holds
 from headrace.store.rows import NOUNS, Noun, R, Row, S, Stateful, columns_of, place
-from headrace.store.schema import counters, transitions
+from headrace.store.schema import counters, labels, transitions
 from headrace.store.usage import UsageRows
 
 
@@ -45,6 +47,8 @@ class Transaction:
         if not self._connection.execute(self._insert_new(noun).values(noun.record(row))).rowcount:
             name = "/".join(str(value) for value in noun.key_of(row).values())
             raise NameTaken(f"A {noun.word} {name!r} already exists.", fix="Choose another identifier.")
+        if isinstance(row, Model | Endpoint):
+            self._label(noun, row, row.labels)
         if isinstance(row, Stateful):
             self._note(row, row.state, at=row.created_at, detail="", failure=row.failure)
 
@@ -54,8 +58,8 @@ class Transaction:
         columns = columns_of(**key)
         if set(columns) != set(noun.key):
             raise TypeError(f"A {noun.word} is named by {noun.key}, not by {tuple(columns)}.")
-        record = self._connection.execute(select(noun.table).filter_by(**columns)).mappings().first()
-        return None if record is None else noun.row(dict(record))
+        found = self._connection.execute(select(noun.table).filter_by(**columns)).first()
+        return None if found is None else noun.row(found)
 
     def timeline(self, kind: str, resource_id: str) -> list[Transition]:
         """Every move of a ``deployment``, ``replica``, ``operation`` or ``rollout``, oldest first.
@@ -90,13 +94,25 @@ class Transaction:
         noun: Noun[R] = NOUNS[kind]
         query = self._matching(noun, equals).limit(limit)
         for condition in conditions:
-            query = query.where(holds(noun, condition, self._connection.dialect.name))
+            query = query.where(holds(noun, condition))
         if behind_values is not None:
             query = query.where(behind(noun, orders, behind_values))
         for order in orders:
             column = noun.table.columns[order.column]
             query = query.order_by(column.desc() if order.descending else column)
-        return [noun.row(dict(record)) for record in self._connection.execute(query).mappings()]
+        return [noun.row(found) for found in self._connection.execute(query)]
+
+    def columns(self, kind: type[Row], names: Sequence[str], /, **equals: Any) -> list[tuple[Any, ...]]:
+        """Some columns of rows, in no order: for lists of what refers to what, whose rows need not be made.
+
+        Args:
+            kind: The noun.
+            names: Its fields; not ``scope``.
+            **equals: As in `list`.
+        """
+        noun: Noun[Any] = NOUNS[kind]
+        query = self._matching(noun, equals).with_only_columns(*(noun.table.columns[name] for name in names))
+        return [tuple(found) for found in self._connection.execute(query)]
 
     def list(self, kind: type[R], /, *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
         """Rows in a stable order: by the time they were created, then by key.
@@ -114,7 +130,7 @@ class Transaction:
         query = self._matching(noun, equals).order_by(*noun.order).limit(limit)
         if after is not None:
             query = query.where(tuple_(*noun.order) > tuple_(*place(noun, after)))
-        return [noun.row(dict(record)) for record in self._connection.execute(query).mappings()]
+        return [noun.row(found) for found in self._connection.execute(query)]
 
     def update(self, row: R) -> R:
         """Write a changed row if nobody wrote it since it was read; its state stays (see `move`).
@@ -164,6 +180,8 @@ class Transaction:
         where = noun.key_of(row) | {"resource_version": row.resource_version}
         if not self._connection.execute(delete(noun.table).filter_by(**where)).rowcount:
             raise self._stale(noun, row)
+        if isinstance(row, Model | Endpoint):
+            self._label(noun, row, {})
 
     def next_generation(self, name: str, *, above: int = 0) -> int:
         """A number greater than any that this counter gave before, whatever process asked, and than ``above``."""
@@ -192,7 +210,17 @@ class Transaction:
         conditions = and_(*(noun.table.columns[name] == value for name, value in where.items()))
         if not self._connection.execute(update(noun.table).where(conditions).values(noun.record(written))).rowcount:
             raise self._stale(noun, row)
+        if isinstance(row, Model | Endpoint):
+            self._label(noun, row, row.labels)
         return written
+
+    def _label(self, noun: Noun[Any], row: Model | Endpoint, now: Mapping[str, str]) -> None:
+        """Keep what its lists are looked up by equal to its labels."""
+        place = columns_of(scope=row.scope) | {"kind": noun.word, "resource_id": row.id}
+        self._connection.execute(delete(labels).filter_by(**place))
+        if now:
+            rows = [place | {"key": key, "value": value} for key, value in now.items()]
+            self._connection.execute(insert(labels), rows)
 
     def _stale(self, noun: Noun[R], row: R) -> StaleWrite | IllegalMove:
         name = f"{noun.word} {'/'.join(str(value) for value in noun.key_of(row).values())}"

@@ -101,11 +101,10 @@ def bound_to(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> di
     bindings = tx.list(DeployedModel, scope=scope, endpoint_id=ids)
     pools = tuple({binding.deployment_id for binding in bindings})
     deployments = {one.id: one for one in tx.list(Deployment, scope=scope, id=pools)}
-    ready = Counter(
-        replica.deployment_id
-        for replica in tx.list(Replica, scope=scope, deployment_id=pools, state=ReplicaState.READY)
-        if replica.failure is None
+    serving = tx.columns(
+        Replica, ("deployment_id",), scope=scope, deployment_id=pools, state=ReplicaState.READY, failure=None
     )
+    ready = Counter(deployment_id for (deployment_id,) in serving)
     others = sharers(tx, bindings)
     bound: dict[str, list[Bound]] = defaultdict(list)
     for binding in bindings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -16,13 +16,14 @@ from headrace.contracts.vertex.model_update import ModelUpdate, read_update
 from headrace.contracts.vertex.models import labels_of, model_json, pick_version, require_etag, split_version
 from headrace.contracts.vertex.operations import contract_of, operation_json
 from headrace.control import commands
+from headrace.resources.aliases import DEFAULT_ALIAS
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import BadField, ModelNotFound
 from headrace.resources.models import Model, ModelVersion, ServingSpec
 from headrace.resources.names import Scope
 from headrace.runtimes.images import stand_in, with_wishes
-from headrace.store import Transaction
+from headrace.store import Condition, Order, Transaction
 
 
 async def upload_model(request: Request) -> Response:
@@ -58,7 +59,7 @@ async def list_models(request: Request) -> Response:
 
     def read(tx: Transaction) -> tuple[list[dict[str, Any]], str]:
         page, next_page = page_of(tx, Model, question, scope=scope)
-        registry = _Registry(tx, scope, page)
+        registry = _Registry(tx, scope, page, versions=_default_versions(tx, scope, page))
         # One that Unity Catalog's clients registered has no version before its first upload: Vertex AI knows none such.
         return [registry.json(model) for model in page if registry.versions[model.id]], next_page
 
@@ -193,17 +194,38 @@ def _json(tx: Transaction, scope: Scope, model_id: str, reference: str) -> dict[
     return _Registry(tx, scope, [model]).json(model, reference)
 
 
-class _Registry:
-    """Versions of some models, and where they are deployed."""
+def _default_versions(tx: Transaction, scope: Scope, models: Sequence[Model]) -> list[ModelVersion]:
+    """The versions that a list shows its models at: a model may have thousands of others."""
+    ids = tuple(model.id for model in models)
+    default = Condition("aliases", "lists", DEFAULT_ALIAS)
+    found = tx.page(
+        ModelVersion, limit=len(ids), orders=[Order("model_id")], conditions=[default], scope=scope, model_id=ids
+    )
+    without = tuple(set(ids) - {version.model_id for version in found})
+    return found + tx.list(ModelVersion, scope=scope, model_id=without) if without else found
 
-    def __init__(self, tx: Transaction, scope: Scope, models: Iterable[Model]) -> None:
+
+class _Registry:
+    """Versions of some models, and where they are deployed.
+
+    Args:
+        tx: An open transaction.
+        scope: Where the models are.
+        models: The models.
+        versions: Of them those that matter; None: all.
+    """
+
+    def __init__(
+        self, tx: Transaction, scope: Scope, models: Iterable[Model], *, versions: Iterable[ModelVersion] | None = None
+    ) -> None:
         ids = tuple(model.id for model in models)
         self.versions: dict[str, list[ModelVersion]] = defaultdict(list)
-        for version in tx.list(ModelVersion, scope=scope, model_id=ids):
+        for version in tx.list(ModelVersion, scope=scope, model_id=ids) if versions is None else versions:
             self.versions[version.model_id].append(version)
-        pools = {one.id: (one.model_id, one.model_version) for one in tx.list(Deployment, scope=scope, model_id=ids)}
+        found = tx.columns(Deployment, ("id", "model_id", "model_version"), scope=scope, model_id=ids)
+        pools = {deployment_id: (model_id, version) for deployment_id, model_id, version in found}
         self._bindings: dict[tuple[str, str], list[DeployedModel]] = defaultdict(list)
-        for binding in tx.list(DeployedModel, scope=scope, deployment_id=tuple(pools)):
+        for binding in tx.list(DeployedModel, scope=scope, deployment_id=tuple(pools)) if pools else ():
             self._bindings[pools[binding.deployment_id]].append(binding)
 
     def json(self, model: Model, reference: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 def rfc3339(at: float) -> str:
     """Unix seconds as the JSON mapping of ``google.protobuf.Timestamp``: UTC, microseconds, ``Z``."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def etag(resource_version: int) -> str:
