@@ -20,7 +20,7 @@ from headrace.cli.app import run
 from headrace.resources.addresses import Addresses
 from headrace.resources.layout import Layout
 
-KINDS = ("vertex", "openai", "gcloud", "genai")
+KINDS = ("vertex", "openai", "gcloud", "genai", "databricks")
 MACHINES_OWN = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
@@ -110,6 +110,15 @@ def test_gcloud(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> N
 def test_genai(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
     """The address alone: the client loses its path where project and location come from the environment, too."""
     assert variables(capsys, "genai") == {"GOOGLE_VERTEX_BASE_URL": server.url}
+
+
+def test_databricks(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Address and key; how a service shows itself is said on stderr. The proxy is not for it."""
+    assert run(["env", "databricks"]) == 0
+    assert "DATABRICKS_CLIENT_SECRET" in capsys.readouterr().err
+    found = variables(capsys, "databricks")
+    assert found == {"DATABRICKS_HOST": server.url, "DATABRICKS_TOKEN": "hr-local"}
+    assert run(["env", "databricks", "--proxy"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["vertex", "gcloud", "genai"])

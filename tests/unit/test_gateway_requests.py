@@ -32,12 +32,15 @@ from gateway_serving import (
     snapshot,
 )
 
+from headrace.contracts.databricks.oauth import TOKEN_PATH
 from headrace.gateway import Gateway
 from headrace.gateway.access_log import write_collected
 from headrace.resources.access import PUBLIC_ROUTES
 from headrace.resources.errors import Failure
 from headrace.resources.snapshot import EndpointRoute, RoutingSnapshot
 from standin import Script, StandIn
+
+TOKEN_PATHS = ("/token", TOKEN_PATH)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -74,7 +77,8 @@ def test_every_route_denies_by_default(tmp_path: Path) -> None:
                     {"authorization": "Basic eA=="},
                 ):
                     answer = await client.request(route.method, filled(route.template), headers=headers)
-                    expected = 400 if route.template == "/token" else 200  # there a signed assertion is the key
+                    # There a signed assertion, or a client's secret, is the key.
+                    expected = 400 if route.template in TOKEN_PATHS else 200
                     assert answer.status_code == (expected if open_to_all else 401), route
             assert engine.seen.began == 0
 
@@ -92,7 +96,8 @@ def test_every_inference_route_answers(tmp_path: Path) -> None:
             body = {"model": "my-endpoint", "messages": [{"role": "user", "content": "x"}]}
             predict = {"instances": [{"prompt": "x"}]}
             for route in Gateway.routes():
-                if route.process != "gateway" or route.template == "/token":  # `test_gateway_tokens` has that one
+                # `test_gateway_tokens` and `test_gateway_client_credentials` have these two.
+                if route.process != "gateway" or route.template in TOKEN_PATHS:
                     continue
                 content = None if route.method == "GET" else predict if ":" in route.template else body
                 if route.template.endswith(("enerateContent", ":countTokens")):

@@ -7,6 +7,11 @@ import pytest
 from headrace.resources.errors import CODES, UnknownErrorCode, page, page_url
 
 PINNED = (
+    "INSTRUCT_ONLY",
+    "FLAVOUR_NOT_SUPPORTED",
+    "VERSION_NOT_READY",
+    "UPLOAD_NOT_FOUND",
+    "NAMESPACE_NOT_FOUND",
     "ANSWER_NOT_STREAMED",
     "ARCHITECTURE_UNKNOWN",
     "ARCHITECTURE_UNSUPPORTED",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from headrace.api.description import STRING, Description, Shape, listed, record
+from headrace.contracts.databricks import oauth
 from headrace.contracts.vertex.paths import VERSIONS
 from headrace.contracts.vertex.token_exchange import GRANT_TYPE
 from headrace.gateway.routes import gateway_routes
@@ -62,6 +63,20 @@ DESCRIPTIONS: Mapping[str, Description] = {
         answer=_ACCESS_TOKEN,
         errors="oauth",
     ),
+    f"POST {oauth.TOKEN_PATH}": Description(
+        public=True,
+        body=record(grant_type={"const": oauth.GRANT_TYPE}),
+        body_types=("application/x-www-form-urlencoded",),
+        answer=_ACCESS_TOKEN,
+        errors="oauth",
+    ),
+    f"GET {oauth.CONFIG_PATH}": Description(
+        public=True, answer=record(oidc_endpoint=STRING, workspace_id=STRING, cloud=STRING)
+    ),
+    **{
+        f"GET {path}": Description(public=True, answer=record(token_endpoint=STRING, authorization_endpoint=STRING))
+        for path in oauth.DISCOVERY_PATHS
+    },
     "GET /v1/models": Description(answer=listed("data", {"type": "object"}), errors="openai"),
     "GET /v1/models/{model}": Description(answer=record(id=STRING), errors="openai"),
     "POST /v1/chat/completions": Description(body=_CHAT, answer_types=_STREAM, errors="openai"),
@@ -90,6 +105,9 @@ SUMMARIES: Mapping[str, str] = {
     "/": "What the port is, for a browser.",
     "/metrics": "For Prometheus: of every gateway and every engine.",
     "/token": "Trade what a service account signed (RFC 7523) for an access token, as Google's libraries do.",
+    oauth.TOKEN_PATH: "An access token for a client's id and secret (RFC 6749, 4.4), as Databricks' clients want it.",
+    oauth.CONFIG_PATH: "Where Databricks' clients get tokens.",
+    **dict.fromkeys(oauth.DISCOVERY_PATHS, "Where tokens are to be had (RFC 8414)."),
     "/v1/models": "The endpoints that the key reaches, as OpenAI's models.",
     "/v1/models/{model}": "One of them.",
     "/tokenize": "The tokens of a prompt or a chat, as its engine counts them.",

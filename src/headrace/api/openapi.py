@@ -237,7 +237,8 @@ def _responses(described: Description, schemas: Schemas) -> dict[str, Any]:
     }
     error = {"$ref": f"#/components/responses/{_ERRORS[described.errors][0]}"}
     refused = {} if described.public else {"401": error, "403": error}
-    return {"200": {"description": "Done.", "content": content}, **refused, "4XX": error, "5XX": error}
+    done = "200" if content else "2XX"  # without a body it may be 204
+    return {done: {"description": "Done.", "content": content}, **refused, "4XX": error, "5XX": error}
 
 
 def _response(description: str, schema: Schema) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     OPENAI = "openai"
     GCLOUD = "gcloud"
     GENAI = "genai"
+    DATABRICKS = "databricks"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -76,7 +77,7 @@ def register(app: typer.Typer) -> None:
 
 def env(
     invocation: Invocation,
-    client: Annotated[Kind, typer.Argument(metavar="vertex|openai|gcloud|genai", help="Whose client.")],
+    client: Annotated[Kind, typer.Argument(metavar="vertex|openai|gcloud|genai|databricks", help="Whose client.")],
     proxy: Annotated[
         bool, typer.Option("--proxy", help="Lead code that names no address here: `serve --vertex-proxy-port`.")
     ] = False,
@@ -197,11 +198,26 @@ def _gcloud(server: Server) -> tuple[dict[str, str], list[str]]:
     return variables, []
 
 
+def _databricks(server: Server) -> tuple[dict[str, str], list[str]]:
+    """``databricks-sdk`` and MLflow; a host without a scheme would be taken for HTTPS. Both have requests for TLS."""
+    variables = {"DATABRICKS_HOST": server.login.url}
+    if server.login.key:
+        variables["DATABRICKS_TOKEN"] = server.login.key
+    if server.trust and server.login.url.startswith("https:"):
+        variables |= {"REQUESTS_CA_BUNDLE": server.trust, "SSL_CERT_FILE": server.trust}
+    notes = [
+        'MLflow: mlflow.set_registry_uri("databricks-uc"), mlflow.deployments.get_deploy_client("databricks").',
+        "A service (OAuth M2M) has DATABRICKS_CLIENT_ID, a key's id, and DATABRICKS_CLIENT_SECRET, the key, instead.",
+    ]
+    return variables, notes
+
+
 _BY_KIND: dict[Kind, Callable[[Server], tuple[dict[str, str], list[str]]]] = {
     Kind.VERTEX: _vertex,
     Kind.OPENAI: _openai,
     Kind.GCLOUD: _gcloud,
     Kind.GENAI: _genai,
+    Kind.DATABRICKS: _databricks,
 }
 
 
@@ -233,10 +249,10 @@ def _past_proxies(url: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _require_proxy(client: Kind, addresses: Addresses | None) -> None:
-    if client is Kind.OPENAI:
+    if client in (Kind.OPENAI, Kind.DATABRICKS):
         raise WrongUsage(
             "The proxy is for Google's clients.",
-            evidence="It leads the names of Vertex AI here; OpenAI's clients are told an address.",
+            evidence="It leads the names of Vertex AI here; other clients are told an address.",
             fix="Leave out --proxy.",
         )
     if addresses is None or not addresses.proxy_url:

@@ -7,8 +7,8 @@ from typing import Protocol
 import msgspec
 
 from headrace.resources.deployments import MachineSpec, Predicted
-from headrace.resources.errors import BadField
-from headrace.resources.models import ModelVersion
+from headrace.resources.errors import BadField, VersionNotReady
+from headrace.resources.models import ModelVersion, RegistrationState
 from headrace.resources.nodes import Node
 from headrace.runtimes.images import require_served
 
@@ -41,7 +41,9 @@ def require_deployable(version: ModelVersion) -> None:
     Raises:
         NotSupported: No runtime here stands in for its container.
         BadField: It has no artifacts.
+        VersionNotReady: It is being uploaded, or its registration failed.
     """
+    require_registered(version)
     require_served(version.spec)
     if not version.artifact_uri:
         raise BadField(
@@ -49,6 +51,24 @@ def require_deployable(version: ModelVersion) -> None:
             evidence="It was registered without artifactUri, and its container's arguments name no model.",
             fix="Register a version with the address of the weights.",
         )
+
+
+def require_registered(version: ModelVersion) -> None:
+    """Hold that a version that was uploaded is all there.
+
+    Raises:
+        VersionNotReady: It is not.
+    """
+    registration = version.registration
+    if registration is None or registration.state is RegistrationState.READY:
+        return
+    failed = registration.state is RegistrationState.FAILED
+    raise VersionNotReady(
+        f"Version {version.version} of model {version.model_id} "
+        + ("cannot be served: its registration failed." if failed else "is still being uploaded."),
+        evidence=f"{registration.state}{f': {registration.message}' if registration.message else ''}",
+        fix="Register another version." if failed else "Finish the upload (model-versions/finalize), or delete it.",
+    )
 
 
 class Checker(Protocol):

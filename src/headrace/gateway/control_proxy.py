@@ -47,6 +47,13 @@ _REPLACED = frozenset(
 )
 """Headers of the request that are ours to say: framing, and where the request came from, which no client may forge."""
 
+UPLOADS = b"/api/2.0/fs/files/"
+"""Below it files are uploaded. They pass through like every body for control, a piece at a time; but what control
+answers comes after the last byte, which may be hours after the first. A client that stops sending is told so by the
+HTTP server (408), whose patience is half a minute."""
+
+UPLOAD_TIMEOUT_S = 24 * 3600.0
+
 _OF_THE_SERVER = frozenset({b"date", b"server", b"x-request-id"})
 REPEATABLE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2. Others are never sent twice, so they get a connection of their own."""
@@ -59,6 +66,8 @@ async def forward_to_control(exchange: Exchange, record: RequestRecord, control:
         ControlPlaneDown: Control does not answer.
     """
     request = await _request(exchange, record)
+    if is_upload(exchange.head):
+        timeout_s = max(timeout_s, UPLOAD_TIMEOUT_S)
     try:
         answer = await control.send(request, timeout_s=timeout_s)
     except UpstreamError as error:
@@ -79,6 +88,11 @@ async def forward_to_control(exchange: Exchange, record: RequestRecord, control:
         except BrokeOff as error:
             raise _control_down(exchange.head, error) from error
         await exchange.end()
+
+
+def is_upload(head: RequestHead) -> bool:
+    """Whether a request brings a file, of whatever size: it takes as long as it takes, as long as its client sends."""
+    return head.method == "PUT" and head.target.startswith(UPLOADS)
 
 
 async def _request(exchange: Exchange, record: RequestRecord) -> UpstreamRequest:

@@ -21,6 +21,7 @@ from headrace.gateway.admin import Admin, admin_routes
 from headrace.gateway.answering import ErrorShape, send_error, send_json, send_text
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.budgets import Budgets
+from headrace.gateway.client_credentials import grant_token, tell_ways_in
 from headrace.gateway.control_proxy import forward_to_control
 from headrace.gateway.engine_metrics import engine_metrics
 from headrace.gateway.exchange import ClientGone, Exchange
@@ -252,6 +253,10 @@ class Gateway:
             await send_text(exchange, record, _WELCOME, b"text/plain; charset=utf-8")
         elif action is Action.EXCHANGE:
             await exchange_token(exchange, record, self._routing.table)
+        elif action is Action.DISCOVER:
+            await tell_ways_in(exchange, record)
+        elif action is Action.GRANT:
+            await grant_token(exchange, record, self._routing.table)
         else:
             await self._answer_with_key(exchange, record, matched)
 

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from headrace.contracts.databricks.oauth import CONFIG_PATH, DISCOVERY_PATHS, TOKEN_PATH
 from headrace.contracts.databricks.paths import QUERY, invoked
 from headrace.contracts.vertex.paths import VERSIONS, EndpointPath, read_endpoint_path, segments_of
 from headrace.resources.access import Process
@@ -21,6 +22,8 @@ class Action(StrEnum):
     ROOT = "root"
     METRICS = "metrics"
     EXCHANGE = "exchange"
+    DISCOVER = "discover"
+    GRANT = "grant"
     PREDICT = "predict"
     RAW_PREDICT = "rawPredict"
     STREAM_RAW_PREDICT = "streamRawPredict"
@@ -108,10 +111,16 @@ METRICS: Mapping[tuple[str, str], Action] = {("GET", "/metrics"): Action.METRICS
 EXCHANGE: Mapping[tuple[str, str], Action] = {("POST", "/token"): Action.EXCHANGE}
 """Where the files of service accounts send Google's libraries."""
 
-PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE))
+WAYS_IN: Mapping[tuple[str, str], Action] = {
+    ("POST", TOKEN_PATH): Action.GRANT,
+    **{("GET", path): Action.DISCOVER for path in (CONFIG_PATH, *DISCOVERY_PATHS)},
+}
+"""How Databricks' clients find out where tokens are, and get one."""
+
+PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE, *WAYS_IN))
 """That answer without a key."""
 
-_FIXED = {**OPENAI_ACTIONS, **SERVING_ACTIONS, **PROBES, **METRICS, **EXCHANGE}
+_FIXED = {**OPENAI_ACTIONS, **SERVING_ACTIONS, **PROBES, **METRICS, **EXCHANGE, **WAYS_IN}
 _MODEL = "/v1/models/"
 
 
@@ -177,5 +186,5 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         if suffix.startswith("/") or not infix
     ]
     named = [("GET", f"{_MODEL}{{model}}"), ("POST", f"{QUERY}{{name}}/invocations")]
-    listed = [*PROBES, *METRICS, *EXCHANGE, *OPENAI_ACTIONS, *SERVING_ACTIONS, *named, *below]
+    listed = [*PROBES, *METRICS, *EXCHANGE, *WAYS_IN, *OPENAI_ACTIONS, *SERVING_ACTIONS, *named, *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

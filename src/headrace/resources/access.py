@@ -130,6 +130,26 @@ PUBLIC_ROUTES: Mapping[tuple[Process, str, str], str] = {
     ): "Takes what a service account's key signed, which is what it shows instead of a key; others are refused.",
     (
         Process.GATEWAY,
+        "GET",
+        "/.well-known/databricks-config",
+    ): "Where Databricks' clients get tokens: the address that they asked at; the same to everybody.",
+    (
+        Process.GATEWAY,
+        "GET",
+        "/oidc/.well-known/oauth-authorization-server",
+    ): "The same, as OAuth has it (RFC 8414); clients read it before they have a token.",
+    (
+        Process.GATEWAY,
+        "GET",
+        "/oidc/.well-known/openid-configuration",
+    ): "The same, by the path that some clients ask at.",
+    (
+        Process.GATEWAY,
+        "POST",
+        "/oidc/v1/token",
+    ): "Takes a client's id and secret, which is a key that is looked up; others are refused.",
+    (
+        Process.GATEWAY,
         "OPTIONS",
         "*",
     ): "What a browser asks before a page's request (CORS), if the operator named its origin; the same for every path.",

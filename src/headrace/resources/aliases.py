@@ -21,6 +21,7 @@ MAX_ALIASES = 128
 """On one version, and in one change: more than people can tell apart."""
 
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
+_CATALOG_ALIAS = re.compile(r"(?!(?i:latest|v?[0-9]+)$)[A-Za-z0-9_-]{1,128}")
 
 
 class AliasChange(msgspec.Struct, frozen=True):
@@ -44,8 +45,28 @@ def check_aliases(aliases: Iterable[str], *, field: str) -> None:
                 evidence="An alias has 2 to 128 letters, digits and hyphens; it begins with a lower-case letter and "
                 "ends with one or with a digit.",
             )
-    if len(listed) > MAX_ALIASES:
-        raise BadField(f"{field} has too many aliases.", evidence=f"{len(listed):,}; {MAX_ALIASES} are allowed.")
+    _check_number(len(listed), field=field)
+
+
+def check_catalog_alias(alias: str) -> None:
+    """Hold the form of an alias of Unity Catalog, which is wider than that of the others.
+
+    https://mlflow.org/docs/latest/ml/model-registry/: no ``latest``, and nothing that reads as a version.
+
+    Raises:
+        BadField: It is none.
+    """
+    if not _CATALOG_ALIAS.fullmatch(alias):
+        raise BadField(
+            f"{alias[:140]!r} is no alias.",
+            evidence="An alias has 1 to 128 letters, digits, underscores and hyphens, and is neither `latest` nor a "
+            "version such as 3 or v3.",
+        )
+
+
+def _check_number(number: int, *, field: str) -> None:
+    if number > MAX_ALIASES:
+        raise BadField(f"{field} has too many aliases.", evidence=f"{number:,}; {MAX_ALIASES} are allowed.")
 
 
 def read_change(aliases: Sequence[str], *, field: str) -> AliasChange:
@@ -86,7 +107,7 @@ def merged(versions: Iterable[ModelVersion], number: str, change: AliasChange) -
                 )
             kept = tuple(alias for alias in one.aliases if alias not in change.removed)
             aliases = (*kept, *sorted(change.added - set(kept)))
-            check_aliases(aliases, field="The version")
+            _check_number(len(aliases), field="The version")
         else:
             aliases = tuple(alias for alias in one.aliases if alias not in change.added)
         if aliases != one.aliases:

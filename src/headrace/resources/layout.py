@@ -45,6 +45,11 @@ class Layout:
         return self.data_dir / "models"
 
     @property
+    def uploads_dir(self) -> Path:
+        """Files that clients upload: of registered models and of volumes."""
+        return self.data_dir / "uploads"
+
+    @property
     def snapshot(self) -> Path:
         """The first gateway's last routing snapshot."""
         return self.snapshot_of(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Literal
 
 import msgspec
@@ -74,6 +75,31 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return self.scope.name("models", self.id)
 
 
+class RegistrationState(StrEnum):
+    """How far the registration of a version that is uploaded is. The names are those of Unity Catalog."""
+
+    PENDING = "PENDING_REGISTRATION"
+    FAILED = "FAILED_REGISTRATION"
+    READY = "READY"
+
+
+class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a version came here whose files are uploaded after it was given its number.
+
+    Attributes:
+        message: Why it failed, or what its files lack.
+        source: Where its importer says that it comes from.
+        run_id: The run of an MLflow experiment that made it; may be empty.
+        created_by: Id of the key that made it.
+    """
+
+    state: RegistrationState = RegistrationState.PENDING
+    message: str = ""
+    source: str = ""
+    run_id: str = ""
+    created_by: str = ""
+
+
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Immutable artifacts and a serving specification. Only aliases, description and labels may change.
 
@@ -85,6 +111,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
         labels: Its own, beside those of its model.
         kept: What its importer said of it that means nothing here, for those who read it back.
         user_id: The name that the importer gave the model (Vertex AI's ``model_user_id``); may be empty.
+        registration: How far its upload is; None where there was none, and its files are where the address says.
         updated_at: 0 until something of it changed.
     """
 
@@ -99,6 +126,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     kept: dict[str, Any] = {}
     user_id: str = ""
+    registration: Registration | None = None
     created_at: float
     updated_at: float = 0.0
     resource_version: int = 1

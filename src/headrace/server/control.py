@@ -16,6 +16,7 @@ from headrace.resources.layout import Layout
 from headrace.server import database, process
 from headrace.server.asgi import server, unix_socket
 from headrace.storage import Credentials
+from headrace.storage.uploads import sweep
 from headrace.store import Store, migrate
 
 API_DRAIN_S = 5
@@ -27,6 +28,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     token = process.internal_token(layout)
     url = database.url_of(layout)
     migrate(url)
+    sweep(layout.uploads_dir)
     store = Store(url)
     egress = Egress(networks=tuple(options.external_network), ca_file=options.external_ca_file)
     gateways = [HttpGatewayClient(layout.gateway_socket_of(number), token) for number in range(options.gateways)]

@@ -22,6 +22,7 @@ from headrace.resources.operations import ApiKey, Operation
 from headrace.resources.profiles import Profile
 from headrace.resources.quotas import Quota
 from headrace.resources.rollouts import Rollout
+from headrace.resources.unity_catalog import Namespace
 from headrace.store import schema
 
 Row = (
@@ -38,6 +39,7 @@ Row = (
     | Profile
     | Quota
     | LicenceAcceptance
+    | Namespace
 )
 """Every noun that is stored."""
 
@@ -74,7 +76,7 @@ class Noun(Generic[R]):
     def record(self, row: R) -> dict[str, Any]:
         """The row as column values."""
         record = {name: getattr(row, name) for name in row.__struct_fields__ if name != "scope"}
-        if isinstance(row, ApiKey | Node | Quota | LicenceAcceptance):
+        if isinstance(row, ApiKey | Node | Quota | LicenceAcceptance | Namespace):
             return record
         return record | columns_of(scope=row.scope)
 
@@ -121,6 +123,7 @@ NOUNS: Mapping[type[Any], Noun[Any]] = {
         (Profile, schema.profiles),
         (Quota, schema.quotas),
         (LicenceAcceptance, schema.licence_acceptances),
+        (Namespace, schema.namespaces),
     )
 }
 

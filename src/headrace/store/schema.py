@@ -31,7 +31,7 @@ from headrace.resources.assignments import ModelCacheReport, RuntimeReport
 from headrace.resources.autoscaling import Autoscaling, Scaling
 from headrace.resources.deployments import MachineSpec, Predicted, Warmup
 from headrace.resources.errors import Failure
-from headrace.resources.models import ServingSpec
+from headrace.resources.models import Registration, ServingSpec
 from headrace.resources.profiles import Carried, Point, Provision
 from headrace.resources.request_log import RequestLog
 from headrace.resources.rollouts import RolloutPlan, Tallies
@@ -142,6 +142,7 @@ model_versions = Table(
     _json("labels", dict[str, str]),
     _json("kept", dict[str, Any]),
     _text("user_id"),
+    _json("registration", Registration, nullable=True),
     _time("created_at"),
     _time("updated_at"),
     _int("resource_version"),
@@ -349,6 +350,19 @@ profiles = Table(
     _int("resource_version"),
     _scoped_key("id"),
     Index("profiles_by_version", "project", "location", "model_id", "model_version", "created_at"),
+)
+
+namespaces = Table(
+    "namespaces",
+    metadata,
+    _text("project"),
+    _text("name"),
+    _text("comment"),
+    _text("created_by"),
+    _time("created_at"),
+    _time("updated_at"),
+    _int("resource_version"),
+    PrimaryKeyConstraint("project", "name"),
 )
 
 quotas = Table(

@@ -105,7 +105,7 @@ def register_version(tx: Transaction, model: Model, version: ModelVersion) -> Mo
     Args:
         tx: An open transaction.
         model: As read, or a new one, which is stored with it; its ``last_version`` is 0 then.
-        version: All but its number and its model. Its aliases leave the versions that had them; the first version of a
+        version: All but its number and its model. Its aliases leave the versions that had them; the only version of a
             model is the default one whatever it says.
 
     Raises:
@@ -113,13 +113,14 @@ def register_version(tx: Transaction, model: Model, version: ModelVersion) -> Mo
     """
     number = model.last_version + 1
     counted = msgspec.structs.replace(model, last_version=number)
-    if model.last_version:
+    if tx.get(Model, scope=model.scope, id=model.id) is not None:
         tx.update(counted)
     else:
         tx.insert(counted)
-    added = frozenset(version.aliases) | ({DEFAULT_ALIAS} if number == 1 else frozenset())
+    alone = not tx.list(ModelVersion, scope=model.scope, model_id=model.id, limit=1)
+    added = frozenset(version.aliases) | ({DEFAULT_ALIAS} if alone else frozenset())
+    others = tx.list(ModelVersion, scope=model.scope, model_id=model.id) if added and not alone else []
     new = msgspec.structs.replace(version, model_id=model.id, version=str(number), aliases=())
-    others = tx.list(ModelVersion, scope=model.scope, model_id=model.id) if added else []
     for one in merged([*others, new], new.version, AliasChange(added)):
         if one.version == new.version:
             new = one

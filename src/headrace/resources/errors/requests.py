@@ -45,6 +45,18 @@ class UnknownPath(NotFound):
     code = "UNKNOWN_PATH"
 
 
+class NamespaceNotFound(NotFound):
+    """There is no catalog or schema of this name."""
+
+    code = "NAMESPACE_NOT_FOUND"
+
+
+class UploadNotFound(NotFound):
+    """No file or folder of this path was uploaded."""
+
+    code = "UPLOAD_NOT_FOUND"
+
+
 class UnknownErrorCode(NotFound):
     """`headrace explain` was asked for a code that does not exist."""
 

@@ -273,3 +273,21 @@ class LicenceNotAccepted(FailedPrecondition):
     """The publisher of the weights asks for its licence to be accepted, and the request does not accept it."""
 
     code = "LICENCE_NOT_ACCEPTED"
+
+
+class VersionNotReady(FailedPrecondition):
+    """The version's files are not all here, or its registration failed."""
+
+    code = "VERSION_NOT_READY"
+
+
+class FlavourNotSupported(FailedPrecondition):
+    """An MLflow model has no flavour that a runtime here serves."""
+
+    code = "FLAVOUR_NOT_SUPPORTED"
+
+
+class InstructOnly(FailedPrecondition):
+    """Of this family only the models that follow instructions are deployed from the catalogue."""
+
+    code = "INSTRUCT_ONLY"
