@@ -97,7 +97,7 @@ def _model(server: ServerProcess) -> str:
 
 
 def test_what_is_sold_is_measured_before_it_is_used(profiled: ServerProcess) -> None:
-    """The first deployment with a throughput has a profile when it is READY, goes by it, and says so; a second one, too,
+    """A deployment with a throughput has a profile when it is READY, goes by it, and says so; a second one has it, too,
     without being measured again."""
     for each in profiles(profiled):
         profiled.cli("profiles", "delete", each["id"], "--yes")
@@ -116,7 +116,7 @@ def test_what_is_sold_is_measured_before_it_is_used(profiled: ServerProcess) -> 
 
 
 def _sell(server: ServerProcess, endpoint_id: str) -> dict[str, Any]:
-    """Deploy the registered version with a throughput, as every API that sells one does; its deployment once READY."""
+    """Deploy the registered version with a throughput; its deployment once that is READY."""
     store = Store(f"sqlite:///{Layout(server.data_dir).database}")
     try:
         with store.transaction() as tx:
@@ -124,7 +124,8 @@ def _sell(server: ServerProcess, endpoint_id: str) -> dict[str, Any]:
             scope, now = version.scope, time.time()
             carried = carried_by(tx, version, data_dir=server.data_dir)
             sold = Provision(min_tokens_per_s=0, max_tokens_per_s=4 * chunk(carried), chunk=chunk(carried))
-            create_endpoint(tx, EndpointRequest(scope=scope, contract="test", endpoint_id=endpoint_id), now=now)
+            wish = EndpointRequest(scope=scope, contract="test", endpoint_id=endpoint_id, display_name=endpoint_id)
+            create_endpoint(tx, wish, now=now)
             operation = deploy_version(
                 tx,
                 VersionRequest(

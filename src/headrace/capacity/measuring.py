@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, Protocol
 
 import msgspec
@@ -271,7 +271,7 @@ class _Looking:
         await asyncio.sleep(max(0.0, self._began + seconds - self._meter.clock()))
 
     def point(self) -> Point:
-        """What was seen: each one's requests were done in the time from its first one's beginning to its last one's end."""
+        """What was seen: each one's requests took from the beginning of its first one to the end of its last."""
         wall_s = self._meter.clock() - self._began
         a_second = sum(len(spans) / (spans[-1][1] - spans[0][0]) for spans in self._spans)
         whole = len(self._usages)
@@ -289,7 +289,7 @@ class _Looking:
         """One request: its time to first token, its gaps, and its lengths."""
         at = [self._meter.clock()]
         usage = await self._meter.ask(self._prompt_tokens, output_tokens, lambda: at.append(self._meter.clock()))
-        between = [after - before for before, after in zip(at, at[1:], strict=False)]
+        between = [after - before for before, after in pairwise(at)]
         return between[:1], between[1:], usage
 
 

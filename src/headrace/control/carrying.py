@@ -20,6 +20,7 @@ from headrace.runtimes import MachineFacts
 from headrace.store import Transaction
 from headrace.weights import task_of
 
+
 def carried_by(
     tx: Transaction, version: ModelVersion, machine: MachineSpec | None = None, *, data_dir: Path | None = None
 ) -> Carried:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -30,7 +31,9 @@ _OVER = (DeploymentState.FAILED, DeploymentState.DRAINING, DeploymentState.GONE)
 _LIVING = tuple(state for state in DeploymentState if state not in _OVER)
 
 
-def profile_order(tx: Transaction, deployment: Deployment, version: ModelVersion, replica: Replica) -> ProfileOrder | None:
+def profile_order(
+    tx: Transaction, deployment: Deployment, version: ModelVersion, replica: Replica
+) -> ProfileOrder | None:
     """What a replica's node is to measure before the replica is READY; None: nothing.
 
     That is once: of the first replica of a deployment that was sold a throughput and is not used yet, where no profile
@@ -45,9 +48,7 @@ def profile_order(tx: Transaction, deployment: Deployment, version: ModelVersion
         return None
     if newest_profile(tx, version, standing_of(deployment, version, home(tx))) is not None:
         return None
-    return ProfileOrder(
-        grid=grid_for(deployment.max_model_len), budget_s=BUDGET_S, before_at=deployment.deadline_at
-    )
+    return ProfileOrder(grid=grid_for(deployment.max_model_len), budget_s=BUDGET_S, before_at=deployment.deadline_at)
 
 
 def is_sold(tx: Transaction, deployment: Deployment) -> bool:
@@ -102,7 +103,7 @@ def keep_profile(
     """
     from headrace.capacity.cost import measured  # noqa: PLC0415  # brings numpy
 
-    where = {"scope": deployment.scope, "model_id": deployment.model_id}
+    where: dict[str, Any] = {"scope": deployment.scope, "model_id": deployment.model_id}
     version = tx.get(ModelVersion, **where, version=deployment.model_version)
     assert version is not None, "a model in use is not deleted"
     fitted, carried = measured(points, first_s=first_s, gap_s=gap_s)

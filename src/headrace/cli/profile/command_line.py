@@ -134,9 +134,7 @@ async def _measure(
         ]
 
 
-async def _point(
-    meter: Meter, prompt: int, output: int, concurrency: int, steps: Steps, *, seconds: float
-) -> Point:
+async def _point(meter: Meter, prompt: int, output: int, concurrency: int, steps: Steps, *, seconds: float) -> Point:
     from headrace.capacity.measuring import LONGEST_S, TooSlow  # noqa: PLC0415
 
     with steps.step(f"{prompt} tokens read, {output} written, {concurrency} at a time") as step:

@@ -55,4 +55,6 @@ class ThroughGateway:
                     yield chunk
         except httpx.HTTPError as error:
             evidence = f"{type(error).__name__}: {error}"
-            raise ServerUnreachable(f"The server at {self._url} does not answer any more.", evidence=evidence) from error
+            raise ServerUnreachable(
+                f"The server at {self._url} does not answer any more.", evidence=evidence
+            ) from error
