@@ -105,7 +105,7 @@ def test_what_is_sold_is_measured_before_it_is_used(profiled: ServerProcess) -> 
     assert first["carried"]["measured"]
     (profile,) = profiles(profiled)
     assert (first["carried"]["profile_id"], profile["stale"]) == (profile["id"], False)
-    assert {point["concurrency"] for point in profile["points"]} >= {1, 4}
+    assert len({point["concurrency"] for point in profile["points"]}) > 1
     told = [move["detail"] for move in first["timeline"]]
     assert profile["summary"] in told
     assert any(detail.startswith("Measuring what a replica carries") for detail in told)

@@ -156,7 +156,7 @@ class Meter:
         ends_at = self.clock() + budget_s
         points: list[Point] = []
         took_s: dict[tuple[int, int], float] = {}
-        wanted = sorted(product(grid.concurrency, grid.prompts, grid.outputs))
+        wanted = sorted(product(grid.concurrency, grid.prompts, grid.outputs), key=_about)
         late: list[tuple[int, int, int]] = []
         while left := wanted or late:
             left_s = ends_at - self.clock()
@@ -206,6 +206,12 @@ class Meter:
                 "stream_options": {"include_usage": True},
             }
         )
+
+
+def _about(one: tuple[int, int, int]) -> int:
+    """How long a combination takes, beside others: engines read tokens some eight times as fast as they write."""
+    at, prompt_tokens, output_tokens = one
+    return at * (prompt_tokens + 8 * output_tokens)
 
 
 async def _events(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[_Event, None]:
