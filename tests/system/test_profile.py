@@ -17,6 +17,7 @@ from headrace.capacity.units import chunk
 from headrace.control.carrying import carried_by
 from headrace.control.commands import EndpointRequest, VersionRequest, create_endpoint, deploy_version
 from headrace.resources.deployments import Deployment
+from headrace.resources.errors import NotOptimizable
 from headrace.resources.layout import Layout
 from headrace.resources.models import ModelVersion
 from headrace.resources.profiles import Provision
@@ -97,18 +98,24 @@ def _model(server: ServerProcess) -> str:
 
 
 def test_what_is_sold_is_measured_before_it_is_used(profiled: ServerProcess) -> None:
-    """The first deployment with a throughput has a profile when it is READY, goes by it, and says so; a second one, too,
+    """A deployment with a throughput has a profile when it is READY, goes by it, and says so; a second one has it, too,
     without being measured again."""
     for each in profiles(profiled):
         profiled.cli("profiles", "delete", each["id"], "--yes")
     first = _sell(profiled, "sold")
-    assert first["carried"]["measured"]
-    (profile,) = profiles(profiled)
-    assert (first["carried"]["profile_id"], profile["stale"]) == (profile["id"], False)
-    assert {point["concurrency"] for point in profile["points"]} >= {1, 4}
     told = [move["detail"] for move in first["timeline"]]
-    assert profile["summary"] in told
     assert any(detail.startswith("Measuring what a replica carries") for detail in told)
+    assert len(profiles(profiled)) == 1, told
+    (profile,) = profiles(profiled)
+    assert len({point["concurrency"] for point in profile["points"]}) > 1
+    assert not profile["stale"]
+    assert any(detail.startswith(profile["summary"]) for detail in told)
+    if not profile["carried"]["concurrency"]:  # on a machine that others keep busy: then nothing more is sold
+        assert not first["carried"]["measured"]
+        with pytest.raises(NotOptimizable, match="Not even one request"):
+            _sell(profiled, "sold-too")
+        return
+    assert first["carried"] == profile["carried"] | {"profile_id": profile["id"]}
     second = _sell(profiled, "sold-too")
     assert second["carried"] == first["carried"]
     assert not any("easur" in move["detail"] for move in second["timeline"])
@@ -116,7 +123,7 @@ def test_what_is_sold_is_measured_before_it_is_used(profiled: ServerProcess) -> 
 
 
 def _sell(server: ServerProcess, endpoint_id: str) -> dict[str, Any]:
-    """Deploy the registered version with a throughput, as every API that sells one does; its deployment once READY."""
+    """Deploy the registered version with a throughput; its deployment once that is READY."""
     store = Store(f"sqlite:///{Layout(server.data_dir).database}")
     try:
         with store.transaction() as tx:
@@ -124,7 +131,8 @@ def _sell(server: ServerProcess, endpoint_id: str) -> dict[str, Any]:
             scope, now = version.scope, time.time()
             carried = carried_by(tx, version, data_dir=server.data_dir)
             sold = Provision(min_tokens_per_s=0, max_tokens_per_s=4 * chunk(carried), chunk=chunk(carried))
-            create_endpoint(tx, EndpointRequest(scope=scope, contract="test", endpoint_id=endpoint_id), now=now)
+            wish = EndpointRequest(scope=scope, contract="test", endpoint_id=endpoint_id, display_name=endpoint_id)
+            create_endpoint(tx, wish, now=now)
             operation = deploy_version(
                 tx,
                 VersionRequest(

@@ -1,4 +1,4 @@
-"""What a replica is predicted to carry: never more on a slower machine, never within latencies that it does not keep."""
+"""What a replica is predicted to carry: never more on a slower machine, and never beyond its latencies."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted
 
 
 def test_the_list_tells_what_counts(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a replica carries, by how much the fit is off, and whether it still holds; of one model where it is named."""
+    """What a replica carries, by how much the fit is off, whether it still holds; of one model where it is named."""
     assert run(["profiles", "list", "--model", "river@2"]) == 0
     shown = capsys.readouterr().out
     for cell in ("river@2", "251 tokens/s", "60", "6 %", "yes"):

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, Protocol
 
 import msgspec
@@ -156,7 +156,7 @@ class Meter:
         ends_at = self.clock() + budget_s
         points: list[Point] = []
         took_s: dict[tuple[int, int], float] = {}
-        wanted = sorted(product(grid.concurrency, grid.prompts, grid.outputs))
+        wanted = sorted(product(grid.concurrency, grid.prompts, grid.outputs), key=_about)
         late: list[tuple[int, int, int]] = []
         while left := wanted or late:
             left_s = ends_at - self.clock()
@@ -206,6 +206,12 @@ class Meter:
                 "stream_options": {"include_usage": True},
             }
         )
+
+
+def _about(one: tuple[int, int, int]) -> int:
+    """How long a combination takes, beside others: engines read tokens some eight times as fast as they write."""
+    at, prompt_tokens, output_tokens = one
+    return at * (prompt_tokens + 8 * output_tokens)
 
 
 async def _events(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[_Event, None]:
@@ -271,7 +277,7 @@ class _Looking:
         await asyncio.sleep(max(0.0, self._began + seconds - self._meter.clock()))
 
     def point(self) -> Point:
-        """What was seen: each one's requests were done in the time from its first one's beginning to its last one's end."""
+        """What was seen: each one's requests took from the beginning of its first one to the end of its last."""
         wall_s = self._meter.clock() - self._began
         a_second = sum(len(spans) / (spans[-1][1] - spans[0][0]) for spans in self._spans)
         whole = len(self._usages)
@@ -289,7 +295,7 @@ class _Looking:
         """One request: its time to first token, its gaps, and its lengths."""
         at = [self._meter.clock()]
         usage = await self._meter.ask(self._prompt_tokens, output_tokens, lambda: at.append(self._meter.clock()))
-        between = [after - before for before, after in zip(at, at[1:], strict=False)]
+        between = [after - before for before, after in pairwise(at)]
         return between[:1], between[1:], usage
 
 

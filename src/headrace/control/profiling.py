@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -102,7 +103,7 @@ def keep_profile(
     """
     from headrace.capacity.cost import measured  # noqa: PLC0415  # brings numpy
 
-    where = {"scope": deployment.scope, "model_id": deployment.model_id}
+    where: dict[str, Any] = {"scope": deployment.scope, "model_id": deployment.model_id}
     version = tx.get(ModelVersion, **where, version=deployment.model_version)
     assert version is not None, "a model in use is not deleted"
     fitted, carried = measured(points, first_s=first_s, gap_s=gap_s)

@@ -114,7 +114,7 @@ def test_what_was_sold_goes_by_it_from_now_on(world: World, deployment: str) -> 
         {"gap_s": 1e300},
         {"hardware": "mine"},
     ],
-    ids=lambda wrong: ",".join(wrong),
+    ids=",".join,
 )
 def test_numbers_that_nobody_measured_are_refused(world: World, deployment: str, wrong: dict[str, Any]) -> None:
     """By name, and nothing is kept."""

@@ -1,9 +1,10 @@
-"""What a replica would carry: by the newest measurement that still holds, else by the roofline, or why it is unknown."""
+"""What a replica would carry: by the newest measurement that holds, else by the roofline; or why it is unknown."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.needs_pg_ctl
 
 class _Undone(Exception):
     """Roll back."""
+
+
+@contextmanager
+def undone(store: Store) -> Iterator[Transaction]:
+    """A transaction of which nothing stays."""
+    with suppress(_Undone), store.transaction() as tx:
+        yield tx
+        raise _Undone
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +111,7 @@ def profile(number: int, standing: Standing, **changes: Any) -> Profile:
 def test_the_newest_measurement_that_still_holds_counts(store: Store, folder: Path, changed: list[set[str]]) -> None:
     """One holds as long as version, runtime, hardware and engine arguments are what a deployment would have now."""
     version = version_of(folder)
-    with pytest.raises(_Undone), store.transaction() as tx:
+    with undone(store) as tx:
         now = standing_now(tx, version, read_weights(version, None))
         holding = None
         for number, names in enumerate(changed):
@@ -117,7 +126,6 @@ def test_the_newest_measurement_that_still_holds_counts(store: Store, folder: Pa
             assert (found.measured, found.profile_id) == (False, "")
         else:
             assert found == msgspec.structs.replace(holding.carried, profile_id=holding.id)
-        raise _Undone
 
 
 @pytest.mark.parametrize("change", [{"dtype": "float32"}, {"max_model_len": 512}, {"prefix_caching": False}], ids=str)
@@ -151,7 +159,7 @@ def with_hardware(tx: Transaction, hardware: dict[str, Any]) -> None:
 def test_where_no_node_tells_the_machine_that_is_asked_for_counts(store: Store, folder: Path) -> None:
     """By the catalogue; without one nothing is known, and one that there is not is refused."""
     version = version_of(folder)
-    with pytest.raises(_Undone), store.transaction() as tx:
+    with undone(store) as tx:
         with_hardware(tx, {})
         with pytest.raises(NotOptimizable, match="speed is not known") as unknown:
             carried_by(tx, version)
@@ -160,13 +168,12 @@ def test_where_no_node_tells_the_machine_that_is_asked_for_counts(store: Store, 
         assert carried_by(tx, version, asked).concurrency > 0
         with pytest.raises(BadField):
             carried_by(tx, version, MachineSpec(machine_type="g2-standard-1000"))
-        raise _Undone
 
 
 def test_a_machine_too_slow_for_the_latencies_sells_nothing(store: Store, folder: Path) -> None:
     """Whether that was predicted or measured; the reason says which."""
     version = version_of(folder)
-    with pytest.raises(_Undone), store.transaction() as tx:
+    with undone(store) as tx:
         slow = msgspec.to_builtins(look(folder)) | {"cores": 1e-7, "gpus": []}
         with_hardware(tx, slow)
         with pytest.raises(NotOptimizable, match="Not even one request") as refused:
@@ -177,7 +184,6 @@ def test_a_machine_too_slow_for_the_latencies_sells_nothing(store: Store, folder
         with pytest.raises(NotOptimizable, match="Not even one request") as refused:
             carried_by(tx, version)
         assert "measured" in refused.value.evidence
-        raise _Undone
 
 
 def test_what_writes_no_text_or_is_not_ours_sells_nothing(store: Store, folder: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from headrace.cli.output import Output, duration
 from headrace.resources.profiles import Carried, Cost, Point
 
 _DOUBT = (
-    f"ATTENTION: the fit is more than {GOAL:.0%} off, so what is sold by it may not be kept. Measure again while nothing "
-    "else\nruns on the machine, longer (`--seconds 10`), and with more lengths (`--prompts 32,128,384,768`); the newest "
-    "profile counts.\nOne that is worse than before: `headrace profiles delete ID`."
+    f"ATTENTION: the fit is more than {GOAL:.0%} off, so what is sold by it may not be kept. Measure again while\n"
+    "nothing else runs on the machine, longer (`--seconds 10`), and with more lengths (`--prompts 32,128,384,768`);\n"
+    "the newest profile counts. One that is worse than before: `headrace profiles delete ID`."
 )
 
 _COLUMNS = ("READ", "WRITTEN", "AT A TIME", "A REQUEST TAKES", "FITTED", "FIRST TOKEN P95", "BETWEEN P95")

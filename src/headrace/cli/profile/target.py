@@ -1,4 +1,4 @@
-"""The replica that is measured: an endpoint's only one, or one that is deployed for the measurement and goes with it."""
+"""The replica that is measured: an endpoint's only one, or one that is deployed for that and goes with it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _deploy_body(registered: dict[str, Any], machine: Machine) -> dict[str, Any]
 
 
 def _take_off(client: Client, name: str, steps: Steps) -> None:
-    """Delete the endpoint with what is on it, and wait until nothing of it runs; further interrupts do not stop that."""
+    """Delete the endpoint with what is on it, and wait until nothing of it runs; an interrupt does not stop that."""
     from headrace.cli.phases import watch  # noqa: PLC0415  # see above
 
     for number in _ENDS:
