@@ -1,0 +1,1 @@
+"""Databricks' REST API, as translations onto our nouns: https://docs.databricks.com/api/workspace."""
