@@ -9,7 +9,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 
 from headrace import __version__
-from headrace.api import native, vertex
+from headrace.api import databricks, native, vertex
 from headrace.api.access import Authentication, Handler, Route, check_routes, mount
 from headrace.api.errors import LastResort, install
 from headrace.api.internal import internal_router
@@ -23,7 +23,7 @@ from headrace.store import Store
 OPENAPI = "/openapi.json"
 """Where the document is that describes all of them."""
 
-ROUTES = (*native.ROUTES, *vertex.ROUTES)
+ROUTES = (*native.ROUTES, *databricks.ROUTES, *vertex.ROUTES)
 """Every route that wants a key, with the permission that the key must have. Vertex AI's last one takes what is left."""
 
 

@@ -61,7 +61,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     body_types: tuple[str, ...] = ("application/json",)
     query: tuple[Query, ...] = ()
     answer_types: Mapping[str, str] = {}
-    errors: Literal["google", "openai", "oauth"] = "google"
+    errors: Literal["google", "openai", "databricks", "oauth"] = "google"
     public: bool = False
 
 

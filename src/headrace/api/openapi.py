@@ -14,6 +14,8 @@ from typing import Any
 from headrace import __version__
 from headrace.api import data_plane
 from headrace.api.access import Route
+from headrace.api.databricks import DESCRIPTIONS as DATABRICKS
+from headrace.api.databricks import ROUTES as DATABRICKS_ROUTES
 from headrace.api.description import Description, Schema
 from headrace.api.native import ROOT
 from headrace.api.native import descriptions as native
@@ -26,6 +28,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
     **data_plane.DESCRIPTIONS,
     **native.DESCRIPTIONS,
     **vertex.DESCRIPTIONS,
+    **DATABRICKS,
 }
 """Everything that is described, by ``"METHOD /path"``."""
 
@@ -55,6 +58,7 @@ _ID: Schema = {"type": "string", "pattern": "^[^/:?#]+$"}
 _PLACEHOLDER = re.compile(r"{(\w+)(?::\w+)?}")
 _TAGS: Mapping[str, str] = {
     "Headrace": "The native API: our nouns as they are.",
+    "Databricks": "The control plane as Databricks' clients know it.",
     "Vertex AI": "The control plane as Vertex AI's clients know it.",
     "OpenAI": "Inference as OpenAI's clients ask for it, at the server and at each endpoint.",
     "Prediction": "Inference as Vertex AI's clients ask for it.",
@@ -94,6 +98,15 @@ _OPENAI_ERROR: Schema = {
     },
     "required": ["error"],
 }
+_DATABRICKS_ERROR: Schema = {
+    "type": "object",
+    "properties": {
+        "error_code": {"type": "string"},
+        "message": {"type": "string", "description": "What happened, the evidence, and what to do."},
+        "details": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["error_code", "message", "details"],
+}
 _OAUTH_ERROR: Schema = {
     "type": "object",
     "description": "RFC 6749, section 5.2.",
@@ -107,6 +120,7 @@ _OAUTH_ERROR: Schema = {
 _ERRORS: Mapping[str, tuple[str, Schema]] = {
     "google": ("GoogleError", _GOOGLE_ERROR),
     "openai": ("OpenAIError", _OPENAI_ERROR),
+    "databricks": ("DatabricksError", _DATABRICKS_ERROR),
     "oauth": ("OAuthError", _OAUTH_ERROR),
 }
 _SECURITY_SCHEMES: Mapping[str, Any] = {
@@ -142,8 +156,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             summary, about = _sentences(route.handler.__doc__)
             about = f"{about}\n\nWants the permission `{route.permission}`".strip()
             about += ", in every project." if route.server_wide else "."
-            tag = "Headrace" if route.path.startswith(ROOT) else "Vertex AI"
-            said = {"tags": [tag], "summary": summary, "description": about}
+            said = {"tags": [_tag(route)], "summary": summary, "description": about}
             operation = _operation(route.method, route.path, schemas, said)
             paths.setdefault(_plain(route.path), {})[route.method.lower()] = operation
     return {
@@ -239,6 +252,12 @@ def _sentences(docstring: str | None) -> tuple[str, str]:
     text = inspect.cleandoc(docstring or "").partition("\n\nRaises:")[0]
     first, _, rest = text.partition("\n\n")
     return " ".join(first.split()), rest.strip()
+
+
+def _tag(route: Route) -> str:
+    if route in DATABRICKS_ROUTES:
+        return "Databricks"
+    return "Headrace" if route.path.startswith(ROOT) else "Vertex AI"
 
 
 def _data_plane_tag(path: str) -> str:

@@ -12,6 +12,8 @@ from fastapi import Request, Response
 from starlette.routing import Match
 
 from headrace.catalogue import Mirror
+from headrace.contracts.databricks.errors import databricks_error
+from headrace.contracts.databricks.paths import is_databricks_path
 from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.contracts.vertex.errors import google_error
@@ -128,13 +130,19 @@ def answer(value: Any, status: int = 200) -> Response:
 
 def refusal(error: HeadraceError, path: str = "") -> Response:
     """An error as an HTTP answer, in the shape that clients read who ask at this path."""
-    status, body = openai_error(error) if is_openai_path(path) else google_error(error)
+    status, body = _shape(path)(error)
     headers = {"www-authenticate": "Bearer"} if status == 401 else {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if isinstance(error, MethodNotAllowed) and error.allow:
         headers["allow"] = ", ".join(error.allow)
     return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def _shape(path: str) -> Callable[[HeadraceError], tuple[int, dict[str, Any]]]:
+    if is_databricks_path(path):
+        return databricks_error
+    return openai_error if is_openai_path(path) else google_error
 
 
 def flag(request: Request, name: str) -> bool:
