@@ -187,6 +187,11 @@ VENDOR_CLIENTS = (
     ),
     VendorClient("vertex-sdk-1", "google-cloud-aiplatform==1.165.1\n", "HEADRACE_TEST_VERTEX_SDK_1_PYTHON"),
     VendorClient("google-genai", "google-genai==3.4.0\n", "HEADRACE_TEST_GENAI_PYTHON"),
+    VendorClient(
+        "databricks",
+        "databricks-sdk==0.156.0\nmlflow-skinny==3.17.2\nsqlalchemy\nalembic\n",
+        "HEADRACE_TEST_DATABRICKS_PYTHON",
+    ),
 )
 """Vertex AI's: the newest, with what executes the catalogue's notebooks, and the last of the generation before; and the
 one for generateContent."""

@@ -33,7 +33,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Response:
         places = [".".join(str(part) for part in fault["loc"]) + ": " + fault["msg"] for fault in error.errors()]
-        return refusal(BadField("A parameter of the request is not valid.", evidence="; ".join(places)), path_of(request))
+        return refusal(
+            BadField("A parameter of the request is not valid.", evidence="; ".join(places)), path_of(request)
+        )
 
 
 def _from_framework(request: Request, error: HTTPException) -> HeadraceError:

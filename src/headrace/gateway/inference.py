@@ -11,8 +11,8 @@ from headrace.contracts.openai.requests import OpenAIBody, model_of, read_object
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
 from headrace.gateway.attempts import patience_of
 from headrace.gateway.authentication import authenticate
-from headrace.gateway.callers import open_to
 from headrace.gateway.call import Call, forwarded_headers, model_headers
+from headrace.gateway.callers import open_to
 from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange

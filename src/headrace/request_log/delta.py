@@ -65,9 +65,9 @@ class InferenceTableWriter:
         Raises:
             OSError: The table cannot be written; what was appended before stays, and the rest is appended next time.
         """
-        added = 0
+        added, there = 0, self._table()
         for segment in segments:
-            position = self._position(segment.writer)
+            position = self._position(segment.writer, there)
             if segment.number < position.number:
                 continue
             goes_on = segment.number == position.number
@@ -82,14 +82,20 @@ class InferenceTableWriter:
                 self._bytes[segment.writer] = batch.end_byte
         return added
 
+    def _table(self) -> DeltaTable | None:
+        path = str(self._path)
+        return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+
+    def _position(self, writer: str, there: DeltaTable | None) -> Position:
+        """Where to go on: what this process remembers, which knows of rows that are not ours, or the table's note."""
+        noted = Position.of(None if there is None else there.transaction_version(_APPLICATION + writer))
+        if noted > self._positions.get(writer, Position()):
+            self._positions[writer] = noted
+            self._bytes.pop(writer, None)
+        return self._positions.get(writer, noted)
+
     def _is_ours(self, record: dict[str, object]) -> bool:
         return (record["project"], record["location"], record["endpoint"]) == self._endpoint
-
-    def _position(self, writer: str) -> Position:
-        if writer not in self._positions:
-            there = DeltaTable(str(self._path)) if DeltaTable.is_deltatable(str(self._path)) else None
-            self._positions[writer] = Position.of(there and there.transaction_version(_APPLICATION + writer))
-        return self._positions[writer]
 
     def _commit(self, writer: str, position: Position, payloads: list[dict[str, object]]) -> None:
         private_dir(self._path.parent)

@@ -34,7 +34,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     checker = FolderChecker(layout.data_dir, Credentials(layout.credentials).options, make_ready)
     reconciler = Reconciler(store, gateway, gateways=options.gateways, checker=checker, egress=egress)
     mirrors = tuple(read_mirror(each) for each in options.model_mirror)
-    application = create_app(store, reconciler, layout, internal_token=token, mirrors=mirrors)
+    application = create_app(store, reconciler, layout, internal_token=token, mirrors=mirrors, gateways=tuple(gateways))
     api = server(application, drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.api.access import Route
-from headrace.api.databricks import serving_endpoints
+from headrace.api.databricks import ai_gateway, logs, metrics, permissions, rate_limits, serving_endpoints, tags
 from headrace.api.description import Description
 
 _MODULES = (
     serving_endpoints,  # one line for each
+    tags,
+    rate_limits,
+    ai_gateway,
+    permissions,
+    logs,
+    metrics,
 )
 ROUTES: tuple[Route, ...] = tuple(route for module in _MODULES for route in module.ROUTES)
 """Every route, with the permission that it demands, in the order in which they are tried."""

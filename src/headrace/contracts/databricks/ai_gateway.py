@@ -60,4 +60,4 @@ def check_ai_gateway(body: AiGatewayBody, endpoint_name: str) -> None:
 def ai_gateway_json(body: AiGatewayBody) -> dict[str, Any]:
     """As it is kept, and as it is told."""
     said = msgspec.structs.replace(body, fallback_config=None, guardrails=None)
-    return dict(msgspec.to_builtins(said))
+    return msgspec.json.decode(msgspec.json.encode(said), type=dict[str, Any])

@@ -122,5 +122,5 @@ def _check_name(field: str, name: str) -> None:
         raise BadField(
             f"{field} cannot be a name.",
             evidence=f"It is {name[:SHOWN]!r}.",
-            fix="Names have letters, digits, underscores and hyphens, do not begin with a hyphen, and have at most 127.",
+            fix="A name has up to 127 letters, digits, underscores and hyphens, and does not begin with a hyphen.",
         )

@@ -135,6 +135,4 @@ def permissions_json(endpoint_id: str, granted: Iterable[Granted] | None) -> dic
 
 def levels_json() -> dict[str, Any]:
     """The levels that there are."""
-    return {
-        "permission_levels": [{"permission_level": level, "description": text} for level, text in LEVELS.items()]
-    }
+    return {"permission_levels": [{"permission_level": level, "description": text} for level, text in LEVELS.items()]}

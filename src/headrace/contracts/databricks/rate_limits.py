@@ -26,7 +26,7 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
 
     Attributes:
         renewal_period: For how long it counts; the vendor knows one, too.
-        key: Whom it counts: ``endpoint`` all together, ``user`` each by itself, or only `principal`. None: ``endpoint``.
+        key: Whom it counts: ``endpoint`` all together, ``user`` each by itself, or only `principal`. None: all.
         calls: Requests; 0 lets none through.
         tokens: Of prompts and answers.
         principal: The name or id of a key, or of a service account with ``service_principal``.
