@@ -88,6 +88,17 @@ def test_what_is_read_again_is_not_written_again(tmp_path: Path) -> None:
     assert ids_of(path) == ["0", "1", "2", "3", "4"]
 
 
+def test_endpoints_may_share_a_table(tmp_path: Path) -> None:
+    """Each notes for itself how far it is."""
+    folder, path = tmp_path / "requests", tmp_path / "t"
+    files = segments(folder)
+    for number in range(6):
+        append(files, number, endpoint="e" if number % 2 else "f")
+    fillers = [table(path), InferenceTableWriter(path, project="p", location="l", endpoint="f")]
+    assert [filler.append(log_segments([folder])) for filler in fillers * 2] == [3, 3, 0, 0]
+    assert ids_of(path) == ["0", "1", "2", "3", "4", "5"]
+
+
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     """A file that is written at this moment is read up to its last whole line."""
     folder = tmp_path / "requests"

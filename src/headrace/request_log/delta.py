@@ -21,7 +21,6 @@ COMPACT_EVERY = 100
 """Commits, each of which adds a small file; then they become one."""
 
 _ROWS_BITS = 32
-_APPLICATION = "headrace-request-log-"
 
 
 class Position(NamedTuple):
@@ -88,11 +87,15 @@ class InferenceTableWriter:
 
     def _position(self, writer: str, there: DeltaTable | None) -> Position:
         """Where to go on: what this process remembers, which knows of rows that are not ours, or the table's note."""
-        noted = Position.of(None if there is None else there.transaction_version(_APPLICATION + writer))
+        noted = Position.of(None if there is None else there.transaction_version(self._application(writer)))
         if noted > self._positions.get(writer, Position()):
             self._positions[writer] = noted
             self._bytes.pop(writer, None)
         return self._positions.get(writer, noted)
+
+    def _application(self, writer: str) -> str:
+        """Whose note it is: several endpoints may share a table."""
+        return "/".join(("headrace-request-log", *self._endpoint, writer))
 
     def _is_ours(self, record: dict[str, object]) -> bool:
         return (record["project"], record["location"], record["endpoint"]) == self._endpoint
@@ -104,7 +107,7 @@ class InferenceTableWriter:
             pa.Table.from_pylist(payloads, schema=PAYLOAD_SCHEMA),
             mode="append",
             commit_properties=CommitProperties(
-                app_transactions=[Transaction(app_id=_APPLICATION + writer, version=position.version)]
+                app_transactions=[Transaction(app_id=self._application(writer), version=position.version)]
             ),
         )
         self._commits += 1
