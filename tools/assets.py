@@ -189,12 +189,12 @@ VENDOR_CLIENTS = (
     VendorClient("google-genai", "google-genai==3.4.0\n", "HEADRACE_TEST_GENAI_PYTHON"),
     VendorClient(
         "databricks",
-        "databricks-sdk==0.156.0\nmlflow-skinny==3.17.2\nsqlalchemy\nalembic\n",
+        "databricks-sdk==0.162.0\nmlflow-skinny==3.17.2\nopenai==3.57.0\nhttpx\nnumpy\npandas\nsqlalchemy\nalembic\n",
         "HEADRACE_TEST_DATABRICKS_PYTHON",
     ),
 )
 """Vertex AI's: the newest, with what executes the catalogue's notebooks, and the last of the generation before; and the
-one for generateContent."""
+one for generateContent. Databricks': its SDK, MLflow's clients, and the `openai` that the SDK makes clients of."""
 
 
 class ApiFuzzer:

@@ -39,6 +39,7 @@ told["gateway"] = endpoints.put_ai_gateway(
         catalog_name="main", schema_name="logs", table_name_prefix="rivers", enabled=True
     ),
 ).as_dict()
+told["shown"] = endpoints.get(name).ai_gateway.as_dict()
 told["guardrails"] = refusal(
     lambda: endpoints.put_ai_gateway(
         name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def told(shared_server: ServerProcess, demo_model: Path) -> Any:
         assert client.post(url, json=CHAT).status_code == 200
         [served] = [one for one in client.get("/headrace/v1/endpoints").json()["endpoints"] if one["id"] == "rivers"]
         made = json.loads(server.cli("keys", "create", "anna", "--project", "default", "--json").stdout)
-        endpoint_id = hashlib.sha256(f"{WORKSPACE}/endpoints/rivers".encode()).hexdigest()[:32]
+        endpoint_id = client.get("/api/2.0/serving-endpoints/rivers").json()["id"]
         arguments = ("rivers", endpoint_id, served["deployed_models"][0]["id"], "anna", made["secret"])
         saw = run_client("HEADRACE_TEST_DATABRICKS_PYTHON", SCRIPT, server.url, server.key, *arguments)
     with server.client(made["secret"]) as anna:
@@ -57,6 +56,7 @@ def test_limits_and_gateway(told: Any) -> None:
     """The answer is what was asked."""
     assert told["limits"] == {"rate_limits": [{"calls": 1000, "key": "user", "renewal_period": "minute"}]}
     assert told["gateway"]["rate_limits"] == [{"calls": 900, "tokens": 90_000, "renewal_period": "minute"}]
+    assert told["shown"] == told["gateway"]
     assert told["gateway"]["usage_tracking_config"] == {"enabled": True}
     assert told["gateway"]["inference_table_config"]["table_name_prefix"] == "rivers"
 

@@ -23,6 +23,11 @@ _INSTANCES: Shape = {
     **record(instances={"type": "array"}),
     "description": "Prompts, texts or chats, each with its own parameters or with `parameters` for all.",
 }
+_INVOCATION: Shape = {
+    "type": "object",
+    "description": "A chat (`messages`), a completion (`prompt`), texts to embed (`input`), or rows of a table: "
+    "`dataframe_split`, `dataframe_records`, `inputs` or `instances`, answered by `predictions`.",
+}
 _STATUS: Shape = record(status=STRING)
 _TEXT = {"text/plain": "Lines of text."}
 _TOKEN_REQUEST: Shape = record(grant_type={"const": GRANT_TYPE}, assertion=STRING)
@@ -62,6 +67,12 @@ DESCRIPTIONS: Mapping[str, Description] = {
     "POST /v1/chat/completions": Description(body=_CHAT, answer_types=_STREAM, errors="openai"),
     "POST /v1/completions": _COMPLETION,
     "POST /v1/embeddings": Description(body=_INPUT, errors="openai"),
+    "POST /serving-endpoints/chat/completions": Description(body=_CHAT, answer_types=_STREAM, errors="openai"),
+    "POST /serving-endpoints/completions": _COMPLETION,
+    "POST /serving-endpoints/embeddings": Description(body=_INPUT, errors="openai"),
+    "POST /serving-endpoints/{name}/invocations": Description(
+        body=_INVOCATION, answer_types=_STREAM, errors="databricks"
+    ),
     "POST /tokenize": Description(body={"type": "object"}, errors="openai"),
     "POST /detokenize": Description(body={"type": "object"}, errors="openai"),
     **{
@@ -83,6 +94,7 @@ SUMMARIES: Mapping[str, str] = {
     "/v1/models/{model}": "One of them.",
     "/tokenize": "The tokens of a prompt or a chat, as its engine counts them.",
     "/detokenize": "The text of tokens.",
+    "/serving-endpoints/{name}/invocations": "A serving endpoint, asked as Databricks' clients do.",
     ":predict": "One prediction for each instance.",
     ":rawPredict": "A body handed to the engine as it is.",
     ":streamRawPredict": "The same, and the answer streamed.",

@@ -211,7 +211,8 @@ def _plain(path: str) -> str:
 def _identifier(method: str, path: str) -> str:
     """A name for generated clients: what the path says, in order."""
     words = re.findall(r"[A-Za-z0-9]+", _plain(path))
-    return "_".join([method.lower(), *words])
+    slash = ["slash"] if path.endswith("/") and words else []
+    return "_".join([method.lower(), *words, *slash])
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
@@ -263,4 +264,7 @@ def _tag(route: Route) -> str:
 def _data_plane_tag(path: str) -> str:
     if ":" in path:
         return "Prediction"
-    return "OpenAI" if path.startswith("/v1/") or "/endpoints/" in path or path.endswith("tokenize") else "Server"
+    if path.endswith("/invocations"):
+        return "Databricks"
+    openai = path.startswith(("/v1/", "/serving-endpoints/")) or "/endpoints/" in path or path.endswith("tokenize")
+    return "OpenAI" if openai else "Server"

@@ -30,6 +30,7 @@ from headrace.control.reports import fold
 from headrace.control.restarts import delay_s
 from headrace.control.rollouts.life import advance_rollout
 from headrace.control.routing import build_snapshot
+from headrace.control.serving.progress import advance_config, updating
 from headrace.control.sight import Sight
 from headrace.control.surplus import surplus_of
 from headrace.resources.assignments import NodeOrders, NodeReport
@@ -155,6 +156,7 @@ class Reconciler:
         due += [await self._advance((one.scope, one.id)) for one in living]
         rollouts = await self._store.run(lambda tx: tx.list(Rollout, state=OPEN_ROLLOUT), read_only=True)
         due += [await self._advance_rollout((one.scope, one.id)) for one in rollouts]
+        due += [await self._advance_config(key) for key in await self._store.run(updating, read_only=True)]
         await self._publish()
         return min((at for at in due if at is not None), default=None)
 
@@ -253,6 +255,19 @@ class Reconciler:
             return self._defect(key, failures, "rollout")
         self._defects.pop(key, None)
         return due_at
+
+    async def _advance_config(self, key: Key) -> float | None:
+        """As `_advance_rollout`, of a serving endpoint that is on its way to another config."""
+        named = (key[0], f"{key[1]}/config")
+        failures, not_before = self._defects.get(named, (0, 0.0))
+        if self._clock() < not_before:
+            return not_before
+        try:
+            moved = await self._store.run(partial(advance_config, key=key, now=self._clock()))
+        except Exception:
+            return self._defect(named, failures, "the config of endpoint")
+        self._defects.pop(named, None)
+        return self._clock() if moved else None  # what is undeployed now drains at the next look
 
     async def _check(self, key: Key, version: ModelVersion, node: Node, machine: MachineSpec) -> None:
         outcome: Checked | Failure

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.answering import send_error, send_json
 from headrace.gateway.authentication import key_of
 from headrace.gateway.exchange import Exchange
@@ -52,7 +53,7 @@ class Admin:
             self._authenticate(exchange)
             await self._dispatch(exchange, record)
         except HeadraceError as error:
-            await send_error(exchange, record, error, google=True)
+            await send_error(exchange, record, error, google_error)
 
     def _authenticate(self, exchange: Exchange) -> None:
         key = key_of(exchange.head)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.contracts.openai.errors import openai_error
-from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.request_head import Headers
@@ -18,6 +17,9 @@ from headrace.resources.errors import Draining, HeadraceError, KeyLimited, Metho
 
 LAST_WORDS_TIMEOUT_S = 1.0
 """For a client that does not read: its connection is broken all the same."""
+
+ErrorShape: TypeAlias = Callable[[HeadraceError], tuple[int, dict[str, Any]]]
+"""HTTP status and body of an error, as some clients read it."""
 
 JSON = (b"content-type", b"application/json")
 
@@ -44,13 +46,13 @@ async def send_text(exchange: Exchange, record: RequestRecord, text: bytes, cont
     await exchange.answer(200, [(b"content-type", content_type), request_id], text)
 
 
-async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceError, *, google: bool) -> None:
-    """Answer with an error; where an answer has begun, break it off with its last words."""
+async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceError, shape: ErrorShape) -> None:
+    """Answer with an error, in this shape; where an answer has begun, break it off with its last words."""
     record.code = error.code
     if exchange.started:
         await _break_off(exchange, error)
         return
-    status, body = google_error(error) if google else openai_error(error)
+    status, body = shape(error)
     headers: Headers = []
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))

@@ -21,7 +21,7 @@ class Call(msgspec.Struct, kw_only=True):
     """An inference request that was authenticated and routed.
 
     Attributes:
-        google: Whether errors have Google's shape; else OpenAI's.
+        translated: Whether errors have another shape than OpenAI's, so that an engine's are told in our own words.
         headers: For the answer.
         forwarded: For the engine.
         patience_s: How long the client says that it waits for the answer to begin; None if it does not say.
@@ -39,7 +39,7 @@ class Call(msgspec.Struct, kw_only=True):
     deployed: DeployedRoute
     pool: Pool
     limits: Limits
-    google: bool
+    translated: bool
     headers: Headers
     forwarded: Headers
     patience_s: float | None = None

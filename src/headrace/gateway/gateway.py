@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from headrace.contracts.databricks.errors import databricks_error
+from headrace.contracts.databricks.paths import is_databricks_path
+from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.openai.paths import is_openai_path
+from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.access_log import log_request
 from headrace.gateway.admin import Admin, admin_routes
-from headrace.gateway.answering import send_error, send_json, send_text
+from headrace.gateway.answering import ErrorShape, send_error, send_json, send_text
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.budgets import Budgets
 from headrace.gateway.control_proxy import forward_to_control
@@ -51,6 +55,7 @@ _WELCOME = b"""Headrace serves models here.
 
 /v1            OpenAI's API: /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings
 /v1/projects   Vertex AI's API
+/api/2.0       Databricks' API; /serving-endpoints: inference as its clients ask for it
 /metrics       for Prometheus
 /healthz       whether this process runs
 /readyz        whether it takes requests
@@ -208,8 +213,7 @@ class Gateway:
         """Answer one request of the public port."""
         record = RequestRecord(exchange.head)
         matched = match(exchange.head.method, exchange.head.target)
-        others = matched.action in (Action.CONTROL, Action.PRIVATE) and not is_openai_path(record.path)
-        google = "/projects/" in record.path or others
+        shape = _error_shape(matched, record.path)
         self._active += 1
         self._idle.clear()
         if self._tracing is not None:
@@ -217,7 +221,7 @@ class Gateway:
         try:
             await self._answer(exchange, record, matched)
         except HeadraceError as error:
-            await send_error(exchange, record, error, google=google)
+            await send_error(exchange, record, error, shape)
         except (ClientGone, asyncio.CancelledError):
             record.status = record.status or CLIENT_LEFT
             record.code = "CLIENT_LEFT"
@@ -225,7 +229,7 @@ class Gateway:
         except Exception:
             _LOGGER.exception("request %s failed", record.request_id)
             defect = InternalError("The gateway failed on this request.", evidence=f"Request {record.request_id}.")
-            await send_error(exchange, record, defect, google=google)
+            await send_error(exchange, record, defect, shape)
         finally:
             self._active -= 1
             if not self._active:
@@ -273,3 +277,11 @@ class Gateway:
         own = await self._siblings.metrics(self._metrics.render())
         text = own + await engine_metrics(self._routing.fleet)
         await send_text(exchange, record, text, CONTENT_TYPE_LATEST.encode("ascii"))
+
+
+def _error_shape(matched: Match, path: str) -> ErrorShape:
+    """What shape errors have at a path."""
+    if is_databricks_path(path):
+        return databricks_error
+    others = matched.action in (Action.CONTROL, Action.PRIVATE) and not is_openai_path(path)
+    return google_error if "/projects/" in path or others else openai_error

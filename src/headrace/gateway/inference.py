@@ -18,6 +18,7 @@ from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.generation import as_chat, count_tokens, generate_content, stream_generate_content
 from headrace.gateway.heartbeat import heartbeats
+from headrace.gateway.invocations import as_asked
 from headrace.gateway.key_limits import within_limits
 from headrace.gateway.limits import Limits
 from headrace.gateway.metering import Meter
@@ -58,6 +59,8 @@ class Asked(NamedTuple):
     endpoint: EndpointRoute
     body: OpenAIBody
     """As `as_chat` has it."""
+    invoked: bool = False
+    """Whether it came as one of Databricks' invocations."""
 
 
 class Inference:
@@ -104,8 +107,11 @@ class Inference:
         # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys
         # with a limit of tokens, whose prompts are counted: what is undeployed meanwhile is as if it were then.
         endpoint = open_to(principal, self._endpoint(match, body, principal))
+        invoked = match.action is Action.INVOCATIONS
+        if invoked:
+            match, body = as_asked(match, body)
         body = as_chat(match.action, body)
-        asked = Asked(exchange, match, endpoint, body)
+        asked = Asked(exchange, match, endpoint, body, invoked)
         call = self._route(asked, record)
         if match.action in _FREE:
             call.meter.waive()
@@ -129,7 +135,7 @@ class Inference:
         table = self._routing.table
         if match.endpoint is not None:
             return table.endpoint(match.endpoint.scope, match.endpoint.endpoint)
-        endpoint = table.resolve(model_of(body), principal)
+        endpoint = table.resolve(match.model or model_of(body), principal)
         principal.require(Permission.PREDICT, endpoint.scope.project)
         return endpoint
 
@@ -149,7 +155,7 @@ class Inference:
             deployed=deployed,
             pool=self._routing.fleet.pools[deployed.deployment_id],
             limits=self._limits,
-            google=match.endpoint is not None,
+            translated=match.endpoint is not None or asked.invoked,
             headers=headers,
             forwarded=forwarded_headers(head, record),
             patience_s=patience_of(head, endpoint.inference_timeout_s),

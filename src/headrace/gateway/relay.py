@@ -116,7 +116,7 @@ async def relay_refusal(exchange: Exchange, call: Call, answer: UpstreamAnswer) 
     body = await read_whole(call, answer, limit_bytes=MAX_ERROR_BYTES)
     if answer.status in REFUSALS:
         call.meter.refuse()
-    if call.google or answer.status not in REFUSALS or exchange.started:
+    if call.translated or answer.status not in REFUSALS or exchange.started:
         raise engine_error(call, answer, body)
     call.record.status = answer.status
     call.record.code = EngineRefused.code

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from headrace.contracts.databricks.paths import QUERY, invoked
 from headrace.contracts.vertex.paths import VERSIONS, EndpointPath, read_endpoint_path, segments_of
 from headrace.resources.access import Process
 
@@ -30,6 +31,7 @@ class Action(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    INVOCATIONS = "invocations"
     TOKENIZE = "tokenize"
     DETOKENIZE = "detokenize"
     MODELS = "models"
@@ -44,7 +46,7 @@ class Match(msgspec.Struct, frozen=True):
 
     Attributes:
         endpoint: For paths below an endpoint.
-        model: For ``/v1/models/{model}``.
+        model: For ``/v1/models/{model}`` and ``/serving-endpoints/{model}/invocations``.
         takes: The methods that the path takes, where the request has another one.
     """
 
@@ -87,6 +89,13 @@ OPENAI_ACTIONS: Mapping[tuple[str, str], Action] = {
 }
 """OpenAI's own paths, and vLLM's two for tokens, which have no ``/v1``."""
 
+SERVING_ACTIONS: Mapping[tuple[str, str], Action] = {
+    ("POST", f"{QUERY}chat/completions"): Action.CHAT,
+    ("POST", f"{QUERY}completions"): Action.COMPLETIONS,
+    ("POST", f"{QUERY}embeddings"): Action.EMBEDDINGS,
+}
+"""The same below the base URL that Databricks' SDK gives OpenAI's clients; ``model`` is the endpoint's name."""
+
 PROBES: Mapping[tuple[str, str], Action] = {
     (method, path): action
     for path, action in (("/healthz", Action.HEALTHZ), ("/readyz", Action.READYZ), ("/", Action.ROOT))
@@ -102,7 +111,7 @@ EXCHANGE: Mapping[tuple[str, str], Action] = {("POST", "/token"): Action.EXCHANG
 PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE))
 """That answer without a key."""
 
-_FIXED = {**OPENAI_ACTIONS, **PROBES, **METRICS, **EXCHANGE}
+_FIXED = {**OPENAI_ACTIONS, **SERVING_ACTIONS, **PROBES, **METRICS, **EXCHANGE}
 _MODEL = "/v1/models/"
 
 
@@ -121,6 +130,8 @@ def match(method: str, target: bytes) -> Match:
         return Match(Action.PRIVATE)
     if method == "GET" and path.startswith(_MODEL) and len(path) > len(_MODEL):
         return Match(Action.MODEL, model=unquote(path.removeprefix(_MODEL)))
+    if method == "POST" and (name := invoked(path)):
+        return Match(Action.INVOCATIONS, model=name)
     endpoint = read_endpoint_path(segments_of(target))
     action = ENDPOINT_ACTIONS.get((method, endpoint.method)) if endpoint is not None else None
     if action is not None:
@@ -135,6 +146,8 @@ def _takes(path: str, endpoint: EndpointPath | None) -> tuple[str, ...]:
         return tuple(method for method, suffix in ENDPOINT_ACTIONS if suffix == endpoint.method)
     if path.startswith(_MODEL) and len(path) > len(_MODEL):
         return ("GET",)
+    if invoked(path):
+        return ("POST",)
     return tuple(method for method, known in _FIXED if known == path)
 
 
@@ -163,5 +176,6 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
         if suffix.startswith("/") or not infix
     ]
-    listed = [*PROBES, *METRICS, *EXCHANGE, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
+    named = [("GET", f"{_MODEL}{{model}}"), ("POST", f"{QUERY}{{name}}/invocations")]
+    listed = [*PROBES, *METRICS, *EXCHANGE, *OPENAI_ACTIONS, *SERVING_ACTIONS, *named, *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

@@ -28,6 +28,7 @@ _TRACED: Mapping[Action, str] = {
     Action.CHAT: "chat",
     Action.COMPLETIONS: "text_completion",
     Action.EMBEDDINGS: "embeddings",
+    Action.INVOCATIONS: "",
     Action.PREDICT: "",
     Action.RAW_PREDICT: "",
     Action.STREAM_RAW_PREDICT: "",
@@ -45,6 +46,7 @@ _OPERATIONS = {CHAT_PATH: "chat", COMPLETIONS_PATH: "text_completion", "/v1/embe
 _PROPAGATOR = TraceContextTextMapPropagator()
 _CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 _BELOW_ENDPOINT = "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
+_INVOCATIONS = "/serving-endpoints/{name}/invocations"
 
 
 class Tracing:
@@ -80,6 +82,8 @@ class RequestTrace:
         self._tracer = tracer
         self._started_ns = time.time_ns() - int((time.monotonic() - record.arrived_s) * 1e9)
         path = _BELOW_ENDPOINT + match.endpoint.method if match.endpoint is not None else record.path
+        if match.action is Action.INVOCATIONS:
+            path = _INVOCATIONS
         attributes: dict[str, str] = {
             "http.request.method": head.method,
             "http.route": path,

@@ -11,6 +11,7 @@ import httpx
 from fastapi import FastAPI
 
 from headrace.api import create_app
+from headrace.contracts.databricks.paths import is_databricks_path
 from headrace.control import commands
 from headrace.control.operations import GATEWAY_WAIT_S, settle_operations
 from headrace.control.sight import Sight
@@ -86,8 +87,12 @@ class World:
         return response.json()
 
     def error(self, method: str, path: str, **options: Any) -> tuple[int, str]:
-        """Status and code of a request that must fail in Google's shape."""
+        """Status and code of a request that must fail in Google's shape; below Databricks' paths in theirs."""
         response = self.call(method, path, **options)
+        if is_databricks_path(path):
+            told = response.json()
+            assert set(told) == {"error_code", "message", "details"}, response.text
+            return response.status_code, told["details"][0]["reason"]
         error = response.json()["error"]
         assert set(error) == {"code", "message", "status", "details"}, response.text
         assert error["code"] == response.status_code

@@ -10,6 +10,8 @@ import pytest
 from api_world import World
 from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.contracts.databricks.endpoints import serving_id
+from headrace.contracts.databricks.tags import Tag, TagsPatch
 from headrace.control import commands
 from headrace.control.routing import build_snapshot
 from headrace.resources.access import Role
@@ -61,9 +63,7 @@ def permissions_path(world: World) -> str:
     """Where the access list of ``e1`` is: at its id, not at its name."""
     with world.store.transaction() as tx:
         (endpoint,) = tx.list(Endpoint)
-    from headrace.api.databricks.found import id_of
-
-    return f"/api/2.0/permissions/serving-endpoints/{id_of(endpoint)}"
+    return f"/api/2.0/permissions/serving-endpoints/{serving_id(endpoint)}"
 
 
 def test_tags(made: World) -> None:
@@ -162,6 +162,9 @@ def test_an_access_list_narrows(made: World) -> None:
     tags = {"add_tags": [{"key": "a"}]}
     assert refused(made, "PATCH", f"{SERVING}/e1/tags", json=tags, key=other) == (403, "PERMISSION_DENIED")
     assert refused(made, "PUT", path, json={}, key=other) == (403, "PERMISSION_DENIED")
+    assert refused(made, "DELETE", f"{SERVING}/e1", key=other) == (403, "PERMISSION_DENIED")
+    config = {"served_entities": [{"entity_name": "m", "workload_size": "Small", "scale_to_zero_enabled": False}]}
+    assert refused(made, "PUT", f"{SERVING}/e1/config", json=config, key=other) == (403, "PERMISSION_DENIED")
     made.json("PATCH", f"{SERVING}/e1/tags", json=tags, key=secret)
     made.json("PATCH", path, json={"access_control_list": [{"user_name": "bert", "permission_level": "CAN_VIEW"}]})
     assert routed(made).callers == {anna}
@@ -305,8 +308,6 @@ def test_two_changes_at_once_lose_nothing(made: World) -> None:
         def change(number: int) -> Any:
             def work(tx: Any) -> Any:
                 endpoint = tx.get(Endpoint, scope=SCOPE, id="e1")
-                from headrace.contracts.databricks.tags import Tag, TagsPatch
-
                 return commands.patch_tags(tx, endpoint, TagsPatch(add_tags=(Tag(key=f"k{number}"),)))
 
             return context.write(work)

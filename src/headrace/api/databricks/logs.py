@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from fastapi import Request, Response
 
 from headrace.api.access import Route
-from headrace.api.databricks.found import named
+from headrace.api.databricks.found import named, served_name
 from headrace.api.description import STRING, Description, record
 from headrace.api.log_tail import engine_log, tail
 from headrace.api.requests import answer, context_of
-from headrace.contracts.databricks.kept import kept_of
 from headrace.contracts.databricks.logs import build_logs_json, logs_json
 from headrace.contracts.databricks.paths import SERVING
 from headrace.resources.access import Permission
@@ -57,7 +56,7 @@ def _served(tx: Transaction, request: Request, endpoint: Endpoint) -> DeployedMo
     wanted = request.path_params["served"]
     there = tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)
     for one in there:
-        if wanted in (kept_of(one.settings).get("name"), one.display_name, one.id):
+        if wanted in (served_name(endpoint, one), one.display_name, one.id):
             return one
     raise ModelNotFound(
         f"Endpoint {request.path_params['name'][:80]!r} has no served entity {wanted[:80]!r}.",

@@ -10,10 +10,9 @@ from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from headrace.api.access import Route
-from headrace.api.databricks.found import named
+from headrace.api.databricks.found import named, served_name
 from headrace.api.description import Description
 from headrace.api.requests import Counting, answer, context_of
-from headrace.contracts.databricks.kept import kept_of
 from headrace.contracts.databricks.metrics import EndpointFacts, ProvisionMetrics, ReplicaMetrics, endpoint_metrics
 from headrace.contracts.databricks.openapi import endpoint_openapi
 from headrace.contracts.databricks.paths import SERVING
@@ -55,14 +54,14 @@ async def get_metrics(request: Request) -> Response:
 
     seen = await context.read(read)
     told = await asyncio.gather(*(_told(gateway) for gateway in context.gateways))
-    names = {one.deployment_id: _name(one) for one in seen.served}
+    names = {one.deployment_id: served_name(seen.endpoint, one) for one in seen.served}
     facts = EndpointFacts(
         name=request.path_params["name"],
         endpoint_id=seen.endpoint.id,
         deployments=frozenset(names),
         replicas=[_replica(one, names, seen.memory_bytes) for one in seen.replicas],
         provisions=[
-            ProvisionMetrics(_name(one), one.provision.min_tokens_per_s, one.provision.max_tokens_per_s)
+            ProvisionMetrics(names[one.deployment_id], one.provision.min_tokens_per_s, one.provision.max_tokens_per_s)
             for one in seen.served
             if one.provision is not None
         ],
@@ -76,7 +75,8 @@ async def get_openapi(request: Request) -> Response:
 
     def read(tx: Transaction) -> list[str]:
         endpoint = named(tx, request, "CAN_VIEW")
-        return [_name(one) for one in tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)]
+        there = tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)
+        return [served_name(endpoint, one) for one in there]
 
     served = await context_of(request).read(read)
     return answer(endpoint_openapi(request.path_params["name"], served, url="/"))
@@ -100,11 +100,6 @@ async def _told(gateway: Counting) -> str | None:
         return await gateway.metrics()
     except GatewayAway:
         return None
-
-
-def _name(served: DeployedModel) -> str:
-    """Of a served entity."""
-    return str(kept_of(served.settings).get("name") or served.display_name or served.id)
 
 
 def _replica(replica: Replica, names: Mapping[str, str], memory_bytes: Mapping[str, int]) -> ReplicaMetrics:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from fastapi import Request, Response
 
 from headrace.api.access import Route
-from headrace.api.databricks.found import id_of, of_id
+from headrace.api.databricks.found import of_id
 from headrace.api.description import STRING, Description, Shape, listed, record
 from headrace.api.requests import answer, body_of, context_of, principal_of
+from headrace.contracts.databricks.endpoints import serving_id
 from headrace.contracts.databricks.permissions import Granted, PermissionsBody, levels_json, permissions_json
 from headrace.contracts.databricks.reading import read_message
 from headrace.control import commands
@@ -27,7 +28,7 @@ async def get_permissions(request: Request) -> Response:
 
     def read(tx: Transaction) -> tuple[str, list[Granted] | None]:
         endpoint = of_id(tx, request, "CAN_VIEW")
-        return id_of(endpoint), granted_of(endpoint)
+        return serving_id(endpoint), granted_of(endpoint)
 
     return answer(permissions_json(*await context_of(request).read(read)))
 
@@ -43,7 +44,7 @@ async def put_permissions(request: Request) -> Response:
     def change(tx: Transaction) -> tuple[str, list[Granted] | None]:
         endpoint = of_id(tx, request, "CAN_MANAGE")
         granted = commands.set_permissions(tx, endpoint, body.access_control_list, principal_of(request))
-        return id_of(endpoint), granted
+        return serving_id(endpoint), granted
 
     return answer(permissions_json(*await context_of(request).write(change)))
 
@@ -55,7 +56,7 @@ async def patch_permissions(request: Request) -> Response:
     def change(tx: Transaction) -> tuple[str, list[Granted] | None]:
         endpoint, entries = of_id(tx, request, "CAN_MANAGE"), body.access_control_list or ()
         granted = commands.patch_permissions(tx, endpoint, entries, principal_of(request))
-        return id_of(endpoint), granted
+        return serving_id(endpoint), granted
 
     return answer(permissions_json(*await context_of(request).write(change)))
 

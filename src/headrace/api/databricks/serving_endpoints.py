@@ -1,11 +1,220 @@
-"""Serving endpoints: make, list, get, change, delete."""
+"""Serving endpoints: make, list, get, give another config, delete; and what throughput a model may be sold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import Request, Response
 
 from headrace.api.access import Route
-from headrace.api.description import Description
+from headrace.api.databricks.found import named
+from headrace.api.databricks.place import workspace_of
+from headrace.api.description import STRING, Description, Shape, listed, record
+from headrace.api.requests import Context, answer, body_of, context_of, principal_of
+from headrace.capacity.units import chunk, tokens_per_s
+from headrace.contracts.databricks.bodies import ConfigBody, CreateBody, UpdatePtBody, read_body
+from headrace.contracts.databricks.endpoints import endpoint_json
+from headrace.contracts.databricks.optimization import not_optimizable_json, optimization_json
+from headrace.contracts.databricks.paths import SERVING
+from headrace.contracts.databricks.served import Config, check_tags
+from headrace.control.carrying import carried_by
+from headrace.control.entities import find_entity
+from headrace.control.serving import (
+    ServingRequest,
+    create_serving_endpoint,
+    delete_serving_endpoint,
+    find_serving_endpoint,
+    update_serving_config,
+    view_of,
+)
+from headrace.resources.access import Permission
+from headrace.resources.endpoints import Endpoint
+from headrace.resources.errors import HeadraceError, NotOptimizable
+from headrace.resources.models import ModelVersion
+from headrace.resources.names import Scope
+from headrace.resources.profiles import Carried
+from headrace.storage import Credentials, open_artifacts
+from headrace.store import Transaction
+from headrace.weights import inspect
 
-ROUTES: tuple[Route, ...] = ()
-DESCRIPTIONS: Mapping[str, Description] = {}
+READ, DEPLOY = Permission.READ, Permission.DEPLOY
+
+
+async def create_endpoint(request: Request) -> Response:
+    """Make an endpoint and deploy what it serves; wait until `state.config_update` is NOT_UPDATING.
+
+    A throughput is bought in whole chunks (`get-model-optimization-info`) or in model units, fifty a chunk.
+    """
+    context, scope = context_of(request), workspace_of(request)
+    body = read_body(await body_of(request), CreateBody)
+    tags = tuple({"key": one.key} | ({"value": one.value} if one.value else {}) for one in body.tags or ())
+    check_tags(tags)
+    order = ServingRequest(
+        scope=scope,
+        name=body.name,
+        creator=principal_of(request).name,
+        config=body.read(),
+        description=body.description or "",
+        tags=tags,
+    )
+
+    def work(tx: Transaction) -> Endpoint:
+        return create_serving_endpoint(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
+
+    return await _told(request, work)
+
+
+async def list_endpoints(request: Request) -> Response:
+    """Every endpoint of the workspace, whoever's client made it."""
+    scope, permission = workspace_of(request), _permission(request)
+
+    def read(tx: Transaction) -> list[dict[str, Any]]:
+        found = tx.list(Endpoint, scope=scope, deleting=False)
+        return [endpoint_json(view_of(tx, one), permission=permission, detailed=False) for one in found]
+
+    return answer({"endpoints": await context_of(request).read(read)})
+
+
+async def get_endpoint(request: Request) -> Response:
+    """One endpoint: what it serves, how far that is, and what it is on its way to (`pending_config`)."""
+    scope, name, permission = workspace_of(request), request.path_params["name"], _permission(request)
+
+    def read(tx: Transaction) -> dict[str, Any]:
+        return endpoint_json(view_of(tx, find_serving_endpoint(tx, scope, name)), permission=permission)
+
+    return answer(await context_of(request).read(read))
+
+
+async def update_config(request: Request) -> Response:
+    """Serve another config, without a request that is turned away: the old one serves until all of the new answers."""
+    return await _update(request, read_body(await body_of(request), ConfigBody).read())
+
+
+async def update_pt_config(request: Request) -> Response:
+    """The same of an endpoint that was bought in model units; the config is wrapped."""
+    return await _update(request, read_body(await body_of(request), UpdatePtBody).config.read())
+
+
+async def delete_endpoint(request: Request) -> Response:
+    """Delete an endpoint with all that it serves; requests under way may finish."""
+    context, scope, name = context_of(request), workspace_of(request), request.path_params["name"]
+
+    def work(tx: Transaction) -> None:
+        named(tx, request, "CAN_MANAGE")
+        delete_serving_endpoint(tx, scope, name, now=context.clock())
+
+    await context.write(work)
+    return answer({})
+
+
+async def optimization_info(request: Request) -> Response:
+    """What throughput a model may be sold here, in chunks of how many tokens a second; or why none."""
+    context, scope = context_of(request), workspace_of(request)
+    name, version = request.path_params["name"], request.path_params["version"]
+
+    def read(tx: Transaction) -> tuple[ModelVersion, Carried | NotOptimizable]:
+        _, found = find_entity(tx, scope, name, version)
+        try:
+            return found, carried_by(tx, found, data_dir=context.layout.data_dir)
+        except NotOptimizable as error:
+            return found, error
+
+    found, carried = await context.read(read)
+    if isinstance(carried, NotOptimizable):
+        return answer(not_optimizable_json(carried))
+    model_type = await asyncio.to_thread(_model_type, context, scope, found)
+    return answer(
+        optimization_json(carried, model_type=model_type, chunk=chunk(carried), tokens_per_s=tokens_per_s(carried))
+    )
+
+
+def _model_type(context: Context, scope: Scope, version: ModelVersion) -> str:
+    """As config.json says; empty where that cannot be read now."""
+    try:
+        options = Credentials(context.layout.credentials).options(scope.project, version.artifact_uri)
+        return inspect(open_artifacts(version.artifact_uri, options)).config.model_type or ""
+    except HeadraceError:
+        return ""
+
+
+async def _update(request: Request, config: Config) -> Response:
+    context, scope, name = context_of(request), workspace_of(request), request.path_params["name"]
+
+    def work(tx: Transaction) -> Endpoint:
+        named(tx, request, "CAN_MANAGE")
+        return update_serving_config(tx, scope, name, config, now=context.clock(), data_dir=context.layout.data_dir)
+
+    return await _told(request, work)
+
+
+async def _told(request: Request, work: Callable[[Transaction], Endpoint]) -> Response:
+    """The endpoint as it is once that is done."""
+    permission = _permission(request)
+
+    def both(tx: Transaction) -> dict[str, Any]:
+        return endpoint_json(view_of(tx, work(tx)), permission=permission)
+
+    return answer(await context_of(request).write(both))
+
+
+def _permission(request: Request) -> str:
+    principal, project = principal_of(request), workspace_of(request).project
+    if principal.may(Permission.DEPLOY, project):
+        return "CAN_MANAGE"
+    return "CAN_QUERY" if principal.may(Permission.PREDICT, project) else "CAN_VIEW"
+
+
+NAMED = f"{SERVING}/{{name}}"
+PT = f"{SERVING}/pt"
+OPTIMIZATION = f"{SERVING}/get-model-optimization-info/{{name}}/{{version}}"
+
+ROUTES: tuple[Route, ...] = (
+    *(Route("POST", path, DEPLOY, create_endpoint) for path in (SERVING, f"{SERVING}/", PT)),
+    *(Route("GET", path, READ, list_endpoints) for path in (SERVING, f"{SERVING}/")),
+    Route("GET", OPTIMIZATION, READ, optimization_info),
+    Route("PUT", f"{PT}/{{name}}/config", DEPLOY, update_pt_config),
+    Route("GET", NAMED, READ, get_endpoint),
+    Route("PUT", f"{NAMED}/config", DEPLOY, update_config),
+    Route("DELETE", NAMED, DEPLOY, delete_endpoint),
+)
+"""MLflow's client asks with a slash at the end of the collection, and follows no redirect with its body."""
+
+_ENDPOINT: Shape = {
+    "title": "ServingEndpoint",
+    **record(
+        name=STRING,
+        id=STRING,
+        creation_timestamp={"type": "integer"},
+        last_updated_timestamp={"type": "integer"},
+        config={"type": "object"},
+        state=record(ready=STRING, config_update=STRING),
+    ),
+}
+_OPTIMIZATION: Shape = {
+    "type": "object",
+    "properties": {
+        "optimizable": {"type": "boolean"},
+        "model_type": STRING,
+        "throughput_chunk_size": {"type": "integer", "description": "Tokens a second."},
+        "headrace": {"type": "object"},
+    },
+    "required": ["optimizable"],
+}
+
+
+def _described(answer: Shape, body: Shape | None = None) -> Description:
+    return Description(answer=answer, body=body, errors="databricks")
+
+
+DESCRIPTIONS: Mapping[str, Description] = {
+    **{f"POST {path}": _described(_ENDPOINT, CreateBody) for path in (SERVING, f"{SERVING}/", PT)},
+    **{f"GET {path}": _described(listed("endpoints", _ENDPOINT)) for path in (SERVING, f"{SERVING}/")},
+    f"GET {OPTIMIZATION}": _described(_OPTIMIZATION),
+    f"PUT {PT}/{{name}}/config": _described(_ENDPOINT, UpdatePtBody),
+    f"GET {NAMED}": _described(_ENDPOINT),
+    f"PUT {NAMED}/config": _described(_ENDPOINT, ConfigBody),
+    f"DELETE {NAMED}": _described({"type": "object", "maxProperties": 0}),
+}
+"""By ``"METHOD /path"``."""

@@ -10,7 +10,7 @@ SERVING = "/api/2.0/serving-endpoints"
 QUERY = "/serving-endpoints/"
 """Below it they are asked: by their name, or as OpenAI's clients do."""
 
-_API = ("/api/2.0/", "/api/2.1/", "/oidc/", "/.well-known/databricks-config")
+_API = ("/api/2.", "/oidc/", "/.well-known/databricks-config")
 _INVOCATIONS = "/invocations"
 
 

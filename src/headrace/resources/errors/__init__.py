@@ -102,6 +102,7 @@ from headrace.resources.errors.requests import (
     UnknownErrorCode,
     UnknownKey,
     UnknownPath,
+    UpdateRunning,
 )
 from headrace.resources.errors.serving import (
     AnswerNotStreamed,
@@ -337,6 +338,7 @@ __all__ = [
     "UnknownErrorCode",
     "UnknownKey",
     "UnknownPath",
+    "UpdateRunning",
     "WaitTimeout",
     "WeightsCorrupt",
     "WeightsFormat",

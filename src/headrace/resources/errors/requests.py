@@ -191,6 +191,12 @@ class StaleWrite(Aborted):
     code = "STALE_WRITE"
 
 
+class UpdateRunning(Aborted):
+    """The serving endpoint is on its way to another config, and takes no newer one before that holds."""
+
+    code = "UPDATE_RUNNING"
+
+
 class IllegalMove(FailedPrecondition):
     """The resource's state has no move to the state asked for."""
 
