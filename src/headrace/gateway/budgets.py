@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import overload
 
 from headrace.gateway.allowance import KeyUse
 from headrace.gateway.budget import Budget
@@ -81,6 +82,12 @@ class Budgets:
             if self._handed_over_at is None:
                 self._look()  # what others in this place use is part of what is inherited from them
             self._leases.follow(self._budgets, self._look_again)
+
+    @overload
+    def of(self, key_id: str) -> Budget | None: ...
+
+    @overload
+    def of(self, key_id: str, endpoint: EndpointRoute) -> AnyBudget | None: ...
 
     def of(self, key_id: str, endpoint: EndpointRoute | None = None) -> AnyBudget | None:
         """What a request needs room in; None if nothing limits it.
