@@ -54,9 +54,14 @@ class Process:
         self.knows = True
         self.budgets.follow(KEYS)
 
+    @property
+    def budget(self) -> Any:
+        """What a request needs room in."""
+        return self.budgets.of(KEY_ID)
+
     def ask(self, tokens: int, now: float) -> list[Request]:
         """A request; the list is empty if it is refused."""
-        budget = self.budgets.of(KEY_ID)
+        budget = self.budget
         with contextlib.suppress(KeyLimited, Draining):
             if budget is not None:
                 self.requests.append(Request(budget.reserve(tokens), now))
@@ -84,7 +89,7 @@ class Process:
 
     def held(self, unit: str) -> int:
         """Its lease."""
-        budget = self.budgets.of(KEY_ID)
+        budget = self.budget
         return (getattr(budget, unit).lease or 0) if budget is not None else 0
 
 
@@ -126,6 +131,9 @@ def test_who_waits_waits_until_the_other_gateway_gives_back(tmp_path: Path) -> N
 class Crew(RuleBasedStateMachine):
     """Two gateways and control. Messages are lost, late, or answered to nobody; each of the three is killed."""
 
+    process = Process
+    name = KEY_ID
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="hr-leases-"))
@@ -134,7 +142,7 @@ class Crew(RuleBasedStateMachine):
         self.drainers: list[Process] = []
         self.late: list[tuple[int, LeaseReport]] = []
         self.ledger = LeaseLedger(GATEWAYS)
-        self.ledger.follow(KEYS)
+        self._follow()
         self.gateways = [self._started(number) for number in range(GATEWAYS)]
         for number, gateway in enumerate(self.gateways):
             gateway.follow()
@@ -147,7 +155,10 @@ class Crew(RuleBasedStateMachine):
     def _started(self, number: int) -> Process:
         folder = self.folder / str(number)
         folder.mkdir(exist_ok=True)
-        return Process(folder, self.clock)
+        return self.process(folder, self.clock)
+
+    def _follow(self) -> None:
+        self.ledger.follow(KEYS)
 
     def _exchange(self, number: int) -> None:
         gateway = self.gateways[number]
@@ -166,7 +177,7 @@ class Crew(RuleBasedStateMachine):
     @rule(who=WHO)
     def ask_for_all(self, who: int) -> None:
         """A request comes for all that is left there."""
-        budget = self.gateways[who].budgets.of(KEY_ID)
+        budget = self.gateways[who].budget
         if budget is not None:
             self.ask(who, budget.tokens.free)
 
@@ -175,7 +186,7 @@ class Crew(RuleBasedStateMachine):
         """A request waits for all that there is, for as long as it takes for it to come from the others."""
         for number in range(GATEWAYS):
             self.receive(number, comes=True)
-        with self.gateways[who].leases._want(KEY_ID, LIMIT):
+        with self.gateways[who].leases._want(self.name, LIMIT):
             for _ in range(2):
                 for number in range(GATEWAYS):
                     self._exchange(number)
@@ -184,7 +195,7 @@ class Crew(RuleBasedStateMachine):
     @rule(who=WHO, tokens=st.integers(1, LIMIT))
     def want(self, who: int, tokens: int) -> None:
         """A request waits for more."""
-        self.gateways[who].wants.enter_context(self.gateways[who].leases._want(KEY_ID, tokens))
+        self.gateways[who].wants.enter_context(self.gateways[who].leases._want(self.name, tokens))
 
     @rule(who=WHO)
     def want_no_more(self, who: int) -> None:
@@ -241,7 +252,7 @@ class Crew(RuleBasedStateMachine):
     def kill_control(self) -> None:
         """It knows nothing any more, and what was on its way to it is lost."""
         self.ledger = LeaseLedger(GATEWAYS)
-        self.ledger.follow(KEYS)
+        self._follow()
         self.late.clear()
 
     @rule(who=WHO)

@@ -14,7 +14,7 @@ from headrace.api.access import Authentication, Handler, Route, check_routes, mo
 from headrace.api.errors import LastResort, install
 from headrace.api.internal import internal_router
 from headrace.api.openapi import document
-from headrace.api.requests import Context, answer
+from headrace.api.requests import Context, Counting, answer
 from headrace.catalogue import Mirror
 from headrace.control.reconciler import Reconciler
 from headrace.resources.layout import Layout
@@ -34,6 +34,7 @@ def create_app(
     *,
     internal_token: str,
     mirrors: tuple[Mirror, ...] = (),
+    gateways: tuple[Counting, ...] = (),
 ) -> FastAPI:
     """The application that the control process serves on its unix socket.
 
@@ -43,6 +44,7 @@ def create_app(
         layout: Where the logs of replicas on this machine are.
         internal_token: What our own processes show instead of a key, below ``/internal/``.
         mirrors: Where the operator keeps published models.
+        gateways: Whom to ask what was counted of requests.
 
     Raises:
         RuntimeError: A route declares no permission.
@@ -51,7 +53,7 @@ def create_app(
     app = FastAPI(
         title="Headrace", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.state.context = Context(store, reconciler, layout, mirrors=mirrors)
+    app.state.context = Context(store, reconciler, layout, mirrors=mirrors, gateways=gateways)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route(OPENAPI, _openapi(ROUTES), methods=["GET"])
     app.router.routes.extend(internal_router(reconciler, internal_token).routes)

@@ -41,11 +41,24 @@ class Wakeable(Protocol):
         """Look at the store now, not at the next tick."""
 
 
+class Counting(Protocol):
+    """One gateway, as far as it tells what it counts."""
+
+    async def metrics(self) -> str:
+        """As Prometheus reads it.
+
+        Raises:
+            GatewayAway: It cannot be reached.
+        """
+        ...
+
+
 class Context(msgspec.Struct, frozen=True):
     """What handlers work with.
 
     Attributes:
         clock: Gives Unix seconds.
+        gateways: Those that serve the port.
         mirrors: Where the operator keeps published models.
     """
 
@@ -54,6 +67,7 @@ class Context(msgspec.Struct, frozen=True):
     layout: Layout
     clock: Callable[[], float] = time.time
     mirrors: tuple[Mirror, ...] = ()
+    gateways: tuple[Counting, ...] = ()
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Read from the store, at one moment of it."""

@@ -4,6 +4,7 @@ from headrace.control.checking import Checked, Checker
 from headrace.control.every_gateway import EveryGateway
 from headrace.control.folder_check import FolderChecker
 from headrace.control.gateway_client import GatewayAway, GatewayClient, HttpGatewayClient
+from headrace.control.inference_tables import InferenceTables
 from headrace.control.reconciler import Reconciler
 from headrace.control.usage import UsageIngester
 
@@ -15,6 +16,7 @@ __all__ = [
     "GatewayAway",
     "GatewayClient",
     "HttpGatewayClient",
+    "InferenceTables",
     "Reconciler",
     "UsageIngester",
 ]

@@ -68,6 +68,17 @@ class HttpGatewayClient:
         """As `GatewayClient.status`."""
         return _status(await self._ask("GET", "/status"))
 
+    async def metrics(self) -> str:
+        """What it counts, as Prometheus reads it.
+
+        Raises:
+            GatewayAway: It cannot be reached.
+        """
+        answer = await self._ask("GET", "/metrics")
+        if answer.status_code != httpx.codes.OK:
+            raise GatewayAway(f"HTTP {answer.status_code}: {answer.text[:200]}")
+        return answer.text
+
     async def close(self) -> None:
         """Close its connections."""
         await self._http.aclose()

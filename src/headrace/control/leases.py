@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from headrace.resources.endpoint_limits import EndpointLimitTable, is_of_each
 from headrace.resources.leases import Lease, LeaseAnswer, LeaseReport, LeaseUse, LimitName, limits_by_name
-from headrace.resources.snapshot import KeyRoute
+from headrace.resources.snapshot import EndpointRoute, KeyRoute
 
 SMALLEST_SHARE = 16
 """A gateway that is not asked gets about this part of what another one is asked for: a sixteenth of the limit stands in
@@ -61,16 +62,21 @@ class LeaseLedger:
         self.gateways = gateways
         self._clock = clock
         self._limits: dict[LimitName, int] | None = None
+        self._table = EndpointLimitTable()
         self._uses: dict[LimitName, list[LeaseUse]] = {}
         self._newest = [-1] * gateways
         self._heard_at = [0.0] * gateways
         self._to_tell: list[set[LimitName]] = [set() for _ in range(gateways)]
 
-    def follow(self, keys: Iterable[KeyRoute]) -> None:
-        """Split these keys' limits from now on."""
+    def follow(self, keys: Iterable[KeyRoute], *, endpoints: Iterable[EndpointRoute] = ()) -> None:
+        """Split these keys' limits from now on, and these endpoints'."""
+        of_each = {name: self._limit_of_each(name) for name in self._uses if is_of_each(name[0])}
         before = self._limits or {}
-        limits = dict(each for key in keys for each in limits_by_name(key.principal.key_id, key.limits))
+        self._table = EndpointLimitTable(endpoints)
+        named = {key.principal.key_id: key.limits for key in keys} | self._table.of_all
+        limits = dict(each for name, its in named.items() for each in limits_by_name(name, its))
         changed = {name for name in limits.keys() | before.keys() if limits.get(name) != before.get(name)}
+        changed |= {name for name, limit in of_each.items() if limit != self._limit_of_each(name)}
         for names in self._to_tell:
             names.update(changed)
         self._limits = limits
@@ -102,12 +108,30 @@ class LeaseLedger:
         for name, use in told.items():
             self._enter(gateway, name, use)
         names, self._to_tell[gateway] = self._to_tell[gateway] | told.keys(), set()
-        leases = (self._lease(gateway, name, limits[name]) for name in names if name in limits)
+        asked = ((name, self._limit(gateway, name)) for name in names)
+        leases = [self._lease(gateway, name, limit) for name, limit in asked if limit is not None]
+        for name in told:
+            self._forget_unused(name)
         return LeaseAnswer(leases=tuple(lease for lease in leases if lease is not None))
 
     def held(self, name: LimitName) -> list[LeaseUse]:
         """What each gateway may hold of a limit."""
         return list(self._uses_of(name))
+
+    def _limit(self, gateway: int, name: LimitName) -> int | None:
+        """A limit, as far as it is a gateway's business: one of each key only while that gateway has any of it."""
+        if not is_of_each(name[0]):
+            return (self._limits or {}).get(name)
+        uses = self._uses.get(name)
+        return None if uses is None or uses[gateway] == LeaseUse(*name) else self._limit_of_each(name)
+
+    def _limit_of_each(self, name: LimitName) -> int | None:
+        return dict(limits_by_name(name[0], self._table.of_each(name[0]))).get(name)
+
+    def _forget_unused(self, name: LimitName) -> None:
+        """Leave out what one key may use of one endpoint while no gateway has any of it."""
+        if is_of_each(name[0]) and all(use == LeaseUse(*name) for use in self._uses.get(name, ())):
+            self._uses.pop(name, None)
 
     def _uses_of(self, name: LimitName) -> list[LeaseUse]:
         if name not in self._uses:

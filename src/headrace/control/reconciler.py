@@ -300,7 +300,7 @@ class Reconciler:
         self._looks.follow(looks)
         if snapshot is not None:
             self._snapshot = snapshot
-            self.leases.follow(snapshot.keys)
+            self.leases.follow(snapshot.keys, endpoints=snapshot.endpoints)
             self._link.offer(snapshot)
         for node_id, newest in orders.items():
             self._nodes[node_id].order(newest)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from headrace.capacity.units import share, tokens_per_s
+from headrace.control.access_lists import callers_of, limits_of
 from headrace.control.external.probe import external_host
 from headrace.control.guarantees import holds
 from headrace.control.operations import deploy_runs
@@ -71,6 +72,7 @@ def build_snapshot(tx: Transaction, generation: int, egress: Egress, *, gateways
             by_endpoint[deployed.scope, deployed.endpoint_id].append(
                 _route(tx, deployed, deployment, egress, watched=found, gateways=gateways)
             )
+    good_keys = tx.list(ApiKey, revoked_at=None)
     endpoints = tuple(
         EndpointRoute(
             scope=endpoint.scope,
@@ -79,12 +81,14 @@ def build_snapshot(tx: Transaction, generation: int, egress: Egress, *, gateways
             deployed=tuple(by_endpoint[endpoint.scope, endpoint.id]),
             request_log=endpoint.request_log,
             inference_timeout_s=endpoint.inference_timeout_s,
+            limits=limits_of(endpoint, good_keys),
+            callers=callers_of(endpoint),
         )
         for endpoint in tx.list(Endpoint, deleting=False)
     )
     keys = tuple(
         KeyRoute(secret_hash=key.secret_hash, principal=key.principal, limits=key.limits, public_key=key.public_key)
-        for key in tx.list(ApiKey, revoked_at=None)
+        for key in good_keys
     )
     return RoutingSnapshot(generation=generation, endpoints=endpoints, keys=keys)
 

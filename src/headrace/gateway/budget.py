@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from headrace.gateway.allowance import AT_LEAST_S, WINDOW_S, Allowance, KeyUse, Log
+from headrace.gateway.limit_words import words_of
 from headrace.resources.errors import Draining, KeyLimitReached, KeyLimitTooSmall
 from headrace.resources.leases import Unit
 from headrace.resources.limits import KeyLimits
@@ -80,7 +81,7 @@ class Budget:
         limits: Of the key.
         clock: Seconds that never go back, the same for all processes of the machine.
         changed: Told whenever something is used or reserved.
-        key_id: Whose it is.
+        key_id: Whose it is: a key's, or the name of an endpoint's budget (`headrace.resources.endpoint_limits`).
 
     Attributes:
         leaving: Whether another gateway takes over, and no more is given away here than was kept.
@@ -115,6 +116,12 @@ class Budget:
         yield "requests", self.requests
         yield "tokens", self.tokens
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it is used or reserved."""
+        self.now()
+        return not any(allowance.busy or allowance.kept for _, allowance in self.allowances())
+
     def follow(self, limits: KeyLimits) -> None:
         """Take other limits. What was used of the old ones counts; what is under way goes on."""
         self.requests.limit, self.tokens.limit = limits.requests_per_minute, limits.tokens_per_minute
@@ -135,7 +142,7 @@ class Budget:
         wanted = (("request", self.requests, 1), ("token", self.tokens, tokens))
         for unit, allowance, need in wanted:
             if allowance.limit is not None and need > allowance.limit:
-                raise _too_small(unit, allowance.limit, f"{'at least ' if at_least else ''}{need}")
+                raise _too_small(self.key_id, unit, allowance.limit, f"{'at least ' if at_least else ''}{need}")
         for unit, allowance, need in wanted:
             self._require_room(unit, allowance, need, now, at_least=at_least)
 
@@ -147,7 +154,7 @@ class Budget:
                 retry_after_s=AT_LEAST_S,
             )
         if not self.leaving and not allowance.has_room(need):
-            raise _reached(unit, allowance, need, now, at_least=at_least)
+            raise _reached(self.key_id, unit, allowance, need, now, at_least=at_least)
 
     def reserve(self, tokens: int) -> Reservation:
         """Let a request through, and set its tokens aside.
@@ -180,7 +187,7 @@ class Budget:
         """
         allowance, more = self.tokens, tokens - reserved
         if allowance.limit is not None and tokens > allowance.limit:
-            raise _too_small("token", allowance.limit, str(tokens))
+            raise _too_small(self.key_id, "token", allowance.limit, str(tokens))
         self._require_room("token", allowance, more, self.now())
         allowance.reserved += more
         if self.leaving:
@@ -254,25 +261,26 @@ class Budget:
             self.tokens.log.add(use.tokens_reserved, now)
 
 
-def _too_small(unit: str, limit: int, needs: str) -> KeyLimitTooSmall:
-    return KeyLimitTooSmall(
-        f"The request needs more than its key may use in a minute: the limit is {limit} {unit}s.",
+def _too_small(name: str, unit: str, limit: int, needs: str) -> KeyLimitTooSmall:
+    words = words_of(name)
+    return words.too_small(
+        f"The request needs more than {words.may_use} in a minute: the limit is {limit} {unit}s.",
         evidence=f"This one needs {needs}, for its prompt and the longest answer that it allows.",
-        fix="Ask for fewer with `max_tokens`, or have an admin raise the limit: `headrace keys update`.",
+        fix=f"Ask for fewer with `max_tokens`, or {words.fix}",
     )
 
 
-def _reached(unit: str, allowance: Allowance, need: int, now: float, *, at_least: bool) -> KeyLimitReached:
-    fits_in_s = allowance.fits_in_s(need, now)
+def _reached(name: str, unit: str, allowance: Allowance, need: int, now: float, *, at_least: bool) -> KeyLimitReached:
+    words, fits_in_s = words_of(name), allowance.fits_in_s(need, now)
     when = f"in {math.ceil(fits_in_s)} s"
     if allowance.held + need > allowance.room:
         when = f"once requests under way have ended, {when} at the earliest"
     reserved = f", and {allowance.held} are reserved by requests under way" if unit == "token" else ""
     share = "" if allowance.lease is None else f"{allowance.room} of them are this gateway's: "
-    return KeyLimitReached(
-        f"The key's limit of {allowance.limit} {unit}s per minute is reached.",
+    return words.reached(
+        f"{words.limit} of {allowance.limit} {unit}s per minute is reached.",
         evidence=f"{share}{allowance.used} were used in the last {WINDOW_S:.0f} s{reserved}. "
         f"This one needs {'at least ' if at_least else ''}{need}. It fits {when}.",
-        fix="Try again then, or have an admin raise the limit: `headrace keys update`.",
+        fix=f"Try again then, or {words.fix}",
         retry_after_s=fits_in_s,
     )

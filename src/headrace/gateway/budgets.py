@@ -6,12 +6,16 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import overload
 
 from headrace.gateway.allowance import KeyUse
 from headrace.gateway.budget import Budget
+from headrace.gateway.joint_budget import AnyBudget, JointBudget
 from headrace.gateway.leases import Leases
 from headrace.gateway.limit_notes import LimitNote, LimitNotes
-from headrace.resources.snapshot import KeyRoute
+from headrace.resources.endpoint_limits import EndpointLimitTable, budget_of_all, budget_of_each, is_of_each
+from headrace.resources.limits import KeyLimits
+from headrace.resources.snapshot import EndpointRoute, KeyRoute
 
 NOTE_AFTER_S = 1.0
 """How long a change may wait to be written down: what a gateway that is killed forgets."""
@@ -23,9 +27,16 @@ are closed after a second that brings nothing."""
 LOOK_EVERY_S = 0.25
 """How often other gateways' notes are read, while there are any."""
 
+FORGOTTEN_AFTER_S = 600.0
+"""How long nobody must have asked for what one key may use of one endpoint: longer than any request waits before it is
+counted."""
+
+KEPT_BUDGETS = 1024
+"""So many budgets are there before any is forgotten; then those that are idle, each time their number has doubled."""
+
 
 class Budgets:
-    """What each key with limits may use.
+    """What each key with limits may use, and what may be asked of each endpoint that has limits.
 
     A gateway that drains gives no more away than what it told that it keeps. So what it has told at any time is all
     that the one in its place has to allow for, however late it reads more.
@@ -43,6 +54,9 @@ class Budgets:
         self._clock = clock
         self._leases = leases
         self._budgets: dict[str, Budget] = {}
+        self._table = EndpointLimitTable()
+        self._asked_at: dict[str, float] = {}  # of budgets that one key has at one endpoint
+        self._forget_from = KEPT_BUDGETS
         self._left_behind: dict[str, list[KeyUse]] = {}  # of keys that are not in the snapshot yet
         if leases is not None and leases.killed:
             self._take_over(notes.take(leases.killed))
@@ -51,29 +65,81 @@ class Budgets:
         self._handed_over_at: float | None = None
         self._over = False
 
-    def follow(self, keys: Iterable[KeyRoute]) -> None:
+    def follow(self, keys: Iterable[KeyRoute], *, endpoints: Iterable[EndpointRoute] = ()) -> None:
         """Become what a newer snapshot says. A limit counts from when it is heard of."""
-        limited = {key.principal.key_id: key.limits for key in keys if key.limits.limited}
+        self._table = EndpointLimitTable(endpoints)
+        limited = {key.principal.key_id: key.limits for key in keys if key.limits.limited} | self._table.of_all
+        there = {*self._budgets, *self._left_behind, *(() if self._leases is None else self._leases.inherited)}
+        of_each = {name: self._table.of_each(name) for name in there if is_of_each(name)}
+        limited |= {name: limits for name, limits in of_each.items() if limits.limited}
         self._budgets = {key_id: budget for key_id, budget in self._budgets.items() if key_id in limited}
         for key_id, limits in limited.items():
             if key_id in self._budgets:
                 self._budgets[key_id].follow(limits)
             else:
-                self._budgets[key_id] = budget = Budget(limits, self._clock, self._changed, key_id=key_id)
-                budget.leaving = self._handed_over_at is not None
-                for use in self._left_behind.pop(key_id, ()):
-                    budget.take_over(use)
+                self._add(key_id, limits)
         if self._leases is not None:
             if self._handed_over_at is None:
                 self._look()  # what others in this place use is part of what is inherited from them
             self._leases.follow(self._budgets, self._look_again)
 
-    def of(self, key_id: str) -> Budget | None:
-        """The key's budget; None if it has no limits."""
-        budget = self._budgets.get(key_id)
+    @overload
+    def of(self, key_id: str) -> Budget | None: ...
+
+    @overload
+    def of(self, key_id: str, endpoint: EndpointRoute) -> AnyBudget | None: ...
+
+    def of(self, key_id: str, endpoint: EndpointRoute | None = None) -> AnyBudget | None:
+        """What a request needs room in; None if nothing limits it.
+
+        Args:
+            key_id: Whose request it is.
+            endpoint: Which one it asks.
+        """
+        names = [key_id]
+        if endpoint is not None and endpoint.limits is not None:
+            names += [budget_of_all(endpoint), budget_of_each(endpoint, key_id)]
+        found = [budget for name in names if (budget := self._named(name)) is not None]
+        if not found:
+            return None
+        self._look_again()
+        return found[0] if len(found) == 1 else JointBudget(found)
+
+    def _named(self, name: str) -> Budget | None:
+        budget = self._budgets.get(name)
+        if not is_of_each(name):
+            return budget
+        if budget is None and (limits := self._table.of_each(name)).limited:
+            self._forget_idle()
+            budget = self._add(name, limits)
+            if self._look_at < math.inf and self._handed_over_at is None:
+                self._look()
+            if self._leases is not None:
+                self._leases.add(name, budget)
         if budget is not None:
-            self._look_again()
+            self._asked_at[name] = self._clock()
         return budget
+
+    def _add(self, name: str, limits: KeyLimits) -> Budget:
+        self._budgets[name] = budget = Budget(limits, self._clock, self._changed, key_id=name)
+        budget.leaving = self._handed_over_at is not None
+        for use in self._left_behind.pop(name, ()):
+            budget.take_over(use)
+        return budget
+
+    def _forget_idle(self) -> None:
+        """Forget keys' budgets at endpoints that nobody has asked for a while and of which nothing is used."""
+        if len(self._budgets) < self._forget_from:
+            return
+        long_ago = self._clock() - FORGOTTEN_AFTER_S
+        quiet = [name for name in self._budgets if is_of_each(name) and self._asked_at.get(name, 0.0) < long_ago]
+        forgotten = [name for name in quiet if self._budgets[name].idle]
+        for name in forgotten:
+            del self._budgets[name]
+            self._asked_at.pop(name, None)
+        if self._leases is not None:
+            self._leases.forget(forgotten)
+        self._forget_from = max(KEPT_BUDGETS, 2 * len(self._budgets))
 
     def hand_over(self) -> None:
         """Leave what is free to a successor, which may start after this; again does nothing."""

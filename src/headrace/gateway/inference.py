@@ -12,6 +12,7 @@ from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH
 from headrace.gateway.attempts import patience_of
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.call import Call, forwarded_headers, model_headers
+from headrace.gateway.callers import open_to
 from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
@@ -105,7 +106,7 @@ class Inference:
         body = read_object(whole)
         # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys
         # with a limit of tokens, whose prompts are counted: what is undeployed meanwhile is as if it were then.
-        endpoint = self._endpoint(match, body, principal)
+        endpoint = open_to(principal, self._endpoint(match, body, principal))
         invoked = match.action is Action.INVOCATIONS
         if invoked:
             match, body = as_asked(match, body)
@@ -116,7 +117,7 @@ class Inference:
             call.meter.waive()
         else:
             record.recording = self._request_log.recording(record.request_id, asked.endpoint, call.deployed, whole)
-        budget = self._routing.budgets.of(principal.key_id)
+        budget = self._routing.budgets.of(principal.key_id, endpoint)
         try:
             if budget is None:
                 await self._answer_by_any(asked, call)

@@ -12,8 +12,8 @@ import msgspec
 from headrace.contracts.openai.need import EMBEDDINGS_PATH, Need, need_of
 from headrace.contracts.openai.requests import OpenAIBody, read_object
 from headrace.contracts.vertex.predict import CHAT_PATH, COMPLETIONS_PATH, read_instances
-from headrace.gateway.budget import Budget
 from headrace.gateway.call import Call
+from headrace.gateway.joint_budget import AnyBudget, AnyReservation
 from headrace.gateway.prompt_count import count_prompts
 from headrace.gateway.request_head import Headers
 from headrace.gateway.routes import Action
@@ -34,7 +34,7 @@ _NEVER = (b"x-should-retry", b"false")
 
 @asynccontextmanager
 async def within_limits(
-    call: Call, budget: Budget, action: Action, body: OpenAIBody
+    call: Call, budget: AnyBudget, action: Action, body: OpenAIBody
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Reserve what the request may use, and charge the key for what it used when the block ends.
 
@@ -43,7 +43,7 @@ async def within_limits(
 
     Args:
         call: What is asked.
-        budget: Of its key.
+        budget: What it needs room in: that of its key, and those of its endpoint.
         action: How it is asked.
         body: With what.
 
@@ -58,7 +58,7 @@ async def within_limits(
     """
     with _telling(budget):
         tokens = 0 if budget.tokens.limit is None else await _tokens(call, budget, action, body)
-        reservation = await budget.when_it_fits(tokens, partial(budget.reserve, tokens))
+        reservation: AnyReservation = await budget.when_it_fits(tokens, partial(budget.reserve, tokens))
     call.headers.extend(limit_headers(budget))
 
     async def recount() -> None:
@@ -78,7 +78,7 @@ async def within_limits(
 
 
 @contextmanager
-def _telling(budget: Budget) -> Iterator[None]:
+def _telling(budget: AnyBudget) -> Iterator[None]:
     """Say with a refusal what is left of the key's limits."""
     try:
         yield
@@ -93,7 +93,7 @@ def _counts_as_it_goes(body: OpenAIBody) -> bool:
     return b"continuous_usage_stats" in bytes(body.get("stream_options", b""))
 
 
-def limit_headers(budget: Budget) -> Headers:
+def limit_headers(budget: AnyBudget) -> Headers:
     """What is left of a key's limits, under the names of OpenAI's API; nothing of a limit that there is not."""
     now = budget.now()
     headers: Headers = []
@@ -107,7 +107,7 @@ def limit_headers(budget: Budget) -> Headers:
     return headers
 
 
-async def _tokens(call: Call, budget: Budget, action: Action, body: OpenAIBody) -> int:
+async def _tokens(call: Call, budget: AnyBudget, action: Action, body: OpenAIBody) -> int:
     """What the request needs. One that cannot fit is refused before anybody counts its prompts."""
     needs, max_model_len = _needs(action, body), call.deployed.max_model_len
     least = sum(need.least(max_model_len) for need in needs)

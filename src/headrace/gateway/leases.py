@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -90,16 +90,30 @@ class Leases:
         self._budgets, self._look = budgets, look
         inherits = bool(self._inherited)
         for key_id, budget in budgets.items():
-            budget.lender = self
-            for unit, allowance in budget.allowances():
-                if allowance.limit is None:
-                    allowance.lease = None
-                elif allowance.lease is None:
-                    allowance.lease = self._inherit((key_id, unit), allowance)
+            self.add(key_id, budget)
         held = {name for name, _, _ in self._leased()} | self._inherited.keys()
         if (inherits or self._on_disk - held) and not self._left:
             self._keep()
         self.asked.set()
+
+    @property
+    def inherited(self) -> set[str]:
+        """Whose leases are left of the gateway before, and not taken over yet."""
+        return {key_id for key_id, _ in self._inherited}
+
+    def add(self, key_id: str, budget: Budget) -> None:
+        """Hold leases for one more of the budgets that it follows."""
+        budget.lender = self
+        for unit, allowance in budget.allowances():
+            if allowance.limit is None:
+                allowance.lease = None
+            elif allowance.lease is None:
+                allowance.lease = self._inherit((key_id, unit), allowance)
+
+    def forget(self, key_ids: Iterable[str]) -> None:
+        """Hold nothing more of budgets that are no longer there; the disk knows before control does."""
+        if not self._left and not {key_id for key_id, _ in self._on_disk}.isdisjoint(key_ids):
+            self._keep()
 
     def report(self) -> LeaseReport:
         """What control is to hear now. Either `take` or `no_answer` follows."""

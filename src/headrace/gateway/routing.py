@@ -67,5 +67,5 @@ class Routing:
         table = RoutingTable(snapshot, self.table)
         self.fleet.follow(snapshot)
         self.table = table
-        self.budgets.follow(snapshot.keys)
+        self.budgets.follow(snapshot.keys, endpoints=snapshot.endpoints)
         self.running.keep_only({key.principal.key_id for key in snapshot.keys})

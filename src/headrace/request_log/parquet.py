@@ -56,10 +56,14 @@ def to_parquet(path: Path) -> None:
     path.unlink()
 
 
+def record_of(row: Row) -> dict[str, Any]:
+    """A row by its columns."""
+    record = {name: getattr(row, name) for name in Row.__struct_fields__}
+    for name in ("request", "response"):
+        record[name] = None if record[name] == NULL else bytes(record[name]).decode()
+    return record
+
+
 def _records(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
-        row = from_line(line)
-        record = {name: getattr(row, name) for name in Row.__struct_fields__}
-        for name in ("request", "response"):
-            record[name] = None if record[name] == NULL else bytes(record[name]).decode()
-        yield record
+        yield record_of(from_line(line))

@@ -24,6 +24,11 @@ class LogFormat(StrEnum):
         return self is LogFormat.JSONL or importlib.util.find_spec("pyarrow") is not None
 
 
+def delta_available() -> bool:
+    """Whether the log can become Delta tables as well: the extra ``delta``."""
+    return all(importlib.util.find_spec(package) is not None for package in ("deltalake", "pyarrow"))
+
+
 class LogFiles(msgspec.Struct, frozen=True, kw_only=True):
     """How the files are kept.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
+from headrace.resources.request_log import REQUEST_LOG_FOLDER
 from headrace.resources.usage import USAGE_FOLDER
 
 _LONGEST_SOCKET = len("/") + 19 + len(".engine")
@@ -62,6 +63,16 @@ class Layout:
     def usage_dir(self) -> Path:
         """What requests used, as gateways wrote it and control has not taken in yet."""
         return self.snapshot.with_name(USAGE_FOLDER)
+
+    @property
+    def request_logs(self) -> list[Path]:
+        """What gateways logged of requests, a folder for each that ever did."""
+        return sorted(self.data_dir.glob(f"{gateway_name(0)}*/{REQUEST_LOG_FOLDER}"))
+
+    @property
+    def tables_dir(self) -> Path:
+        """Inference tables, as ``catalog/schema/table``."""
+        return self.data_dir / "tables"
 
     @property
     def internal_token(self) -> Path:

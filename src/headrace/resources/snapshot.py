@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.resources.access import Principal
 from headrace.resources.errors import Failure
-from headrace.resources.limits import KeyLimits
+from headrace.resources.limits import EndpointLimits, KeyLimits
 from headrace.resources.names import Scope
 from headrace.resources.profiles import Carried
 from headrace.resources.request_log import RequestLog
@@ -129,6 +129,8 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         request_log: What of its requests is written down; None: nothing.
         inference_timeout_s: The longest that an answer may take to begin; 0: the gateway's own limits alone.
+        limits: What may be asked of it in any minute; None: as much as keys may.
+        callers: Ids of the keys that may ask it; None: all whose role lets them. Admins always may.
     """
 
     scope: Scope
@@ -137,6 +139,8 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
     deployed: tuple[DeployedRoute, ...] = ()
     request_log: RequestLog | None = None
     inference_timeout_s: float = 0.0
+    limits: EndpointLimits | None = None
+    callers: frozenset[str] | None = None
 
 
 class KeyRoute(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import uvloop
 
 from headrace.api import create_app
 from headrace.catalogue import read_mirror
-from headrace.control import EveryGateway, FolderChecker, HttpGatewayClient, Reconciler, UsageIngester
+from headrace.control import EveryGateway, FolderChecker, HttpGatewayClient, InferenceTables, Reconciler, UsageIngester
 from headrace.control.garden import make_ready
 from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
@@ -36,10 +36,11 @@ async def _run(layout: Layout, options: process.Options) -> None:
     checker = FolderChecker(layout.data_dir, Credentials(layout.credentials).options, make_ready)
     reconciler = Reconciler(store, gateway, gateways=options.gateways, checker=checker, egress=egress)
     mirrors = tuple(read_mirror(each) for each in options.model_mirror)
-    application = create_app(store, reconciler, layout, internal_token=token, mirrors=mirrors)
+    application = create_app(store, reconciler, layout, internal_token=token, mirrors=mirrors, gateways=tuple(gateways))
     api = server(application, drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())
+    filling = asyncio.create_task(InferenceTables(store, layout).run())
     metering = asyncio.create_task(UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run())
     await api.accepting.wait()
     process.settle()
@@ -47,8 +48,9 @@ async def _run(layout: Layout, options: process.Options) -> None:
     await stop.wait()
     reconciling.cancel()
     metering.cancel()
+    filling.cancel()
     api.should_exit = True
-    await asyncio.gather(serving, reconciling, metering, return_exceptions=True)
+    await asyncio.gather(serving, reconciling, metering, filling, return_exceptions=True)
     store.close()
 
 

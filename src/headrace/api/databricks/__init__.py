@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.api.access import Route
-from headrace.api.databricks import registry_routes, serving_endpoints
+from headrace.api.databricks import (
+    ai_gateway,
+    logs,
+    metrics,
+    permissions,
+    rate_limits,
+    registry_routes,
+    serving_endpoints,
+    tags,
+)
 from headrace.api.description import Description
 
 _MODULES = (
     serving_endpoints,  # one line for each
     registry_routes,
+    tags,
+    rate_limits,
+    ai_gateway,
+    permissions,
+    logs,
+    metrics,
 )
 ROUTES: tuple[Route, ...] = tuple(route for module in _MODULES for route in module.ROUTES)
 """Every route, with the permission that it demands, in the order in which they are tried."""

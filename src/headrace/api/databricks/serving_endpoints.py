@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from headrace.api.access import Route
+from headrace.api.databricks.found import named
 from headrace.api.databricks.place import workspace_of
 from headrace.api.description import STRING, Description, Shape, listed, record
 from headrace.api.requests import Context, answer, body_of, context_of, principal_of
@@ -99,7 +100,12 @@ async def update_pt_config(request: Request) -> Response:
 async def delete_endpoint(request: Request) -> Response:
     """Delete an endpoint with all that it serves; requests under way may finish."""
     context, scope, name = context_of(request), workspace_of(request), request.path_params["name"]
-    await context.write(lambda tx: delete_serving_endpoint(tx, scope, name, now=context.clock()))
+
+    def work(tx: Transaction) -> None:
+        named(tx, request, "CAN_MANAGE")
+        delete_serving_endpoint(tx, scope, name, now=context.clock())
+
+    await context.write(work)
     return answer({})
 
 
@@ -137,6 +143,7 @@ async def _update(request: Request, config: Config) -> Response:
     context, scope, name = context_of(request), workspace_of(request), request.path_params["name"]
 
     def work(tx: Transaction) -> Endpoint:
+        named(tx, request, "CAN_MANAGE")
         return update_serving_config(tx, scope, name, config, now=context.clock(), data_dir=context.layout.data_dir)
 
     return await _told(request, work)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from fastapi import Request, Response
 
 from headrace.api.garden import locate, read_published, with_weights
+from headrace.api.log_tail import engine_log, tail
 from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
@@ -32,8 +31,6 @@ from headrace.storage import require_openable
 from headrace.store import Transaction
 
 CONTRACT = "native/v1"
-_TAIL_BYTES = 1 << 20
-"""The most that is read from the end of a log."""
 
 
 class ExternalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -335,8 +332,8 @@ async def replica_logs(request: Request) -> Response:
         return replica
 
     replica = await context.read(read)
-    path = context.layout.replica_dir(replica.id) / "engine.log"
-    lines = await asyncio.to_thread(_tail, path, count)
+    path = engine_log(context.layout, replica.id)
+    lines = await asyncio.to_thread(tail, path, count)
     if lines is None:
         lines = list(replica.log_tail[-count:]) if count else []
     return answer({"replica": replica.id, "path": str(path), "lines": lines})
@@ -357,15 +354,3 @@ def _deployment(tx: Transaction, request: Request) -> Deployment:
     if not found:
         raise DeploymentNotFound(f"There is no deployment {wanted!r}.", fix="`headrace deployments` lists them.")
     return found[0]
-
-
-def _tail(path: Path, count: int) -> list[str] | None:
-    """The last lines of a file, or None when there is no such file."""
-    try:
-        with path.open("rb") as file:
-            size_bytes = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size_bytes - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        return None
-    return lines[-count:] if count else []

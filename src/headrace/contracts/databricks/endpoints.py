@@ -85,6 +85,7 @@ def endpoint_json(view: ServingView, *, permission: str, detailed: bool = True) 
         "config": _config(view.served, state, state.config_version),
         "state": _state(view),
     }
+    wire |= {name: told for name, told in kept_of(endpoint.kept).items() if name == "ai_gateway"}
     if detailed and state.pending is not None:
         pending = _config(view.pending, state, state.config_version + 1)
         wire["pending_config"] = pending | {"start_time": _ms(state.pending.started_at)}

@@ -7,6 +7,13 @@ from headrace.control.checking import require_deployable
 from headrace.control.commands.deploy import DeployRequest, deploy
 from headrace.control.commands.deploy_version import VersionRequest, deploy_version
 from headrace.control.commands.endpoint import EndpointRequest, change_endpoint, create_endpoint
+from headrace.control.commands.governance import (
+    patch_permissions,
+    patch_tags,
+    set_ai_gateway,
+    set_permissions,
+    set_rate_limits,
+)
 from headrace.control.commands.key_pairs import KeyPair, new_key_pair
 from headrace.control.commands.keys import create_key, limit_key, revoke_key
 from headrace.control.commands.licences import accept_licence, licence_accepted
@@ -49,12 +56,17 @@ __all__ = [
     "merge_aliases",
     "mutate_deployed_model",
     "new_key_pair",
+    "patch_permissions",
+    "patch_tags",
     "require_deployable",
     "resize",
     "revoke_key",
     "scale_to_zero",
+    "set_ai_gateway",
+    "set_permissions",
     "set_provision",
     "set_quota",
+    "set_rate_limits",
     "split_traffic",
     "start_rollout",
     "store_profile",

@@ -137,6 +137,12 @@ class RoleMissing(PermissionDenied):
     code = "ROLE_MISSING"
 
 
+class NotOnAccessList(PermissionDenied):
+    """The endpoint or its changes are for those on its access list, and the key is not one of them."""
+
+    code = "NOT_ON_ACCESS_LIST"
+
+
 class ModelNotFound(NotFound):
     """No such model, or no such version of it."""
 

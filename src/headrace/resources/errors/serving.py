@@ -53,6 +53,18 @@ class KeyLimitTooSmall(KeyLimited):
     code = "KEY_LIMIT_TOO_SMALL"
 
 
+class EndpointLimitReached(KeyLimitReached):
+    """The endpoint has a limit, of all keys or of each, and requests used it within a minute, or have it reserved."""
+
+    code = "ENDPOINT_LIMIT_REACHED"
+
+
+class EndpointLimitTooSmall(KeyLimitTooSmall):
+    """The request needs more than the endpoint's limit allows in a whole minute: it never fits."""
+
+    code = "ENDPOINT_LIMIT_TOO_SMALL"
+
+
 class Draining(Unavailable):
     """The server is going down and takes no new requests."""
 

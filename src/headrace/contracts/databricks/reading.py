@@ -1,0 +1,51 @@
+"""Bodies of Databricks' API: JSON objects whose fields are snake_case; unknown ones are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from headrace.resources.errors import BadField, BadJson, NotSupported
+
+T = TypeVar("T")
+
+SHOWN = 80
+"""Characters of what a caller sent that a message repeats."""
+
+
+def read_message(body: bytes, shape: type[T]) -> T:
+    """A body as its shape; an empty one is an empty object.
+
+    Raises:
+        BadJson: It is not JSON.
+        BadField: A field is missing, unknown or of the wrong type.
+    """
+    try:
+        return msgspec.json.decode(body.strip() or b"{}", type=shape)
+    except msgspec.ValidationError as error:
+        raise BadField("The body has a wrong field.", evidence=str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadJson("The body is not valid JSON.", evidence=str(error)[:SHOWN]) from error
+
+
+def require_unset(name: str, value: Any, *, why: str, fix: str) -> None:
+    """Hold that a field of the vendor's that nothing here does is left out, or says nothing.
+
+    Args:
+        name: Of the field.
+        value: What the caller sent; false, empty, or an object whose values are, says nothing.
+        why: What there is not.
+        fix: What to do.
+
+    Raises:
+        NotSupported: It says something.
+    """
+    if _says_something(value):
+        raise NotSupported(f"{name} is not supported.", evidence=why, fix=fix)
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_says_something(each) for each in value.values())
+    return bool(value)
