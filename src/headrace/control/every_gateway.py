@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from headrace.control.gateway_client import GatewayAway, GatewayClient
 from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
+
+Count = TypeVar("Count", int, float)
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class EveryGateway:
             outstanding=_total(one.outstanding for one in heard),
             waiting=_total(one.waiting for one in heard),
             per_minute=_total(one.per_minute for one in heard),
+            work_per_minute=_total(one.work_per_minute for one in heard),
+            work_waiting=_total(one.work_waiting for one in heard),
             idle_s={key: min(each[key] for each in idle) for key in idle[0] if all(key in each for each in idle)},
         )
 
@@ -87,8 +91,9 @@ async def _bring(gateway: GatewayClient, snapshot: RoutingSnapshot) -> GatewaySt
     return status if status.generation == snapshot.generation else await gateway.push(snapshot)
 
 
-def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    sums: Counter[str] = Counter()
+def _total(counts: Iterable[Mapping[str, Count]]) -> dict[str, Count]:
+    sums: dict[str, Count] = {}
     for each in counts:
-        sums.update(each)
-    return dict(sums)
+        for key, count in each.items():
+            sums[key] = sums[key] + count if key in sums else count
+    return sums

@@ -13,12 +13,14 @@ theirs on disk. A gateway that is away keeps what it holds, for as long as it li
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from headrace.resources.leases import Lease, LeaseAnswer, LeaseReport, LeaseUse, LimitName, limits_by_name
+from headrace.resources.limits import KeyLimits
 from headrace.resources.snapshot import KeyRoute
+from headrace.resources.work import NOTHING_SOLD
 
 SMALLEST_SHARE = 16
 """A gateway that is not asked gets about this part of what another one is asked for: a sixteenth of the limit stands in
@@ -66,10 +68,11 @@ class LeaseLedger:
         self._heard_at = [0.0] * gateways
         self._to_tell: list[set[LimitName]] = [set() for _ in range(gateways)]
 
-    def follow(self, keys: Iterable[KeyRoute]) -> None:
-        """Split these keys' limits from now on."""
+    def follow(self, keys: Iterable[KeyRoute], sold: Mapping[str, KeyLimits] = NOTHING_SOLD) -> None:
+        """Split these keys' limits from now on, and what deployed models were sold (`headrace.resources.work`)."""
         before = self._limits or {}
-        limits = dict(each for key in keys for each in limits_by_name(key.principal.key_id, key.limits))
+        of_keys = {key.principal.key_id: key.limits for key in keys} | dict(sold)
+        limits = dict(each for name, its in of_keys.items() for each in limits_by_name(name, its))
         changed = {name for name in limits.keys() | before.keys() if limits.get(name) != before.get(name)}
         for names in self._to_tell:
             names.update(changed)

@@ -42,6 +42,7 @@ from headrace.resources.nodes import Node
 from headrace.resources.rollouts import Rollout
 from headrace.resources.snapshot import RoutingSnapshot
 from headrace.resources.states import OPEN_ROLLOUT, DeploymentState
+from headrace.resources.work import work_limits
 from headrace.store import Store, Transaction
 
 _log = logging.getLogger(__name__)
@@ -283,7 +284,7 @@ class Reconciler:
         self._looks.follow(looks)
         if snapshot is not None:
             self._snapshot = snapshot
-            self.leases.follow(snapshot.keys)
+            self.leases.follow(snapshot.keys, work_limits(snapshot.endpoints))
             self._link.offer(snapshot)
         for node_id, newest in orders.items():
             self._nodes[node_id].order(newest)

@@ -11,7 +11,9 @@ from headrace.gateway.allowance import KeyUse
 from headrace.gateway.budget import Budget
 from headrace.gateway.leases import Leases
 from headrace.gateway.limit_notes import LimitNote, LimitNotes
+from headrace.resources.limits import KeyLimits
 from headrace.resources.snapshot import KeyRoute
+from headrace.resources.work import NOTHING_SOLD
 
 NOTE_AFTER_S = 1.0
 """How long a change may wait to be written down: what a gateway that is killed forgets."""
@@ -25,7 +27,7 @@ LOOK_EVERY_S = 0.25
 
 
 class Budgets:
-    """What each key with limits may use.
+    """What each key with limits may use, and each deployed model that was sold a throughput.
 
     A gateway that drains gives no more away than what it told that it keeps. So what it has told at any time is all
     that the one in its place has to allow for, however late it reads more.
@@ -51,9 +53,14 @@ class Budgets:
         self._handed_over_at: float | None = None
         self._over = False
 
-    def follow(self, keys: Iterable[KeyRoute]) -> None:
-        """Become what a newer snapshot says. A limit counts from when it is heard of."""
-        limited = {key.principal.key_id: key.limits for key in keys if key.limits.limited}
+    def follow(self, keys: Iterable[KeyRoute], sold: Mapping[str, KeyLimits] = NOTHING_SOLD) -> None:
+        """Become what a newer snapshot says. A limit counts from when it is heard of.
+
+        Args:
+            keys: With their limits.
+            sold: What deployed models were, by tenant (`headrace.resources.work`).
+        """
+        limited = {key.principal.key_id: key.limits for key in keys if key.limits.limited} | dict(sold)
         self._budgets = {key_id: budget for key_id, budget in self._budgets.items() if key_id in limited}
         for key_id, limits in limited.items():
             if key_id in self._budgets:

@@ -117,6 +117,7 @@ from headrace.resources.errors.serving import (
     QueueTimeout,
     ServerStartFailed,
     ServerUnreachable,
+    ThroughputExceeded,
     TooManyConnections,
     WaitTimeout,
 )
@@ -317,6 +318,7 @@ __all__ = [
     "TensorsMissing",
     "TensorsUnindexed",
     "TensorsUnrecognised",
+    "ThroughputExceeded",
     "TimeSeriesConfig",
     "TlsAuthorityNotFound",
     "TlsCertificateInvalid",

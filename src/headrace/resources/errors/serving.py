@@ -53,6 +53,12 @@ class KeyLimitTooSmall(KeyLimited):
     code = "KEY_LIMIT_TOO_SMALL"
 
 
+class ThroughputExceeded(ResourceExhausted):
+    """The deployed model's requests used all that it was sold for a minute, or have it reserved."""
+
+    code = "THROUGHPUT_EXCEEDED"
+
+
 class Draining(Unavailable):
     """The server is going down and takes no new requests."""
 
