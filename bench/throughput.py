@@ -94,7 +94,7 @@ async def take_turns(report: Report, engine: Engine, fronts: Mapping[str, Front]
                 for load, per_s in (("compliant", rates.b), ("attacked", rates.flood)):
                     a = arrivals(words, rng, rates.a, seconds, SHAPE)
                     b = arrivals(words, rng, per_s, seconds, SHAPE)
-                    turn = await attack(who, a, b)
+                    turn = await attack(who, a, b, engine.carried)
                     await await_idle(engine)
                     show(report, name, f"{load}, round {number + 1}", turn)
                     if turn.cpu_share < MOST_CPU:

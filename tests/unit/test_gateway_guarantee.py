@@ -202,7 +202,7 @@ def test_a_stream_is_charged_by_its_usage(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with StandIn(tmp_path / "e") as engine:
-            models = shared(engine, a=sold(0.5, 100.0, cost=UNIT_A_TOKEN))
+            models = shared(engine, a=sold(0.0, 100.0, cost=UNIT_A_TOKEN))
             async with gateway_before(tmp_path, *models) as served:
                 async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as it:
                     _, whole = await pieces_of(it)
@@ -284,6 +284,47 @@ def test_a_tenant_that_is_away_keeps_nobody_out() -> None:
     assert (kept.kept(), kept.running, len(kept)) == (0, 0, 2)
     kept.follow({}, 10)
     assert len(kept) == 0
+
+
+def test_others_begin_one_after_the_other() -> None:
+    """While a tenant is there the next one of the others begins when the prompts before it are read; while none is
+    there nobody has to wait for that."""
+
+    async def main() -> None:
+        clock = Clock()
+        places, order = room(max_running=8, max_waiting=100), list[Caller]()
+        places._kept = KeptPlaces(clock)
+        places.keep({"a": 1.0}, lambda tokens: tokens / 100)
+        others = [Caller(places, Visit("key", prompt_tokens=50), order) for _ in range(2)]
+        await settle()
+        theirs = Caller(places, Visit("a", GUARANTEED, prompt_tokens=200), order)
+        await settle()
+        assert [caller.inside for caller in (*others, theirs)] == [True] * 3
+        others += [Caller(places, Visit("key", prompt_tokens=50), order) for _ in range(2)]
+        await settle()
+        clock.now += 2.75
+        places._look()
+        await settle()
+        assert [caller.inside for caller in others] == [True, True, False, False]
+        clock.now += 0.5
+        places._look()
+        await settle()
+        assert [caller.inside for caller in others] == [True, True, True, False]
+        again = Caller(places, Visit("a", GUARANTEED, prompt_tokens=200), order)
+        await settle()
+        assert again.inside
+        for caller in (theirs, again):
+            caller.leave.set()
+        await settle()
+        assert not others[-1].inside
+        for _ in range(2):
+            clock.now += REMEMBERED_S
+            places._look()
+        await settle()
+        assert others[-1].inside
+        await send_home([*others, theirs, again])
+
+    asyncio.run(main())
 
 
 def test_where_replicas_are_missing_everybody_has_fewer() -> None:

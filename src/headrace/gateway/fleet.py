@@ -183,7 +183,8 @@ class Pool:
             max_waiting=deployed.max_waiting,
             max_wait_s=deployed.max_wake_s if self.wakes and not replicas else deployed.max_wait_s,
         )
-        self.room.keep({tenant: each.guaranteed * self._max_running for tenant, each in sold.items()})
+        means = {tenant: each.guaranteed * self._max_running for tenant, each in sold.items()}
+        self.room.keep(means, _reading_s(sold, max(len(replicas), 1)) if sold else None)
         if deployed.failure is not None:
             self.room.dismiss(failed_for_good(self.name, deployed.failure))
 
@@ -254,6 +255,11 @@ def total(counts: Iterable[Mapping[str, Count]]) -> dict[str, Count]:
         for key, count in each.items():
             sums[key] = sums[key] + count if key in sums else count
     return sums
+
+
+def _reading_s(sold: Mapping[str, ProvisionRoute], replicas: int) -> Callable[[int], float]:
+    carried = next(iter(sold.values())).carried
+    return lambda prompt_tokens: carried.units(prompt_tokens, 0) / replicas
 
 
 def _sold(snapshot: RoutingSnapshot) -> dict[str, dict[str, ProvisionRoute]]:

@@ -7,6 +7,8 @@ average; and where requests come at random, nearly never more than three square 
 
 * A guaranteed request begins at once while its tenant runs no more than that, whoever else runs: for the time that
   others need to end there may be a few sequences more than the replicas carry.
+* While tenants are there, the next one of the others begins once the prompts before it are read, as far as the cost
+  tells: an engine that gets many prompts at once would keep a guaranteed one waiting for all of them.
 * Others fill what is left beside the places that tenants have used lately, at most their average. A tenant that is
   away keeps nobody out. While it is there, a place that is free for a moment costs the others little: the fewer
   sequences are in a step, the sooner it is over.
@@ -67,20 +69,24 @@ class KeptPlaces:
         self._tenants: dict[str, _Tenant] = {}
         self._turned_at = clock()
         self._kept = 0.0
+        self._reading_s = _at_once
+        self._read_at = 0.0
         self.running = 0
         self.sold = False
 
     def __len__(self) -> int:
         return len(self._tenants)
 
-    def follow(self, means: Mapping[str, float], most: int) -> None:
+    def follow(self, means: Mapping[str, float], most: int, reading_s: Callable[[int], float] | None = None) -> None:
         """Keep places for these tenants from now on.
 
         Args:
             means: How many each runs on average if it uses all of its guarantee.
             most: Places that there are. If replicas are missing, each tenant has as many fewer.
+            reading_s: How long all replicas together take to read a prompt of so many tokens; None: no time.
         """
         self.sold = bool(means)
+        self._reading_s = reading_s or _at_once
         there = min(1.0, most / total) if (total := sum(means.values())) else 0.0
         for name in means.keys() - self._tenants.keys():
             self._tenants[name] = _Tenant()
@@ -93,6 +99,14 @@ class KeptPlaces:
         """Whether one more request of a tenant may begin although no place is free."""
         tenant = self._tenants.get(name)
         return tenant is not None and tenant.running < own_places(tenant.mean)
+
+    def read(self, prompt_tokens: int) -> None:
+        """A request begins, of whomever: its prompt is read after those before it."""
+        self._read_at = max(self._read_at, self._clock()) + self._reading_s(prompt_tokens)
+
+    def reading_s(self) -> float:
+        """How long others have to wait before prompts are read; 0 while nobody is there whom that would hold up."""
+        return max(self._read_at - self._clock(), 0.0) if self.kept() else 0.0
 
     def enter(self, name: str) -> None:
         """A guaranteed request begins."""
@@ -132,6 +146,10 @@ class KeptPlaces:
     def _forget(self, name: str, tenant: _Tenant, *, gone: bool) -> None:
         if gone and not tenant.running:
             del self._tenants[name]
+
+
+def _at_once(_: int) -> float:
+    return 0.0
 
 
 def own_places(mean: float) -> int:

@@ -81,9 +81,9 @@ class WaitingRoom:
         self.max_running, self.max_waiting, self.max_wait_s = max_running, max_waiting, max_wait_s
         self._let_in()
 
-    def keep(self, means: Mapping[str, float]) -> None:
-        """Keep places for tenants with guarantees: as many as each needs on average if it uses all of its guarantee."""
-        self._kept.follow(means, self.max_running)
+    def keep(self, means: Mapping[str, float], reading_s: Callable[[int], float] | None = None) -> None:
+        """Keep places for tenants with guarantees; as `KeptPlaces.follow` has it."""
+        self._kept.follow(means, self.max_running, reading_s)
         self._let_in()
 
     def place(self, visit: Visit | None = None, *, meanwhile: Meanwhile = nullcontext) -> _Place:
@@ -158,10 +158,13 @@ class WaitingRoom:
     def _others_fit(self) -> bool:
         """Whether one more request without a guarantee may begin."""
         others = self.running - self._kept.running
-        return self.running < self.max_running and others < self.max_running - self._kept.kept()
+        beside = self.running < self.max_running and others < self.max_running - self._kept.kept()
+        return beside and not self._kept.reading_s()
 
     def _begin(self, visit: Visit) -> None:
         self.running += 1
+        if self._kept.sold:
+            self._kept.read(visit.prompt_tokens)
         if visit.priority is Priority.GUARANTEED:
             self._kept.enter(visit.key_id)
 
@@ -292,9 +295,16 @@ class WaitingRoom:
         return self._next_of_others()
 
     def _look_again(self) -> None:
-        """Places that are kept for somebody who does not come are given away without that anybody leaves."""
-        if self._looking is None and self.waiting:
-            self._looking = asyncio.get_running_loop().call_later(REMEMBERED_S, self._look)
+        """Prompts are read, and kept places are given away to which nobody comes, without that anybody leaves."""
+        if not self.waiting:
+            return
+        loop = asyncio.get_running_loop()
+        at_s = loop.time() + (self._kept.reading_s() or REMEMBERED_S)
+        if self._looking is not None and self._looking.when() > at_s:
+            self._looking.cancel()
+            self._looking = None
+        if self._looking is None:
+            self._looking = loop.call_at(at_s, self._look)
 
     def _look(self) -> None:
         self._looking = None
