@@ -31,7 +31,7 @@ from engine_client import Job, Prompts, Server, replay
 from gateway_contenders import NotStarted
 from headrace.gateway.fair_queue import cost
 from report import Report, median
-from throughput_admission import decide
+from throughput_admission import decided
 from throughput_tenants import (
     Engine,
     Front,
@@ -198,7 +198,7 @@ def measure_admission(report: Report, *, quick: bool) -> None:
     """Decisions, with a throughput and without."""
     keys, endpoints = (KEYS // 10, ENDPOINTS // 10) if quick else (KEYS, ENDPOINTS)
     for sold, name in ((True, "throughput sold"), (False, "none sold")):
-        found = asyncio.run(decide(keys, endpoints, 1.0 if quick else DECIDING_S, sold=sold))
+        found = decided(keys, endpoints, 1.0 if quick else DECIDING_S, sold=sold)
         load = f"{keys:,} keys x {endpoints:,} endpoints"
         rate = f"{found.per_s:,.0f} decisions/s, {1e6 / found.per_s:.1f} us"
         memory = f"{found.snapshot_mb:.0f} MB, {found.used_mb:+.0f} MB in use"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import tempfile
 import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +41,7 @@ from headrace.resources.snapshot import (
 
 COST = Cost(prompt=1e-4, prompt_squared=1e-8, step=2e-2, sequence=1e-3, context=1e-7)
 PATH = "/v1/chat/completions"
+SIZE_BYTES = 100
 PLENTY = 10**12
 """Of a limit that is counted and never reached."""
 
@@ -106,6 +111,16 @@ def _snapshot(keys: int, endpoints: int, *, sold: bool) -> RoutingSnapshot:
     )
 
 
+def decided(keys: int, endpoints: int, seconds: float, *, sold: bool) -> Decided:
+    """As `decide`, in a process of its own: what the one before has left would be counted as memory."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        return alone.submit(_decided, keys, endpoints, seconds, sold).result()
+
+
+def _decided(keys: int, endpoints: int, seconds: float, sold: bool) -> Decided:
+    return asyncio.run(decide(keys, endpoints, seconds, sold=sold))
+
+
 async def decide(keys: int, endpoints: int, seconds: float, *, sold: bool) -> Decided:
     """Decide about a key and an endpoint by chance, again and again.
 
@@ -118,7 +133,8 @@ async def decide(keys: int, endpoints: int, seconds: float, *, sold: bool) -> De
         routing = Routing(connect_timeout_s=1.0, handover=Handover(path), budgets=budgets)
         routing.follow(_snapshot(keys, endpoints, sold=sold))
         snapshot_mb = _resident_mb() - before_mb
-        body = msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 64})
+        chat = {"model": "m", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 64}
+        body = read_object(msgspec.json.encode(chat))  # as every request's is, whatever was sold
         rng = random.Random(7)
         for number in range(max(keys, endpoints)):
             await _one(routing, number % keys, number % endpoints, body)
@@ -133,7 +149,7 @@ async def decide(keys: int, endpoints: int, seconds: float, *, sold: bool) -> De
     return Decided(per_s, snapshot_mb, used_mb)
 
 
-async def _one(routing: Routing, key: int, number: int, body: bytes) -> None:
+async def _one(routing: Routing, key: int, number: int, body: Mapping[str, msgspec.Raw]) -> None:
     endpoint = routing.table.snapshot.endpoints[number]
     [deployed] = endpoint.deployed
     budget, room = routing.budgets.of(f"k{key}"), routing.fleet.pools[deployed.deployment_id].room
@@ -143,9 +159,9 @@ async def _one(routing: Routing, key: int, number: int, body: bytes) -> None:
     found = routing.throughputs.of(endpoint, deployed)
     if found is not None:
         throughput, limit = found
-        needs = [need_of(PATH, read_object(body))]
+        needs = [need_of(PATH, body)]
         work = expected_work(
-            throughput.provision.carried, needs, throughput.expectation, size_bytes=len(body), max_model_len=4096
+            throughput.provision.carried, needs, throughput.expectation, size_bytes=SIZE_BYTES, max_model_len=4096
         )
         claim = await throughput.claim(limit, work)
         if claim.guaranteed:

@@ -69,7 +69,7 @@ class KeptPlaces:
         self._tenants: dict[str, _Tenant] = {}
         self._turned_at = clock()
         self._kept = 0.0
-        self._reading_s = _at_once
+        self._reading_s: Callable[[int], float] = _at_once
         self._read_at = 0.0
         self.running = 0
         self.sold = False
