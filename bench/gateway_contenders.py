@@ -281,7 +281,7 @@ def one_engine(engine_port: int, limits: KeyLimits = NO_LIMITS) -> RoutingSnapsh
     return RoutingSnapshot(generation=1, endpoints=(endpoint,), keys=(key,))
 
 
-def _installed(variable: str) -> Path:
+def installed(variable: str) -> Path:
     """The ``bin`` folder of an environment that ``make bench-gateway`` made."""
     python = os.environ.get(variable, "it is installed by `make bench-gateway` only")
     if not Path(python).is_file():
@@ -291,7 +291,7 @@ def _installed(variable: str) -> Path:
 
 def _vllm_router(place: Place) -> AbstractContextManager[Running]:
     port = free_port()
-    command = [str(_installed("HEADRACE_BENCH_VLLM_ROUTER") / "vllm-router"), "--host", "127.0.0.1"]
+    command = [str(installed("HEADRACE_BENCH_VLLM_ROUTER") / "vllm-router"), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--worker-urls", f"http://127.0.0.1:{place.engine_port}"]
     command += ["--policy", "round_robin", "--log-level", "warning", "--prometheus-port", str(free_port())]
     return started(command, core=place.core, port=port, log=place.folder / "vllm-router" / "log")
@@ -306,7 +306,7 @@ def _litellm(place: Place) -> AbstractContextManager[Running]:
         f"model_list:\n  - model_name: {MODEL}\n    litellm_params:\n      model: openai/{MODEL}\n"
         f"      api_base: http://127.0.0.1:{place.engine_port}/v1\n      api_key: none\n"
     )
-    command = [str(_installed("HEADRACE_BENCH_LITELLM") / "litellm"), "--config", str(configuration)]
+    command = [str(installed("HEADRACE_BENCH_LITELLM") / "litellm"), "--config", str(configuration)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": KEY}
     return started(command, core=place.core, port=port, log=folder / "log", environment=environment)

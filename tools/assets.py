@@ -157,10 +157,10 @@ OTHER_GATEWAYS = (
 """Pinned exactly: some releases of litellm on PyPI were tampered with (1.82.7, 1.82.8, and 1.107.0 is said to be)."""
 
 
-def other_gateways() -> dict[str, str]:
-    """Their interpreters by variable; in place of one that cannot be installed, why."""
+def other_gateways(only: str = "") -> dict[str, str]:
+    """Their interpreters by variable, or the one of this name; in place of one that cannot be installed, why."""
     found = {}
-    for gateway in OTHER_GATEWAYS:
+    for gateway in (each for each in OTHER_GATEWAYS if only in ("", each.name)):
         try:
             found[gateway.variable] = str(install(gateway).python)
         except HeadraceError as error:

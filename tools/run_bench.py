@@ -40,6 +40,8 @@ def _prepared(name: str) -> dict[str, str]:
         stores=name == "staging",
         clients=name == "vertex",
     )
+    if name == "throughput":
+        environment |= other_gateways("litellm")
     if name == "engine":
         environment["HEADRACE_BENCH_SERVE_PYTHON"] = str(install(ServingExtras()).python)
     return environment

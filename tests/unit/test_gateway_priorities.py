@@ -346,7 +346,7 @@ class TheRoom(RuleBasedStateMachine):
 
     @rule(
         key_id=st.sampled_from("abc"),
-        priority=st.sampled_from(Priority),
+        priority=st.sampled_from([INTERACTIVE, BATCH]),
         tokens=st.integers(0, 50),
         hasty=st.booleans(),
     )

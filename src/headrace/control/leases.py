@@ -13,13 +13,15 @@ theirs on disk. A gateway that is away keeps what it holds, for as long as it li
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from headrace.resources.endpoint_limits import EndpointLimitTable, is_of_each
 from headrace.resources.leases import Lease, LeaseAnswer, LeaseReport, LeaseUse, LimitName, limits_by_name
+from headrace.resources.limits import KeyLimits
 from headrace.resources.snapshot import EndpointRoute, KeyRoute
+from headrace.resources.work import NOTHING_SOLD
 
 SMALLEST_SHARE = 16
 """A gateway that is not asked gets about this part of what another one is asked for: a sixteenth of the limit stands in
@@ -68,12 +70,18 @@ class LeaseLedger:
         self._heard_at = [0.0] * gateways
         self._to_tell: list[set[LimitName]] = [set() for _ in range(gateways)]
 
-    def follow(self, keys: Iterable[KeyRoute], *, endpoints: Iterable[EndpointRoute] = ()) -> None:
-        """Split these keys' limits from now on, and these endpoints'."""
+    def follow(
+        self,
+        keys: Iterable[KeyRoute],
+        sold: Mapping[str, KeyLimits] = NOTHING_SOLD,
+        *,
+        endpoints: Iterable[EndpointRoute] = (),
+    ) -> None:
+        """Split these keys' limits from now on, what deployed models were sold, and these endpoints' limits."""
         of_each = {name: self._limit_of_each(name) for name in self._uses if is_of_each(name[0])}
         before = self._limits or {}
         self._table = EndpointLimitTable(endpoints)
-        named = {key.principal.key_id: key.limits for key in keys} | self._table.of_all
+        named = {key.principal.key_id: key.limits for key in keys} | self._table.of_all | dict(sold)
         limits = dict(each for name, its in named.items() for each in limits_by_name(name, its))
         changed = {name for name in limits.keys() | before.keys() if limits.get(name) != before.get(name)}
         changed |= {name for name, limit in of_each.items() if limit != self._limit_of_each(name)}

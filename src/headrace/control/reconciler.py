@@ -43,6 +43,7 @@ from headrace.resources.nodes import Node
 from headrace.resources.rollouts import Rollout
 from headrace.resources.snapshot import RoutingSnapshot
 from headrace.resources.states import OPEN_ROLLOUT, DeploymentState
+from headrace.resources.work import work_limits
 from headrace.store import Store, Transaction
 
 _log = logging.getLogger(__name__)
@@ -300,7 +301,8 @@ class Reconciler:
         self._looks.follow(looks)
         if snapshot is not None:
             self._snapshot = snapshot
-            self.leases.follow(snapshot.keys, endpoints=snapshot.endpoints)
+            sold = work_limits(snapshot.endpoints)
+            self.leases.follow(snapshot.keys, sold, endpoints=snapshot.endpoints)
             self._link.offer(snapshot)
         for node_id, newest in orders.items():
             self._nodes[node_id].order(newest)

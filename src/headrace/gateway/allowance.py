@@ -55,6 +55,13 @@ class Log:
         self._cells[cell] = self._cells.get(cell, 0) + amount
         self.total += amount
 
+    def correct(self, more: int, at: float) -> None:
+        """Count more, or less, of what was noted at an earlier moment; nothing if that is forgotten."""
+        cell = math.floor(at / CELL_S)
+        if cell in self._cells:
+            self._cells[cell] += more
+            self.total += more
+
     def take(self, cells: Cells, now: float) -> None:
         """Add what somebody else noted. What is of a later moment than now is of another run of the machine."""
         for cell, amount in cells.items():

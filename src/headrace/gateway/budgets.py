@@ -16,6 +16,7 @@ from headrace.gateway.limit_notes import LimitNote, LimitNotes
 from headrace.resources.endpoint_limits import EndpointLimitTable, budget_of_all, budget_of_each, is_of_each
 from headrace.resources.limits import KeyLimits
 from headrace.resources.snapshot import EndpointRoute, KeyRoute
+from headrace.resources.work import NOTHING_SOLD
 
 NOTE_AFTER_S = 1.0
 """How long a change may wait to be written down: what a gateway that is killed forgets."""
@@ -36,7 +37,7 @@ KEPT_BUDGETS = 1024
 
 
 class Budgets:
-    """What each key with limits may use, and what may be asked of each endpoint that has limits.
+    """What each key with limits may use, what may be asked of each endpoint, and what each deployed model was sold.
 
     A gateway that drains gives no more away than what it told that it keeps. So what it has told at any time is all
     that the one in its place has to allow for, however late it reads more.
@@ -65,13 +66,25 @@ class Budgets:
         self._handed_over_at: float | None = None
         self._over = False
 
-    def follow(self, keys: Iterable[KeyRoute], *, endpoints: Iterable[EndpointRoute] = ()) -> None:
-        """Become what a newer snapshot says. A limit counts from when it is heard of."""
+    def follow(
+        self,
+        keys: Iterable[KeyRoute],
+        sold: Mapping[str, KeyLimits] = NOTHING_SOLD,
+        *,
+        endpoints: Iterable[EndpointRoute] = (),
+    ) -> None:
+        """Become what a newer snapshot says. A limit counts from when it is heard of.
+
+        Args:
+            keys: With their limits.
+            sold: What deployed models were, by tenant (`headrace.resources.work`).
+            endpoints: With their limits.
+        """
         self._table = EndpointLimitTable(endpoints)
         limited = {key.principal.key_id: key.limits for key in keys if key.limits.limited} | self._table.of_all
         there = {*self._budgets, *self._left_behind, *(() if self._leases is None else self._leases.inherited)}
         of_each = {name: self._table.of_each(name) for name in there if is_of_each(name)}
-        limited |= {name: limits for name, limits in of_each.items() if limits.limited}
+        limited |= {name: limits for name, limits in of_each.items() if limits.limited} | dict(sold)
         self._budgets = {key_id: budget for key_id, budget in self._budgets.items() if key_id in limited}
         for key_id, limits in limited.items():
             if key_id in self._budgets:

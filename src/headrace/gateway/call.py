@@ -10,6 +10,7 @@ from headrace.gateway.limits import Limits
 from headrace.gateway.metering import Meter
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.request_head import Headers, RequestHead
+from headrace.gateway.throughput import Claim
 from headrace.resources.priority import Priority
 from headrace.resources.snapshot import DeployedRoute
 
@@ -33,6 +34,7 @@ class Call(msgspec.Struct, kw_only=True):
         owing: Requests to engines that used tokens, or may have.
         meter: Writes down what it uses.
         hides_usage: Whether a stream tells its usage only because we asked for that.
+        claim: What it may use of the throughput that its deployed model was sold; None where none was.
     """
 
     record: RequestRecord
@@ -51,6 +53,7 @@ class Call(msgspec.Struct, kw_only=True):
     owing: int = 0
     meter: Meter
     hides_usage: bool = False
+    claim: Claim | None = None
 
     def learn(self) -> None:
         """Tell the pool what the request came to, once all of it is answered and if the engines counted it."""

@@ -16,6 +16,7 @@ from headrace.gateway.fair_queue import Visit
 from headrace.gateway.fleet import Assignment
 from headrace.gateway.upstream import TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
 from headrace.gateway.waiting_room import Meanwhile, failed_for_good
+from headrace.gateway.work import used_work
 from headrace.resources.errors import (
     EngineBrokeOff,
     EngineStalled,
@@ -24,6 +25,7 @@ from headrace.resources.errors import (
     HeadraceError,
     NotReady,
 )
+from headrace.resources.priority import Priority
 
 if TYPE_CHECKING:
     from headrace.gateway.tracing import Attempt
@@ -80,6 +82,8 @@ class EngineAnswer:
         await self._room.come_in(self._visit, self._meanwhile)
         if waiting is not None:
             waiting.end()
+        if call.claim is not None:
+            call.claim.begin()
         try:
             self._visit.used = _NOTHING
             self._begun = await _begin_owing(call, self._path, self._body, stream=self._stream)
@@ -111,15 +115,26 @@ class EngineAnswer:
             assignment.release()
             if answer.status < 300:
                 self._visit.used = call.newly_used()
+                self._charge()
             if error is None:
                 call.answers += 1
                 call.sent_bytes += len(self._body)
         self._room.depart(self._visit)
 
+    def _charge(self) -> None:
+        """Charge what was used to the throughput that was sold, if one was."""
+        claim, used = self._call.claim, self._visit.used
+        if claim is not None and used is not None:
+            carried = claim.throughput.provision.carried
+            claim.charge(used_work(carried, used, prompts=claim.prompts, answers=claim.answers))
+
 
 def _visit(call: Call, path: str, body: bytes) -> Visit:
     generates = path in (CHAT_PATH, COMPLETIONS_PATH)
     prompt_tokens = len(body) // _BYTES_PER_TOKEN
+    if call.claim is not None and call.claim.guaranteed:
+        tenant = call.claim.throughput.tenant
+        return Visit(tenant, Priority.GUARANTEED, prompt_tokens=prompt_tokens, generates=generates)
     return Visit(call.record.key_id, call.priority, prompt_tokens=prompt_tokens, generates=generates)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from headrace.contracts.openai.usage import Usage
 from headrace.resources.priority import Priority
@@ -31,7 +31,7 @@ class Visit:
     """One request's way through the waiting room.
 
     Args:
-        key_id: Whose it is.
+        key_id: Whose it is: the key's, or the tenant's of a guarantee.
         priority: The class in which it waits.
         prompt_tokens: Of its prompt, about.
         generates: Whether the model writes something for it.
@@ -151,10 +151,17 @@ class FairQueue:
         """Let in somebody who did not have to wait."""
         self._charge(self._arrive(visit), visit)
 
-    def next(self) -> Visit | None:
-        """Let in who is next, and charge the key for it; None if nobody waits."""
+    def next(self, fits: Callable[[str], bool] | None = None) -> Visit | None:
+        """Let in who is next, and charge the key for it; None if nobody waits.
+
+        Args:
+            fits: Tells of a key whether it may be; None: any.
+        """
         while self._size:
-            account = min(self._waiting(), key=lambda each: (each.served, each.line[0].number))
+            waiting = self._waiting() if fits is None else (each for each in self._waiting() if fits(each.key_id))
+            account = min(waiting, key=lambda each: (each.served, each.line[0].number), default=None)
+            if account is None:
+                return None
             visit = account.line.popleft()
             self._size -= 1
             if visit.waits:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
 from headrace.contracts.openai.demand import Demand, demand_of, size_of
 from headrace.gateway import external
@@ -13,15 +14,21 @@ from headrace.gateway.arrivals import Arrivals
 from headrace.gateway.balancing import best
 from headrace.gateway.expectation import Expectation
 from headrace.gateway.health import Health
+from headrace.gateway.kept_places import places_of
 from headrace.gateway.prefix_map import PrefixMap, prefixes
 from headrace.gateway.request_head import Headers
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.upstream import Outside, Upstream, read_address
 from headrace.gateway.waiting_room import WaitingRoom, failed_for_good, no_longer_deployed
-from headrace.resources.snapshot import DeployedRoute, ReplicaRoute, RoutingSnapshot
+from headrace.resources.snapshot import DeployedRoute, ProvisionRoute, ReplicaRoute, RoutingSnapshot
+from headrace.resources.work import tenant_of
 
 if TYPE_CHECKING:
     from headrace.gateway.tracing import Attempt
+
+Count = TypeVar("Count", int, float)
+
+_NOTHING_SOLD: Mapping[str, ProvisionRoute] = MappingProxyType({})
 
 
 class Replica:
@@ -157,20 +164,27 @@ class Pool:
         self._max_model_len, self._max_running = deployed.max_model_len, deployed.max_running
         self._prefixes: PrefixMap[Replica] = PrefixMap()
 
-    def follow(self, deployed: DeployedRoute, replicas: tuple[Replica, ...]) -> None:
-        """Take the replicas and limits of a newer snapshot."""
+    def follow(
+        self,
+        deployed: DeployedRoute,
+        replicas: tuple[Replica, ...],
+        sold: Mapping[str, ProvisionRoute] = _NOTHING_SOLD,
+    ) -> None:
+        """Take the replicas and limits of a newer snapshot, and what of it was sold, by tenant."""
         if replicas and not self.replicas:
             self.room.open()
         self.replicas, self.wakes = replicas, deployed.wakes
         self._prefixes.follow(replicas)
-        self._max_running = deployed.max_running
+        self._max_running = places_of(deployed.max_running, sold.values())
         self.retries.burst = float(deployed.max_running)
         self.room.closed_because = deployed.why_not_ready
         self.room.resize(
-            max_running=deployed.max_running * len(replicas),
+            max_running=self._max_running * len(replicas),
             max_waiting=deployed.max_waiting,
             max_wait_s=deployed.max_wake_s if self.wakes and not replicas else deployed.max_wait_s,
         )
+        means = {tenant: each.guaranteed * self._max_running for tenant, each in sold.items()}
+        self.room.keep(means, _reading_s(sold, max(len(replicas), 1)) if sold else None)
         if deployed.failure is not None:
             self.room.dismiss(failed_for_good(self.name, deployed.failure))
 
@@ -234,13 +248,28 @@ class Pool:
         )
 
 
-def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def total(counts: Iterable[Mapping[str, Count]]) -> dict[str, Count]:
     """The sums, by key."""
-    sums: dict[str, int] = {}
+    sums: dict[str, Count] = {}
     for each in counts:
         for key, count in each.items():
-            sums[key] = sums.get(key, 0) + count
+            sums[key] = sums[key] + count if key in sums else count
     return sums
+
+
+def _reading_s(sold: Mapping[str, ProvisionRoute], replicas: int) -> Callable[[int], float]:
+    carried = next(iter(sold.values())).carried
+    return lambda prompt_tokens: carried.units(prompt_tokens, 0) / replicas
+
+
+def _sold(snapshot: RoutingSnapshot) -> dict[str, dict[str, ProvisionRoute]]:
+    """By deployment, what each tenant was sold."""
+    sold: dict[str, dict[str, ProvisionRoute]] = {}
+    for endpoint in snapshot.endpoints:
+        for deployed in endpoint.deployed:
+            if deployed.provision is not None:
+                sold.setdefault(deployed.deployment_id, {})[tenant_of(endpoint, deployed)] = deployed.provision
+    return sold
 
 
 class Fleet:
@@ -255,6 +284,7 @@ class Fleet:
     def follow(self, snapshot: RoutingSnapshot) -> None:
         """Become what the snapshot says. Requests under way go on, on replicas that are no longer in it too."""
         wanted = {d.deployment_id: d for endpoint in snapshot.endpoints for d in endpoint.deployed}
+        sold = _sold(snapshot)
         replicas = {
             route: self._replicas.get(route) or Replica(route, connect_timeout_s=self._connect_timeout_s)
             for deployed in wanted.values()
@@ -270,7 +300,8 @@ class Fleet:
         for deployment_id, deployed in wanted.items():
             if deployment_id not in self.pools:
                 self.pools[deployment_id] = Pool(deployed)
-            self.pools[deployment_id].follow(deployed, tuple(replicas[route] for route in deployed.replicas))
+            of_it = tuple(replicas[route] for route in deployed.replicas)
+            self.pools[deployment_id].follow(deployed, of_it, sold.get(deployment_id, _NOTHING_SOLD))
 
     def outstanding(self) -> dict[str, int]:
         """Requests under way by replica id; replicas without any are left out."""

@@ -119,7 +119,7 @@ class Gateway:
         self._usage_log = UsageLog(usage_folder or snapshot_path.with_name(USAGE_FOLDER))
         self._tracing = tracing
         self._request_log = RequestLogger(snapshot_path, log_files or LogFiles())
-        self._metrics = Metrics(self._routing.fleet, self._usage_log, self._request_log)
+        self._metrics = Metrics(self._routing.fleet, self._usage_log, self._request_log, self._routing.throughputs)
         self._inference = Inference(self._routing, self._limits, self._usage_log, self._request_log)
         self._standstills = Standstills(self._routing.fleet, self._limits.first_byte_timeout_s)
         self._active = 0

@@ -13,6 +13,7 @@ from headrace.gateway.attempts import patience_of
 from headrace.gateway.authentication import authenticate
 from headrace.gateway.call import Call, forwarded_headers, model_headers
 from headrace.gateway.callers import open_to
+from headrace.gateway.claims import claim_work, settle_work
 from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
@@ -59,6 +60,8 @@ class Asked(NamedTuple):
     endpoint: EndpointRoute
     body: OpenAIBody
     """As `as_chat` has it."""
+    size_bytes: int
+    """Of the body as it came."""
     invoked: bool = False
     """Whether it came as one of Databricks' invocations."""
 
@@ -111,25 +114,37 @@ class Inference:
         if invoked:
             match, body = as_asked(match, body)
         body = as_chat(match.action, body)
-        asked = Asked(exchange, match, endpoint, body, invoked)
+        asked = Asked(exchange, match, endpoint, body, len(whole), invoked)
         call = self._route(asked, record)
         if match.action in _FREE:
             call.meter.waive()
         else:
             record.recording = self._request_log.recording(record.request_id, asked.endpoint, call.deployed, whole)
         budget = self._routing.budgets.of(principal.key_id, endpoint)
+        answered = False
         try:
+            if call.deployed.provision is not None:
+                await self._claim(asked, call)
             if budget is None:
                 await self._answer_by_any(asked, call)
             else:
                 async with within_limits(call, budget, match.action, body) as recount:
                     await self._answer_by_any(asked, call, moved=recount)
+            answered = True
         except HeadraceError as error:
             call.meter.blame(error)
             raise
         finally:
             call.meter.break_off()
+            if call.claim is not None:
+                settle_work(call, body, len(whole), whole=answered)
         call.learn()
+
+    async def _claim(self, asked: Asked, call: Call) -> None:
+        """Claim what it will cost of the throughput that was sold, if one was."""
+        if asked.match.action not in _FREE:
+            endpoint, action, body = asked.endpoint, asked.match.action, asked.body
+            await claim_work(call, self._routing.throughputs, endpoint, action, body, size_bytes=asked.size_bytes)
 
     def _endpoint(self, match: Match, body: OpenAIBody, principal: Principal) -> EndpointRoute:
         table = self._routing.table
@@ -186,6 +201,8 @@ class Inference:
             else:
                 return
             call.priority = priority_of(asked.exchange.head, asked.body, call.deployed)
+            if call.claim is not None or call.deployed.provision is not None:
+                await self._claim(asked, call)
             if moved is not None:
                 await moved()
 

@@ -64,7 +64,7 @@ async def within_limits(
     async def recount() -> None:
         if budget.tokens.limit is not None:
             with _telling(budget):
-                reservation.widen(await _total(call, _needs(action, body)))
+                reservation.widen(await _total(call, needs_of(action, body)))
 
     whole = False
     try:
@@ -73,7 +73,7 @@ async def within_limits(
     finally:
         record = call.record
         counted = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
-        exact = call.owing == record.told and (whole or not _counts_as_it_goes(body))
+        exact = call.owing == record.told and (whole or not counts_as_it_goes(body))
         reservation.settle(counted if exact else max(counted, reservation.tokens))
 
 
@@ -88,7 +88,7 @@ def _telling(budget: AnyBudget) -> Iterator[None]:
         raise
 
 
-def _counts_as_it_goes(body: OpenAIBody) -> bool:
+def counts_as_it_goes(body: OpenAIBody) -> bool:
     """Whether a stream may tell its usage before it is all."""
     return b"continuous_usage_stats" in bytes(body.get("stream_options", b""))
 
@@ -109,7 +109,7 @@ def limit_headers(budget: AnyBudget) -> Headers:
 
 async def _tokens(call: Call, budget: AnyBudget, action: Action, body: OpenAIBody) -> int:
     """What the request needs. One that cannot fit is refused before anybody counts its prompts."""
-    needs, max_model_len = _needs(action, body), call.deployed.max_model_len
+    needs, max_model_len = needs_of(action, body), call.deployed.max_model_len
     least = sum(need.least(max_model_len) for need in needs)
     await budget.when_it_fits(least, partial(budget.require, least, at_least=True))
     return await _total(call, needs)
@@ -129,7 +129,7 @@ async def _total(call: Call, needs: Sequence[Need]) -> int:
     return sum(known)
 
 
-def _needs(action: Action, body: OpenAIBody) -> Sequence[Need]:
+def needs_of(action: Action, body: OpenAIBody) -> Sequence[Need]:
     """Of each request to an engine that this one becomes. None of one that is refused before it gets there."""
     if action in _INSTANCES and "instances" in body:
         instances = read_instances(body["instances"], body.get("parameters"))

@@ -13,7 +13,9 @@ from headrace.gateway.buckets import INTER_TOKEN_S, REQUEST_S, Buckets
 from headrace.gateway.fleet import Fleet
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.request_log import RequestLogger
+from headrace.gateway.throughputs import Throughputs
 from headrace.gateway.usage_log import UsageLog
+from headrace.resources.work import MICROS, MINUTE_S
 
 _NAME = "headrace_gateway"
 
@@ -31,13 +33,14 @@ class _EndpointMetrics:
 class Metrics:
     """Counts every request once, when it is over."""
 
-    def __init__(self, fleet: Fleet, usage_log: UsageLog, request_log: RequestLogger) -> None:
+    def __init__(self, fleet: Fleet, usage_log: UsageLog, request_log: RequestLogger, throughputs: Throughputs) -> None:
         self.registry = CollectorRegistry()
         self._endpoints: dict[str, _EndpointMetrics] = {}
         self.registry.register(_Requests(self._endpoints))
         self.registry.register(_FleetGauges(fleet))
         self.registry.register(_UsageLogFailures(usage_log))
         self.registry.register(_RequestLog(request_log))
+        self.registry.register(_Provisioned(throughputs))
 
     def settle(self, record: RequestRecord) -> None:
         """Count a request that is over."""
@@ -159,3 +162,37 @@ class _RequestLog(Collector):
         for outcome, count in counts:
             family.add_metric([outcome], count)
         yield family
+
+
+class _Provisioned(Collector):
+    """What deployed models were sold, and what of it is used."""
+
+    def __init__(self, throughputs: Throughputs) -> None:
+        self._throughputs = throughputs
+
+    def collect(self) -> Iterator[Metric]:
+        """Model units of a minute, those that were used at all, and requests that were refused."""
+        labels = ["endpoint", "deployed_model"]
+        units = GaugeMetricFamily(
+            f"{_NAME}_provisioned_units",
+            "Model units of the last minute: the most, what is guaranteed, used, and reserved.",
+            labels=[*labels, "kind"],
+        )
+        used = CounterMetricFamily(
+            f"{_NAME}_provisioned_units_used", "Model units used, by class.", labels=[*labels, "class"]
+        )
+        refused = CounterMetricFamily(
+            f"{_NAME}_provisioned_refused", "Requests above the throughput that was sold.", labels=labels
+        )
+        for each in self._throughputs:
+            names = [each.endpoint_id, each.deployed_id]
+            units.add_metric([*names, "most"], each.limit / MICROS)
+            units.add_metric([*names, "guaranteed"], each.provision.guaranteed * MINUTE_S)
+            if (budget := self._throughputs.budget_of(each)) is not None:
+                budget.now()
+                units.add_metric([*names, "used"], budget.tokens.used / MICROS)
+                units.add_metric([*names, "reserved"], budget.tokens.held / MICROS)
+            used.add_metric([*names, "guaranteed"], each.used[True] / MICROS)
+            used.add_metric([*names, "shared"], each.used[False] / MICROS)
+            refused.add_metric(names, each.refused)
+        yield from (units, used, refused)

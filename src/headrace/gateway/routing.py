@@ -7,6 +7,7 @@ from headrace.gateway.fleet import Fleet, total
 from headrace.gateway.handover import Handover
 from headrace.gateway.routing_table import RoutingTable
 from headrace.gateway.running import RunningRequests
+from headrace.gateway.throughputs import Throughputs
 from headrace.resources.errors import StaleWrite
 from headrace.resources.snapshot import GatewayStatus, RoutingSnapshot
 
@@ -17,7 +18,7 @@ class Routing:
     Args:
         connect_timeout_s: To reach an engine.
         handover: Tells what gateways that drain still carry.
-        budgets: What keys may use.
+        budgets: What keys may use, and deployed models that were sold a throughput.
     """
 
     def __init__(self, *, connect_timeout_s: float, handover: Handover, budgets: Budgets) -> None:
@@ -26,6 +27,7 @@ class Routing:
         self.table = RoutingTable(RoutingSnapshot(generation=0))
         self.fleet = Fleet(connect_timeout_s=connect_timeout_s)
         self.running = RunningRequests()
+        self.throughputs = Throughputs(budgets)
 
     @property
     def generation(self) -> int:
@@ -36,7 +38,12 @@ class Routing:
     def carried(self) -> GatewayStatus:
         """What this gateway has under way."""
         fleet = self.fleet
-        return GatewayStatus(generation=self.generation, outstanding=fleet.outstanding(), waiting=fleet.waiting())
+        return GatewayStatus(
+            generation=self.generation,
+            outstanding=fleet.outstanding(),
+            waiting=fleet.waiting(),
+            work_waiting=self.throughputs.waiting(),
+        )
 
     @property
     def status(self) -> GatewayStatus:
@@ -50,6 +57,8 @@ class Routing:
             waiting=waiting,
             idle_s=self.fleet.idle_s(),
             per_minute=self.fleet.per_minute(),
+            work_per_minute=self.throughputs.per_minute(),
+            work_waiting=total(one.work_waiting for one in every),
         )
 
     def follow(self, snapshot: RoutingSnapshot) -> None:
@@ -67,5 +76,5 @@ class Routing:
         table = RoutingTable(snapshot, self.table)
         self.fleet.follow(snapshot)
         self.table = table
-        self.budgets.follow(snapshot.keys, endpoints=snapshot.endpoints)
+        self.throughputs.follow(snapshot)
         self.running.keep_only({key.principal.key_id for key in snapshot.keys})

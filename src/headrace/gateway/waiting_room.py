@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeAlias
 
 from headrace.contracts.openai.usage import Usage
 from headrace.gateway.drain_rate import DrainRate
 from headrace.gateway.fair_queue import FairQueue, Visit
+from headrace.gateway.kept_places import REMEMBERED_S, KeptPlaces
 from headrace.resources.errors import Failure, HeadraceError, NotReady, QueueFull, QueueTimeout
 from headrace.resources.priority import Priority
 
@@ -29,11 +30,13 @@ Meanwhile: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class WaitingRoom:
-    """Interactive requests go before batch ones, and within a class the key that had least service goes next.
+    """Guaranteed requests go before interactive ones, those before batch ones; within a class who had least service.
 
-    * While both classes wait, nine turns are interactive and the tenth is batch (`BATCH_TURN`).
+    * Guaranteed ones may begin although no place is free, and places are kept for them (`KeptPlaces`). They are never
+      sent away because the line is full, and within their class tenants take turns, not keys.
+    * While the other two classes wait, nine turns are interactive and the tenth is batch (`BATCH_TURN`).
     * Within a class `FairQueue` decides; with one key it is first in, first out.
-    * A full line makes room for an interactive request by sending a batch request away; and for a key that holds fewer
+    * A full line makes room for a request by sending one of a lower class away; and for a key that holds fewer
       places than another of its class, by sending one of that other away. It is always the one that came last, of the
       key that holds most. So neither batch nor one busy key keeps others out.
 
@@ -50,6 +53,8 @@ class WaitingRoom:
     def __init__(self, name: str, *, max_running: int, max_waiting: int, max_wait_s: float) -> None:
         self._name = name
         self._lines = {priority: FairQueue() for priority in Priority}
+        self._kept = KeptPlaces()
+        self._looking: asyncio.TimerHandle | None = None
         self._passed_batch = 0  # interactive ones let in past a batch one that waited
         self._drain_rate = DrainRate()
         self._active_at = time.monotonic()
@@ -59,7 +64,7 @@ class WaitingRoom:
 
     @property
     def waiting(self) -> int:
-        """Requests in line, of both classes."""
+        """Requests in line, of all classes."""
         return sum(map(len, self._lines.values()))
 
     @property
@@ -74,6 +79,11 @@ class WaitingRoom:
     def resize(self, *, max_running: int, max_waiting: int, max_wait_s: float) -> None:
         """Take new limits; more room lets waiters in at once, less room sends nobody away."""
         self.max_running, self.max_waiting, self.max_wait_s = max_running, max_waiting, max_wait_s
+        self._let_in()
+
+    def keep(self, means: Mapping[str, float], reading_s: Callable[[int], float] | None = None) -> None:
+        """Keep places for tenants with guarantees; as `KeptPlaces.follow` has it."""
+        self._kept.follow(means, self.max_running, reading_s)
         self._let_in()
 
     def place(self, visit: Visit | None = None, *, meanwhile: Meanwhile = nullcontext) -> _Place:
@@ -92,8 +102,8 @@ class WaitingRoom:
 
     async def come_in(self, visit: Visit, meanwhile: Meanwhile) -> None:
         """Wait for a turn; `depart` gives it back."""
-        if self.running < self.max_running:  # then nobody stands in line: `_let_in` saw to that
-            self.running += 1
+        if self._fits(visit):
+            self._begin(visit)
             self._lines[visit.priority].enter(visit)
             return
         await self._wait_in_line(visit, meanwhile)
@@ -129,10 +139,34 @@ class WaitingRoom:
 
     def _ahead_of(self, priority: Priority) -> int:
         """Who goes before a newcomer of this class, of those who stand in line."""
-        interactive, batch = len(self._lines[Priority.INTERACTIVE]), len(self._lines[Priority.BATCH])
+        guaranteed, interactive, batch = (len(self._lines[each]) for each in Priority)
+        if priority is Priority.GUARANTEED:
+            return guaranteed
         if priority is Priority.BATCH:
-            return interactive + batch
-        return interactive + min(batch, interactive // (BATCH_TURN - 1))
+            return guaranteed + interactive + batch
+        return guaranteed + interactive + min(batch, interactive // (BATCH_TURN - 1))
+
+    def _fits(self, visit: Visit) -> bool:
+        """Whether a newcomer need not stand in line: as `_let_in` leaves it, nobody stands there whom it would pass."""
+        if not self._kept.sold:
+            return self.running < self.max_running
+        if visit.priority is Priority.GUARANTEED:
+            free = self.running < self.max_running or (self.max_running > 0 and self._kept.is_free(visit.key_id))
+            return free and not self._lines[Priority.GUARANTEED].held(visit.key_id)
+        return self._others_fit() and not self.waiting
+
+    def _others_fit(self) -> bool:
+        """Whether one more request without a guarantee may begin."""
+        others = self.running - self._kept.running
+        beside = self.running < self.max_running and others < self.max_running - self._kept.kept()
+        return beside and not self._kept.reading_s()
+
+    def _begin(self, visit: Visit) -> None:
+        self.running += 1
+        if self._kept.sold:
+            self._kept.read(visit.prompt_tokens)
+        if visit.priority is Priority.GUARANTEED:
+            self._kept.enter(visit.key_id)
 
     async def _wait_in_line(self, visit: Visit, meanwhile: Meanwhile) -> None:
         line = self._lines[visit.priority]
@@ -142,6 +176,8 @@ class WaitingRoom:
         loop = asyncio.get_running_loop()
         visit.turn = turn = loop.create_future()
         line.join(visit)
+        if self._kept.sold:
+            self._look_again()
         patience = loop.call_later(self.max_wait_s, self._lose_patience, visit, self.max_wait_s)
         try:
             async with meanwhile():
@@ -163,9 +199,9 @@ class WaitingRoom:
         """
         if self.waiting < self.max_waiting:
             return
-        crowding = None
-        if newcomer.priority is Priority.INTERACTIVE:
-            crowding = self._lines[Priority.BATCH].crowding(0)
+        crowding = self._lower(newcomer)
+        if newcomer.priority is Priority.GUARANTEED and crowding is None:
+            return  # its tenant's rate bounds how many there are
         if crowding is None:
             own = self._lines[newcomer.priority]
             crowding = own.crowding(own.held(newcomer.key_id) + 1)
@@ -173,6 +209,14 @@ class WaitingRoom:
             raise self._full(newcomer.priority)
         _send_away(crowding, self._pushed_out(crowding, newcomer))
         self._lines[crowding.priority].leave(crowding)
+
+    def _lower(self, newcomer: Visit) -> Visit | None:
+        """Who of a lower class has to go first for a newcomer."""
+        lowest_first = list(Priority)[::-1]
+        for priority in lowest_first[: lowest_first.index(newcomer.priority)]:
+            if (crowding := self._lines[priority].crowding(0)) is not None:
+                return crowding
+        return None
 
     def _full(self, priority: Priority) -> QueueFull:
         return QueueFull(
@@ -186,7 +230,7 @@ class WaitingRoom:
         if newcomer.priority is crowding.priority:
             why = "another key, which has fewer requests in line, needed the place"
         else:
-            why = "an interactive request needed the place, and this is a batch request"
+            why = f"{_A[newcomer.priority]} request needed the place, and this is {_A[crowding.priority]} request"
         return QueueFull(
             f"Too many requests wait for {self._name}: {why}.",
             evidence=self._who_runs_and_waits(),
@@ -221,6 +265,8 @@ class WaitingRoom:
 
     def _leave(self, visit: Visit) -> None:
         self.running -= 1
+        if visit.priority is Priority.GUARANTEED:
+            self._kept.leave(visit.key_id)
         self._lines[visit.priority].release(visit)
         self._let_in()
 
@@ -231,15 +277,40 @@ class WaitingRoom:
         visit.used = None
 
     def _let_in(self) -> None:
-        while self.running < self.max_running:
-            visit = self._next()
-            if visit is None:
-                return
-            self.running += 1
+        while (visit := self._next()) is not None:
+            self._begin(visit)
             assert visit.turn is not None
             visit.turn.set_result(None)
 
     def _next(self) -> Visit | None:
+        """Who may begin now."""
+        guaranteed = self._lines[Priority.GUARANTEED]
+        if self.running >= self.max_running:
+            return guaranteed.next(self._kept.is_free) if guaranteed and self.max_running else None
+        if guaranteed and (visit := guaranteed.next()) is not None:
+            return visit
+        if self._kept.sold and not self._others_fit():
+            self._look_again()
+            return None
+        return self._next_of_others()
+
+    def _look_again(self) -> None:
+        """Prompts are read, and kept places are given away to which nobody comes, without that anybody leaves."""
+        if not self.waiting:
+            return
+        loop = asyncio.get_running_loop()
+        at_s = loop.time() + (self._kept.reading_s() or REMEMBERED_S)
+        if self._looking is not None and self._looking.when() > at_s:
+            self._looking.cancel()
+            self._looking = None
+        if self._looking is None:
+            self._looking = loop.call_at(at_s, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        self._let_in()
+
+    def _next_of_others(self) -> Visit | None:
         interactive, batch = self._lines[Priority.INTERACTIVE], self._lines[Priority.BATCH]
         if self._passed_batch < BATCH_TURN - 1 and (visit := interactive.next()) is not None:
             self._passed_batch += bool(batch)
@@ -249,6 +320,9 @@ class WaitingRoom:
             return visit
         self._passed_batch = 0
         return interactive.next()
+
+
+_A = {Priority.GUARANTEED: "a guaranteed", Priority.INTERACTIVE: "an interactive", Priority.BATCH: "a batch"}
 
 
 class _Place:

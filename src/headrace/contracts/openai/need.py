@@ -45,6 +45,11 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     samples: int = 0
     max_tokens: int | None = None
 
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len(self.questions) + len(self.known)
+
     def least(self, max_model_len: int) -> int:
         """What it needs at least, before its prompts are counted; each has a token.
 

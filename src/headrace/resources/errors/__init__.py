@@ -125,6 +125,7 @@ from headrace.resources.errors.serving import (
     QueueTimeout,
     ServerStartFailed,
     ServerUnreachable,
+    ThroughputExceeded,
     TooManyConnections,
     WaitTimeout,
 )
@@ -335,6 +336,7 @@ __all__ = [
     "TensorsMissing",
     "TensorsUnindexed",
     "TensorsUnrecognised",
+    "ThroughputExceeded",
     "ThroughputTooHigh",
     "TimeSeriesConfig",
     "TlsAuthorityNotFound",

@@ -65,6 +65,12 @@ class EndpointLimitTooSmall(KeyLimitTooSmall):
     code = "ENDPOINT_LIMIT_TOO_SMALL"
 
 
+class ThroughputExceeded(ResourceExhausted):
+    """The deployed model's requests used all that it was sold for a minute, or have it reserved."""
+
+    code = "THROUGHPUT_EXCEEDED"
+
+
 class Draining(Unavailable):
     """The server is going down and takes no new requests."""
 
