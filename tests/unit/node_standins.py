@@ -84,6 +84,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         assert self.path == "/v1/completions" and asked["stream"]
         if name == "dies-warming": os._exit(4)
+        if "measured" in name and asked["max_tokens"] == 3:
+            if name == "dies-measured": os._exit(4)
+            self.answer(400, {"error": {"message": "three is too many"}})
+            return
         count = 0 if name == "mute" else asked["max_tokens"]
         words = len(asked["prompt"].split())
         if name == "short-of-breath" and words > 3:

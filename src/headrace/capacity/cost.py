@@ -18,8 +18,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.capacity.units import FIRST_S, GAP_S, PROMPT_TOKENS
 from headrace.resources.errors import ProfileTooSmall
-from headrace.resources.profiles import Cost, Point, terms
+from headrace.resources.profiles import Carried, Cost, Point, terms
+
+GOAL = 0.1
+"""How far off a fit may be, on average, from what it was not fitted to: beyond that, what is sold by it is doubtful."""
+
+_ABOUT = 1.1
+"""A prompt has so many times as many tokens as were asked for, or fewer."""
 
 HELD_OUT_EVERY = 3
 """Every third point is not fitted to, and tells how far off the fit is."""
@@ -54,7 +61,7 @@ def fit(points: Sequence[Point]) -> Fit:
     ordered = sorted(points, key=lambda point: (point.concurrency, point.prompt_tokens, point.output_tokens))
     held = ordered[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     seen = [point for place, point in enumerate(ordered) if (place + 1) % HELD_OUT_EVERY]
-    _tell_apart(seen)
+    _tell_apart(seen, held)
     rows = np.array([_row(point) for point in seen])
     cost = Cost(**dict(zip(Cost.__struct_fields__, map(float, _least_squares(rows)), strict=True)))
     errors = [abs(_predicted(cost, point) / point.request_s - 1.0) for point in held]
@@ -65,6 +72,23 @@ def fit(points: Sequence[Point]) -> Fit:
         points=len(seen),
         held_out=len(held),
     )
+
+
+def measured(points: Sequence[Point], *, first_s: float = FIRST_S, gap_s: float = GAP_S) -> tuple[Fit, Carried]:
+    """What a replica carries by what was measured of it; its concurrency is 0 where nothing kept the latencies.
+
+    How many sequences at a time do is told by requests that are like those that throughputs are stated for
+    (`headrace.capacity.units`): prompts no longer than theirs, and the longest answers that were measured, because in a
+    short answer every gap between two tokens holds somebody else's prompt.
+
+    Raises:
+        ProfileTooSmall: As `fit`.
+    """
+    fitted = fit(points)
+    usual = [point for point in points if point.prompt_tokens <= PROMPT_TOKENS * _ABOUT] or list(points)
+    longest = max(point.output_tokens for point in usual)
+    most = most_at_once([one for one in usual if one.output_tokens == longest], first_s=first_s, gap_s=gap_s)
+    return fitted, Carried(cost=fitted.cost, concurrency=most, first_s=first_s, gap_s=gap_s, measured=True)
 
 
 def most_at_once(points: Sequence[Point], *, first_s: float, gap_s: float) -> int:
@@ -111,7 +135,13 @@ def _least_squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return best
 
 
-def _tell_apart(points: Sequence[Point]) -> None:
+def _tell_apart(points: Sequence[Point], held: Sequence[Point]) -> None:
+    if not held:
+        raise ProfileTooSmall(
+            "A replica's cost cannot be told from so few measurements.",
+            evidence=f"{len(points)} of them, so that none is left to test the fit.",
+            fix="Measure at least two lengths of prompt, two of output, and two numbers at a time.",
+        )
     for what in ("prompt_tokens", "output_tokens", "concurrency"):
         if len({getattr(point, what) for point in points}) < 2:
             raise ProfileTooSmall(

@@ -120,7 +120,7 @@ def plan(folder: ModelFolder, load: Load, place: Place) -> Plan:
         sequences_that_fit=need.sequences_that_fit(available, load.context_tokens),
         tokens_that_fit=need.tokens_that_fit(available),
         advice=() if fits else tuple(_advice(folder, load, place, need, available)),
-        prediction=predict(_work(folder, load, need), place, devices, load.runtime) if fits else None,
+        prediction=predict(work_of(folder, load, need), place, devices, load.runtime) if fits else None,
     )
 
 
@@ -199,6 +199,21 @@ def need_of(folder: ModelFolder, load: Load, devices: int) -> MemoryNeed:
     )
 
 
+def work_of(folder: ModelFolder, load: Load, need: MemoryNeed) -> Work:
+    """What there is to do for a model under a load, of which `need_of` says what it takes."""
+    config = folder.config
+    attending = sum(kind in {"full", "window", "both"} for kind in layer_kinds(config))
+    return Work(
+        parameters=parameters_of(folder),
+        weights_bytes=need.weights_bytes,
+        attention_width=(config.heads or 0) * (config.head_dim or 0) * attending,
+        cache_bytes=need.sequence_bytes(max(1, load.context_tokens // 2)),
+        prompt_tokens=min(PROMPT_TOKENS, load.context_tokens),
+        concurrency=load.concurrency,
+        layers=config.layers or 0,
+    )
+
+
 def _wanted(wanted: int, possible: tuple[int, ...], place: Place, runtime: str) -> int:
     if wanted in possible:
         return wanted
@@ -232,17 +247,3 @@ def _advice(folder: ModelFolder, load: Load, place: Place, need: MemoryNeed, ava
             yield f"{devices} such devices with --runtime vllm"
             return
     yield f"a machine with {(need.total_bytes - available) / 1e9:.1f} GB more for the model"
-
-
-def _work(folder: ModelFolder, load: Load, need: MemoryNeed) -> Work:
-    config = folder.config
-    attending = sum(kind in {"full", "window", "both"} for kind in layer_kinds(config))
-    return Work(
-        parameters=parameters_of(folder),
-        weights_bytes=need.weights_bytes,
-        attention_width=(config.heads or 0) * (config.head_dim or 0) * attending,
-        cache_bytes=need.sequence_bytes(max(1, load.context_tokens // 2)),
-        prompt_tokens=min(PROMPT_TOKENS, load.context_tokens),
-        concurrency=load.concurrency,
-        layers=config.layers or 0,
-    )

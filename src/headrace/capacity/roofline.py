@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.capacity.parameters import Parameters
+from headrace.resources.profiles import Cost
 
 BANDWIDTH_SHARE = 0.7
 """Of a datasheet's memory bandwidth, what an engine's decoding reaches. An assumption: no GPU was measured yet."""
@@ -112,10 +113,10 @@ def predict(work: Work, place: Place, devices: int = 1, runtime: str = "") -> Pr
         devices: How many of the place's devices share it.
         runtime: Its name, for the time that it takes to start, and for each layer.
     """
-    if not place.bandwidth_bytes_per_s or not place.flops_per_s:
+    rates = _rates(place, devices)
+    if rates is None:
         return None
-    bandwidth = place.bandwidth_bytes_per_s * devices * (1 if place.measured else BANDWIDTH_SHARE)
-    flops = place.flops_per_s * devices * (1 if place.measured else COMPUTE_SHARE)
+    bandwidth, flops = rates
     pass_s = LAYER_S.get(runtime, 0.0) * work.layers
     prompt_s = pass_s + max(_weights_read(work, work.prompt_tokens) / bandwidth, _prompt_flops(work) / flops)
     alone_s = pass_s + _step_s(work, 1, bandwidth, flops)[0]
@@ -128,6 +129,44 @@ def predict(work: Work, place: Place, devices: int = 1, runtime: str = "") -> Pr
         decode_tokens_per_s_at_once=work.concurrency / (pass_s + step_s),
         bound_by=bound_by,
     )
+
+
+def cost(
+    work: Work, place: Place, devices: int = 1, runtime: str = "", *, token_bytes: float, sequence_bytes: float = 0.0
+) -> Cost | None:
+    """What requests cost a replica by the same roofline; None where the place's rates are not known.
+
+    The way of bytes and arithmetic are added here, of which `predict` takes the longer one: engines overlap them in
+    part, and a throughput is better predicted too low than sold too high.
+
+    Args:
+        work: The model, with as many sequences at once as share a step.
+        place: Where it lies.
+        devices: How many of the place's devices share it.
+        runtime: Its name, for the time that it takes for each layer.
+        token_bytes: Keys and values of a token, which each later step reads.
+        sequence_bytes: What a sequence keeps whatever its length, likewise.
+    """
+    rates = _rates(place, devices)
+    if rates is None:
+        return None
+    bandwidth, flops = rates
+    token_s = 2 * work.parameters.active / flops
+    return Cost(
+        prompt=token_s,
+        prompt_squared=2 * work.attention_width / flops,
+        step=LAYER_S.get(runtime, 0.0) * work.layers + _weights_read(work, work.concurrency) / bandwidth,
+        sequence=token_s + sequence_bytes / bandwidth,
+        context=token_bytes / bandwidth,
+    )
+
+
+def _rates(place: Place, devices: int) -> tuple[float, float] | None:
+    """Bytes and operations a second of so many devices, as they are reached; None where they are not known."""
+    if not place.bandwidth_bytes_per_s or not place.flops_per_s:
+        return None
+    bandwidth = place.bandwidth_bytes_per_s * devices * (1 if place.measured else BANDWIDTH_SHARE)
+    return bandwidth, place.flops_per_s * devices * (1 if place.measured else COMPUTE_SHARE)
 
 
 def _step_s(work: Work, sequences: int, bandwidth: float, flops: float) -> tuple[float, str]:

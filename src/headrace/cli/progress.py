@@ -60,6 +60,11 @@ class Steps:
             self._output.line(f"{elapsed_s:6.1f}s  {text}")
             self._output.event({"elapsed_s": round(elapsed_s, 3), "message": text})
 
+    @property
+    def output(self) -> Output:
+        """Where they are told."""
+        return self._output
+
     @contextmanager
     def step(self, what: str) -> Iterator[Step]:
         """Work that takes time: says that it begins, how far it is, and how long it took."""

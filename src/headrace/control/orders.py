@@ -7,6 +7,7 @@ from typing import Literal
 
 from headrace.control.placement import home
 from headrace.control.pool import LIVE
+from headrace.control.profiling import profile_order
 from headrace.control.routing import served_name
 from headrace.resources.assignments import NodeOrders, ReplicaOrder, StageOrder
 from headrace.resources.deployments import Deployment, Replica
@@ -84,6 +85,7 @@ def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:
         tool_parser=version.spec.tool_parser,
         may_sleep=bool(deployment.scale_to_zero_after_s),
         measured=deployment.autoscaled,
+        profile=profile_order(tx, deployment, version, replica),
         allow_custom_code=version.spec.allow_custom_code,
     )
 

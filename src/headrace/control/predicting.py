@@ -11,6 +11,7 @@ from headrace.capacity import Load, MemoryNeed, Place, plan
 from headrace.hardware import MachineShape, Shape, calibrated, read_calibration, read_catalogue, shape_of
 from headrace.resources.deployments import Deployment, Predicted, Replica, Transition
 from headrace.resources.errors import HeadraceError
+from headrace.resources.models import Dtype
 from headrace.resources.nodes import Node
 from headrace.weights import ModelFolder
 
@@ -36,7 +37,7 @@ def predicted(folder: ModelFolder, need: MemoryNeed, load: Load, node: Node, dat
     """What a replica will take on this node, and how fast it will be where the node's rates are known."""
     memory = Predicted(weights_bytes=need.weights_bytes, cache_bytes=need.kv_bytes, overhead_bytes=need.overhead_bytes)
     try:
-        shape = _shape(node, data_dir)
+        shape = shape_at(node, data_dir)
         place = _place(shape, folder, load)
         found = plan(folder, load, place).prediction
     except (msgspec.ValidationError, HeadraceError):  # a node that says nothing of its machine; other sizes are refused
@@ -66,6 +67,23 @@ def compare(deployment: Deployment, replica: Replica, timeline: Sequence[Transit
     return list(_pairs(deployment, deployment.predicted, replica, timeline))
 
 
+def shape_at(node: Node, data_dir: Path | None) -> Shape:
+    """A node's machine, with the rates that were measured of it.
+
+    Raises:
+        msgspec.ValidationError: It says nothing of its machine.
+    """
+    machine = msgspec.convert(node.hardware, MachineShape)
+    shape = shape_of(machine, read_catalogue().accelerators)
+    return calibrated(shape, read_calibration(data_dir, machine)) if data_dir else shape
+
+
+def computes_in(folder: ModelFolder, dtype: Dtype) -> str:
+    """The number format that a model computes in: what is asked for, else what most of it is stored in."""
+    stored = max(folder.bytes_by_dtype, key=folder.bytes_by_dtype.__getitem__, default="BF16")
+    return {"F32": "float32", "F16": "float16"}.get(stored, "bfloat16") if dtype == "auto" else dtype
+
+
 def _pairs(
     deployment: Deployment, said: Predicted, replica: Replica, timeline: Sequence[Transition]
 ) -> Iterator[Comparison]:
@@ -91,20 +109,12 @@ def _pair(figure: str, said: float, measured: float) -> Comparison:
     return Comparison(figure, said, measured, 100 * (said / measured - 1) if measured > 0 else 0.0)
 
 
-def _shape(node: Node, data_dir: Path | None) -> Shape:
-    machine = msgspec.convert(node.hardware, MachineShape)
-    shape = shape_of(machine, read_catalogue().accelerators)
-    return calibrated(shape, read_calibration(data_dir, machine)) if data_dir else shape
-
-
 def _place(shape: Shape, folder: ModelFolder, load: Load) -> Place:
-    stored = max(folder.bytes_by_dtype, key=folder.bytes_by_dtype.__getitem__, default="BF16")
-    own = {"F32": "float32", "F16": "float16"}.get(stored, "bfloat16")
     return Place(
         name=shape.label,
         devices=max(1, shape.accelerator_count),
         device_bytes=shape.device_bytes,
         bandwidth_bytes_per_s=shape.bandwidth_bytes_per_s,
-        flops_per_s=shape.flops_per_s(own if load.dtype == "auto" else load.dtype),
+        flops_per_s=shape.flops_per_s(computes_in(folder, load.dtype)),
         measured=shape.measured,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.profiling import take_report
 from headrace.control.timeline import note
 from headrace.resources.assignments import NodeReport, ReplicaReport
 from headrace.resources.deployments import Deployment, Replica
@@ -38,7 +39,7 @@ def fold(tx: Transaction, report: NodeReport, *, takes_account_of: frozenset[str
             continue
         one = said.get((replica.id, replica.epoch))
         if one is not None:
-            _fold_replica(tx, replica, one)
+            _fold_replica(tx, replica, one, now)
         elif replica.id in takes_account_of:
             _lose(tx, replica)
 
@@ -61,9 +62,9 @@ def _fold_node(tx: Transaction, report: NodeReport, now: float) -> None:
         tx.update(msgspec.structs.replace(node, resource_version=before.resource_version))
 
 
-def _fold_replica(tx: Transaction, replica: Replica, report: ReplicaReport) -> None:
+def _fold_replica(tx: Transaction, replica: Replica, report: ReplicaReport, now: float) -> None:
     if report.state not in _ENDED:
-        _follow(tx, replica, report)
+        _follow(tx, replica, report, now)
     elif replica.state is ReplicaState.DRAINING or (report.state is ReplicaState.GONE and report.failure is None):
         # It was told to end, or its node was, and drained it: nothing failed.
         tx.move(replica, ReplicaState.GONE, exit_status=report.exit_status, log_tail=report.log_tail)
@@ -83,7 +84,7 @@ def _fail(tx: Transaction, replica: Replica, report: ReplicaReport) -> None:
     )
 
 
-def _follow(tx: Transaction, replica: Replica, report: ReplicaReport) -> None:
+def _follow(tx: Transaction, replica: Replica, report: ReplicaReport, now: float) -> None:
     """Up the ladder, a rung at a time. A node that starts anew looks at its replicas afresh: that is no step back."""
     told = msgspec.structs.replace(
         replica,
@@ -102,10 +103,12 @@ def _follow(tx: Transaction, replica: Replica, report: ReplicaReport) -> None:
         told = tx.move(told, state, detail=report.detail)
     if not rungs and told != replica:
         tx.update(told)
-    if rungs and report.state is ReplicaState.ASLEEP:
+    if report.detail and (report.state is ReplicaState.WARMING or (rungs and report.state is ReplicaState.ASLEEP)):
         deployment = tx.get(Deployment, scope=replica.scope, id=replica.deployment_id)
         assert deployment is not None, "a foreign key holds it"
         note(tx, deployment, report.detail)
+    if report.state is ReplicaState.READY and report.state in rungs and replica.state in _LADDER:
+        take_report(tx, told, report.profile, now=now)
 
 
 def _lose(tx: Transaction, replica: Replica) -> None:

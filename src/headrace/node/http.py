@@ -29,13 +29,14 @@ class HttpClient:
     Args:
         address: ``unix:/path`` or ``http://host:port``.
         token: Sent as ``Authorization: Bearer``.
+        connections: The most at a time; one more call waits for another to end.
     """
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, *, connections: int = 10) -> None:
         path = address.removeprefix("unix:") if address.startswith("unix:") else None
         self._base_url = "http://localhost" if path else address.rstrip("/")
         self._headers = [("Authorization", f"Bearer {token}"), ("Content-Type", "application/json")]
-        self._pool = httpcore.AsyncConnectionPool(uds=path)
+        self._pool = httpcore.AsyncConnectionPool(uds=path, max_connections=connections)
 
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, timeout_s: float | None = None

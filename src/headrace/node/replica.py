@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess
-from headrace.node import chat_template, journal
+from headrace.node import chat_template, journal, profiling
 from headrace.node.cores import Cores
 from headrace.node.launching import engine_spec, launch_of, why_ended
 from headrace.node.load import LoadMeter
@@ -95,6 +95,7 @@ class ReplicaRun:
         report: ReplicaReport | None = None,
     ) -> None:
         self.order = order
+        self.profile = order.profile  # may yet be ordered while it starts
         self._around = around
         self._process = process
         self._cores: Cores = ()
@@ -340,9 +341,15 @@ class ReplicaRun:
                 evidence=evidence,
                 fix="Deploy with a longer startup timeout, or a smaller model.",
             ) from error
-        address = f"unix:{self._around.layout.engine_socket(order.id)}"
+        socket, profile = self._around.layout.engine_socket(order.id), None
         warmup = msgspec.structs.replace(warmup, resident_bytes=resident_bytes)
-        self._move(ReplicaState.READY, address=address, warmup=warmup, resident_bytes=resident_bytes)
+        if (wanted := self.profile) is not None:
+            self._note(detail=f"Measuring what a replica carries, for about {wanted.budget_s:.0f} s.")
+            profile = await profiling.measure(socket, order, wanted, writes=warmup.output_tokens > 0)
+            if profile.failure is not None and not await probe.healthy():
+                raise EngineBroken("The engine broke while it was measured.", evidence=profile.failure.message)
+        told = {"warmup": warmup, "resident_bytes": resident_bytes, "profile": profile}
+        self._move(ReplicaState.READY, address=f"unix:{socket}", **told)
 
     async def _drain(self, process: EngineProcess) -> None:
         self._move(ReplicaState.DRAINING)

@@ -13,6 +13,7 @@ import msgspec
 from headrace.resources.deployments import Warmup
 from headrace.resources.errors import Failure
 from headrace.resources.models import Dtype
+from headrace.resources.profiles import Grid, Point
 from headrace.resources.states import ReplicaState
 
 
@@ -31,6 +32,20 @@ class StageOrder(msgspec.Struct, frozen=True, kw_only=True):
     project: str = ""
 
 
+class ProfileOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Measure what a replica carries, once it has warmed up and before it takes requests.
+
+    Attributes:
+        grid: With what.
+        budget_s: How long that should take; three times as long at most, of a replica that is slow.
+        before_at: When it has to be over whatever it came to, in Unix seconds; 0: it may take all of its budget.
+    """
+
+    grid: Grid
+    budget_s: float
+    before_at: float = 0.0
+
+
 class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Run this replica, put it to sleep, or stop it. A replica that is in no order at all is stopped too.
 
@@ -38,6 +53,7 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
         wanted: One whose engine cannot ``sleep`` is stopped.
         may_sleep: Whether ``sleep`` may ever be wanted of it.
         measured: Whether it is to be told what the replica has to do (`ReplicaLoad`).
+        profile: What is to be measured of it before it is READY; None: nothing.
         nonce: The key that the engine is to demand of its callers.
         served_name: The model name that the engine answers to.
         project: Whose credentials the weights are fetched with.
@@ -65,6 +81,7 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     tool_parser: str | None = None
     may_sleep: bool = False
     measured: bool = False
+    profile: ProfileOrder | None = None
     allow_custom_code: bool = False
     memory_limit_bytes: int | None = None
     startup_timeout_s: float = 600.0
@@ -130,12 +147,20 @@ class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
     waiting: float | None = None
 
 
+class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `ProfileOrder` came to: points, or why there are none."""
+
+    points: tuple[Point, ...] = ()
+    failure: Failure | None = None
+
+
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the node knows of one replica; `GONE` once nothing of it runs any more.
 
     Attributes:
-        detail: A sentence for the timeline, of how it came to its state.
+        detail: A sentence for the timeline, of how it came to its state, or while WARMING of what is being done.
         load: What it has to do, where that was asked for.
+        profile: What was measured of it before it was READY, where that was asked for.
     """
 
     id: str
@@ -151,6 +176,7 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     exit_status: int | None = None
     log_tail: tuple[str, ...] = ()
     load: ReplicaLoad | None = None
+    profile: ProfileReport | None = None
 
 
 class RuntimeReport(msgspec.Struct, frozen=True, kw_only=True):

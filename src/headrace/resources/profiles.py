@@ -96,6 +96,20 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         return self.wall_s / self.requests
 
 
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be measured: every combination of these.
+
+    Attributes:
+        prompts: Lengths of prompts, in tokens.
+        outputs: Lengths of answers, in tokens.
+        concurrency: Numbers of requests at a time.
+    """
+
+    prompts: tuple[int, ...]
+    outputs: tuple[int, ...]
+    concurrency: tuple[int, ...]
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement of a replica. It holds for this version, runtime, hardware and engine arguments alone.
 

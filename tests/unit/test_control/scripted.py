@@ -14,7 +14,15 @@ import msgspec
 
 from headrace.control import Checked, GatewayAway, Reconciler
 from headrace.control.commands import DeployRequest, deploy
-from headrace.resources.assignments import NodeOrders, NodeReport, ReplicaLoad, ReplicaOrder, ReplicaReport, StageReport
+from headrace.resources.assignments import (
+    NodeOrders,
+    NodeReport,
+    ProfileReport,
+    ReplicaLoad,
+    ReplicaOrder,
+    ReplicaReport,
+    StageReport,
+)
 from headrace.resources.deployments import Deployment, MachineSpec, Replica, Warmup
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import Failure, HeadraceError
@@ -74,6 +82,7 @@ class ScriptedNode:
         sleeps: Its engines can sleep.
         loads: What its READY replicas have to do: a fresh measurement with every report, by replica or for ``""``, all.
         wakes: What comes of the next that is told to wake.
+        measures: What comes of measuring a replica that is to be measured before it is READY.
     """
 
     def __init__(self, memory_bytes: int = 10 * GIB) -> None:
@@ -85,6 +94,7 @@ class ScriptedNode:
         self.sleeps = False
         self.loads: dict[str, ReplicaLoad] = {}
         self.wakes: ReplicaState | Failure = ReplicaState.READY
+        self.measures: ProfileReport | None = None
         self.boots = 1
         self.orders = NodeOrders(generation=0)
         self.seen_generations: list[int] = []
@@ -198,7 +208,10 @@ class ScriptedNode:
             self.kill(order.id, rung)
         else:
             warmup = Warmup(time_to_first_token_s=0.1, tokens_per_s=50.0, output_tokens=8)
-            self.replicas[order.id] = msgspec.structs.replace(one, state=rung, warmup=warmup, resident_bytes=GIB)
+            profile = self.measures if order.profile is not None and rung is ReplicaState.READY else one.profile
+            self.replicas[order.id] = msgspec.structs.replace(
+                one, state=rung, warmup=warmup, resident_bytes=GIB, profile=profile
+            )
 
 
 _RESTING = (ReplicaState.DOZING, ReplicaState.ASLEEP, ReplicaState.WAKING)

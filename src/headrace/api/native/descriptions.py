@@ -16,7 +16,7 @@ from headrace.api.description import (
     maybe,
     record,
 )
-from headrace.api.native import ROOT, deployments, keys, models, quotas, registry, rollouts
+from headrace.api.native import ROOT, deployments, keys, models, profiles, quotas, registry, rollouts
 from headrace.resources.access import KeyFormat, Permission, Principal
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -24,6 +24,7 @@ from headrace.resources.errors import Failure
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.nodes import Node
 from headrace.resources.operations import ApiKey, Operation
+from headrace.resources.profiles import Profile
 from headrace.resources.quotas import Quota
 from headrace.resources.rollouts import Rollout
 from headrace.resources.states import OperationState
@@ -75,6 +76,17 @@ _MEASURED: Mapping[str, Shape] = {
     "measures": {"type": "array", "items": _MEASURE},
 }
 _ROLLOUT = Noun(Rollout, _MEASURED, frozenset({"tallies"}))
+_PROFILE = Noun(
+    Profile,
+    {
+        "stale": {"type": "boolean", "description": "Whether a deployment that is made now would be another one."},
+        "stale_because": {"type": "string", "description": "In what; empty where it would not."},
+        "tokens_per_s": {"type": "number", "description": "Of the stated mix, that a full replica carries."},
+        "chunk": {"type": "integer", "description": "Tokens a second of the smallest slice that is sold."},
+        "model_units_per_minute": {"type": "number", "description": "That a full replica has."},
+        "summary": {"type": "string", "description": "What it says, for a person."},
+    },
+)
 _DEPLOYMENT = Noun(Deployment, {"wanted_replicas": _INTEGER})
 _WATCHED = Noun(Operation, {"done": {"type": "boolean"}, "deployment": maybe(_DEPLOYMENT), "timeline": _TIMELINE})
 _USAGE = record(requests=_INTEGER, prompt_tokens=_INTEGER, completion_tokens=_INTEGER, total_tokens=_INTEGER)
@@ -144,6 +156,17 @@ DESCRIPTIONS: Mapping[str, Description] = {
         query=_REACH, answer=Noun(Rollout, {**_MEASURED, "timeline": _TIMELINE}, frozenset({"tallies"}))
     ),
     f"PATCH {ROOT}/rollouts/{{rollout}}": Description(query=_REACH, body=rollouts.RolloutChange, answer=_ROLLOUT),
+    f"GET {ROOT}/profiles": Description(
+        query=(
+            *_REACH,
+            Query("model", "Only those of this model, or of one version of it: ID@VERSION."),
+            Query("limit", "At most so many, the newest; 100 if not told.", NUMBER),
+        ),
+        answer=listed("profiles", _PROFILE),
+    ),
+    f"POST {ROOT}/profiles": Description(body=profiles.ProfileBody, answer=_PROFILE),
+    f"GET {ROOT}/profiles/{{profile}}": Description(query=_REACH, answer=_PROFILE),
+    f"DELETE {ROOT}/profiles/{{profile}}": Description(query=_REACH, answer=Noun(Profile)),
     f"GET {ROOT}/replicas/{{replica}}/logs": Description(
         query=(Query("lines", "How many lines, counted from the end; 100 if not told, at most 10,000.", NUMBER),),
         answer=listed("lines", STRING, replica=STRING, path=STRING),

@@ -2,49 +2,65 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.deployments import ROOT, in_scope
-from headrace.cli.endpoints import EndpointArgument, bindings, find_endpoint, short_id
+from headrace.capacity.units import FIRST_S, GAP_S
+from headrace.cli.deployments import ROOT
 from headrace.cli.exits import WrongUsage
 from headrace.cli.invocation import Invocation
 from headrace.cli.output import duration
-from headrace.cli.paths import segment
+from headrace.cli.profile.target import Machine, Target, target
 from headrace.cli.progress import Steps
-from headrace.resources.errors import EngineTimeout, NotReady, ProfileTooSmall
-from headrace.resources.profiles import Carried
-from headrace.resources.states import DeploymentState
+from headrace.resources.errors import EngineTimeout, HeadraceError, ProfileTooSmall
 
 if TYPE_CHECKING:
+    from headrace.capacity.measuring import Meter
     from headrace.cli.client import Client
-    from headrace.cli.profile.load import Replica
     from headrace.resources.profiles import Point
+
+_MACHINE = "Which machine (of MODEL@VERSION: none; all three; or a type that has no accelerators)"
 
 
 def profile(
     invocation: Invocation,
     *,
-    endpoint: EndpointArgument,
-    prompts: Annotated[str, typer.Option(metavar="N,N,…", help="Lengths of prompts, in tokens.")] = "32,256,1024",
+    wanted: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENDPOINT|MODEL@VERSION",
+            help="What runs already; or a version, which is deployed for the measurement and then taken off again.",
+        ),
+    ],
+    prompts: Annotated[str, typer.Option(metavar="N,N,…", help="Lengths of prompts, in tokens.")] = "32,256,768",
     outputs: Annotated[str, typer.Option(metavar="N,N,…", help="Lengths of answers, in tokens.")] = "16,64",
     at: Annotated[str, typer.Option(metavar="N,N,…", help="How many requests at a time.")] = "1,4,16",
     seconds: Annotated[float, typer.Option(min=0.5, help="How long each of them is looked at, at least.")] = 3.0,
     first_token: Annotated[
         float, typer.Option(min=0.001, help="Seconds to the first token that 95 of 100 requests keep.")
-    ] = 2.0,
+    ] = FIRST_S,
     inter_token: Annotated[
         float, typer.Option(min=0.001, help="Seconds between two tokens that 95 of 100 keep.")
-    ] = 0.2,
+    ] = GAP_S,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Store it: what is sold of the version goes by it then.")
+    ] = True,
+    machine_type: Annotated[
+        str, typer.Option(help="Machine's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
+    ] = "",
+    accelerator_type: Annotated[
+        str, typer.Option(help="GPU's type, as Vertex AI names it.", rich_help_panel=_MACHINE)
+    ] = "",
+    accelerator_count: Annotated[int, typer.Option(min=0, help="GPUs of a machine.", rich_help_panel=_MACHINE)] = 0,
 ) -> None:
     """Measure what one replica carries, and what a request costs it; leave it to itself meanwhile.
 
     The endpoint's deployed model must have one replica. Requests go to it as anybody's do, and count as usage.
     """
-    from headrace.capacity.cost import fit, most_at_once  # noqa: PLC0415  # brings numpy
-    from headrace.cli.profile.load import Replica  # noqa: PLC0415  # brings the HTTP client
+    from headrace.capacity.cost import measured  # noqa: PLC0415  # brings numpy
     from headrace.cli.profile.report import show  # noqa: PLC0415
 
     lengths = [_numbers(each, name) for each, name in ((prompts, "prompts"), (outputs, "outputs"), (at, "at"))]
@@ -56,19 +72,29 @@ def profile(
                 fix="Give at least two; three are better, for a third of what is measured tests the fit.",
             )
     steps = Steps(invocation.output, silent=invocation.as_json)
-    with invocation.client() as client:
-        found = find_endpoint(client, endpoint)
-        deployed, context = _single(client, found)
-        path = f"/v1/{found['name']}/deployedModels/{segment(deployed)}/invoke/completions"
-        replica = Replica(client.login, path, endpoint)
-        try:
-            points = _measure(replica, lengths, context, steps, seconds=seconds)
-        finally:
-            replica.close()
-    fitted = fit(points)
-    most = most_at_once(points, first_s=first_token, gap_s=inter_token)
-    carried = Carried(cost=fitted.cost, concurrency=most, first_s=first_token, gap_s=inter_token, measured=True)
-    show(invocation.output, points, fitted, carried)
+    machine = Machine(machine_type, accelerator_type, accelerator_count)
+    with invocation.client() as client, target(client, wanted, machine, steps) as chosen:
+        points = asyncio.run(_measure(client, chosen, lengths, steps, seconds=seconds))
+        fitted, carried = measured(points, first_s=first_token, gap_s=inter_token)
+        kept, refused = None, None
+        if keep:
+            limits = {"first_s": first_token, "gap_s": inter_token}
+            try:
+                kept = _keep(client, chosen, points, limits)
+            except HeadraceError as error:  # what was measured is told all the same
+                refused = error
+        show(invocation.output, points, fitted, carried, kept)
+    if refused is not None:
+        raise refused
+
+
+def _keep(client: Client, chosen: Target, points: list[Point], limits: dict[str, float]) -> dict[str, Any]:
+    import msgspec  # noqa: PLC0415
+
+    where = {"deployment": chosen.deployment, "project": client.login.project, "location": client.login.location}
+    kept = client.post(f"{ROOT}/profiles", {**where, **limits, "points": msgspec.to_builtins(points)})
+    assert isinstance(kept, dict)
+    return kept
 
 
 def _numbers(text: str, name: str) -> list[int]:
@@ -87,52 +113,39 @@ def _numbers(text: str, name: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def _single(client: Client, endpoint: dict[str, Any]) -> tuple[str, int]:
-    """The endpoint's one deployed model that is READY, and its context length.
-
-    Raises:
-        NotReady: There is none, or its deployment has not exactly one replica.
-    """
-    ready = bindings(endpoint, state=DeploymentState.READY)
-    name = short_id(str(endpoint["name"]))
-    if len(ready) != 1:
-        raise NotReady(
-            f"Endpoint {name} has {len(ready)} deployed models that are READY; a profile is of one.",
-            fix="Deploy the model on an endpoint of its own: `headrace deploy FOLDER --name NAME`.",
-        )
-    deployment_id = short_id(str(ready[0]["headrace"]["deployment"]))
-    found = client.get(f"{ROOT}/deployments/{segment(deployment_id)}", **in_scope(client))
-    serving = [each for each in found["replicas"] if each["state"] == DeploymentState.READY]
-    if len(serving) != 1:
-        raise NotReady(
-            f"Deployment {deployment_id} has {len(serving)} replicas; a profile is of one.",
-            fix=f"`headrace deployments update {deployment_id} --replicas 1`, or deploy the model once more.",
-        )
-    return str(ready[0]["id"]), int(found["max_model_len"])
-
-
-def _measure(replica: Replica, lengths: list[list[int]], context: int, steps: Steps, *, seconds: float) -> list[Point]:
+async def _measure(
+    client: Client, chosen: Target, lengths: list[list[int]], steps: Steps, *, seconds: float
+) -> list[Point]:
     """Every combination that the context has room for.
 
     Raises:
         EngineTimeout: One takes too long.
     """
-    from headrace.cli.profile.load import LONGEST_S, TooSlow  # noqa: PLC0415  # see above
+    from headrace.capacity.measuring import Meter  # noqa: PLC0415
+    from headrace.cli.profile.load import ThroughGateway  # noqa: PLC0415  # brings the HTTP client
 
-    points = []
-    for prompt, output, concurrency in product(*lengths):
-        if prompt + output > context:
-            continue
-        with steps.step(f"{prompt} tokens read, {output} written, {concurrency} at a time") as step:
-            try:
-                point = replica.measure(prompt, output, concurrency, seconds=seconds)
-            except TooSlow:
-                raise EngineTimeout(
-                    f"Not one request of {prompt} and {output} tokens was whole after {LONGEST_S:.0f} s.",
-                    evidence=f"{concurrency} were asked at a time.",
-                    fix="Ask for shorter ones, or fewer at a time.",
-                ) from None
-            rate = (point.prompt_tokens + point.output_tokens) / point.request_s
-            step.result = f"{rate:,.0f} tokens/s, first token {duration(point.first_s)}"
-        points.append(point)
-    return points
+    async with ThroughGateway(client.login, chosen.path) as engine:
+        meter = Meter(engine, chosen.model, chosen.context_tokens)
+        await meter.prepare()
+        return [
+            await _point(meter, prompt, output, concurrency, steps, seconds=seconds)
+            for prompt, output, concurrency in product(*lengths)
+            if prompt + output <= chosen.context_tokens
+        ]
+
+
+async def _point(meter: Meter, prompt: int, output: int, concurrency: int, steps: Steps, *, seconds: float) -> Point:
+    from headrace.capacity.measuring import LONGEST_S, TooSlow  # noqa: PLC0415
+
+    with steps.step(f"{prompt} tokens read, {output} written, {concurrency} at a time") as step:
+        try:
+            point = await meter.measure(prompt, output, concurrency, seconds=seconds)
+        except TooSlow:
+            raise EngineTimeout(
+                f"Not every request of {prompt} and {output} tokens was whole after {LONGEST_S:.0f} s.",
+                evidence=f"{concurrency} were asked at a time.",
+                fix="Ask for shorter ones, or fewer at a time.",
+            ) from None
+        rate = (point.prompt_tokens + point.output_tokens) / point.request_s
+        step.result = f"{rate:,.0f} tokens/s, first token {duration(point.first_s)}"
+    return point

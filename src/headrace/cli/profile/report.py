@@ -7,27 +7,45 @@ from typing import Any
 
 import msgspec
 
-from headrace.capacity.cost import Fit
-from headrace.capacity.units import chunk, tokens_per_s
+from headrace.capacity.cost import GOAL, Fit
+from headrace.capacity.units import UNITS_PER_MINUTE, chunk, tokens_per_s
 from headrace.cli.output import Output, duration
 from headrace.resources.profiles import Carried, Cost, Point
 
-GOAL = 0.1
-"""How far off a fit may be, on average, from what it was not fitted to."""
+_DOUBT = (
+    f"ATTENTION: the fit is more than {GOAL:.0%} off, so what is sold by it may not be kept. Measure again while\n"
+    "nothing else runs on the machine, longer (`--seconds 10`), and with more lengths (`--prompts 32,128,384,768`);\n"
+    "the newest profile counts. One that is worse than before: `headrace profiles delete ID`."
+)
 
 _COLUMNS = ("READ", "WRITTEN", "AT A TIME", "A REQUEST TAKES", "FITTED", "FIRST TOKEN P95", "BETWEEN P95")
 
 
-def show(output: Output, points: Sequence[Point], fitted: Fit, carried: Carried) -> None:
-    """For a person, or as one JSON document."""
+def show(
+    output: Output, points: Sequence[Point], fitted: Fit, carried: Carried, kept: dict[str, Any] | None = None
+) -> None:
+    """For a person, or as one JSON document.
+
+    Args:
+        output: Where to.
+        points: What was measured.
+        fitted: What it was fitted to.
+        carried: What that says.
+        kept: The profile as the server stored it; None: it did not.
+    """
     document: dict[str, Any] = {"fit": fitted, "points": points, "concurrency": carried.concurrency}
-    document |= {"tokens_per_s": tokens_per_s(carried), "chunk": chunk(carried)}
+    document |= {"tokens_per_s": tokens_per_s(carried), "chunk": chunk(carried), "profile": kept}
     output.document(msgspec.to_builtins(document))
     output.line()
     output.table(_COLUMNS, [_row(point, fitted.cost) for point in points], empty="")
     output.line()
     for sentence in (_costs(fitted.cost), _error(fitted), *_carries(carried)):
         output.line(sentence)
+    if kept is not None:
+        output.line(f"Kept as profile {kept['id']}, for {kept['runtime']} on {kept['hardware']}.")
+    if fitted.mean_error > GOAL:
+        output.line()
+        output.line(_DOUBT)
 
 
 def _row(point: Point, cost: Cost) -> tuple[object, ...]:
@@ -45,8 +63,7 @@ def _costs(cost: Cost) -> str:
 
 def _error(fitted: Fit) -> str:
     far = f"{fitted.mean_error:.0%} off on average, {fitted.worst_error:.0%} at worst"
-    much = f": more than {GOAL:.0%}, so measure again on an idle machine" if fitted.mean_error > GOAL else ""
-    return f"The {fitted.held_out} measurements that this was not fitted to are {far}{much}."
+    return f"The {fitted.held_out} measurements that this was not fitted to are {far}."
 
 
 def _carries(carried: Carried) -> list[str]:
@@ -55,6 +72,6 @@ def _carries(carried: Carried) -> list[str]:
     speed = f"{tokens_per_s(carried):,.0f} tokens/s, three read for one written"
     return [
         f"{carried.concurrency} at a time keep the latencies.",
-        "A full replica has 60 model units a minute, each a second of its time:",
+        f"A full replica has {UNITS_PER_MINUTE} model units a minute, each a second of its time:",
         f"{speed}; a chunk, a fourth of it, is {chunk(carried):,} tokens/s.",
     ]

@@ -11,6 +11,7 @@ from headrace.control.commands.key_pairs import KeyPair, new_key_pair
 from headrace.control.commands.keys import create_key, limit_key, revoke_key
 from headrace.control.commands.licences import accept_licence, licence_accepted
 from headrace.control.commands.mutate import mutate_deployed_model
+from headrace.control.commands.profiles import delete_profile, store_profile
 from headrace.control.commands.quota import Usage, set_quota, usage
 from headrace.control.commands.register import UploadRequest, upload
 from headrace.control.commands.registry import change_model, change_version, delete_version, merge_aliases
@@ -38,6 +39,7 @@ __all__ = [
     "create_key",
     "delete_endpoint",
     "delete_model",
+    "delete_profile",
     "delete_version",
     "deploy",
     "deploy_version",
@@ -53,6 +55,7 @@ __all__ = [
     "set_quota",
     "split_traffic",
     "start_rollout",
+    "store_profile",
     "undeploy",
     "upload",
     "usage",

@@ -167,6 +167,12 @@ class RolloutNotFound(NotFound):
     code = "ROLLOUT_NOT_FOUND"
 
 
+class ProfileNotFound(NotFound):
+    """No such profile."""
+
+    code = "PROFILE_NOT_FOUND"
+
+
 class ReplicaNotFound(NotFound):
     """No such replica."""
 
