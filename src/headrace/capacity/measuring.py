@@ -35,6 +35,10 @@ _SHORTEST_S = 0.5
 _SHARE = 0.6
 """Of a point's time, what is looked at: the rest goes by until its requests are out of step with each other."""
 
+NEEDED = 8
+"""Points from which a cost can be told: those that are done soonest have two lengths of each kind, and two numbers at a
+time, when a third of them is kept apart."""
+
 _ROUNDS = 2.5
 """How many times as long as one of its requests a point takes at least: the one that it begins with, of which the last
 has all its tokens; the one under way when that is over; and a whole one."""
@@ -145,22 +149,28 @@ class Meter:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def sweep(self, grid: Grid, *, budget_s: float) -> list[Point]:
+    async def sweep(self, grid: Grid, *, budget_s: float, longest_s: float) -> list[Point]:
         """Measure as much of a grid as there is time for, what is done soonest first.
 
         Combinations of which one round would take far more than its share of the time come last, if at all.
 
+        Args:
+            grid: What is wanted.
+            budget_s: How long it may take.
+            longest_s: How long, where fewer than `NEEDED` points are there by then: the replica is slow.
+
         Raises:
             HeadraceError: The replica refuses one.
         """
-        ends_at = self.clock() + budget_s
+        began = self.clock()
         points: list[Point] = []
         took_s: dict[tuple[int, int], float] = {}
         wanted = sorted(product(grid.concurrency, grid.prompts, grid.outputs), key=_about)
         late: list[tuple[int, int, int]] = []
         while left := wanted or late:
-            left_s = ends_at - self.clock()
-            share_s = left_s / (len(wanted) + len(late))
+            passed_s = self.clock() - began
+            left_s = (budget_s if len(points) >= NEEDED else longest_s) - passed_s
+            share_s = max(0.0, budget_s - passed_s) / (len(wanted) + len(late))
             at, prompt, output = one = left.pop(0)
             round_s = at * took_s.get((prompt, output), 0.0)
             if left is wanted and round_s > share_s:

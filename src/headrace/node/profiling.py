@@ -15,6 +15,9 @@ from headrace.resources.errors import EngineBrokeOff, EngineTimeout, Failure, He
 LEAST_S = 5.0
 """Less time than this tells nothing, and a measurement is given up as much before it has to be over."""
 
+_LONGER = 3.0
+"""How many times as long as it should a measurement may take, of a replica so slow that nothing can be told yet."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -56,9 +59,10 @@ async def measure(socket: Path, order: ReplicaOrder, wanted: ProfileOrder, *, wr
         wanted: What is to be measured.
         writes: Whether it puts out tokens at all.
     """
-    budget_s = wanted.budget_s
+    longest_s = _LONGER * wanted.budget_s
     if wanted.before_at:
-        budget_s = min(budget_s, wanted.before_at - time.time() - LEAST_S)
+        longest_s = min(longest_s, wanted.before_at - time.time() - LEAST_S)
+    budget_s = min(wanted.budget_s, longest_s)
     if not writes:
         return _none(EngineTimeout("It puts out no tokens, so there is no throughput to measure.").failure)
     if budget_s < LEAST_S:
@@ -68,7 +72,7 @@ async def measure(socket: Path, order: ReplicaOrder, wanted: ProfileOrder, *, wr
     meter = Meter(engine, order.served_name, order.max_model_len)
     try:
         await meter.prepare()
-        return ProfileReport(points=tuple(await meter.sweep(wanted.grid, budget_s=budget_s)))
+        return ProfileReport(points=tuple(await meter.sweep(wanted.grid, budget_s=budget_s, longest_s=longest_s)))
     except HeadraceError as error:
         return _none(error.failure)
     except Exception as error:

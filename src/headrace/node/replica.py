@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess
-from headrace.node import chat_template, journal
+from headrace.node import chat_template, journal, profiling
 from headrace.node.cores import Cores
 from headrace.node.launching import engine_spec, launch_of, why_ended
 from headrace.node.load import LoadMeter

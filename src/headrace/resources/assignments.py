@@ -37,7 +37,7 @@ class ProfileOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         grid: With what.
-        budget_s: How long that may take.
+        budget_s: How long that should take; three times as long at most, of a replica that is slow.
         before_at: When it has to be over whatever it came to, in Unix seconds; 0: it may take all of its budget.
     """
 
