@@ -1,0 +1,128 @@
+"""A simulated deployment: work is conserved, nobody is lost, and promises hold under a flood."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from headrace.capacity.simulation import Outcome, Scale, Tenant, arrivals_of, simulate
+from headrace.capacity.simulation.load import Arrival
+from headrace.capacity.simulation.replica import Replica
+from headrace.resources.autoscaling import Metric
+from headrace.resources.profiles import Carried, Cost
+
+COST = Cost(prompt=1e-3, prompt_squared=1e-8, step=0.02, sequence=1e-3, context=1e-7)
+CARRIED = Carried(cost=COST, concurrency=8, first_s=3.0, gap_s=0.2)
+UNITS = CARRIED.units(768, 256)
+ARRIVALS = st.lists(
+    st.tuples(st.floats(0.0, 30.0), st.integers(1, 2000), st.integers(1, 300)), min_size=1, max_size=40
+).map(lambda found: tuple(sorted(found)))
+ONE = Scale(least=1, most=1)
+
+
+def _asks(name: str, share: float, **fields: float) -> Tenant:
+    """One that asks for so many full replicas' work, on average."""
+    return replace(Tenant(name=name, requests_per_s=share / UNITS), **fields)
+
+
+@given(ARRIVALS, st.integers(1, 4), st.booleans())
+@settings(deadline=None)
+def test_everybody_is_answered_refused_or_still_there(
+    arrivals: tuple[tuple[float, int, int], ...], replicas: int, bounded: bool
+) -> None:
+    """Nobody is lost or told of twice, and where nothing bounds them all are answered."""
+    tenant = Tenant(name="a", arrivals=arrivals, guaranteed=0.2, most=0.5 if bounded else 0.0)
+    outcome = simulate([tenant], CARRIED, Scale(least=replicas, most=replicas), seconds=31.0)
+    (told,) = outcome.tenants
+    assert told.asked == len(arrivals)
+    assert told.answered + told.refused + outcome.unfinished == told.asked
+    assert bounded or told.refused == 0
+    assert 0.0 <= told.attainment <= 1.0
+    assert 0.0 <= outcome.utilisation <= 1.0 + 1e-9
+
+
+@given(ARRIVALS)
+@settings(deadline=None)
+def test_a_replica_computes_for_as_long_as_its_work_takes(arrivals: tuple[tuple[float, int, int], ...]) -> None:
+    """Reading takes what prompts cost, whatever is written beside; so no time is lost or made."""
+    cost = Cost(prompt=1e-3, prompt_squared=1e-8, step=0.0, sequence=1e-2, context=0.0)  # alone or together alike
+    replica, ended = Replica(cost), 0
+    for at, prompt, output in arrivals:
+        ended += len(replica.take(Arrival(at, 0, prompt, output), at))
+    while (at := replica.next_at()) < math.inf:
+        ended += len(replica.advance(at))
+    work = sum(1e-3 * prompt + 1e-8 * prompt**2 + 1e-2 * output for _, prompt, output in arrivals)
+    assert ended == len(arrivals)
+    assert replica.outstanding == 0
+    assert replica.busy_s == pytest.approx(work, rel=1e-6)
+
+
+def test_one_request_alone_takes_what_its_terms_say() -> None:
+    """Its prompt until the first token, then a step with its growing cache for each one."""
+    outcome = simulate([Tenant(name="a", arrivals=((1.0, 500, 100),))], CARRIED, ONE, seconds=10.0)
+    (told,) = outcome.tenants
+    assert told.first_p50_s == pytest.approx(500e-3 + 1e-8 * 500**2)
+    gap_s = 0.02 + 1e-3 + 1e-7 * 550
+    assert told.gap_p99_s * 99 == pytest.approx(100 * gap_s, rel=0.01)
+
+
+def test_the_same_seed_is_the_same_outcome() -> None:
+    """Played again nothing differs; and who asks when does not depend on who else asks."""
+    tenants = [_asks("a", 0.3), _asks("b", 0.3)]
+    assert simulate(tenants, CARRIED, ONE, seconds=300.0) == simulate(tenants, CARRIED, ONE, seconds=300.0)
+    together = [one.at for one in arrivals_of(tenants, 300.0, 1) if one.tenant == 0]
+    assert together == [one.at for one in arrivals_of(tenants[:1], 300.0, 1)]
+    assert together != [one.at for one in arrivals_of(tenants[:1], 300.0, 2)]
+
+
+@given(st.integers(1, 5))
+@settings(deadline=None, max_examples=5)
+def test_more_replicas_keep_more(seed: int) -> None:
+    """Of the same load more is kept within the latencies, until all of it is."""
+    kept = [
+        simulate([_asks("a", 1.5)], CARRIED, Scale(least=many, most=many), seconds=600.0, seed=seed)
+        .tenants[0]
+        .attainment
+        for many in (1, 2, 16)
+    ]
+    assert kept[0] < kept[1] <= kept[2]
+    assert kept[2] > 0.9
+
+
+def test_a_guarantee_holds_while_another_tenant_floods() -> None:
+    """Within its rate nothing is refused, and its first tokens come nearly as soon as when all keep to theirs."""
+    sold = _asks("a", 0.45, guaranteed=0.5, most=0.75)
+    calm = simulate([sold, _asks("b", 0.3)], CARRIED, ONE, seconds=1800.0).tenants[0]
+    attacked = simulate([sold, _asks("b", 5.0)], CARRIED, ONE, seconds=1800.0).tenants
+    assert attacked[0].refused == 0
+    assert attacked[0].answered == attacked[0].asked == calm.asked
+    assert attacked[1].refused > 0
+    assert attacked[0].work_per_s == pytest.approx(calm.work_per_s, rel=0.02)
+    unsold = simulate([_asks("a", 0.45), _asks("b", 5.0)], CARRIED, ONE, seconds=1800.0).tenants[0]
+    assert attacked[0].first_p99_s < unsold.first_p99_s
+
+
+def test_most_is_not_passed() -> None:
+    """Who asks for more than was sold gets that, and a minute's work once."""
+    (told,) = simulate([_asks("a", 2.0, most=0.5)], CARRIED, Scale(least=4, most=4), seconds=1800.0).tenants
+    assert told.work_per_s <= 0.5 + 60 * 0.5 / 1800.0 + 0.01
+    assert told.work_per_s == pytest.approx(0.5, abs=0.05)
+    assert told.refused > 0
+
+
+def _scaled(share: float) -> Outcome:
+    scale = Scale(least=1, most=8, metric=Metric.CONCURRENCY, target=4, start_s=5.0)
+    return simulate([_asks("a", share)], CARRIED, scale, seconds=1800.0)
+
+
+def test_the_autoscaler_follows_the_load() -> None:
+    """More load runs more replicas within the bounds, and costs more replica-hours."""
+    small, large = _scaled(0.3), _scaled(3.0)
+    assert small.most_replicas <= large.most_replicas <= 8
+    assert small.replica_hours < large.replica_hours < 8 * 0.7
+    assert large.changes > 0
+    assert large.tenants[0].answered == large.tenants[0].asked
