@@ -163,5 +163,11 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
         if suffix.startswith("/") or not infix
     ]
+    below += [
+        (method, f"/{version}/projects/{{project}}/locations/{{location}}/publishers/{{publisher}}/models/{{model}}{verb}")
+        for version in VERSIONS
+        for method, verb in ENDPOINT_ACTIONS
+        if verb.startswith(":")
+    ]
     listed = [*PROBES, *METRICS, *EXCHANGE, *OPENAI_ACTIONS, ("GET", f"{_MODEL}{{model}}"), *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

@@ -18,6 +18,12 @@ _METHODS = tuple(
         ("GET|POST|DELETE", f"{_SCOPE}/batchPredictionJobs.*", "Send the requests online, several at a time."),
         (
             "POST",
+            rf"({_SCOPE}/)?publishers/[^/]+/models/[^/]+:export",
+            "Weights are not copied to a bucket here: deploy the model (:deploy with publisherModelName), or upload a "
+            "folder that you have.",
+        ),
+        (
+            "POST",
             rf"({_SCOPE}/)?publishers/[^/]+/models/[^/]+:[a-zA-Z]+",
             "Ask the endpoint that serves it: projects/PROJECT/locations/LOCATION/endpoints/ID is its name as a model.",
         ),
