@@ -202,8 +202,8 @@ class Transaction:
 
     def _stored(self, row: R) -> R | None:
         noun: Noun[R] = NOUNS[type(row)]
-        found = self._connection.execute(select(noun.table).filter_by(**noun.key_of(row))).mappings().first()
-        return None if found is None else noun.row(dict(found))
+        found = self._connection.execute(select(noun.table).filter_by(**noun.key_of(row))).first()
+        return None if found is None else noun.row(found)
 
     def _write(self, row: R, expected: dict[str, Any]) -> R:
         noun: Noun[R] = NOUNS[type(row)]
