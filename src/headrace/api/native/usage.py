@@ -65,7 +65,7 @@ def _names(tx: Transaction, request: Request, conditions: dict[str, Any]) -> dic
 
 
 def _named(found: UsageSum, names: dict[tuple[str, str, str], str]) -> dict[str, str]:
-    """What is summed up under its names, where they are still known: what is there without a name is called by its id."""
+    """What is summed up under its names, where they are still known: what has none is called by its id."""
     of = found.of
     scope = f"projects/{of['project']}/locations/{of['location']}" if "project" in of else ""
     places = {kind: (kind, "" if kind == "key" else scope, of.get(f"{kind}_id", "")) for kind in UsageBy}

@@ -19,8 +19,7 @@ _METHODS = tuple(
         (
             "POST",
             rf"({_SCOPE}/)?publishers/[^/]+/models/[^/]+:export",
-            "Weights are not copied to a bucket here: deploy the model (:deploy with publisherModelName), or upload a "
-            "folder that you have.",
+            "Weights are copied to no bucket here. Deploy the model with :deploy and publisherModelName.",
         ),
         (
             "POST",

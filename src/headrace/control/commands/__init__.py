@@ -6,7 +6,7 @@ A caller runs a command in a transaction of its own and wakes the reconciler onc
 from headrace.control.checking import require_deployable
 from headrace.control.commands.deploy import DeployRequest, deploy
 from headrace.control.commands.deploy_version import VersionRequest, deploy_version
-from headrace.control.commands.endpoint import EndpointRequest, change_endpoint, create_endpoint
+from headrace.control.commands.endpoint import EndpointRequest, change_endpoint, create_endpoint, endpoint_updated
 from headrace.control.commands.key_pairs import KeyPair, new_key_pair
 from headrace.control.commands.keys import create_key, limit_key, revoke_key
 from headrace.control.commands.licences import accept_licence, licence_accepted
@@ -41,6 +41,7 @@ __all__ = [
     "delete_version",
     "deploy",
     "deploy_version",
+    "endpoint_updated",
     "licence_accepted",
     "limit_key",
     "merge_aliases",
