@@ -66,7 +66,7 @@ def test_usage_is_a_table(server: ScriptedServer, capsys: pytest.CaptureFixture[
 
 
 def test_what_was_deleted_is_said_to_be(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """An endpoint or a model whose name nobody knows any more is told by its id, and why; a key's name may be secret."""
+    """An endpoint or a model whose name nobody knows any more is told by its id, and why; a key's may be secret."""
     nameless = {name: value for name, value in ROW.items() if not name.endswith("_name")}
     answer(server, nameless, ROW)
     assert run(["usage"]) == 0

@@ -35,7 +35,7 @@ _CALIBRATED = "measured here"
 """What the rates of a machine begin with that `headrace calibrate` measured."""
 
 _UNCALIBRATED = (
-    "So PREDICTED is an estimate from rates that nobody measured on this machine, and MEASURED is what it does: a large "
+    "So PREDICTED is an estimate from rates that nobody measured on this machine, and MEASURED is what it does: a big "
     "difference is no fault. After `headrace calibrate` new deployments are predicted from measured rates."
 )
 

@@ -24,7 +24,9 @@ def register(group: typer.Typer) -> None:
 def deploy_model(
     invocation: Invocation,
     endpoint: EndpointArgument,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its id or display name; with @version or @alias that version.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Its id or display name; with @version or @alias that version.")
+    ],
     *,
     traffic: Annotated[
         int,

@@ -21,7 +21,7 @@ _SHOWN = 10
 
 
 def of_model(client: Client, wanted: str, ask: Callable[[str], T]) -> T:
-    """What `ask` gives for the model that is meant, by its id, full name or display name; each with ``@version`` or not.
+    """What `ask` gives for the model that is meant: an id, full name or display name, ``@version`` behind it or not.
 
     Args:
         client: Of the server.

@@ -15,15 +15,17 @@ from headrace.cli.endpoints import YesOption, confirm, short_id
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.meant import of_model
-from headrace.cli.spec import rows as spec_rows
 from headrace.cli.output import visible
+from headrace.cli.spec import rows as spec_rows
 from headrace.resources.errors import HeadraceError
 from headrace.resources.models import Dtype
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its id or display name; with @version or @alias that version.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Its id or display name; with @version or @alias that version.")
+]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. Can be repeated.")
 ]
@@ -134,7 +136,7 @@ def upload_model(
 
 
 def _looked_over(uri: str) -> list[str]:
-    """What the doctor says of a folder of this machine; a registration is never refused for it. Headers only are read."""
+    """What the doctor says of a folder of this machine; nothing is refused for it. Headers only are read."""
     if "://" in uri:
         return []
     from headrace.storage import open_artifacts  # noqa: PLC0415  # only this command needs it

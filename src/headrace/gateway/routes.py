@@ -164,7 +164,10 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         if suffix.startswith("/") or not infix
     ]
     below += [
-        (method, f"/{version}/projects/{{project}}/locations/{{location}}/publishers/{{publisher}}/models/{{model}}{verb}")
+        (
+            method,
+            f"/{version}/projects/{{project}}/locations/{{location}}/publishers/{{publisher}}/models/{{model}}{verb}",
+        )
         for version in VERSIONS
         for method, verb in ENDPOINT_ACTIONS
         if verb.startswith(":")

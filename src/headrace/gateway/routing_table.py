@@ -79,7 +79,9 @@ class RoutingTable:
             return found[0]
         if found:
             raise _several(name, found)
-        there = [endpoint.display_name or endpoint.id for endpoint in self.snapshot.endpoints if endpoint.scope == scope]
+        there = [
+            endpoint.display_name or endpoint.id for endpoint in self.snapshot.endpoints if endpoint.scope == scope
+        ]
         raise ModelNotFound(
             f"No endpoint in {scope} is or serves {name!r}.",
             evidence=f"Endpoints there: {_shown(there)}.",
