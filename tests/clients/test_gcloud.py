@@ -16,6 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "gcloud.sh"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
+@pytest.mark.timeout(900)  # fourteen commands, each of which starts an interpreter
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
 def test_gcloud_registers_deploys_asks_and_deletes(
     shared_server: ServerProcess, demo_model: Path, tmp_path: Path
@@ -33,7 +34,7 @@ def test_gcloud_registers_deploys_asks_and_deletes(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
     )
     assert done.returncode == 0, done.stderr
