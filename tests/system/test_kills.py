@@ -113,7 +113,7 @@ def test_sigterm_drains_then_stops(server: ServerProcess, demo_model: Path) -> N
 
 
 def test_a_stop_and_a_start_bring_everything_back(server: ServerProcess, demo_model: Path) -> None:
-    """Stopped and started again, the endpoint serves with a new engine: no request is lost, nothing counts as failed."""
+    """Stopped and started again, the endpoint serves with a new engine: no request is lost, nothing has failed."""
     endpoint = server.deployed(demo_model)
     key = server.key
     assert server.stop() == 0
