@@ -95,6 +95,10 @@ def generated(made: genai.Client) -> dict[str, Any]:
         "v1": shown(of_v1.models.generate_content(model=ENDPOINT, contents=QUESTION, config=GREEDY)),
         "stream": [shown(chunk) for chunk in streamed],
         "counted": made.models.count_tokens(model=ENDPOINT, contents=QUESTION).total_tokens,
+        "short": [
+            shown(made.models.generate_content(model=name, contents=QUESTION, config=GREEDY))
+            for name in (ENDPOINT.rpartition("/")[2], "/".join(ENDPOINT.split("/")[-2:]))
+        ],
         "instructed": shown(configured(made, system_instruction="Answer in one word.")),
     }
 
@@ -197,6 +201,7 @@ def refusals(made: genai.Client) -> dict[str, Any]:
         "endpoint": refused(lambda: made.models.generate_content(model=other, contents=QUESTION)),
         "key": refused(lambda: stranger.models.generate_content(model=ENDPOINT, contents=QUESTION)),
         "stream": refused(lambda: list(made.models.generate_content_stream(model=other, contents=QUESTION))),
+        "name": refused(lambda: made.models.generate_content(model="gemini-2.5-pro", contents=QUESTION)),
     }
 
 

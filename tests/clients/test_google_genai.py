@@ -64,6 +64,12 @@ def test_count_tokens(told: Any) -> None:
     assert told["chat"]["counted"] == told["chat"]["prompts"][-1]
 
 
+def test_short_names(told: Any) -> None:
+    """An endpoint's id, with `endpoints/` before it or not, stands for its full name."""
+    whole = told["generated"]["whole"]
+    assert [answer["text"] for answer in told["generated"]["short"]] == [whole["text"]] * 2
+
+
 def test_parameters(told: Any) -> None:
     """Limits, stops, several candidates and log probabilities are the engine's; safety settings change nothing."""
     config = told["config"]
@@ -121,6 +127,7 @@ def test_async(told: Any) -> None:
         ("search", 400, "googleSearch"),
         ("endpoint", 404, "12345"),
         ("stream", 404, "12345"),
+        ("name", 404, "Endpoints there: "),
         ("key", 401, ""),
     ],
 )

@@ -35,6 +35,16 @@ def ways_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
         yield server
 
 
+def test_a_way_in_is_told_of_once_it_is_open(ways_in: ServerProcess) -> None:
+    """HTTP is not kept back until gRPC is open, nor is gRPC told of before: until then it says that more is to come."""
+    said = [line for line in ways_in.output.splitlines() if line]
+    places = [
+        next(place for place, line in enumerate(said) if line.startswith(beginning))
+        for beginning in ("Headrace serves at", "TLS at", "Vertex AI's other ways in", "gRPC (Vertex AI) at")
+    ]
+    assert places == sorted(places)
+
+
 def addresses(server: ServerProcess) -> dict[str, str]:
     """All ways into it, as it tells its own commands."""
     found: dict[str, str] = json.loads((server.data_dir / "addresses.json").read_text())

@@ -539,6 +539,36 @@ def test_what_was_asked_for_is_shown_with_the_deployment_and_the_model(server, c
         assert "precision" not in out
 
 
+@pytest.mark.parametrize(
+    ("rates", "frightens"),
+    [
+        ("assumed for each core; `headrace calibrate` measures this machine", True),
+        ("datasheets; `headrace calibrate` measures this machine", True),
+        ("measured here on 2027-01-15 by `headrace calibrate`", False),
+    ],
+)
+def test_a_prediction_that_nobody_calibrated_is_said_to_be_an_estimate(server, capsys, rates, frightens):
+    """Beside what was measured a sentence tells what the prediction is worth, and how to get better ones."""
+    compared = [{"figure": "tokens_per_s", "predicted": 20.0, "measured": 100.0, "error_percent": -80.0}]
+    shown = {
+        "id": "8",
+        "model_id": "9",
+        "model_version": "1",
+        "display_name": "m",
+        "state": "READY",
+        "runtime": "openvino",
+        "max_model_len": 512,
+        "memory_bytes": 1000,
+        "predicted": {"rates": rates},
+        "replicas": [{"id": "1", "state": "READY", "resident_bytes": 1000, "measured": compared}],
+    }
+    server.answers["GET /headrace/v1/deployments/8"] = (200, shown)
+    assert run(["deployments", "get", "8"]) == 0
+    out = capsys.readouterr().out
+    assert "5.0x faster than predicted" in out
+    assert ("an estimate from rates that nobody measured" in out) is frightens
+
+
 def test_when_a_deployment_scales_to_zero_is_changed(server, capsys):
     """One request, and a sentence of what is so now."""
     server.answers["PATCH /headrace/v1/deployments/8"] = lambda body: (200, {"id": "8"} | body)
@@ -643,9 +673,9 @@ def test_a_name_that_exists_is_deployed_onto(server, capsys, tmp_path, endpoints
 def test_a_name_of_several_is_refused(server, capsys, tmp_path, state):
     """Where nothing tells which endpoint of the name is meant, nothing is sent, and their ids are named."""
     server.answers[LIST] = (200, {"endpoints": [_named("1", state), _named("2", state)]})
-    assert run(["deploy", str(tmp_path), "--name", "river"]) == 1
+    assert run(["deploy", str(tmp_path), "--name", "river"]) == 2
     err = capsys.readouterr().err
-    assert "NAME_TAKEN" in err
+    assert "NAME_AMBIGUOUS" in err
     assert "1, 2" in err
     assert not server.asked("POST /headrace/v1/deployments")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cli_server import ScriptedServer, google_error, serving
+from test_doctor import healthy, written
 
 from headrace.cli.app import run
 
@@ -75,6 +76,32 @@ def test_upload_of_a_folder(server: ScriptedServer, tmp_path: Path, capsys: pyte
     (body,) = server.asked("POST /headrace/v1/models")
     assert (body["artifact_uri"], body["display_name"]) == (str(folder), "lake")
     assert run(["models", "upload", str(tmp_path / "nothing")]) == 3
+
+
+def test_a_folder_that_could_not_be_deployed_is_registered_and_said(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with Vertex AI nothing is refused at an upload; what the doctor finds in a folder of this machine is told."""
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    server.answers["POST /headrace/v1/models"] = (200, {"targets": {"model": "9", "version": "1"}})
+    assert run(["models", "upload", str(folder)]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"Model 9 has version 1, of {folder}.\n"
+    assert "warning WEIGHTS_MISSING: " in told.err
+    assert "deploying it would be refused" in told.err
+    assert f"headrace doctor {folder}" in told.err
+
+
+def test_a_whole_folder_is_registered_without_a_word(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is said of a folder of which there is nothing to say, nor of one that only the server can reach."""
+    server.answers["POST /headrace/v1/models"] = (200, {"targets": {"model": "9", "version": "1"}})
+    assert run(["models", "upload", written(tmp_path, healthy())]) == 0
+    assert run(["models", "upload", "gs://bkt/river"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_versions(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ ROW: dict[str, Any] = {
     "endpoint_id": "7",
     "endpoint_name": "rivers",
     "model_id": "9",
+    "model_name": "lake",
     "model_version": "1",
     "requests": 1200,
     "unfinished": 3,
@@ -59,9 +60,19 @@ def test_usage_is_a_table(server: ScriptedServer, capsys: pytest.CaptureFixture[
         *["PROMPT", "TOKENS"],
         *["OUTPUT", "TOKENS"],
     ]
-    assert first.split() == ["ci", "rivers", "9@1", "1,200", "3", "34,000", "560"]
-    assert second.split() == ["12", "rivers", "9@1", "1,200", "3", "≥", "34,000", "≥", "560"]
+    assert first.split() == ["ci", "rivers", "lake@1", "1,200", "3", "34,000", "560"]
+    assert second.split() == ["12", "rivers", "lake@1", "1,200", "3", "≥", "34,000", "≥", "560"]
     assert remark.startswith("≥: at least")
+
+
+def test_what_was_deleted_is_said_to_be(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """An endpoint or a model whose name nobody knows any more is told by its id, and why; a key's may be secret."""
+    nameless = {name: value for name, value in ROW.items() if not name.endswith("_name")}
+    answer(server, nameless, ROW)
+    assert run(["usage"]) == 0
+    _, deleted, there = capsys.readouterr().out.splitlines()
+    assert deleted.split()[:5] == ["12", "7", "(deleted)", "9@1", "(deleted)"]
+    assert "(deleted)" not in there
 
 
 def test_what_is_asked_for_reaches_the_server(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -240,6 +240,12 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
         ({"customModel": None, "publisherModelName": "  "}, BadField, "customModel is missing"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": -1}}}, BadField, "at least 0"),
         ({"deployConfig": {"dedicatedResources": {"maxReplicaCount": 0}}}, BadField, "less than"),
+        (
+            {"deployConfig": {"dedicatedResources": {"maxReplicaCount": 2, "initialReplicaCount": 3}}},
+            BadField,
+            "initialReplicaCount is from minReplicaCount",
+        ),
+        ({"deployConfig": {"dedicatedResources": {"initialReplicaCount": -1}}}, BadField, "initialReplicaCount"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 1.5}}}, BadField, "an integer of 32 bits"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": True}}}, BadField, "an integer of 32 bits"),
         ({"deployConfig": {"dedicatedResources": {"minReplicaCount": 2**40}}}, BadField, "an integer of 32 bits"),

@@ -14,6 +14,7 @@ from gateway_serving import (
     CHAT,
     CONTENTS,
     OTHER_KEY,
+    SCOPE,
     VIEWER_KEY,
     Served,
     deployed,
@@ -149,6 +150,36 @@ def test_who_may_ask(tmp_path: Path, target: str) -> None:
             unknown = await served.client.post(target.replace("/e1:", "/e2:"), json=CONTENTS)
             assert unknown.status_code == (501 if target.endswith("explain") else 404)
             assert engine.seen.began == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("place", ["google/models/my-endpoint", "endpoints/models/e1", "meta/models/my-model"])
+def test_a_short_name_leads_to_the_endpoint(tmp_path: Path, place: str) -> None:
+    """What google-genai makes of a `model` that is no full name is the endpoint that is called so, or serves it."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            for method in (":generateContent", ":streamGenerateContent?alt=sse", ":countTokens"):
+                answer = await served.client.post(f"/v1/{SCOPE}/publishers/{place}{method}", json=CONTENTS)
+                assert answer.status_code == 200, answer.text
+                assert answer.headers["x-vertex-ai-endpoint-id"] == "e1"
+
+    asyncio.run(main())
+
+
+def test_a_short_name_that_nothing_has(tmp_path: Path) -> None:
+    """The answer says which endpoints there are; a key of another project learns nothing of them."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            target = f"/v1/{SCOPE}/publishers/google/models/gemini-2.5-pro:generateContent"
+            answer = await served.client.post(target, json=CONTENTS)
+            assert (answer.status_code, reason(answer)) == (404, "MODEL_NOT_FOUND")
+            assert "Endpoints there: my-endpoint." in answer.text
+            stranger = {"authorization": f"Bearer {OTHER_KEY}"}
+            answer = await served.client.post(target, json=CONTENTS, headers=stranger)
+            assert (answer.status_code, "my-endpoint" in answer.text) == (403, False)
 
     asyncio.run(main())
 

@@ -7,11 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway_serving import BASE, CHAT, Served, deployed, gateway_before, snapshot
+from gateway_serving import (
+    ADMIN_TOKEN,
+    BASE,
+    CHAT,
+    Served,
+    deployed,
+    gateway_before,
+    serving_gateway,
+    snapshot,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gateway_admission import room, settle
 
+from headrace.gateway import Gateway
+from headrace.gateway.returning import WHY as WHY_RETURNING
+from headrace.gateway.snapshot_file import save_snapshot
 from headrace.gateway.waiting_room import CLOSED_RETRY_AFTER_S
 from headrace.resources.errors import Failure
 from standin import Script, StandIn
@@ -201,5 +213,78 @@ def test_nobody_is_let_in_while_it_sleeps(steps: list[str], hasty: bool) -> None
         assert all(one is None or isinstance(one, asyncio.CancelledError) for one in over), over
         assert all(served)
         assert (places.running, places.waiting) == (0, 0)
+
+    asyncio.run(main())
+
+
+def _restarted(folder: Path) -> Gateway:
+    """A gateway that finds a snapshot on disk."""
+    return Gateway(snapshot_path=folder / "snapshot.json", control_address="unix:/nowhere", admin_token=ADMIN_TOKEN)
+
+
+def test_a_restart_of_the_server_loses_no_request(tmp_path: Path) -> None:
+    """Of a kept snapshot the engines that are gone get nothing: who asks waits through all that control says until one
+    is back, and is answered."""
+
+    async def main() -> None:
+        gone = StandIn(tmp_path / "gone")
+        async with gone:
+            kept = deployed(gone.address)
+        save_snapshot(tmp_path / "snapshot.json", snapshot(kept))
+        async with serving_gateway(_restarted(tmp_path), tmp_path / "admin") as served:
+            assert (await served.client.get("/readyz")).status_code == 200
+            asked = [asyncio.create_task(served.client.post(URL, json=CHAT)) for _ in range(2)]
+            asked.append(asyncio.create_task(served.client.post("/v1/chat/completions", json=CHAT | {"model": "e1"})))
+            await until(served, lambda told: told["waiting"] == {NAME: 3})
+            await served.push(snapshot(kept, generation=2))  # control has not heard of it yet
+            await served.push(snapshot(deployed(why_not_ready="Its engine is loading."), generation=3))
+            assert (await status(served))["waiting"] == {NAME: 3}
+            async with StandIn(tmp_path / "back") as engine:
+                await served.push(snapshot(deployed(engine.address), generation=4))
+                assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200] * 3
+            # It is back: from now on it is as every deployment is.
+            await served.push(snapshot(deployed(why_not_ready="Its replicas are being replaced."), generation=5))
+            assert (await served.client.post(URL, json=CHAT)).status_code == 503
+
+    asyncio.run(main())
+
+
+def test_who_waits_after_a_restart_waits_for_so_long(tmp_path: Path) -> None:
+    """An engine that does not come back costs a request at most the longest wait, and the answer says why."""
+
+    async def main() -> None:
+        save_snapshot(tmp_path / "snapshot.json", snapshot(deployed(f"unix:{tmp_path}/none", max_wait_s=0.05)))
+        async with serving_gateway(_restarted(tmp_path), tmp_path / "admin") as served:
+            answer = await served.client.post(URL, json=CHAT)
+            assert (answer.status_code, WHY_RETURNING in answer.text) == (503, True)
+
+    asyncio.run(main())
+
+
+def test_engines_that_outlived_the_gateway_are_used_at_once(tmp_path: Path) -> None:
+    """A gateway that is replaced routes to the replicas that listen, and to no other."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "lives") as engine:
+            save_snapshot(tmp_path / "snapshot.json", snapshot(deployed(f"unix:{tmp_path}/none", engine.address)))
+            async with serving_gateway(_restarted(tmp_path), tmp_path / "admin") as served:
+                answers = [await served.client.post(URL, json=CHAT) for _ in range(8)]
+                assert [answer.status_code for answer in answers] == [200] * 8
+                assert engine.seen.answered == 8
+
+    asyncio.run(main())
+
+
+def test_what_failed_while_it_was_waited_for_is_told(tmp_path: Path) -> None:
+    """Nobody waits for an engine that cannot come back."""
+
+    async def main() -> None:
+        save_snapshot(tmp_path / "snapshot.json", snapshot(deployed(f"unix:{tmp_path}/none")))
+        async with serving_gateway(_restarted(tmp_path), tmp_path / "admin") as served:
+            asked = asyncio.create_task(served.client.post(URL, json=CHAT))
+            await until(served, lambda told: told["waiting"] == {NAME: 1})
+            failure = Failure(code="ENGINE_DIED", message="It died.")
+            await served.push(snapshot(deployed(failure=failure), generation=2))
+            assert "ENGINE_DIED: It died." in (await asked).text
 
     asyncio.run(main())

@@ -266,6 +266,19 @@ def test_states_move_only_along_the_table(shared: Store, wishes: list[Deployment
         assert [move.state for move in tx.timeline("deployment", "1")] == passed
 
 
+def test_what_was_replaced_in_a_row_is_written_by_a_move_to_the_same_state(store: Store) -> None:
+    """Fields replaced before the move are kept by it, in the same state too; a row without any is left as it is."""
+    with store.transaction() as tx:
+        row = _deployment()
+        tx.insert(row)
+        moved = tx.move(msgspec.structs.replace(row, restarts=7), row.state, detail="Still there.")
+        assert tx.get(Deployment, scope=DEFAULT_SCOPE, id="1") == moved
+        assert (moved.restarts, moved.resource_version) == (7, row.resource_version + 1)
+        assert tx.move(moved, moved.state, detail="Still there.") == moved
+        with pytest.raises(StaleWrite):
+            tx.move(msgspec.structs.replace(row, restarts=8), row.state)
+
+
 def test_no_state_changes_but_by_a_move(store: Store) -> None:
     """An update that carries another state is refused, even where the table has that move."""
     with store.transaction() as tx:

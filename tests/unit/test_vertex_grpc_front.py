@@ -7,6 +7,8 @@ import datetime
 import json
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from gateway_serving import KEY, OTHER_KEY, SCOPE, deployed, gateway_before, ser
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from tls_certificates import now
-from vertex_grpc_serving import PREDICTION, speaking_grpc
+from vertex_grpc_serving import PREDICTION, Caller, speaking_grpc
 
 from headrace.gateway.exchange import Exchange
 from headrace.resources.layout import Layout
@@ -40,15 +42,22 @@ def raw(body: dict[str, Any]) -> dict[str, Any]:
     return {"endpoint": ENDPOINT, "httpBody": {"contentType": "application/json", "data": data}}
 
 
+@asynccontextmanager
+async def before_an_engine(folder: Path) -> AsyncIterator[tuple[StandIn, Caller]]:
+    """A stand-in behind a gateway, and a client of what speaks gRPC before that."""
+    async with (
+        StandIn(folder / "e") as engine,
+        gateway_before(folder, deployed(engine.address)) as served,
+        speaking_grpc(folder, served.url) as grpc_,
+    ):
+        yield engine, grpc_
+
+
 def test_predict_and_its_raw_twin(tmp_path: Path) -> None:
     """The same predictions as over HTTP, as a message and as the body that they are."""
 
     async def main() -> None:
-        async with (
-            StandIn(tmp_path / "e") as engine,
-            gateway_before(tmp_path, deployed(engine.address)) as served,
-            speaking_grpc(tmp_path, served.url) as grpc_,
-        ):
+        async with before_an_engine(tmp_path) as (engine, grpc_):
             call = grpc_.call(f"{PREDICTION}/Predict", PREDICT, key=KEY)
             answer = await call
             assert [each.string_value for each in answer.predictions] == ["Prompt:\na\nOutput:\ntok tok tok "]
@@ -66,11 +75,7 @@ def test_streams_come_as_they_are_made(tmp_path: Path) -> None:
     """Each piece is there before the next one is made."""
 
     async def main() -> None:
-        async with (
-            StandIn(tmp_path / "e") as engine,
-            gateway_before(tmp_path, deployed(engine.address)) as served,
-            speaking_grpc(tmp_path, served.url) as grpc_,
-        ):
+        async with before_an_engine(tmp_path) as (engine, grpc_):
             engine.script = Script(chunks=3, gated=True)
             body = raw({"instances": [{"prompt": "a", "stream": True}]})
             stream = grpc_.call(f"{PREDICTION}/StreamRawPredict", body, key=KEY)
@@ -88,11 +93,7 @@ def test_a_cancelled_call_stops_the_engine(tmp_path: Path, method: str) -> None:
     """A client that cancels takes its request back at once, all the way to the engine."""
 
     async def main() -> None:
-        async with (
-            StandIn(tmp_path / "e") as engine,
-            gateway_before(tmp_path, deployed(engine.address)) as served,
-            speaking_grpc(tmp_path, served.url) as grpc_,
-        ):
+        async with before_an_engine(tmp_path) as (engine, grpc_):
             engine.script = Script(hang=True)
             body = PREDICT if method == "Predict" else raw({"instances": [{"prompt": "a", "stream": True}]})
             call = grpc_.call(f"{PREDICTION}/{method}", body, key=KEY)
@@ -110,11 +111,7 @@ def test_a_deadline_goes_with_the_request(tmp_path: Path) -> None:
     """The gateway knows how long the client waits; when that is over, the engine is stopped too."""
 
     async def main() -> None:
-        async with (
-            StandIn(tmp_path / "e") as engine,
-            gateway_before(tmp_path, deployed(engine.address)) as served,
-            speaking_grpc(tmp_path, served.url) as grpc_,
-        ):
+        async with before_an_engine(tmp_path) as (engine, grpc_):
             engine.script = Script(hang=True)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await grpc_.call(f"{PREDICTION}/Predict", PREDICT, key=KEY, timeout=0.5)
@@ -239,11 +236,7 @@ def test_who_runs_may_finish(tmp_path: Path) -> None:
     """A server that stops takes no new calls, and waits for those that run."""
 
     async def main() -> None:
-        async with (
-            StandIn(tmp_path / "e") as engine,
-            gateway_before(tmp_path, deployed(engine.address)) as served,
-            speaking_grpc(tmp_path, served.url) as grpc_,
-        ):
+        async with before_an_engine(tmp_path) as (engine, grpc_):
             engine.script = Script(gated=True)
             running = asyncio.ensure_future(grpc_.call(f"{PREDICTION}/Predict", PREDICT, key=KEY))
             await engine.until(began=1)

@@ -50,6 +50,7 @@ _BELOW_AN_ENDPOINT: Mapping[str, Description] = {
     "GET /models": Description(answer=listed("data", {"type": "object"})),
 }
 _PLACE = "/{version}/projects/{project}/locations/{location}/endpoints/{endpoint}"
+_BY_NAME = "/{version}/projects/{project}/locations/{location}/publishers/{publisher}/models/{model}"
 
 DESCRIPTIONS: Mapping[str, Description] = {
     "GET /healthz": Description(public=True, answer=_STATUS),
@@ -95,6 +96,11 @@ DESCRIPTIONS: Mapping[str, Description] = {
         for infix in ("", "/invoke", "/deployedModels/{deployed_model}/invoke")
         for what, one in _BELOW_AN_ENDPOINT.items()
         if " /" in what or not infix
+    },
+    **{
+        f"{what.split()[0]} {_BY_NAME}{what.split()[1]}": one
+        for what, one in _BELOW_AN_ENDPOINT.items()
+        if " :" in what
     },
 }
 """By ``"METHOD /path"``."""

@@ -171,6 +171,12 @@ def flag(request: Request, name: str) -> bool:
     return text in {"true", "1"}
 
 
+def mask_of(request: Request) -> str:
+    """The query's ``readMask``, in either spelling; empty: everything."""
+    query = request.query_params
+    return query.get("readMask", query.get("read_mask", ""))
+
+
 def number(request: Request, name: str, *, default: float, most: float) -> float:
     """A number of 0 or more in the query, cut down to ``most``.
 

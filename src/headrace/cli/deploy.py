@@ -33,7 +33,7 @@ from headrace.cli.progress import Steps
 from headrace.cli.spec import ENGINE_PANEL, read_template
 from headrace.cli.throughput import ThroughputOption
 from headrace.cli.what_next import Kind, kind_of, what_next
-from headrace.resources.errors import HeadraceError, NameTaken
+from headrace.resources.errors import HeadraceError, NameAmbiguous
 from headrace.resources.models import Dtype
 from headrace.resources.traffic import share_out
 
@@ -242,12 +242,12 @@ def _existing(client: Client, name: str) -> dict[str, Any] | None:
     """The endpoint that has this name already and that the model is meant for.
 
     Raises:
-        NameTaken: Several have it, and not just one of them is READY.
+        NameAmbiguous: Several have it, and not just one of them is READY.
     """
     living = [each for each in fetch_endpoints(client) if not (each.get("headrace") or {}).get("deleting")]
     found = called(living, name)
     if len(found) > 1:
-        raise NameTaken(
+        raise NameAmbiguous(
             f"{len(found)} endpoints have the name {name!r}.",
             evidence=f"Their ids: {', '.join(short_id(each['name']) for each in found)}.",
             fix="Say which one: `--endpoint ID`.",
@@ -328,7 +328,7 @@ def _chosen(
     """The deployed models to take off an endpoint, None for it and all of them; and what that is, for a person.
 
     Raises:
-        BadName: Several are called like the one that was asked for.
+        NameAmbiguous: Several are called like the one that was asked for.
         DeploymentNotFound: None is.
     """
     if model:

@@ -11,9 +11,9 @@ from headrace.cli.autoscaling import autoscaling_body, scale_rows, told_replicas
 from headrace.cli.exits import failure_in, text_of
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
+from headrace.cli.meant import of_deployment
 from headrace.cli.names import told_apart
 from headrace.cli.output import age, duration, size
-from headrace.cli.paths import segment
 from headrace.cli.spec import rows as spec_rows
 from headrace.cli.throughput import carried_rows
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = "/headrace/v1"
 
-DeploymentArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Its id.")]
+DeploymentArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Its id, or its model's display name.")]
 
 _FIGURES = {
     "resident_bytes": "memory",
@@ -31,6 +31,14 @@ _FIGURES = {
     "prompt_tokens_per_s": "reading a prompt",
     "tokens_per_s": "writing, one",
 }
+
+_CALIBRATED = "measured here"
+"""What the rates of a machine begin with that `headrace calibrate` measured."""
+
+_UNCALIBRATED = (
+    "So PREDICTED is an estimate from rates that nobody measured on this machine, and MEASURED is what it does: a big "
+    "difference is no fault. After `headrace calibrate` new deployments are predicted from measured rates."
+)
 
 _AS_PREDICTED = 1.05
 """The ratio below which nobody is told that a figure was off."""
@@ -111,7 +119,10 @@ def update_deployment(
     if not body:
         raise typer.BadParameter("Give --replicas, --min-replicas, --max-replicas, --target or --scale-to-zero-after.")
     with invocation.client() as client:
-        changed = client.patch(f"{ROOT}/deployments/{segment(deployment)}", body, **in_scope(client))
+        scope = in_scope(client)
+        changed = of_deployment(
+            client, deployment, lambda named: client.patch(f"{ROOT}/deployments/{named}", body, **scope)
+        )
     invocation.output.document(changed)
     if set(bounds) & set(body):
         invocation.output.line(f"Deployment {changed['id']} has {told_replicas(changed)} from now on.")
@@ -125,7 +136,8 @@ def update_deployment(
 def get_deployment(invocation: Invocation, deployment: DeploymentArgument) -> None:
     """One deployment: its timeline, its replicas, its error."""
     with invocation.client() as client:
-        found = client.get(f"{ROOT}/deployments/{segment(deployment)}", **in_scope(client))
+        scope = in_scope(client)
+        found = of_deployment(client, deployment, lambda named: client.get(f"{ROOT}/deployments/{named}", **scope))
     invocation.output.document(found)
     invocation.output.table(
         ("", ""),
@@ -188,6 +200,8 @@ def show_measured(invocation: Invocation, deployment: dict[str, Any]) -> None:
     invocation.output.table(("FIGURE", "PREDICTED", "MEASURED", "OFF BY"), rows, empty="")
     if rates := (deployment.get("predicted") or {}).get("rates"):
         invocation.output.line(f"Rates of the machine: {rates}.")
+        if _CALIBRATED not in rates:
+            invocation.output.line(_UNCALIBRATED)
 
 
 def _figure(name: str, value: float) -> str:

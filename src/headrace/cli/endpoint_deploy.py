@@ -8,7 +8,7 @@ import typer
 
 from headrace.cli.endpoints import EndpointArgument, bindings, find_endpoint, short_id, standing_of
 from headrace.cli.invocation import Invocation, command
-from headrace.cli.paths import segment
+from headrace.cli.meant import of_model
 from headrace.cli.progress import Steps
 from headrace.cli.throughput import ThroughputOption
 from headrace.resources.traffic import WHOLE, share_out
@@ -28,7 +28,9 @@ def register(group: typer.Typer) -> None:
 def deploy_model(
     invocation: Invocation,
     endpoint: EndpointArgument,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its id; id@version or id@alias for another version.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Its id or display name; with @version or @alias that version.")
+    ],
     *,
     traffic: Annotated[
         int,
@@ -56,7 +58,8 @@ def deploy_model(
     }
     with invocation.client() as client:
         found = find_endpoint(client, endpoint)
-        registered = client.get(f"/v1beta1/{client.login.scope}/models/{segment(model)}")
+        models = f"/v1beta1/{client.login.scope}/models"
+        registered = of_model(client, model, lambda named: client.get(f"{models}/{named}"))
         deployed: dict[str, Any] = {
             "model": f"{registered['name'].partition('@')[0]}@{registered['versionId']}",
             "displayName": name,

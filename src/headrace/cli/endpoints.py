@@ -12,7 +12,7 @@ from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
 from headrace.cli.names import told_apart
 from headrace.cli.throughput import told_throughput
-from headrace.resources.errors import BadName, DeploymentNotFound, EndpointNotFound, RoleMissing, Unavailable
+from headrace.resources.errors import DeploymentNotFound, EndpointNotFound, NameAmbiguous, RoleMissing, Unavailable
 from headrace.resources.states import ANSWERING
 
 if TYPE_CHECKING:
@@ -145,14 +145,14 @@ def find_endpoint(client: Client, wanted: str) -> dict[str, Any]:
 
     Raises:
         EndpointNotFound: There is none.
-        BadName: Several have the display name.
+        NameAmbiguous: Several have the display name.
     """
     endpoints = fetch_endpoints(client)
     named = called(endpoints, wanted)
     if len(named) == 1:
         return named[0]
     if named:
-        raise BadName(
+        raise NameAmbiguous(
             f"{len(named)} endpoints have the display name {wanted!r}.",
             evidence=f"Their ids: {', '.join(short_id(each['name']) for each in named)}.",
             fix="Give the id of one of them.",
@@ -221,7 +221,7 @@ def find_deployed_model(endpoint: dict[str, Any], wanted: str) -> dict[str, Any]
     """The one of an endpoint's deployed models with this id, or of the model with this name or id, or ``NAME@VERSION``.
 
     Raises:
-        BadName: Several are of it.
+        NameAmbiguous: Several are of it.
         DeploymentNotFound: None is.
     """
     bound = bindings(endpoint)
@@ -231,7 +231,7 @@ def find_deployed_model(endpoint: dict[str, Any], wanted: str) -> dict[str, Any]
     named = zip(bound, model_names(endpoint), strict=True)
     shown = ", ".join(f"{each['id']} ({name})" for each, name in named if each in found or not found)
     if found:
-        raise BadName(
+        raise NameAmbiguous(
             f"{len(found)} deployed models of endpoint {short_id(endpoint['name'])} are called {wanted!r}.",
             evidence=f"They are {shown}.",
             fix="Give the id of one of them.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,15 +14,23 @@ from headrace.cli.deployments import ROOT, in_scope
 from headrace.cli.endpoints import YesOption, confirm, short_id
 from headrace.cli.help import LOOK
 from headrace.cli.invocation import Invocation, command, list_command
-from headrace.cli.paths import segment
+from headrace.cli.meant import of_model
+from headrace.cli.output import visible
 from headrace.cli.spec import rows as spec_rows
+from headrace.resources.errors import HeadraceError
 from headrace.resources.models import Dtype
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, id@version or id@alias.")]
+if TYPE_CHECKING:
+    from headrace.cli.client import Client
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Its id or display name; with @version or @alias that version.")
+]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. Can be repeated.")
 ]
 
+_MERGE = ":mergeVersionAliases"
 _DESCRIPTIONS = (("description", "description"), ("of this version", "versionDescription"))
 
 
@@ -60,7 +70,7 @@ def list_models(invocation: Invocation) -> None:
 def get_model(invocation: Invocation, model: ModelArgument) -> None:
     """One model version."""
     with invocation.client() as client:
-        found = client.get(f"/v1beta1/{client.login.scope}/models/{segment(model)}")
+        found = of_model(client, model, lambda named: client.get(_path(client, named)))
     invocation.output.document(found)
     ours = found.get("headrace") or {}
     spec = ours.get("servingSpec") or {}
@@ -121,13 +131,31 @@ def upload_model(
     invocation.output.document(made)
     targets = made["targets"]
     invocation.output.line(f"Model {targets['model']} has version {targets['version']}, of {uri}.")
+    for line in _looked_over(uri):
+        print(visible(line), file=sys.stderr)
+
+
+def _looked_over(uri: str) -> list[str]:
+    """What the doctor says of a folder of this machine; nothing is refused for it. Headers only are read."""
+    if "://" in uri:
+        return []
+    from headrace.storage import open_artifacts  # noqa: PLC0415  # only this command needs it
+    from headrace.weights import check  # noqa: PLC0415  # ditto
+
+    try:
+        findings = check(open_artifacts(uri))
+    except HeadraceError as error:
+        return [f"warning {error.code}: {error.message}"]
+    said = [f"warning {each.code}: {each.message}" + f" Fix: {each.fix}" * bool(each.fix) for each in findings]
+    refused = any(each.severity == "error" for each in findings)
+    more = "It is registered; deploying it would be refused as it is." if refused else "It can be deployed."
+    return [*said, f"{more} `headrace doctor {shlex.quote(uri)}` says more."] if said else []
 
 
 def list_versions(invocation: Invocation, model: ModelArgument) -> None:
     """All versions of a model, newest first."""
     with invocation.client() as client:
-        path = f"/v1beta1/{client.login.scope}/models/{segment(model)}:listVersions"
-        versions = client.pages(path, "models")
+        versions = of_model(client, model, lambda named: client.pages(_path(client, named, ":listVersions"), "models"))
     invocation.output.document({"models": versions})
     rows = [
         (
@@ -160,8 +188,8 @@ def alias_version(
     if "@" not in version:
         raise typer.BadParameter("An alias is one version's: write MODEL@VERSION.")
     with invocation.client() as client:
-        path = f"/v1beta1/{client.login.scope}/models/{segment(version)}:mergeVersionAliases"
-        changed = client.post(path, {"versionAliases": changes})
+        body = {"versionAliases": changes}
+        changed = of_model(client, version, lambda named: client.post(_path(client, named, _MERGE), body))
     invocation.output.document(changed)
     called = ", ".join(changed.get("versionAliases") or []) or "none"
     invocation.output.line(f"Version {changed['versionId']} of {short_id(changed['name'])} has the aliases: {called}.")
@@ -182,8 +210,8 @@ def update_model(
     if not changes:
         raise typer.BadParameter("Give --name, --description or --label.")
     with invocation.client() as client:
-        path = f"/v1beta1/{client.login.scope}/models/{segment(model)}"
-        changed = client.patch(path, changes, updateMask=",".join(changes))
+        mask = ",".join(changes)
+        changed = of_model(client, model, lambda named: client.patch(_path(client, named), changes, updateMask=mask))
     invocation.output.document(changed)
     invocation.output.line(f"Changed {model}.")
 
@@ -193,9 +221,13 @@ def delete_model(invocation: Invocation, model: ModelArgument, yes: YesOption = 
     what, method = (f"version {model}", ":deleteVersion") if "@" in model else (f"model {model}", "")
     with invocation.client() as client:
         confirm(invocation, f"Delete {what}?", yes=yes)
-        answer = client.delete(f"/v1beta1/{client.login.scope}/models/{segment(model)}{method}")
+        answer = of_model(client, model, lambda named: client.delete(_path(client, named, method)))
     invocation.output.document(answer)
     invocation.output.line(f"Deleted {what}.")
+
+
+def _path(client: Client, named: str, method: str = "") -> str:
+    return f"/v1beta1/{client.login.scope}/models/{named}{method}"
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:

@@ -43,8 +43,11 @@ def usage(
 
 
 def _name(each: dict[str, Any], kind: str) -> str:
-    name = str(each.get(f"{kind}_name") or each[f"{kind}_id"])
-    return f"{name}@{each['model_version']}" if kind == "model" else name
+    """Its name; without one its id, which of an endpoint or a model means that it was deleted."""
+    known = each.get(f"{kind}_name")
+    name = str(known or each[f"{kind}_id"])
+    version = f"@{each['model_version']}" if kind == "model" else ""
+    return f"{name}{version}" if known or kind == "key" else f"{name}{version} (deleted)"
 
 
 def _counts(each: dict[str, Any]) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ class Gateway:
         self._idle.set()
         kept = load_newest((snapshot_path, *(other.snapshot_path for other in others)))
         if kept is not None:
-            self._routing.follow(kept)
+            self._routing.resume(kept)
         self.admin = Admin(self._routing, self._metrics, snapshot_path, token=admin_token, limits=self._limits)
 
     @staticmethod

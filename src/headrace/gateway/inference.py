@@ -149,7 +149,8 @@ class Inference:
     def _endpoint(self, match: Match, body: OpenAIBody, principal: Principal) -> EndpointRoute:
         table = self._routing.table
         if match.endpoint is not None:
-            return table.endpoint(match.endpoint.scope, match.endpoint.endpoint)
+            find = table.named if match.endpoint.by_name else table.endpoint
+            return find(match.endpoint.scope, match.endpoint.endpoint)
         endpoint = table.resolve(match.model or model_of(body), principal)
         principal.require(Permission.PREDICT, endpoint.scope.project)
         return endpoint

@@ -186,5 +186,14 @@ def gateway_routes() -> tuple[RouteEntry, ...]:
         if suffix.startswith("/") or not infix
     ]
     named = [("GET", f"{_MODEL}{{model}}"), ("POST", f"{QUERY}{{name}}/invocations")]
+    below += [
+        (
+            method,
+            f"/{version}/projects/{{project}}/locations/{{location}}/publishers/{{publisher}}/models/{{model}}{verb}",
+        )
+        for version in VERSIONS
+        for method, verb in ENDPOINT_ACTIONS
+        if verb.startswith(":")
+    ]
     listed = [*PROBES, *METRICS, *EXCHANGE, *WAYS_IN, *OPENAI_ACTIONS, *SERVING_ACTIONS, *named, *below]
     return tuple(RouteEntry(Process.GATEWAY, method, template) for method, template in listed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.gateway.budgets import Budgets
 from headrace.gateway.fleet import Fleet, total
 from headrace.gateway.handover import Handover
+from headrace.gateway.returning import Returning
 from headrace.gateway.routing_table import RoutingTable
 from headrace.gateway.running import RunningRequests
 from headrace.gateway.throughputs import Throughputs
@@ -23,6 +24,7 @@ class Routing:
 
     def __init__(self, *, connect_timeout_s: float, handover: Handover, budgets: Budgets) -> None:
         self._handover = handover
+        self._returning = Returning()
         self.budgets = budgets
         self.table = RoutingTable(RoutingSnapshot(generation=0))
         self.fleet = Fleet(connect_timeout_s=connect_timeout_s)
@@ -61,6 +63,11 @@ class Routing:
             work_waiting=total(one.work_waiting for one in every),
         )
 
+    def resume(self, kept: RoutingSnapshot) -> None:
+        """Begin with what was kept on disk; engines in it that are gone are waited for (`Returning`)."""
+        self._returning = Returning(kept)
+        self.follow(kept)
+
     def follow(self, snapshot: RoutingSnapshot) -> None:
         """Route by this snapshot from now on, and end what runs for keys that are not in it.
 
@@ -73,6 +80,7 @@ class Routing:
                 evidence=f"It is generation {snapshot.generation}; the gateway routes by {self.generation}.",
                 fix="Push the newest one.",
             )
+        snapshot = self._returning.amended(snapshot)
         table = RoutingTable(snapshot, self.table)
         self.fleet.follow(snapshot)
         self.table = table

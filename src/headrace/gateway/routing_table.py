@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from headrace.gateway.traffic import TrafficSplit
 from headrace.gateway.verified_tokens import VerifiedTokens
@@ -68,11 +68,32 @@ class RoutingTable:
             )
         return found
 
+    def named(self, scope: Scope, name: str) -> EndpointRoute:
+        """The endpoint of this project and location that is called so, as `resolve` has it.
+
+        Raises:
+            ModelNotFound: There is none, or there are several.
+        """
+        found = self._called(name, lambda endpoint: endpoint.scope == scope)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise _several(name, found)
+        there = [
+            endpoint.display_name or endpoint.id for endpoint in self.snapshot.endpoints if endpoint.scope == scope
+        ]
+        raise ModelNotFound(
+            f"No endpoint in {scope} is or serves {name!r}.",
+            evidence=f"Endpoints there: {_shown(there)}.",
+            fix=f"Use one of these names as `model`, or an endpoint's full name: {scope.name('endpoints', 'ID')}.",
+        )
+
     def reached(self, principal: Principal) -> Iterator[tuple[EndpointRoute, str]]:
         """The endpoints that a key reaches and that have something to offer, each with a name that `resolve` takes."""
+        reaches = _within_reach(principal)
         for endpoint in self.snapshot.endpoints:
-            if any(one.offered for one in endpoint.deployed) and principal.reaches(endpoint.scope.project):
-                alone = endpoint.display_name and self._called(endpoint.display_name, principal) == [endpoint]
+            if any(one.offered for one in endpoint.deployed) and reaches(endpoint):
+                alone = endpoint.display_name and self._called(endpoint.display_name, reaches) == [endpoint]
                 yield endpoint, endpoint.display_name if alone else endpoint.id
 
     def resolve(self, name: str, principal: Principal) -> EndpointRoute:
@@ -86,17 +107,12 @@ class RoutingTable:
         known = self._resolved.get((name, principal.project))
         if known is not None:
             return known
-        found = self._called(name, principal)
+        found = self._called(name, _within_reach(principal))
         if len(found) == 1:
             self._resolved[name, principal.project] = found[0]
             return found[0]
         if found:
-            ids = _shown([endpoint.id for endpoint in found])
-            raise ModelNotFound(
-                f"The model name {name!r} stands for several endpoints.",
-                evidence=f"Endpoints with it: {ids}.",
-                fix="Use an endpoint's id.",
-            )
+            raise _several(name, found)
         raise ModelNotFound(
             f"The model {name!r} does not exist.",
             evidence=f"This key reaches: {_shown([shown for _, shown in self.reached(principal)])}.",
@@ -132,14 +148,14 @@ class RoutingTable:
             evidence=f"It has: {_shown([deployed.id for deployed in endpoint.deployed])}.",
         )
 
-    def _called(self, name: str, principal: Principal) -> list[EndpointRoute]:
-        """Those that are called so, of the most specific tier in which any answers.
+    def _called(self, name: str, counts: Callable[[EndpointRoute], bool]) -> list[EndpointRoute]:
+        """Those of them that count and are called so, of the most specific tier in which any answers.
 
         One that failed to deploy, or has nothing on it, takes nobody's name away.
         """
         silent: list[EndpointRoute] = []
         for tier in self._by_name:
-            found = [endpoint for endpoint in tier.get(name, ()) if principal.reaches(endpoint.scope.project)]
+            found = [endpoint for endpoint in tier.get(name, ()) if counts(endpoint)]
             able = [endpoint for endpoint in found if any(deployed.answers for deployed in endpoint.deployed)]
             if able:
                 return able
@@ -162,6 +178,18 @@ def _names(endpoint: EndpointRoute) -> tuple[set[str], set[str], set[str]]:
     of_models = {name for d in endpoint.deployed for name in (d.model_user_id, d.model_display_name, d.model)}
     identifiers = {endpoint.id, endpoint.scope.name("endpoints", endpoint.id)}
     return identifiers, {endpoint.display_name} - {""}, of_models - {""}
+
+
+def _within_reach(principal: Principal) -> Callable[[EndpointRoute], bool]:
+    return lambda endpoint: principal.reaches(endpoint.scope.project)
+
+
+def _several(name: str, found: Sequence[EndpointRoute]) -> ModelNotFound:
+    return ModelNotFound(
+        f"The model name {name!r} stands for several endpoints.",
+        evidence=f"Endpoints with it: {_shown([endpoint.id for endpoint in found])}.",
+        fix="Use an endpoint's id.",
+    )
 
 
 def _shown(names: list[str]) -> str:

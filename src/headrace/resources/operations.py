@@ -21,6 +21,7 @@ OperationKind = Literal[
     "delete_model_version",
     "mutate_deployed_model",
     "undeploy",
+    "update_endpoint",
     "upload_model",
 ]
 

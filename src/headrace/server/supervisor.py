@@ -94,6 +94,10 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     ways: WaysIn = WaysIn()
 
 
+_FRONTS_COME = "Vertex AI's other ways in are not open yet; each is told here once it is. gRPC takes some seconds."
+"""Google's library, whose messages it takes, is imported first."""
+
+
 def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> None:
     """Serve until SIGTERM or SIGINT; then drain, stop everything that runs, and return.
 
@@ -261,36 +265,40 @@ class _Supervisor:
             loop.add_signal_handler(number, stop.set)
         await errand.send("prepare", str(self._layout.data_dir), self._url, *([self._tls_url] if self._tls_url else []))
         write_private(self._layout.addresses, msgspec.json.encode(self._addresses))
-        children = (self._control, self._node, *self._gateways, *self._fronts)
+        house = (self._control, self._node, *self._gateways)
         keeping: list[asyncio.Task[None]] = []
         if self._addresses.tls_authority or self._addresses.proxy_authority:
             await self._certify()
             keeping.append(asyncio.create_task(keep_renewed(self._certify, self._say)))
-        keeping += [asyncio.create_task(child.keep_alive(self._say)) for child in children]
-        ready = asyncio.create_task(_all_ready(children))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if not stopping.done():
-            self._tell()
-        await stopping
+        keeping += [asyncio.create_task(child.keep_alive(self._say)) for child in (*house, *self._fronts)]
+        telling = asyncio.create_task(self._tell(house))
+        await stop.wait()
+        telling.cancel()
         self._say("Stopping: running requests may finish.")
         await self._stop(keeping)
         self._say("Stopped.")
 
-    def _tell(self) -> None:
+    async def _tell(self, house: Iterable[Child]) -> None:
+        """Say where the server is, each way in once it is open; gRPC takes seconds more to import Google's library."""
+        await _all_ready(house)
         self._say(f"Headrace serves at {self._url}  (data in {self._layout.data_dir}; Ctrl-C stops it)")
         tls = self._settings.tls
         if tls is not None:
             whose = "your certificate" if tls.own else "a certificate of its own authority: `headrace ca export FILE`"
             self._say(f"TLS at {self._tls_url}, with {whose}")
+        self._say(open_files.sentence(open_files.most(), self._settings.gateways))
+        if self._fronts:
+            self._say(_FRONTS_COME)
+            await _all_ready(self._fronts)
+            self._tell_fronts()
+
+    def _tell_fronts(self) -> None:
         if self._addresses.grpc:
             self._say(f"gRPC (Vertex AI) at {self._addresses.grpc}, with the TLS port's certificate")
         if self._addresses.proxy_url:
             self._say(PROXY_WARNING.format(url=self._addresses.proxy_url, authority=self._addresses.proxy_authority))
             if not self._ways.speaks_grpc:
                 self._say(f"Clients that speak gRPC cannot use it here: {EXTRA}")
-        self._say(open_files.sentence(open_files.most(), self._settings.gateways))
 
     def _where(self) -> Addresses:
         """All that can be told to clients of this server."""

@@ -164,7 +164,7 @@ class Transaction:
         if failure is not None:
             changes["failure"] = failure
         moved = msgspec.structs.replace(row, state=state, **changes)
-        if state != row.state or moved != row:
+        if state != row.state or moved != self._stored(row):
             moved = self._write(moved, {"state": row.state})
         if state != row.state or detail or failure:
             self._note(row, state, at=self._clock(), detail=detail, failure=failure)
@@ -199,6 +199,11 @@ class Transaction:
             column = noun.table.columns[name]
             query = query.where(column.in_(value) if isinstance(value, tuple) else column == value)
         return query
+
+    def _stored(self, row: R) -> R | None:
+        noun: Noun[R] = NOUNS[type(row)]
+        found = self._connection.execute(select(noun.table).filter_by(**noun.key_of(row))).first()
+        return None if found is None else noun.row(found)
 
     def _write(self, row: R, expected: dict[str, Any]) -> R:
         noun: Noun[R] = NOUNS[type(row)]

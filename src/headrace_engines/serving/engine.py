@@ -89,7 +89,8 @@ class Engine:
         generator = self.served.generator
         if generator is None:
             raise BadRequest(
-                f"{self.model_name!r} is an embedding model: it answers /v1/embeddings and generates no text.",
+                f"{self.model_name!r} is an embedding model: it answers /v1/embeddings and generates no text. "
+                'Among the instances of :predict it takes {"content": TEXT}.',
                 param="model",
                 code="unsupported_task",
             )

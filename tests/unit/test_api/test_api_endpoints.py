@@ -66,6 +66,18 @@ def test_create(world: World, version: str) -> None:
     assert polled == operation
 
 
+def test_another_port_is_told_once_it_is_written_down(world: World) -> None:
+    """What the server wrote down of its addresses is remembered for as long as the file stays as it is."""
+    for port in (8443, 9443):
+        text = f'{{"url": "http://127.0.0.1:8080", "tls_url": "https://127.0.0.1:{port}"}}'
+        fresh = world.layout.local_login.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(world.layout.local_login)  # as a server does that starts
+        made = create(world, f"e{port}")
+        assert made["dedicatedEndpointDns"].endswith(f":{port}")
+        assert world.json("GET", f"{L}/endpoints/e{port}") == made
+
+
 def test_without_tls_none_is_shown_as_dedicated(world: World) -> None:
     """The vendor's SDK asks a dedicated endpoint by ``https://`` and nothing else; another one where it was pointed."""
     made = create(world, "e")
@@ -96,6 +108,8 @@ def test_create_with_an_id_and_shared(world: World) -> None:
         ("", {"displayName": "e", "description": "a\x00b"}, 400, "BAD_FIELD"),
         ("", {"displayName": "e", "labels": {str(n): "" for n in range(65)}}, 400, "BAD_FIELD"),
         ("", {"displayName": "e", "clientConnectionConfig": {"inferenceTimeout": "3601s"}}, 400, "BAD_FIELD"),
+        ("", {"displayName": "e", "clientConnectionConfig": {"inferenceTimeout": "0.999s"}}, 400, "BAD_FIELD"),
+        ("", {"displayName": "e", "clientConnectionConfig": {"inferenceTimeout": "0.000000001s"}}, 400, "BAD_FIELD"),
         ("", {"displayName": "e", LOG: {"enabled": True, "samplingRate": 2}}, 400, "BAD_FIELD"),
         ("", {"displayName": "e", "network": "n"}, 501, "NOT_SUPPORTED"),
         ("?endpointId=NOT_AN_ID", {"displayName": "e"}, 400, "BAD_NAME"),
@@ -136,6 +150,57 @@ def test_patch(world: World) -> None:
     body = {"labels": {}, "clientConnectionConfig": {"inferenceTimeout": "60s"}}
     patched = world.json("PATCH", f"{L}/endpoints/e?updateMask=labels,clientConnectionConfig", json=body)
     assert (patched["labels"], patched["clientConnectionConfig"]) == ({}, {"inferenceTimeout": "60s"})
+
+
+def test_update_as_an_operation(world: World) -> None:
+    """`:update` changes what Vertex AI changes by it; its operation is done, and its response is the endpoint."""
+    made = create(world, "e", labels={"a": "b"})
+    body = {"endpoint": made | {"displayName": "other", "clientConnectionConfig": {"inferenceTimeout": "60s"}}}
+    operation = world.json("POST", f"{L}/endpoints/e:update", json=body)
+    now = world.json("GET", f"{L}/endpoints/e")
+    assert (now["displayName"], now["clientConnectionConfig"]) == ("e", {"inferenceTimeout": "60s"})
+    package = "type.googleapis.com/google.cloud.aiplatform.v1"
+    assert operation["metadata"]["@type"] == f"{package}.UpdateEndpointOperationMetadata"
+    assert (operation["done"], operation["response"].pop("@type")) == (True, f"{package}.Endpoint")
+    assert operation["response"] == now
+    assert world.json("GET", f"/ui/{operation['name']}")["done"]
+    assert world.error("POST", f"{L}/endpoints/e:update", json=body) == (409, "STALE_WRITE")
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status", "code"),
+    [
+        ("e", {}, 400, "BAD_FIELD"),
+        ("e", {"endpoint": {"displayName": "x"}}, 400, "BAD_FIELD"),
+        ("e", {"endpoint": {"clientConnectionConfig": {"inferenceTimeout": "0.1s"}}}, 400, "BAD_FIELD"),
+        ("e", {"endpoint": {"clientConnectionConfig": {"colour": 1}}}, 400, "BAD_FIELD"),
+        ("e", {"updateMask": "x"}, 400, "BAD_FIELD"),
+        ("nothing", {"endpoint": {"clientConnectionConfig": {"inferenceTimeout": "9s"}}}, 404, "ENDPOINT_NOT_FOUND"),
+    ],
+)
+def test_updates_that_are_refused(world: World, name: str, body: Any, status: int, code: str) -> None:
+    """What it does not change, or what cannot be, is refused, and nothing of it is kept."""
+    made = create(world, "e")
+    assert world.error("POST", f"{L}/endpoints/{name}:update", json=body) == (status, code)
+    assert world.json("GET", f"{L}/endpoints/e") == made
+
+
+def test_a_list_tells_the_fields_that_are_asked_for(world: World) -> None:
+    """`readMask` leaves all others out, of endpoints and models; a field that there is not is refused."""
+    create(world, "e", labels={"a": "b", "c": "d"}, description="d")
+    register(world)
+
+    def listed(kind: str, mask: str) -> dict[str, Any]:
+        [one] = world.json("GET", f"{L}/{kind}?readMask={mask}")[kind]
+        return dict(one)
+
+    assert listed("endpoints", "name,display_name") == {"name": f"{SCOPE}/endpoints/e", "displayName": "e"}
+    assert listed("endpoints", "labels.a,description") == {"labels": {"a": "b"}, "description": "d"}
+    assert listed("endpoints", "labels.a,labels") == {"labels": {"a": "b", "c": "d"}}
+    assert listed("endpoints", "*") == listed("endpoints", "") == world.json("GET", f"{L}/endpoints/e")
+    assert set(listed("models", "versionId,artifactUri")) == {"versionId", "artifactUri"}
+    for kind in ("endpoints", "models"):
+        assert world.error("GET", f"{L}/{kind}?readMask=colour") == (400, "BAD_FIELD")
 
 
 def test_patch_keeps_redactions(world: World) -> None:

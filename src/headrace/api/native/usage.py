@@ -65,8 +65,8 @@ def _names(tx: Transaction, request: Request, conditions: dict[str, Any]) -> dic
 
 
 def _named(found: UsageSum, names: dict[tuple[str, str, str], str]) -> dict[str, str]:
-    """What is summed up under its names, where they are still known."""
+    """What is summed up under its names, where they are still known: what has none is called by its id."""
     of = found.of
     scope = f"projects/{of['project']}/locations/{of['location']}" if "project" in of else ""
     places = {kind: (kind, "" if kind == "key" else scope, of.get(f"{kind}_id", "")) for kind in UsageBy}
-    return {f"{kind}_name": names[place] for kind, place in places.items() if names.get(place)}
+    return {f"{kind}_name": names[place] or place[2] for kind, place in places.items() if place in names}

@@ -64,6 +64,7 @@ ROUTES = (
     Route("POST", f"{LOCATION}/endpoints", DEPLOY, endpoints.create_endpoint),
     Route("GET", ENDPOINT, READ, endpoints.get_endpoint),
     Route("PATCH", ENDPOINT, DEPLOY, endpoints.update_endpoint),
+    Route("POST", f"{ENDPOINT}:update", DEPLOY, endpoints.update_endpoint_long_running),
     Route("DELETE", ENDPOINT, DEPLOY, endpoints.delete_endpoint),
     Route("GET", PUBLISHER_MODELS, READ, publishers.list_publisher_models),
     Route("GET", f"{PUBLISHER_MODELS}/{{model:id}}", READ, publishers.get_publisher_model),

@@ -20,7 +20,7 @@ from headrace.api.vertex.paths import (
 )
 from headrace.contracts.vertex.deploy import DeployBody
 from headrace.contracts.vertex.deploy_model import DeployModelBody, MutateBody
-from headrace.contracts.vertex.endpoint_bodies import EndpointBody
+from headrace.contracts.vertex.endpoint_bodies import EndpointBody, LongUpdateBody
 from headrace.contracts.vertex.endpoints import UndeployBody
 from headrace.contracts.vertex.json_schema import message_schema
 from headrace.contracts.vertex.model_bodies import MergeBody, ModelBody, UploadBody
@@ -85,6 +85,7 @@ _LIST = (
     Query("orderBy", "create_time, update_time or display_name, with ` desc` behind it for the other direction."),
     *_PAGES,
 )
+_MASKED = (*_LIST, Query("readMask", "Which fields are told: names, with commas between them; else all."))
 
 
 def _pages(field: str, item: Shape) -> Shape:
@@ -119,15 +120,15 @@ DESCRIPTIONS: Mapping[str, Description] = {
         answer=_OPERATION,
     ),
     **{route: one for parent in (LOCATION, MODEL, ENDPOINT, *_UI) for route, one in _operations(parent).items()},
-    f"GET {LOCATION}/models": Description(query=_LIST, answer=_pages("models", _MODEL)),
+    f"GET {LOCATION}/models": Description(query=_MASKED, answer=_pages("models", _MODEL)),
     f"GET {MODEL}": Description(answer=_MODEL),
-    f"GET {MODEL}:listVersions": Description(query=_LIST, answer=_pages("models", _MODEL)),
+    f"GET {MODEL}:listVersions": Description(query=_MASKED, answer=_pages("models", _MODEL)),
     f"POST {LOCATION}/models:upload": Description(body=message_schema(UploadBody), answer=_OPERATION),
     f"PATCH {MODEL}": Description(query=_MASK, body=message_schema(ModelBody), answer=_MODEL),
     f"POST {MODEL}:mergeVersionAliases": Description(body=message_schema(MergeBody), answer=_MODEL),
     f"DELETE {MODEL}:deleteVersion": Description(answer=_OPERATION),
     f"DELETE {MODEL}": Description(answer=_OPERATION),
-    f"GET {LOCATION}/endpoints": Description(query=_LIST, answer=_pages("endpoints", _ENDPOINT)),
+    f"GET {LOCATION}/endpoints": Description(query=_MASKED, answer=_pages("endpoints", _ENDPOINT)),
     f"POST {LOCATION}/endpoints": Description(
         query=(Query("endpointId", "The endpoint's identifier; one is made up where there is none."),),
         body=message_schema(EndpointBody),
@@ -135,6 +136,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
     ),
     f"GET {ENDPOINT}": Description(answer=_ENDPOINT),
     f"PATCH {ENDPOINT}": Description(query=_MASK, body=message_schema(EndpointBody), answer=_ENDPOINT),
+    f"POST {ENDPOINT}:update": Description(body=message_schema(LongUpdateBody), answer=_OPERATION),
     f"POST {ENDPOINT}:deployModel": Description(body=message_schema(DeployModelBody), answer=_OPERATION),
     f"POST {ENDPOINT}:mutateDeployedModel": Description(body=message_schema(MutateBody), answer=_OPERATION),
     f"DELETE {ENDPOINT}": Description(

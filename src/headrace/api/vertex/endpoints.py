@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-
 import msgspec
 from fastapi import Request, Response
 
-from headrace.api.requests import answer, body_of, context_of, flag, scope_of
+from headrace.api.requests import answer, body_of, context_of, flag, mask_of, scope_of
 from headrace.api.vertex.addresses import dedicated_dns
+from headrace.api.vertex.bound import bound_to
 from headrace.api.vertex.operations import told
 from headrace.api.vertex.paging import page_of
-from headrace.contracts.vertex.endpoint_bodies import read_endpoint, read_endpoint_update
+from headrace.contracts.vertex.endpoint_bodies import (
+    EndpointBody,
+    read_endpoint,
+    read_endpoint_update,
+    read_long_update,
+)
 from headrace.contracts.vertex.endpoints import Bound, endpoint_json
 from headrace.contracts.vertex.listing import listing
 from headrace.contracts.vertex.operations import contract_of, operation_json
+from headrace.contracts.vertex.read_masks import ReadMask
 from headrace.contracts.vertex.timestamps import version_of
 from headrace.control import commands
-from headrace.control.sharing import sharers
-from headrace.resources.deployments import Deployment, Replica
-from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import EndpointNotFound
-from headrace.resources.names import Scope
-from headrace.resources.states import ReplicaState
+from headrace.resources.operations import Operation
 from headrace.store import Transaction
 
 
 async def list_endpoints(request: Request) -> Response:
     """The endpoints of a location, page by page."""
     scope, question = scope_of(request), listing(request.query_params, kind="endpoint")
+    mask = ReadMask(mask_of(request), EndpointBody)
 
     def read(tx: Transaction) -> tuple[list[Endpoint], str, dict[str, list[Bound]]]:
         page, next_page = page_of(tx, Endpoint, question, scope=scope)
@@ -37,7 +39,7 @@ async def list_endpoints(request: Request) -> Response:
 
     page, next_page, bound = await context_of(request).read(read)
     host = dedicated_dns(request)
-    wire = {"endpoints": [endpoint_json(endpoint, bound[endpoint.id], host=host) for endpoint in page]}
+    wire = {"endpoints": [mask.of(endpoint_json(endpoint, bound[endpoint.id], host=host)) for endpoint in page]}
     return answer({**wire, "nextPageToken": next_page} if next_page else wire)
 
 
@@ -85,6 +87,20 @@ async def update_endpoint(request: Request) -> Response:
     return answer(endpoint_json(endpoint, bound, host=dedicated_dns(request)))
 
 
+async def update_endpoint_long_running(request: Request) -> Response:
+    """Change how long an answer may take to begin, as an operation that is done at once; ``PATCH`` changes the rest."""
+    context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
+    update = read_long_update(await body_of(request))
+    version = version_of(update.etag) if update.etag else None
+    contract = contract_of(request.path_params["version"])
+
+    def change(tx: Transaction) -> Operation:
+        commands.change_endpoint(tx, scope, endpoint_id, update.changes, version=version)
+        return commands.endpoint_updated(tx, scope, endpoint_id, contract=contract, now=context.clock())
+
+    return answer(await told(request, await context.write(change)))
+
+
 async def delete_endpoint(request: Request) -> Response:
     """Delete an endpoint; with ``force`` also what is deployed on it."""
     context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
@@ -93,22 +109,3 @@ async def delete_endpoint(request: Request) -> Response:
         lambda tx: commands.delete_endpoint(tx, scope, endpoint_id, force=force, contract=contract, now=context.clock())
     )
     return answer(operation_json(operation))
-
-
-def bound_to(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> dict[str, list[Bound]]:
-    """What is deployed, by endpoint: one question to each table, however many endpoints are asked about."""
-    ids = tuple(endpoint.id for endpoint in endpoints)
-    bindings = tx.list(DeployedModel, scope=scope, endpoint_id=ids)
-    pools = tuple({binding.deployment_id for binding in bindings})
-    deployments = {one.id: one for one in tx.list(Deployment, scope=scope, id=pools)}
-    serving = tx.columns(
-        Replica, ("deployment_id",), scope=scope, deployment_id=pools, state=ReplicaState.READY, failure=None
-    )
-    ready = Counter(deployment_id for (deployment_id,) in serving)
-    others = sharers(tx, bindings)
-    bound: dict[str, list[Bound]] = defaultdict(list)
-    for binding in bindings:
-        pool = deployments[binding.deployment_id]
-        shared_with = tuple(scope.name("endpoints", other.endpoint_id) for other in others[binding.id])
-        bound[binding.endpoint_id].append(Bound(binding, pool, ready[pool.id], shared_with))
-    return bound

@@ -8,13 +8,14 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from headrace.api.requests import answer, body_of, context_of, scope_of
+from headrace.api.requests import answer, body_of, context_of, mask_of, scope_of
 from headrace.api.vertex.paging import page_of
 from headrace.contracts.vertex.listing import Facts, listing
-from headrace.contracts.vertex.model_bodies import UploadWish, read_merge, read_upload
+from headrace.contracts.vertex.model_bodies import ModelBody, UploadWish, read_merge, read_upload
 from headrace.contracts.vertex.model_update import ModelUpdate, read_update
 from headrace.contracts.vertex.models import labels_of, model_json, pick_version, require_etag, split_version
 from headrace.contracts.vertex.operations import contract_of, operation_json
+from headrace.contracts.vertex.read_masks import ReadMask
 from headrace.control import commands
 from headrace.resources.aliases import DEFAULT_ALIAS
 from headrace.resources.deployments import Deployment
@@ -56,12 +57,13 @@ def _order(wish: UploadWish, scope: Scope, contract: str) -> commands.UploadRequ
 async def list_models(request: Request) -> Response:
     """The models of a location at their default versions, page by page."""
     scope, question = scope_of(request), listing(request.query_params, kind="model")
+    mask = ReadMask(mask_of(request), ModelBody)
 
     def read(tx: Transaction) -> tuple[list[dict[str, Any]], str]:
         page, next_page = page_of(tx, Model, question, scope=scope)
         registry = _Registry(tx, scope, page, versions=_default_versions(tx, scope, page))
         # One that Unity Catalog's clients registered has no version before its first upload: Vertex AI knows none such.
-        return [registry.json(model) for model in page if registry.versions[model.id]], next_page
+        return [mask.of(registry.json(model)) for model in page if registry.versions[model.id]], next_page
 
     page, next_page = await context_of(request).read(read)
     return answer({"models": page, "nextPageToken": next_page} if next_page else {"models": page})
@@ -77,6 +79,7 @@ async def get_model(request: Request) -> Response:
 async def list_versions(request: Request) -> Response:
     """Every version of a model, page by page; their names have the number behind an ``@``, as the vendor's."""
     scope, question = scope_of(request), listing(request.query_params, kind="model")
+    mask = ReadMask(mask_of(request), ModelBody)
     model_id, _ = split_version(request.path_params["model"])
 
     def read(tx: Transaction) -> tuple[list[dict[str, Any]], str]:
@@ -84,7 +87,7 @@ async def list_versions(request: Request) -> Response:
         registry = _Registry(tx, scope, [model])
         page, next_page = question.page(registry.versions[model.id], lambda version: _version_facts(model, version))
         named = [(f"{model.name}@{version.version}", registry.json(model, version.version)) for version in page]
-        return [{**wire, "name": name} for name, wire in named], next_page
+        return [mask.of({**wire, "name": name}) for name, wire in named], next_page
 
     page, next_page = await context_of(request).read(read)
     return answer({"models": page, "nextPageToken": next_page} if next_page else {"models": page})

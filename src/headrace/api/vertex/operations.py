@@ -12,9 +12,10 @@ from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.api.vertex.addresses import dedicated_dns
+from headrace.api.vertex.bound import bound_to
 from headrace.api.vertex.paging import page_of
 from headrace.api.waiting import until
-from headrace.contracts.vertex.endpoints import new_endpoint_json
+from headrace.contracts.vertex.endpoints import Bound, plain_endpoint_json
 from headrace.contracts.vertex.listing import listing
 from headrace.contracts.vertex.operations import filter_done, operation_json, read_wait
 from headrace.control import commands
@@ -51,13 +52,18 @@ async def wait_operation(request: Request) -> Response:
 
 
 async def told(request: Request, operation: Operation) -> dict[str, Any]:
-    """An operation's JSON; of one that made an endpoint with that, as it is now, while it is there."""
-    if operation.kind != "create_endpoint":
+    """An operation's JSON; of one that made or changed an endpoint with that, as it is now, while it is there."""
+    if operation.kind not in ("create_endpoint", "update_endpoint"):
         return operation_json(operation)
-    wanted = operation.targets["endpoint"]
-    endpoint = await context_of(request).read(lambda tx: tx.get(Endpoint, scope=operation.scope, id=wanted))
+    scope, wanted = operation.scope, operation.targets["endpoint"]
+
+    def read(tx: Transaction) -> tuple[Endpoint, list[Bound]] | None:
+        endpoint = tx.get(Endpoint, scope=scope, id=wanted)
+        return None if endpoint is None else (endpoint, bound_to(tx, scope, [endpoint])[wanted])
+
+    found = await context_of(request).read(read)
     host = dedicated_dns(request)
-    return operation_json(operation, new_endpoint_json(endpoint, host=host) if endpoint else None)
+    return operation_json(operation, plain_endpoint_json(*found, host=host) if found else None)
 
 
 async def list_operations(request: Request) -> Response:

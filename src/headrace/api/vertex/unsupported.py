@@ -18,6 +18,11 @@ _METHODS = tuple(
         ("GET|POST|DELETE", f"{_SCOPE}/batchPredictionJobs.*", "Send the requests online, several at a time."),
         (
             "POST",
+            rf"({_SCOPE}/)?publishers/[^/]+/models/[^/]+:export",
+            "Weights are copied to no bucket here. Deploy the model with :deploy and publisherModelName.",
+        ),
+        (
+            "POST",
             rf"({_SCOPE}/)?publishers/[^/]+/models/[^/]+:[a-zA-Z]+",
             "Ask the endpoint that serves it: projects/PROJECT/locations/LOCATION/endpoints/ID is its name as a model.",
         ),

@@ -269,6 +269,12 @@ def replicas_of(resources: DedicatedResources, where: str) -> tuple[int, int]:
     maximum = minimum if resources.max_replica_count is None else resources.max_replica_count
     if maximum < minimum:
         raise BadField(f"{where}.maxReplicaCount is less than minReplicaCount.", evidence=f"{maximum} < {minimum}.")
+    initial = resources.initial_replica_count
+    if initial and not minimum <= initial <= maximum:
+        raise BadField(
+            f"{where}.initialReplicaCount is from minReplicaCount to maxReplicaCount.",
+            evidence=f"It is {initial}; they are {minimum} and {maximum}.",
+        )
     return minimum, maximum
 
 

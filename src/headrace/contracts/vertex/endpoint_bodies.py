@@ -161,6 +161,29 @@ def read_endpoint_update(body: bytes, mask: str) -> EndpointUpdate:
     return EndpointUpdate(changes=_changes(message, names), etag=message.etag)
 
 
+class LongUpdateBody(_Message, frozen=True):
+    """``UpdateEndpointLongRunningRequest``."""
+
+    endpoint: EndpointBody | None = None
+
+
+def read_long_update(body: bytes) -> EndpointUpdate:
+    """What ``:update`` asks for: as Vertex AI has it, ``clientConnectionConfig`` is all that it changes.
+
+    Raises:
+        BadJson: The body is not a JSON object.
+        BadField: It has no endpoint with that; a field is unknown, or of the wrong type or value.
+    """
+    endpoint = read(LongUpdateBody, parse_object(body)).endpoint
+    if endpoint is None or endpoint.client_connection_config is None:
+        raise BadField(
+            "endpoint.clientConnectionConfig is missing.",
+            evidence="It is what :update changes.",
+            fix="Change other fields by PATCH, with an updateMask.",
+        )
+    return EndpointUpdate(changes=_changes(endpoint, ("client_connection_config",)), etag=endpoint.etag)
+
+
 def read_split(split: Mapping[str, int], *, empty: bool = False) -> dict[str, int]:
     """Percents by deployed model that add up to 100.
 

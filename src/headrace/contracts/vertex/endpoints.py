@@ -96,14 +96,16 @@ def endpoint_json(endpoint: Endpoint, bound: Sequence[Bound], *, host: str) -> d
     return wire | {"headrace": ours} if ours else wire
 
 
-def new_endpoint_json(endpoint: Endpoint, *, host: str) -> dict[str, Any]:
-    """As `endpoint_json`, of one that has nothing yet, for the response of the operation that made it.
+def plain_endpoint_json(endpoint: Endpoint, bound: Sequence[Bound], *, host: str) -> dict[str, Any]:
+    """As `endpoint_json`, for the response of the operation that made or changed it.
 
     The vendor's SDK goes on with that response as if it had asked for the endpoint, and refuses fields that it does not
-    know there.
+    know there: of what is deployed it has those that each version of its message has.
     """
-    wire = endpoint_json(endpoint, (), host=host)
-    return {name: value for name, value in wire.items() if name != "headrace"}
+    wire = endpoint_json(endpoint, bound, host=host)
+    known = ("id", "model", "modelVersionId", "displayName", "createTime")
+    plain = [{name: one[name] for name in known} for one in wire["deployedModels"]]
+    return {name: value for name, value in wire.items() if name != "headrace"} | {"deployedModels": plain}
 
 
 def deployed_model_json(bound: Bound) -> dict[str, Any]:

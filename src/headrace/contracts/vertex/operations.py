@@ -22,6 +22,7 @@ from headrace.resources.states import OperationState
 _TYPES: Mapping[OperationKind, tuple[str, str]] = MappingProxyType(
     {
         "create_endpoint": ("CreateEndpointOperationMetadata", "Endpoint"),
+        "update_endpoint": ("UpdateEndpointOperationMetadata", "Endpoint"),
         "deploy": ("DeployOperationMetadata", "DeployResponse"),
         "deploy_model": ("DeployModelOperationMetadata", "DeployModelResponse"),
         "mutate_deployed_model": ("MutateDeployedModelOperationMetadata", "MutateDeployedModelResponse"),
@@ -84,7 +85,7 @@ def _metadata(operation: Operation) -> dict[str, Any]:
 
 def _response(operation: Operation) -> dict[str, Any]:
     targets = operation.targets
-    if operation.kind == "create_endpoint":
+    if operation.kind in ("create_endpoint", "update_endpoint"):
         return {
             "name": operation.scope.name("endpoints", targets["endpoint"]),
             "displayName": targets["display_name"],

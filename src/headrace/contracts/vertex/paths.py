@@ -20,6 +20,7 @@ class EndpointPath(msgspec.Struct, frozen=True):
         deployed_model: The deployed model that the path asks for, or empty for the traffic split's choice.
         method: What follows: ``:predict``, ``/chat/completions``, …; empty for the endpoint itself. ``/invoke/…``,
             which calls the model server's own routes, is already taken off.
+        by_name: Whether ``endpoint`` is what it is called, in the place of a publisher's model, and not its id.
     """
 
     project: str
@@ -27,6 +28,7 @@ class EndpointPath(msgspec.Struct, frozen=True):
     endpoint: str
     method: str
     deployed_model: str = ""
+    by_name: bool = False
 
     @property
     def scope(self) -> Scope:
@@ -44,9 +46,16 @@ def segments_of(target: bytes) -> list[str]:
 
 
 def read_endpoint_path(segments: list[str]) -> EndpointPath | None:
-    """The parts of a path below an endpoint; None if it is another kind of path."""
+    """The parts of a path below an endpoint; None if it is another kind of path.
+
+    A method of ``publishers/P/models/NAME`` is one, too: google-genai makes that of every ``model`` that is no full
+    name (of ``river`` ``publishers/google/models/river``, of ``endpoints/7`` ``publishers/endpoints/models/7``).
+    """
     if len(segments) < 7 or segments[0] not in VERSIONS:
         return None
+    if len(segments) == 9 and segments[1::2] == ["projects", "locations", "publishers", "models"]:
+        name, colon, verb = segments[8].rpartition(":")
+        return EndpointPath(segments[2], segments[4], name, colon + verb, by_name=True) if name else None
     if (segments[1], segments[3], segments[5]) != ("projects", "locations", "endpoints"):
         return None
     endpoint, colon, verb = segments[6].partition(":")

@@ -6,7 +6,7 @@ A caller runs a command in a transaction of its own and wakes the reconciler onc
 from headrace.control.checking import require_deployable
 from headrace.control.commands.deploy import DeployRequest, deploy
 from headrace.control.commands.deploy_version import VersionRequest, deploy_version
-from headrace.control.commands.endpoint import EndpointRequest, change_endpoint, create_endpoint
+from headrace.control.commands.endpoint import EndpointRequest, change_endpoint, create_endpoint, endpoint_updated
 from headrace.control.commands.governance import (
     patch_permissions,
     patch_tags,
@@ -51,6 +51,7 @@ __all__ = [
     "delete_version",
     "deploy",
     "deploy_version",
+    "endpoint_updated",
     "licence_accepted",
     "limit_key",
     "merge_aliases",

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from headrace.control.commands.found import find_endpoint, find_living_endpoint
 from headrace.control.commands.request_log import check_request_log
 from headrace.control.commands.split import split_traffic
 from headrace.control.commands.texts import check_description, check_labels, check_text
 from headrace.resources.endpoints import Endpoint
-from headrace.resources.errors import BadField, EndpointNotFound
+from headrace.resources.errors import BadField
 from headrace.resources.names import Scope, check_id, new_id
-from headrace.resources.operations import Operation
+from headrace.resources.operations import Operation, OperationKind
 from headrace.resources.request_log import RequestLog
 from headrace.resources.states import OperationState
 from headrace.store import Transaction
 
 LONGEST_INFERENCE_S = 3600.0
 """Vertex AI's bound of ``clientConnectionConfig.inferenceTimeout``."""
+
+SHORTEST_INFERENCE_S = 1.0
+"""Less than that hardly any first token takes on a machine that is busy: every request would end with 504."""
 
 _FIELDS = ("display_name", "description", "labels", "inference_timeout_s")
 
@@ -67,12 +70,26 @@ def create_endpoint(tx: Transaction, request: EndpointRequest, *, now: float) ->
     )
     _check(endpoint)
     tx.insert(endpoint)
+    return _done(tx, endpoint, "create_endpoint", contract=request.contract, now=now)
+
+
+def endpoint_updated(tx: Transaction, scope: Scope, endpoint_id: str, *, contract: str, now: float) -> Operation:
+    """The operation of an endpoint that was changed in this transaction (`change_endpoint`), which is done at once.
+
+    Raises:
+        EndpointNotFound: There is no such endpoint.
+    """
+    endpoint = find_endpoint(tx, scope, endpoint_id)
+    return _done(tx, endpoint, "update_endpoint", contract=contract, now=now)
+
+
+def _done(tx: Transaction, endpoint: Endpoint, kind: OperationKind, *, contract: str, now: float) -> Operation:
     operation = Operation(
-        scope=request.scope,
+        scope=endpoint.scope,
         id=new_id(),
         parent=endpoint.name,
-        kind="create_endpoint",
-        contract=request.contract,
+        kind=kind,
+        contract=contract,
         targets={"endpoint": endpoint.id, "display_name": endpoint.display_name},
         created_at=now,
         updated_at=now,
@@ -100,9 +117,7 @@ def change_endpoint(
         RolloutRunning: The traffic is to change, and a rollout decides on it.
         StaleWrite: It was changed since the caller read it.
     """
-    endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
-    if endpoint is None or endpoint.deleting:
-        raise EndpointNotFound(f"There is no endpoint {endpoint_id!r} that goes on.")
+    endpoint = find_living_endpoint(tx, scope, endpoint_id)
     fields = {name: changes[name] for name in _FIELDS if name in changes}
     if "sampling_rate" in changes:
         rate, log = changes["sampling_rate"], endpoint.request_log or RequestLog()
@@ -125,9 +140,9 @@ def _check(endpoint: Endpoint) -> None:
     if endpoint.request_log is not None:
         check_request_log(endpoint.request_log)
     timeout_s = endpoint.inference_timeout_s
-    if not (math.isfinite(timeout_s) and 0 <= timeout_s <= LONGEST_INFERENCE_S):
+    if timeout_s and not SHORTEST_INFERENCE_S <= timeout_s <= LONGEST_INFERENCE_S:
         raise BadField(
-            f"An inference timeout is up to {LONGEST_INFERENCE_S:g} s.",
+            f"An inference timeout is from {SHORTEST_INFERENCE_S:g} to {LONGEST_INFERENCE_S:g} s.",
             evidence=f"It is {timeout_s:g} s.",
             fix="Leave it out for the gateway's own limits.",
         )

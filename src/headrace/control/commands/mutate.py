@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from headrace.control.commands.found import find_deployed_model, find_living_endpoint
 from headrace.control.commands.scale import autoscale, check_replicas, resize
 from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment
-from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import DeploymentNotFound, EndpointNotFound
 from headrace.resources.names import Scope, new_id
 from headrace.resources.operations import Operation
 from headrace.resources.states import OperationState
@@ -45,12 +44,8 @@ def mutate_deployed_model(
         DeploymentNotFound: It has no such deployed model, or that one's deployment ends.
         BadField: There cannot be so many replicas.
     """
-    endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
-    if endpoint is None or endpoint.deleting:
-        raise EndpointNotFound(f"There is no endpoint {endpoint_id!r} that goes on.")
-    deployed = tx.get(DeployedModel, scope=scope, id=deployed_model_id)
-    if deployed is None or deployed.endpoint_id != endpoint_id:
-        raise DeploymentNotFound(f"Endpoint {endpoint_id!r} has no deployed model {deployed_model_id!r}.")
+    endpoint = find_living_endpoint(tx, scope, endpoint_id)
+    deployed = find_deployed_model(tx, scope, endpoint_id, deployed_model_id)
     deployment = tx.get(Deployment, scope=scope, id=deployed.deployment_id)
     assert deployment is not None, "a foreign key holds it"
     least = deployment.min_replicas if least is None else least

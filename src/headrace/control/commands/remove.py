@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.commands.found import find_deployed_model, find_endpoint
 from headrace.control.commands.registry import require_unused
 from headrace.control.guarantees import follow
 from headrace.control.operations import settle_operations
@@ -12,8 +13,8 @@ from headrace.control.splits import drop_older_splits
 from headrace.control.timeline import note
 from headrace.control.traffic import hand_over, set_split, staying
 from headrace.resources.deployments import Deployment
-from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import BadField, DeploymentNotFound, EndpointNotFound, ModelNotFound, StillInUse
+from headrace.resources.endpoints import DeployedModel
+from headrace.resources.errors import BadField, ModelNotFound, StillInUse
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope, new_id
 from headrace.resources.operations import Operation, OperationKind
@@ -51,14 +52,12 @@ def undeploy(
         BadField: The split is not one, or leaves traffic to the one that goes.
         StillInUse: It has traffic that others could take, nobody said which, and that is asked for (`strict`).
     """
-    endpoint = _endpoint(tx, scope, endpoint_id)
+    endpoint = find_endpoint(tx, scope, endpoint_id)
     rollout = open_rollout(tx, scope, endpoint_id)
     if rollout is not None and rollout.deployed_model_id == deployed_model_id:
         roll_back(tx, rollout, "Rolled back: the canary is undeployed.")
     require_no_rollout(tx, scope, endpoint_id)
-    deployed = tx.get(DeployedModel, scope=scope, id=deployed_model_id)
-    if deployed is None or deployed.endpoint_id != endpoint_id:
-        raise DeploymentNotFound(f"Endpoint {endpoint_id!r} has no deployed model {deployed_model_id!r}.")
+    deployed = find_deployed_model(tx, scope, endpoint_id, deployed_model_id)
     if strict:
         _require_traffic_told(tx, deployed, traffic)
     targets = {
@@ -85,7 +84,7 @@ def delete_endpoint(
         EndpointNotFound: There is no such endpoint.
         StillInUse: It has deployed models, and ``force`` was not asked for.
     """
-    endpoint = _endpoint(tx, scope, endpoint_id)
+    endpoint = find_endpoint(tx, scope, endpoint_id)
     rollout = open_rollout(tx, scope, endpoint_id)
     if rollout is not None:  # undone with all else where the endpoint is not deleted after all
         roll_back(tx, rollout, "Rolled back: the endpoint is deleted.")
@@ -131,13 +130,6 @@ def delete_model(tx: Transaction, scope: Scope, model_id: str, *, contract: str,
     tx.delete(model)
     settle_operations(tx, scope)
     return _as_stored(tx, operation)
-
-
-def _endpoint(tx: Transaction, scope: Scope, endpoint_id: str) -> Endpoint:
-    endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
-    if endpoint is None:
-        raise EndpointNotFound(f"There is no endpoint {endpoint_id!r}.")
-    return endpoint
 
 
 def _require_traffic_told(tx: Transaction, deployed: DeployedModel, traffic: dict[str, int] | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from headrace.control.commands.found import find_living_endpoint
 from headrace.control.rollouts.life import begin, promote, require_no_rollout, roll_back
 from headrace.control.traffic import WHOLE
 from headrace.resources.deployments import Deployment
-from headrace.resources.endpoints import DeployedModel, Endpoint
-from headrace.resources.errors import BadField, EndpointNotFound, RolloutNotFound, RolloutRefused
+from headrace.resources.endpoints import DeployedModel
+from headrace.resources.errors import BadField, RolloutNotFound, RolloutRefused
 from headrace.resources.names import Scope, new_id
 from headrace.resources.operations import Operation
 from headrace.resources.rollouts import Rollout, RolloutPlan
@@ -42,9 +43,7 @@ def start_rollout(
             about to take it.
     """
     check_plan(plan)
-    endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
-    if endpoint is None or endpoint.deleting:
-        raise EndpointNotFound(f"There is no endpoint {endpoint_id!r} that goes on.")
+    find_living_endpoint(tx, scope, endpoint_id)
     require_no_rollout(tx, scope, endpoint_id)
     _require_nobody_takes_it(tx, scope, endpoint_id)
     deployed = tx.list(DeployedModel, scope=scope, endpoint_id=endpoint_id)

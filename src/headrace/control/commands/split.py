@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from headrace.control.commands.found import find_living_endpoint
 from headrace.control.rollouts.life import require_no_rollout
 from headrace.control.splits import drop_older_splits
 from headrace.control.traffic import set_split
-from headrace.resources.endpoints import Endpoint
-from headrace.resources.errors import EndpointNotFound
 from headrace.resources.names import Scope
 from headrace.store import Transaction
 
@@ -23,9 +22,7 @@ def split_traffic(tx: Transaction, scope: Scope, endpoint_id: str, split: Mappin
         RolloutRunning: A rollout decides on its traffic.
         BadField: The split is none: it names a stranger, or does not add up to 100.
     """
-    endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
-    if endpoint is None or endpoint.deleting:
-        raise EndpointNotFound(f"There is no endpoint {endpoint_id!r} that goes on.")
+    find_living_endpoint(tx, scope, endpoint_id)
     require_no_rollout(tx, scope, endpoint_id)
     drop_older_splits(tx, scope, endpoint_id)
     set_split(tx, scope, endpoint_id, split)

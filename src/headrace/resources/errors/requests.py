@@ -197,6 +197,12 @@ class ReplicaNotFound(NotFound):
     code = "REPLICA_NOT_FOUND"
 
 
+class NameAmbiguous(InvalidArgument):
+    """Several have the display name that stands for one of them."""
+
+    code = "NAME_AMBIGUOUS"
+
+
 class NameTaken(AlreadyExists):
     """The identifier asked for is in use."""
 
