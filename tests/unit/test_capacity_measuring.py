@@ -129,7 +129,7 @@ def test_a_sweep_never_takes_longer_than_it_may(prompt_s: float, token_s: float,
             assert one.clock() - began <= budget_s + 1e-6
         seen = [(point.prompt_tokens, point.output_tokens, point.concurrency) for point in points]
         assert len(set(seen)) == len(seen)
-        if 256 * prompt_s + 16 * token_s < budget_s / 400:
+        if budget_s > 10.0 and 256 * prompt_s + 16 * token_s < budget_s / 400:
             assert len(seen) == 12
 
     run(live())
