@@ -150,7 +150,7 @@ _NOT_IN_CREATE: Mapping[str, str] = {
     "budget_policy_id": "Nothing is billed here: leave it out.",
     "usage_policy_id": "Nothing is billed here: leave it out.",
     "email_notifications": "No mail is sent here: wait for the state instead.",
-    "telemetry_config": "Metrics are at /metrics, spans by `headrace serve --otlp-endpoint`.",
+    "telemetry_config": "Metrics are at /metrics, spans by `headrace serve --otlp-traces-endpoint`.",
 }
 """What the wire has and nothing here does, and what to do instead."""
 
