@@ -13,14 +13,12 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.capacity.autoscaling import Reading
+from headrace.capacity.units import UNITS_PER_MINUTE
 from headrace.resources.autoscaling import Metric
 
 WORK_PERCENT = 90
 """Of what a replica carries, how much of it is to come. With the law's tenth of tolerance another one is started where
 a pool would have more than 99 % of what it carries to do, and none for what is carried well."""
-
-UNITS_PER_MINUTE = 60.0
-"""Model units of a replica: they are its seconds."""
 
 MINUTE_S = 60.0
 

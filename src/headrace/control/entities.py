@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from headrace.resources.errors import ModelNotFound
+from headrace.resources.errors import BadName, ModelNotFound
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope
+from headrace.resources.unity_catalog import read_full_name
 from headrace.store import Transaction
 
 _SHOWN = 10
+
+
+def _of_three_levels(tx: Transaction, scope: Scope, name: str) -> list[Model]:
+    """The models of Unity Catalog with this name, whose case does not count."""
+    try:
+        return tx.list(Model, scope=scope, display_name=str(read_full_name(name)))
+    except BadName:
+        return []
 
 
 def find_entity(tx: Transaction, scope: Scope, name: str, version: str) -> tuple[Model, ModelVersion]:
@@ -22,7 +31,7 @@ def find_entity(tx: Transaction, scope: Scope, name: str, version: str) -> tuple
     Raises:
         ModelNotFound: There is no such model, or no such version of it.
     """
-    called = tx.list(Model, scope=scope, display_name=name)
+    called = tx.list(Model, scope=scope, display_name=name) or _of_three_levels(tx, scope, name)
     model = called[-1] if called else tx.get(Model, scope=scope, id=name)
     if model is None:
         raise ModelNotFound(

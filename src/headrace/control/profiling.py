@@ -9,6 +9,7 @@ import msgspec
 
 from headrace.capacity.measuring import grid_for
 from headrace.capacity.units import FIRST_S, GAP_S, OUTPUT_TOKENS, PROMPT_TOKENS, chunk, tokens_per_s
+from headrace.control.guarantees import follow
 from headrace.control.operations import deploy_runs
 from headrace.control.placement import home
 from headrace.control.pool import LIVE, STARTING
@@ -151,7 +152,7 @@ def _sell_by(tx: Transaction, deployment: Deployment, profile: Profile) -> None:
         note(tx, deployment, f"{summary(profile)} {_prediction(deployment)}".strip())
         return
     carried = msgspec.structs.replace(profile.carried, profile_id=profile.id)
-    tx.move(deployment, deployment.state, detail=summary(profile), carried=carried)
+    follow(tx, tx.move(deployment, deployment.state, detail=summary(profile), carried=carried))
 
 
 def _is_measured(deployment: Deployment) -> bool:

@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from headrace.api.access import Route
 from headrace.api.databricks.found import named
 from headrace.api.databricks.place import workspace_of
+from headrace.api.databricks.system_ai import prepared
 from headrace.api.description import STRING, Description, Shape, listed, record
 from headrace.api.requests import Context, answer, body_of, context_of, principal_of
 from headrace.capacity.units import chunk, tokens_per_s
@@ -29,6 +30,7 @@ from headrace.control.serving import (
     update_serving_config,
     view_of,
 )
+from headrace.control.system_ai import VERSION
 from headrace.resources.access import Permission
 from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import HeadraceError, NotOptimizable
@@ -59,6 +61,8 @@ async def create_endpoint(request: Request) -> Response:
         description=body.description or "",
         tags=tags,
     )
+
+    await _prepare(request, order.config)
 
     def work(tx: Transaction) -> Endpoint:
         return create_serving_endpoint(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
@@ -113,6 +117,7 @@ async def optimization_info(request: Request) -> Response:
     """What throughput a model may be sold here, in chunks of how many tokens a second; or why none."""
     context, scope = context_of(request), workspace_of(request)
     name, version = request.path_params["name"], request.path_params["version"]
+    await prepared(context, scope, name, version)
 
     def read(tx: Transaction) -> tuple[ModelVersion, Carried | NotOptimizable]:
         _, found = find_entity(tx, scope, name, version)
@@ -141,12 +146,19 @@ def _model_type(context: Context, scope: Scope, version: ModelVersion) -> str:
 
 async def _update(request: Request, config: Config) -> Response:
     context, scope, name = context_of(request), workspace_of(request), request.path_params["name"]
+    await _prepare(request, config)
 
     def work(tx: Transaction) -> Endpoint:
         named(tx, request, "CAN_MANAGE")
         return update_serving_config(tx, scope, name, config, now=context.clock(), data_dir=context.layout.data_dir)
 
     return await _told(request, work)
+
+
+async def _prepare(request: Request, config: Config) -> None:
+    """Have what is served of ``system.ai`` in the project's registry, where other entities are already."""
+    for entity in config.entities:
+        await prepared(context_of(request), workspace_of(request), entity.entity_name, entity.entity_version or VERSION)
 
 
 async def _told(request: Request, work: Callable[[Transaction], Endpoint]) -> Response:
