@@ -195,8 +195,10 @@ def test_what_no_model_computed_for_is_not_counted(tmp_path: Path) -> None:
             assert (await served.client.post("/tokenize", json={"model": "e1", "prompt": "x"})).status_code == 200
             assert (await served.client.post(f"{BASE}:predict", json={})).status_code == 400
             assert (await served.client.post(URL, json=CHAT, headers={"authorization": "Bearer x"})).status_code == 401
-        async with gateway_before(tmp_path, deployed()) as served:
+        (tmp_path / "empty").mkdir()
+        async with gateway_before(tmp_path / "empty", deployed()) as served:
             assert (await served.client.post(URL, json=CHAT)).status_code == 503
+        assert list(written(tmp_path / "empty" / "usage")) == []
         (found,) = written(tmp_path / "usage")
         assert (found.prompt_tokens, found.completion_tokens) == (0, 0)
         assert (found.finished, found.inexact) == (False, False)

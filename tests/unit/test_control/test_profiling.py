@@ -43,17 +43,17 @@ def points(*, noise: float = 0.0, first_s: float = 0.1) -> tuple[Point, ...]:
     )
 
 
-def sell(world: World, endpoint_id: str = "e", **fields: Any) -> None:
+def sell(world: World, endpoint_id: str = "e", provision: Provision = SOLD) -> None:
     """Deploy version 1, and sell a throughput of it by a prediction, as a deploy that asks for one does."""
     if not world.bindings:
         register(world, "1")
     endpoint(world, endpoint_id)
-    operation = put(world, endpoint_id, {"0": 100}, own=True, **fields)
+    operation = put(world, endpoint_id, {"0": 100}, own=True)
 
     def work(tx: Any) -> None:
         targets = operation.targets
         deployed = tx.get(DeployedModel, scope=operation.scope, id=targets["deployed_model"])
-        tx.update(msgspec.structs.replace(deployed, provision=SOLD))
+        tx.update(msgspec.structs.replace(deployed, provision=provision))
         deployment = tx.get(Deployment, scope=operation.scope, id=targets["deployment"])
         tx.update(msgspec.structs.replace(deployment, carried=PREDICTED))
 
@@ -127,7 +127,7 @@ def test_only_what_is_sold_and_unknown_is_measured(world: World) -> None:
     endpoint(world, "free")
     put(world, "free", {"0": 100}, own=True)
     asyncio.run(world.until_state("READY"))
-    sell(world, "two", min_replicas=2, max_replicas=2)
+    sell(world, "two", Provision(min_tokens_per_s=300, max_tokens_per_s=400, chunk=50))  # by the prediction two
     asyncio.run(world.until(lambda: len(world.node.started) == 3 and world.deployment.state == "READY"))
     sell(world, "later")
     asyncio.run(world.until(lambda: len(world.node.started) == 4 and world.deployment.state == "READY"))
