@@ -53,6 +53,8 @@ def test_a_trace_is_played_by_the_autoscaler(cost: str, tmp_path: Path) -> None:
     (told,) = found["tenants"]
     assert (told["asked"], told["answered"]) == (30, 30)
     assert 1 <= found["most_replicas"] <= 4
+    by_work = ("--max-replicas", "4", "--target", "provisioned_work=90", "--minutes", "1")
+    assert run("--cost", cost, "--trace", str(trace), *by_work).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,12 @@ def test_a_replica_that_carries_nothing_is_refused(tmp_path: Path) -> None:
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(CARRIED, concurrency=0)))
     done = run("--cost", str(file), "--rate", "1")
     assert (done.exit_code, "carries nothing" in done.stderr) == (2, True)
+
+
+def test_a_cost_below_nothing_is_refused(tmp_path: Path) -> None:
+    """A file of it is no measurement of anything."""
+    file = tmp_path / "cost.json"
+    negative = msgspec.structs.replace(CARRIED, cost=msgspec.structs.replace(COST, sequence=-1e-4))
+    file.write_bytes(msgspec.json.encode(negative))
+    done = run("--cost", str(file), "--rate", "1")
+    assert (done.exit_code, "less than nothing" in done.stderr) == (2, True)

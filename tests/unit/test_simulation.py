@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from headrace.capacity.simulation import Outcome, Scale, Tenant, arrivals_of, simulate
+from headrace.capacity.simulation.choice import Choice
 from headrace.capacity.simulation.load import Arrival
 from headrace.capacity.simulation.replica import Replica
 from headrace.resources.autoscaling import Metric
@@ -126,3 +127,71 @@ def test_the_autoscaler_follows_the_load() -> None:
     assert small.replica_hours < large.replica_hours < 8 * 0.7
     assert large.changes > 0
     assert large.tenants[0].answered == large.tenants[0].asked
+
+
+def test_the_autoscaler_follows_work() -> None:
+    """By the work that is let in and in line it runs as many replicas as that takes, and fewer than for its double."""
+
+    def scaled(share: float) -> Outcome:
+        scale = Scale(least=1, most=8, metric=Metric.WORK, target=90, start_s=5.0)
+        return simulate([_asks("a", share)], CARRIED, scale, seconds=1800.0)
+
+    small, large = scaled(1.5), scaled(3.0)
+    assert 2 <= small.most_replicas <= large.most_replicas <= 8
+    assert small.replica_hours < large.replica_hours
+    assert large.tenants[0].answered == large.tenants[0].asked
+
+
+def test_one_line_waits_as_queueing_theory_says() -> None:
+    """Prompts alone, alike, at random times: an M/D/1 line, whose mean wait is of Pollaczek and Khinchine."""
+    reads = Carried(cost=replace(COST, prompt_squared=0.0, step=0.0, sequence=1e-9, context=0.0), concurrency=10_000,
+                    first_s=60.0, gap_s=1.0)  # fmt: skip
+    busy, service_s = 0.7, 0.5
+    tenant = Tenant(name="a", requests_per_s=busy / service_s, lengths=((500, 1),))
+    asked = tuple((one.at, one.prompt_tokens, 1) for one in arrivals_of([tenant], 50_000.0, 1))
+    replica, requests = Replica(reads.cost), [Arrival(at, 0, prompt, output) for at, prompt, output in asked]
+    for one in requests:
+        replica.take(one, one.at)
+    replica.advance(100_000.0)
+    mean_s = sum(one.first_s for one in requests) / len(requests)
+    assert mean_s == pytest.approx(service_s + busy * service_s / (2 * (1 - busy)), rel=0.05)
+    outcome = simulate([tenant], reads, ONE, seconds=50_000.0)
+    assert outcome.utilisation == pytest.approx(busy, rel=0.05)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 5.0), st.integers(0, 4)), max_size=60))
+def test_the_least_work_is_found(moves: list[tuple[int, float, int]]) -> None:
+    """Whatever was offered before, the choice is one that a search through all would make."""
+    places = 2
+    choice, replicas = Choice(places), [Replica(COST) for _ in range(4)]
+    for each in replicas:
+        each.ready = True
+        choice.offer(each)
+    for place, units, what in moves:
+        replica = replicas[place]
+        if what == 0:
+            replica.ready = False
+        elif replica.ready:
+            request = Arrival(0.0, 0, 100, 10)
+            request.units = units
+            if what < 3:
+                replica.take(request, 0.0)
+            else:
+                replica.advance(1e6)  # all of it is done
+            choice.offer(replica)
+        ready = [each for each in replicas if each.ready]
+        open_ = [each for each in ready if each.outstanding < places]
+        for among, found in ((ready, choice.least(places=False)), (open_, choice.least(places=True))):
+            assert (found is None) == (not among)
+            assert found is None or found.work == min(each.work for each in among)
+
+
+@pytest.mark.parametrize("began_s", [0.0, 5e6])
+def test_what_takes_no_time_ends(began_s: float) -> None:
+    """Requests that cost nothing to write, or nothing at all to read, end when they are read; late as on the first day."""
+    for cost in (replace(COST, step=0.0, sequence=0.0, context=0.0), replace(COST, prompt=0.0, prompt_squared=0.0)):
+        arrivals = tuple((began_s + place, 100 + place, 10) for place in range(20))
+        outcome = simulate(
+            [Tenant(name="a", arrivals=arrivals)], replace(CARRIED, cost=cost), ONE, seconds=began_s + 21.0
+        )
+        assert outcome.tenants[0].answered == len(arrivals)

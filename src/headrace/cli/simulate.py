@@ -108,7 +108,8 @@ def _carried(invocation: Invocation, profile: str, cost: Path | None) -> Carried
     """What a replica carries.
 
     Raises:
-        WrongUsage: Nothing or too much says so, the file is none, or it keeps its latencies with no sequence at all.
+        WrongUsage: Nothing or too much says so, the file is none, its cost is negative, or it keeps its latencies with
+            no sequence at all.
     """
     import msgspec  # noqa: PLC0415
 
@@ -133,6 +134,10 @@ def _carried(invocation: Invocation, profile: str, cost: Path | None) -> Carried
                 evidence=f"{type(error).__name__}: {error}",
                 fix="Give `carried` of a profile: headrace profiles --json.",
             ) from None
+    if min(msgspec.structs.astuple(carried.cost)) < 0.0:
+        raise WrongUsage(
+            "No request costs less than nothing.", evidence=f"It is {carried.cost}.", fix="Give coefficients from 0 on."
+        )
     if carried.concurrency < 1 or carried.units(1, 1) <= 0.0:
         raise WrongUsage(
             "Such a replica carries nothing.",
@@ -154,7 +159,7 @@ def _scale(least: int, most: int, target: str, start_s: float) -> Scale:
     if most == least:
         return Scale(least=least, most=most, start_s=start_s)
     name, _, value = target.partition("=")
-    known = {str(each): each for each in (Metric.CONCURRENCY, Metric.REQUESTS, Metric.WAITING)}
+    known = {str(each): each for each in (Metric.CONCURRENCY, Metric.REQUESTS, Metric.WAITING, Metric.WORK)}
     if not value.isdecimal():
         raise WrongUsage(
             "Nothing says what the autoscaler goes by.",

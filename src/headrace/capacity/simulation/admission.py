@@ -1,15 +1,14 @@
 """The gateway of a simulated deployment: who is let in, and who goes next. `docs/admission.md` has the real rule.
 
-Simpler than that: places are those of all replicas together, guaranteed requests begin at once up to a tenant's own
-places (mean and three times its square root), and what an answer will cost is known when it arrives.
+Simpler than that: what an answer will cost is known when it is asked for, and the most that is let in is a bucket too.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 
+from headrace.capacity.simulation.kept import REMEMBERED_S, Kept
 from headrace.capacity.simulation.load import Arrival, Tenant
 from headrace.resources.profiles import Carried
 
@@ -47,27 +46,31 @@ class Admission:
     Args:
         tenants: Who may ask.
         carried: What a replica carries.
+
+    Attributes:
+        waiting_units: Model units of the requests in line.
     """
 
     def __init__(self, tenants: Sequence[Tenant], carried: Carried) -> None:
         self._guarantees = [_Bucket(one.guaranteed) if one.guaranteed else None for one in tenants]
         self._mosts = [_Bucket(one.most) if one.most else None for one in tenants]
-        means = [one.guaranteed * carried.concurrency for one in tenants]
-        self._own_places = [math.ceil(mean + 3.0 * math.sqrt(mean)) if mean else 0 for mean in means]
+        self._carried = carried
+        self._kept = Kept([one.guaranteed * carried.concurrency for one in tenants])
+        self._sold = any(self._guarantees)
         self._guaranteed: deque[Arrival] = deque()
         self._lines: list[deque[Arrival]] = [deque() for _ in tenants]
         self._served = [0.0] * len(tenants)
-        self._own = [0] * len(tenants)
         self._privileged: set[int] = set()
-        self._waiting = 0
-        self._virtual = 0.0
+        self._waiting = self._others = 0
+        self._virtual = self._read_at = 0.0
+        self.waiting_units = 0.0
 
     @property
     def waiting(self) -> int:
         """Requests in line."""
         return self._waiting + len(self._guaranteed)
 
-    def arrive(self, request: Arrival, now: float) -> bool:
+    def arrive(self, request: Arrival, now: float, replicas: int) -> bool:
         """Put it in its line, or refuse it; whether it begins at once, whoever holds the places."""
         who = request.tenant
         most = self._mosts[who]
@@ -77,42 +80,78 @@ class Admission:
         guarantee = self._guarantees[who]
         if guarantee is not None and guarantee.take(request.units, now):
             self._privileged.add(id(request))
-            if self._own[who] < self._own_places[who]:
-                self._own[who] += 1
+            if replicas and self._kept.is_free(who):
+                self._begin(request, now, replicas)
                 return True
             self._guaranteed.append(request)
+            self.waiting_units += request.units
             return False
-        line = self._lines[who]
-        if self._waiting >= LINE:
-            crowd = max(self._lines, key=len)
-            if len(crowd) <= len(line) + 1:
-                request.refused = True
-                return False
-            crowd.pop().refused = True  # who came last of those that hold most places makes room
-            self._waiting -= 1
-        if not line:
+        if self._waiting >= LINE and not self._make_room(who):
+            request.refused = True
+            return False
+        if not self._lines[who]:
             self._served[who] = max(self._served[who], self._virtual)
-        line.append(request)
+        self._lines[who].append(request)
         self._waiting += 1
+        self.waiting_units += request.units
         return False
 
-    def next(self) -> Arrival | None:
-        """Who is let in next; None: nobody waits."""
+    def next(self, now: float, replicas: int, places: int) -> Arrival | None:
+        """Who is let in next; None: nobody waits, or not yet.
+
+        Args:
+            now: The time.
+            replicas: That are ready.
+            places: Of all of them.
+        """
         if self._guaranteed:
             request = self._guaranteed.popleft()
-            self._own[request.tenant] += 1
-            return request
-        if not self._waiting:
+        elif self._waiting and self._others_fit(now, places):
+            who = min((place for place, line in enumerate(self._lines) if line), key=lambda place: self._served[place])
+            self._virtual = max(self._virtual, self._served[who])
+            request = self._lines[who].popleft()
+            self._served[who] += request.units
+            self._waiting -= 1
+        else:
             return None
-        who = min((place for place, line in enumerate(self._lines) if line), key=lambda place: self._served[place])
-        self._virtual = max(self._virtual, self._served[who])
-        request = self._lines[who].popleft()
-        self._served[who] += request.units
-        self._waiting -= 1
+        self.waiting_units = self.waiting_units - request.units if self.waiting else 0.0
+        self._begin(request, now, replicas)
         return request
 
-    def over(self, request: Arrival) -> None:
+    def look_again_at(self, now: float) -> float:
+        """When somebody may be let in although nobody has ended: prompts are read, or places are kept no more."""
+        return self._read_at if self._read_at > now else now + REMEMBERED_S
+
+    def over(self, request: Arrival, now: float) -> None:
         """A request has ended."""
         if id(request) in self._privileged:
             self._privileged.discard(id(request))
-            self._own[request.tenant] -= 1
+            self._kept.leave(request.tenant, now)
+        else:
+            self._others -= 1
+
+    def _begin(self, request: Arrival, now: float, replicas: int) -> None:
+        if self._sold:
+            self._read_at = max(self._read_at, now) + self._carried.units(request.prompt_tokens, 0) / replicas
+        if id(request) in self._privileged:
+            self._kept.enter(request.tenant, now)
+        else:
+            self._others += 1
+
+    def _others_fit(self, now: float, places: int) -> bool:
+        """Whether one without a guarantee may begin: beside what is kept, and once the prompts before it are read."""
+        if not self._sold:
+            return True
+        kept = self._kept.places(now)
+        return self._others < places - kept and not (kept and self._read_at > now)
+
+    def _make_room(self, who: int) -> bool:
+        """Refuse who came last of those that hold most of the line, unless the newcomer is of them."""
+        crowd = max(self._lines, key=len)
+        if len(crowd) <= len(self._lines[who]) + 1:
+            return False
+        last = crowd.pop()
+        last.refused = True
+        self._waiting -= 1
+        self.waiting_units -= last.units
+        return True

@@ -17,7 +17,7 @@ from headrace.resources.profiles import Cost
 READING_SHARE = 0.5
 """Of its time, what reading gets while sequences are written for; that is near to what chunked prefill gives it."""
 
-_ROUNDING = 1e-9
+_ROUNDING_S = 1e-9
 
 
 class Replica:
@@ -31,12 +31,13 @@ class Replica:
         work: Model units of what it has and has not done, as they were when it came.
         busy_s: For how long it computed.
         version: Grows with every change of what its next event is.
+        ready: Whether it takes requests.
         retired: Whether it takes no more.
     """
 
     __slots__ = (
         "_at", "_cached", "_cost", "_ends", "_number", "_pace", "_reading", "_unread_s",
-        "busy_s", "ready_at", "retired", "version", "work",
+        "busy_s", "ready", "ready_at", "retired", "version", "work",
     )  # fmt: skip
 
     def __init__(self, cost: Cost, ready_at: float = 0.0) -> None:
@@ -51,7 +52,7 @@ class Replica:
         self.ready_at = ready_at
         self.work = self.busy_s = 0.0
         self.version = 0
-        self.retired = False
+        self.ready = self.retired = False
 
     @property
     def outstanding(self) -> int:
@@ -80,11 +81,12 @@ class Replica:
             self._compute(ahead)
             self._at = now if now - self._at <= ahead else self._at + ahead
             self._settle(ended)
+        self._settle(ended)  # what takes no time has ended too
         return ended
 
     def _compute(self, seconds: float) -> None:
         reads, writes = bool(self._reading), bool(self._ends)
-        if not reads and not writes:
+        if not seconds or not (reads or writes):
             return
         self.busy_s += seconds
         if reads:
@@ -95,8 +97,12 @@ class Replica:
             self._cached += tokens * len(self._ends)
 
     def _settle(self, ended: list[Arrival]) -> None:
-        """What is read begins to be written, with its first token; what is written ends."""
-        if self._reading and self._unread_s <= _ROUNDING:
+        """What is read begins to be written, with its first token; what is written ends.
+
+        Whatever has less time left than the clock can tell is over: an event must not come again at the same time.
+        """
+        least_s = max(_ROUNDING_S, 4.0 * math.ulp(self._at))
+        while self._reading and self._unread_s <= least_s:
             request = self._reading.popleft()
             request.first_s = self._at - request.at
             self._cached += request.prompt_tokens
@@ -104,7 +110,7 @@ class Replica:
             heapq.heappush(self._ends, (self._pace + request.output_tokens, self._number, request))
             self._unread_s = self._prompt_s(self._reading[0]) if self._reading else 0.0
             self.version += 1
-        while self._ends and self._ends[0][0] <= self._pace + _ROUNDING * max(1.0, self._pace):
+        while self._ends and (self._ends[0][0] - self._pace) * self._step_s() <= least_s:
             request = heapq.heappop(self._ends)[2]
             request.wall_s = self._at - request.at
             self._cached -= request.prompt_tokens + request.output_tokens

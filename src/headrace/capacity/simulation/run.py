@@ -11,9 +11,11 @@ import msgspec
 
 from headrace.capacity.autoscaling import History, Law, Reading, Standing, decide
 from headrace.capacity.simulation.admission import Admission
+from headrace.capacity.simulation.choice import Choice
 from headrace.capacity.simulation.load import Arrival, Tenant, arrivals_of
 from headrace.capacity.simulation.outcome import Outcome, told
 from headrace.capacity.simulation.replica import Replica
+from headrace.capacity.trend import Rate, with_rate, work_reading
 from headrace.resources.autoscaling import Metric
 from headrace.resources.profiles import Carried
 
@@ -34,6 +36,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
         target: Of the metric, for one replica.
         start_s: From a replica's start until it is ready.
         law: How fast it goes.
+        places: Requests that a replica has at a time; 0: as many as keep the profile's latencies, which is what it gets
+            where throughput is sold.
     """
 
     least: int
@@ -42,6 +46,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     target: int = 0
     start_s: float = 10.0
     law: Law = Law()
+    places: int = 0
 
 
 def simulate(tenants: Sequence[Tenant], carried: Carried, scale: Scale, *, seconds: float, seed: int = 1) -> Outcome:
@@ -69,18 +74,23 @@ class _Run:
         self._seconds = seconds
         self._coming = coming
         self._admission = Admission(tenants, carried)
+        self._places = scale.places or carried.concurrency
+        self._choice = Choice(self._places)
         self._replicas = [Replica(carried.cost) for _ in range(scale.least)]
-        self._events: list[tuple[float, int, int, Replica]] = []
-        self._order: list[tuple[float, int, Replica]] = []  # by work, lazily
+        self._ready = scale.least
+        self._events: list[tuple[float, int, int, Replica | None]] = []
+        self._look_at = 0.0
         self._asked: list[list[Arrival]] = [[] for _ in tenants]
-        self._came: deque[float] = deque()
+        self._came: deque[tuple[float, float]] = deque()
+        self._rates: tuple[Rate, ...] = ()
         self._under_way = 0
         self._most, self._changes = scale.least, 0
         self._replica_s = self._busy_s = 0.0
         self._standing, self._history = Standing(scale.least), History()
         self._number = 0
         for replica in self._replicas:
-            self._offer(replica)
+            replica.ready = True
+            self._choice.offer(replica)
 
     def outcome(self) -> Outcome:
         """Play it to its end."""
@@ -107,72 +117,68 @@ class _Run:
     def _arrive(self, request: Arrival, now: float) -> None:
         request.units = self._carried.units(request.prompt_tokens, request.output_tokens)
         self._asked[request.tenant].append(request)
-        self._came.append(now)
-        if self._admission.arrive(request, now):
-            replica = self._least(now, places=False)
-            if replica is not None:
-                self._begin(replica, request, now)
-                return
-            self._admission.over(request)
-            request.refused = True
+        if self._scale.metric is Metric.REQUESTS:
+            self._came.append((now, 1.0))
+        if self._admission.arrive(request, now, self._ready):
+            replica = self._choice.least(places=False)
+            assert replica is not None
+            self._begin(replica, request, now)
             return
         self._fill(now)
 
     def _go_on(self, now: float) -> None:
         at, version, _, replica = heapq.heappop(self._events)
-        if version == replica.version and at == now:
-            self._ended(replica, replica.advance(now))
+        if replica is None:
+            self._fill(now)
+        elif version == replica.version and at == now:
+            if not replica.ready and not replica.retired:  # this is the event that it is
+                replica.ready = True
+                self._ready += 1
+                self._choice.offer(replica)
+            self._ended(replica, replica.advance(now), now)
             self._schedule(replica)
             self._fill(now)
 
     def _fill(self, now: float) -> None:
         """Let in who waits, where there are places."""
         while self._admission.waiting:
-            replica = self._least(now, places=True)
+            replica = self._choice.least(places=True)
             if replica is None:
                 return
-            request = self._admission.next()
-            assert request is not None
+            request = self._admission.next(now, self._ready, self._places * self._ready)
+            if request is None:
+                self._look_later(now)
+                return
             self._begin(replica, request, now)
+
+    def _look_later(self, now: float) -> None:
+        at = self._admission.look_again_at(now)
+        if now < self._look_at <= at:
+            return  # that is going to be done anyway
+        self._look_at = at
+        self._number += 1
+        heapq.heappush(self._events, (at, 0, self._number, None))
 
     def _begin(self, replica: Replica, request: Arrival, now: float) -> None:
         self._under_way += 1
-        self._ended(replica, replica.take(request, now))
+        if self._scale.metric is Metric.WORK:
+            self._came.append((now, request.units))
+        self._ended(replica, replica.take(request, now), now)
         self._schedule(replica)
-        self._offer(replica)
+        self._choice.offer(replica)
 
-    def _ended(self, replica: Replica, ended: Sequence[Arrival]) -> None:
+    def _ended(self, replica: Replica, ended: Sequence[Arrival], now: float) -> None:
         for one in ended:
             self._under_way -= 1
-            self._admission.over(one)
-        if ended:
-            self._offer(replica)
+            self._admission.over(one, now)
+        if ended and not replica.retired:
+            self._choice.offer(replica)
 
     def _schedule(self, replica: Replica) -> None:
         at = replica.next_at()
         if at < math.inf:
             self._number += 1
             heapq.heappush(self._events, (at, replica.version, self._number, replica))
-
-    def _offer(self, replica: Replica) -> None:
-        self._number += 1
-        heapq.heappush(self._order, (replica.work, self._number, replica))
-
-    def _least(self, now: float, *, places: bool) -> Replica | None:
-        """The replica with the least outstanding work that is ready, and has a place where that matters."""
-        put_back: list[tuple[float, int, Replica]] = []
-        found = None
-        while self._order:
-            work, number, replica = heapq.heappop(self._order)
-            if replica.retired or work != replica.work:
-                continue
-            put_back.append((work, number, replica))
-            if replica.ready_at <= now and not (places and replica.outstanding >= self._carried.concurrency):
-                found = replica
-                break
-        for each in put_back:
-            heapq.heappush(self._order, each)
-        return found
 
     def _decide(self, now: float) -> None:
         scale = self._scale
@@ -186,10 +192,13 @@ class _Run:
         self._fill(now)
 
     def _read(self, metric: Metric, now: float) -> float:
+        while self._came and self._came[0][0] < now - 60.0:
+            self._came.popleft()
         if metric is Metric.REQUESTS:
-            while self._came and self._came[0] < now - 60.0:
-                self._came.popleft()
             return float(len(self._came))
+        if metric is Metric.WORK:
+            self._rates = with_rate(self._rates, Rate(_EPOCH + now, sum(units for _, units in self._came)))
+            return work_reading(self._rates, self._admission.waiting_units).total
         if metric is Metric.WAITING:
             return float(self._admission.waiting)
         return float(self._under_way + self._admission.waiting)
@@ -200,11 +209,11 @@ class _Run:
         self._changes += wanted != len(staying)
         self._most = max(self._most, wanted)
         for one in staying[wanted:]:
-            one.retired = True
+            self._ready -= one.ready
+            one.ready, one.retired = False, True
         for _ in range(wanted - len(staying)):
             replica = Replica(self._carried.cost, now + self._scale.start_s)
             self._replicas.append(replica)
-            self._offer(replica)
             self._number += 1
             heapq.heappush(self._events, (replica.ready_at, replica.version, self._number, replica))
         for one in [each for each in self._replicas if each.retired and not each.outstanding]:
