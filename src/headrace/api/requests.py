@@ -104,12 +104,18 @@ def path_of(request: Request) -> str:
 
 
 def allowed(request: Request) -> tuple[str, ...]:
-    """The methods that some route takes at the path of a request; a route that takes what is left does not count."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if not getattr(route, "path", "").endswith(LEFT_OVER) and route.matches(request.scope)[0] is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return tuple(sorted(methods))
+    """The methods that some route takes at the path of a request; a route that takes what is left does not count.
+
+    Where the path itself is a route, no other one is meant that has it for a name.
+    """
+    taking = [
+        route
+        for route in request.app.routes
+        if not getattr(route, "path", "").endswith(LEFT_OVER) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    exact = [route for route in taking if getattr(route, "path", "") == request.url.path]
+    methods = (getattr(route, "methods", None) or set() for route in exact or taking)
+    return tuple(sorted(set().union(*methods)))
 
 
 def scope_of(request: Request) -> Scope:

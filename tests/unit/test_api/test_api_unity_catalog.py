@@ -240,7 +240,11 @@ def test_parts_are_not_taken_but_begun(world: World) -> None:
     for name in ("create-upload-part-urls", "create-resumable-upload-url", "create-download-url"):
         assert refused(world, "POST", f"/api/2.0/fs/{name}", json={})[:2] == (501, "NOT_IMPLEMENTED")
     assert refused(world, "POST", f"{FILES}/{PLACE}/1/w?action=complete-upload", json={})[0] == 501
-    told = world.json("POST", "/api/2.0/fs/create-abort-upload-url", json={})["abort_upload_url"]
+    abort = "/api/2.0/fs/create-abort-upload-url"
+    told = world.json("POST", abort, json={"path": f"/Models/{PLACE}/1/w", "session_token": "whole"})[
+        "abort_upload_url"
+    ]
+    assert refused(world, "POST", abort)[0] == 400
     assert told["headers"] == [{"name": "Authorization", "value": f"Bearer {world.admin}"}]
     assert world.call("DELETE", told["url"].partition("localhost")[2]).status_code == 200
 

@@ -16,8 +16,9 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 
 from headrace.api.databricks.registry import Registry, upload_lock
-from headrace.api.requests import answer, flag
-from headrace.contracts.databricks.files import ListQuery, UploadPath, entry_json, read_path
+from headrace.api.requests import answer, body_of, flag
+from headrace.contracts.databricks.bodies import read_body
+from headrace.contracts.databricks.files import AbortBody, ListQuery, UploadPath, entry_json, read_path
 from headrace.contracts.databricks.oauth import base_url
 from headrace.contracts.databricks.registry_bodies import read_query
 from headrace.control.commands import unity_catalog as commands
@@ -220,6 +221,7 @@ async def abort_address(request: Request) -> Response:
 
     It shows no key at an address that it was given, so it is given its own, to be shown there.
     """
+    read_body(await body_of(request), AbortBody)
     headers = request.headers
     base = base_url(headers.get("x-forwarded-proto", "http"), headers.get("x-forwarded-host", "").encode("latin-1"))
     shown = [{"name": "Authorization", "value": headers.get("authorization", "")}]

@@ -11,6 +11,7 @@ from headrace.api.databricks.files import ABORT_PATH
 from headrace.api.description import BOOLEAN, STRING, Description, Query, Schema, listed, record
 from headrace.contracts.databricks import mlflow as mlflow_bodies
 from headrace.contracts.databricks import unity_catalog as bodies
+from headrace.contracts.databricks.files import AbortBody
 from headrace.resources.access import Permission
 
 READ, DEPLOY = Permission.READ, Permission.DEPLOY
@@ -157,7 +158,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
     f"POST {MLFLOW}/model-versions/set-tag": _uc(mlflow_bodies.VersionTag),
     f"DELETE {MLFLOW}/model-versions/delete-tag": _uc(mlflow_bodies.VersionTag),
     **{f"POST {FILES}/{name}": _uc(_NOTHING) for name in PARTS},
-    f"POST {FILES}/create-abort-upload-url": _uc(_NOTHING),
+    f"POST {FILES}/create-abort-upload-url": _uc(AbortBody),
     f"DELETE {ABORT_PATH}": _uc(),
     f"PUT {FILES}/files/{{path:below}}": _said(
         answer=None,

@@ -19,6 +19,13 @@ MAX_NAME_BYTES = 255
 Kind = Literal["Models", "Volumes"]
 
 
+class AbortBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks where to say that no parts will be sent."""
+
+    path: str
+    session_token: str = ""
+
+
 class UploadPath(msgspec.Struct, frozen=True):
     """A path, taken apart.
 

@@ -94,11 +94,11 @@ def check_endpoint_name(name: str) -> str:
     Raises:
         BadField: It is none.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == "pt":  # which is a path
         raise BadField(
             f"{name[:80]!r} is no name of an endpoint.",
-            evidence="It has 1 to 63 letters, digits, hyphens and underscores, and begins and ends with one of the "
-            "first two.",
+            evidence="It has 1 to 63 letters, digits, hyphens and underscores, begins and ends with one of the first "
+            "two, and is not pt.",
             fix="Choose another.",
         )
     return name
