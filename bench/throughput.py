@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import uvloop
 
 from engine_client import Job, Prompts, Server, replay
@@ -178,6 +179,8 @@ def measure_engine(report: Report, parts: Sequence[str], *, quick: bool) -> None
         with profiled_engine(folder, quick=quick) as engine:
             rates = rates_of(engine)
             if "attack" in parts:
+                # Of this cost the attack is played again (`throughput_simulation.py`).
+                report.row("profile", OURS, msgspec.json.encode(engine.carried).decode(), *[""] * (len(COLUMNS) - 3))
                 fronts: dict[str, Front] = {
                     OURS: provisioned_endpoint(engine, folder / "ours", guaranteed=GUARANTEED, most=1.0),
                     LITELLM: litellm(
@@ -221,7 +224,8 @@ def main() -> None:
     if unknown := set(parts) - {*PARTS}:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     report = Report("throughput", COLUMNS)
-    report.take_over(lambda part: part not in parts)
+    kept = {*PARTS, "profile"} - {*parts} - ({"profile"} if "attack" in parts else set())
+    report.take_over(lambda part: part in kept)
     if "admission" in parts:
         measure_admission(report, quick=options.quick)
     if engine_parts := [part for part in parts if part in ENGINE_PARTS]:

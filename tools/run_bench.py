@@ -33,7 +33,7 @@ def _prepared(name: str) -> dict[str, str]:
     if name == "gateway":
         install_packages(GATEWAY_PACKAGES)
         return os.environ | other_gateways()
-    if name in {"autoscaler", "registry", "streaming", "traffic"}:
+    if name in {"autoscaler", "registry", "streaming", "throughput_simulation", "traffic"}:
         return dict(os.environ)  # no engine, or one that computes nothing
     environment = prepare(
         PYTHONS if name in {"engine", "plan", "prefix"} else DEFAULT_ENGINES,

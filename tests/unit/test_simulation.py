@@ -188,7 +188,7 @@ def test_the_least_work_is_found(moves: list[tuple[int, float, int]]) -> None:
 
 @pytest.mark.parametrize("began_s", [0.0, 5e6])
 def test_what_takes_no_time_ends(began_s: float) -> None:
-    """Requests that cost nothing to write, or nothing to read, end when they are read; late as on the first day."""
+    """Requests that cost nothing to write, or to read, end as others do; after two months as on the first day."""
     for cost in (replace(COST, step=0.0, sequence=0.0, context=0.0), replace(COST, prompt=0.0, prompt_squared=0.0)):
         arrivals = tuple((began_s + place, 100 + place, 10) for place in range(20))
         outcome = simulate(

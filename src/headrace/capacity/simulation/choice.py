@@ -1,4 +1,4 @@
-"""Which replica of a simulated deployment gets the next request: of the ready ones, that with the least work."""
+"""Which replica of a simulated deployment gets the next request: of those that are ready, one with the least work."""
 
 from __future__ import annotations
 
