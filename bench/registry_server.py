@@ -33,7 +33,9 @@ async def serve(url: str, folder: Path) -> None:
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     listener.setblocking(False)
-    app = create_app(Store(url), Nobody(), Layout(folder), internal_token="bench")  # type: ignore[arg-type]
+    store = Store(url)
+    await store.count_rows()  # as control does
+    app = create_app(store, Nobody(), Layout(folder), internal_token="bench")  # type: ignore[arg-type]
     api = server(app)
     serving = asyncio.create_task(api.serve(sockets=[listener]))
     await api.accepting.wait()

@@ -500,6 +500,31 @@ def _labelled(
     return [row.id for row in tx.page(kind, limit=9, orders=[Order("id")], conditions=[condition])]
 
 
+def test_few_rows_are_looked_up_and_not_looked_for(tmp_path: Path) -> None:
+    """Once rows were counted, SQLite takes the index of what is asked for, and not the one of the order."""
+    url = f"sqlite:///{tmp_path}/headrace.db"
+    migrate(url)
+    store = Store(url)
+    with store.transaction() as tx:
+        for number in range(600):
+            labels = {"only": f"o{number}", "env": "test"}
+            tx.insert(_model(f"m{number}", display_name=f"n{number}", labels=labels, created_at=float(number)))
+    asyncio.run(store.count_rows())
+    store.close()
+    engine = open_engine(url, connections=1)
+    found = "SELECT project, location, resource_id FROM labels WHERE kind = 'model' AND key = 'only' AND value = 'o7'"
+    plans = []
+    with engine.connect() as connection:
+        for what in ("display_name = 'n7'", f"(project, location, id) IN ({found})"):
+            asked = f"SELECT * FROM models WHERE project = '-' AND location = '-' AND {what} ORDER BY created_at, id"
+            plans.append(str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked} LIMIT 100").all()))
+    engine.dispose()
+    by_name, by_label = plans
+    assert "models_by_display_name" in by_name
+    assert "models_by_time" not in by_name
+    assert "models_by_time" not in by_label
+
+
 def test_columns_are_the_nouns_fields() -> None:
     """No field is without its column, and no column without its field."""
     for kind, noun in NOUNS.items():

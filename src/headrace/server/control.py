@@ -20,6 +20,7 @@ from headrace.storage.uploads import sweep
 from headrace.store import Store, migrate
 
 API_DRAIN_S = 5
+COUNT_ROWS_EVERY_S = 3600.0
 
 
 async def _run(layout: Layout, options: process.Options) -> None:
@@ -41,6 +42,7 @@ async def _run(layout: Layout, options: process.Options) -> None:
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
     reconciling = asyncio.create_task(reconciler.run())
     filling = asyncio.create_task(InferenceTables(store, layout).run())
+    counting = asyncio.create_task(_count_rows(store))
     metering = asyncio.create_task(UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run())
     await api.accepting.wait()
     process.settle()
@@ -48,10 +50,18 @@ async def _run(layout: Layout, options: process.Options) -> None:
     await stop.wait()
     reconciling.cancel()
     metering.cancel()
+    counting.cancel()
     filling.cancel()
     api.should_exit = True
-    await asyncio.gather(serving, reconciling, metering, filling, return_exceptions=True)
+    await asyncio.gather(serving, reconciling, metering, counting, filling, return_exceptions=True)
     store.close()
+
+
+async def _count_rows(store: Store) -> None:
+    """At the start, when little asks, and now and then, for rows come."""
+    while True:
+        await store.count_rows()
+        await asyncio.sleep(COUNT_ROWS_EVERY_S)
 
 
 def main() -> None:
