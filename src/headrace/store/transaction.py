@@ -6,7 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Insert, Select, and_, delete, insert, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    Text,
+    and_,
+    any_,
+    delete,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.resources.deployments import Transition
@@ -197,8 +212,14 @@ class Transaction:
         query = select(noun.table)
         for name, value in columns_of(**equals).items():
             column = noun.table.columns[name]
-            query = query.where(column.in_(value) if isinstance(value, tuple) else column == value)
+            query = query.where(self._among(column, value) if isinstance(value, tuple) else column == value)
         return query
+
+    def _among(self, column: Column[Any], values: tuple[Any, ...]) -> ColumnElement[bool]:
+        """Whether it is one of these. PostgreSQL gets many as one array: its driver reads a parameter for each anew."""
+        if self._connection.dialect.name == "postgresql" and isinstance(column.type, Text):
+            return column == any_(literal(list(values), postgresql.ARRAY(Text)))
+        return column.in_(values)
 
     def _stored(self, row: R) -> R | None:
         noun: Noun[R] = NOUNS[type(row)]
