@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from headrace.contracts.databricks import mlflow, unity_catalog
 from headrace.contracts.databricks.files import read_path
-from headrace.contracts.databricks.oauth import BadGrant, base_url, read_client, refusal_status, token_json
+from headrace.contracts.databricks.oauth import base_url, read_client, refusal_status, token_json
 from headrace.contracts.databricks.registry_bodies import PageQuery, read_object, read_query
+from headrace.contracts.oauth import BadGrant
 from headrace.resources.aliases import check_catalog_alias
 from headrace.resources.errors import BadField, BadJson, BadName
 from headrace.resources.models import Model, ModelVersion, Registration, RegistrationState

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_accounts import KEY_ID, PROJECT, account_file, other_pair, pair, token
 
+from headrace.contracts.oauth import BadGrant, refusal_json
 from headrace.contracts.vertex.service_accounts import (
     LEEWAY_S,
     LONGEST_TOKEN,
@@ -27,7 +28,7 @@ from headrace.contracts.vertex.service_accounts import (
     sign_token,
     verify_token,
 )
-from headrace.contracts.vertex.token_exchange import GRANT_TYPE, BadExchange, read_token_request, token_refusal
+from headrace.contracts.vertex.token_exchange import GRANT_TYPE, read_token_request
 from headrace.resources.errors import BadToken, HeadraceError, TokenExpired, Unauthenticated, UnknownKey
 
 
@@ -224,15 +225,15 @@ def test_an_exchange_is_a_form_or_json() -> None:
 )
 def test_what_is_no_exchange(body: bytes, content_type: str, error: str) -> None:
     """It is refused in the words of RFC 6749."""
-    with pytest.raises(BadExchange) as refusal:
+    with pytest.raises(BadGrant) as refusal:
         read_token_request(body, content_type)
-    assert token_refusal(refusal.value)["error"] == error
+    assert refusal_json(refusal.value, otherwise="invalid_grant")["error"] == error
 
 
 def test_a_bad_assertion_is_an_invalid_grant() -> None:
     """With our sentence, its evidence and fix, and the address of the page about it."""
     error: HeadraceError = BadToken("No good.", evidence="It is so.", fix="Do this.")
-    told = token_refusal(error)
+    told = refusal_json(error, otherwise="invalid_grant")
     assert told["error"] == "invalid_grant"
     assert told["error_description"] == "No good. Evidence: It is so. Fix: Do this."
     assert told["error_uri"].endswith("/BAD_TOKEN.md")

@@ -13,15 +13,14 @@ from typing import Final
 
 from headrace.contracts.databricks.oauth import (
     CONFIG_PATH,
-    BadGrant,
     base_url,
     config_json,
     discovery_json,
     read_client,
-    refusal_json,
     refusal_status,
     token_json,
 )
+from headrace.contracts.oauth import BadGrant, refusal_json
 from headrace.contracts.vertex.service_accounts import is_token
 from headrace.gateway.answering import send_json
 from headrace.gateway.authentication import authenticate_token
@@ -67,7 +66,8 @@ async def grant_token(exchange: Exchange, record: RequestRecord, table: RoutingT
         record.code = error.code
         status = refusal_status(error)
         challenge: Headers = [(b"www-authenticate", b"Basic")] if status == 401 else []
-        await send_json(exchange, record, refusal_json(error), status=status, headers=[*_NOT_KEPT, *challenge])
+        told = refusal_json(error, otherwise="invalid_client")
+        await send_json(exchange, record, told, status=status, headers=[*_NOT_KEPT, *challenge])
         return
     record.key_id = principal.key_id
     await send_json(exchange, record, token_json(client), headers=_NOT_KEPT)

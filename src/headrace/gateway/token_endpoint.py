@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from headrace.contracts.vertex.token_exchange import BadExchange, read_token_request, token_answer, token_refusal
+from headrace.contracts.oauth import BadGrant, refusal_json
+from headrace.contracts.vertex.token_exchange import read_token_request, token_answer
 from headrace.gateway.answering import send_json
 from headrace.gateway.authentication import authenticate_token
 from headrace.gateway.exchange import Exchange
@@ -35,9 +36,9 @@ async def exchange_token(exchange: Exchange, record: RequestRecord, table: Routi
     try:
         assertion = read_token_request(body, content_type)
         principal, good_until = authenticate_token(assertion, table)
-    except (BadExchange, Unauthenticated) as error:
+    except (BadGrant, Unauthenticated) as error:
         record.code = error.code
-        await send_json(exchange, record, token_refusal(error), status=400, headers=_NOT_KEPT)
+        await send_json(exchange, record, refusal_json(error, otherwise="invalid_grant"), status=400, headers=_NOT_KEPT)
         return
     record.key_id = principal.key_id
     answer = token_answer(assertion, good_until=good_until, now=time.time())

@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any, ClassVar, Final
-from urllib.parse import parse_qsl, unquote_plus
+from typing import Any, Final
+from urllib.parse import unquote_plus
 
 import msgspec
 
-from headrace.resources.errors import BadField, HeadraceError, page_url
+from headrace.contracts.oauth import BadGrant, read_form, require_grant_type
+from headrace.resources.errors import HeadraceError
 
 CONFIG_PATH: Final = "/.well-known/databricks-config"
 OIDC: Final = "/oidc"
@@ -30,25 +31,7 @@ WORKSPACE_ID: Final = "1"
 EXPIRES_IN_S: Final = 3600
 """When a client asks again; what it has is good for as long as its key is."""
 
-_MOST_FIELDS = 16
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-
-
-class BadGrant(Exception):
-    """What was sent is no request for a token.
-
-    Attributes:
-        error: RFC 6749's word for it, section 5.2.
-        description: A sentence.
-        code: The stable code that the log gets.
-    """
-
-    code: ClassVar[str] = BadField.code
-
-    def __init__(self, error: str, description: str) -> None:
-        super().__init__(description)
-        self.error = error
-        self.description = description
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -90,12 +73,8 @@ def read_client(body: bytes, authorization: str) -> Client:
     Raises:
         BadGrant: The request is none, or shows no client.
     """
-    fields = _form(body)
-    grant = fields.get("grant_type", "")
-    if grant != GRANT_TYPE:
-        raise BadGrant(
-            "unsupported_grant_type" if grant else "invalid_request", f"grant_type must be {GRANT_TYPE} here."
-        )
+    fields = read_form(body)
+    require_grant_type(fields.get("grant_type", ""), GRANT_TYPE)
     scheme, _, encoded = authorization.strip().partition(" ")
     if scheme.lower() == "basic":
         return _basic(encoded)
@@ -115,26 +94,9 @@ def token_json(client: Client) -> dict[str, Any]:
     }
 
 
-def refusal_json(error: BadGrant | HeadraceError) -> dict[str, Any]:
-    """RFC 6749, section 5.2."""
-    if isinstance(error, BadGrant):
-        return {"error": error.error, "error_description": error.description}
-    return {"error": "invalid_client", "error_description": str(error), "error_uri": page_url(error.code)}
-
-
 def refusal_status(error: BadGrant | HeadraceError) -> int:
     """401 where the client is the matter, else 400."""
     return 400 if isinstance(error, BadGrant) and error.error != "invalid_client" else 401
-
-
-def _form(body: bytes) -> dict[str, str]:
-    try:
-        fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-    except ValueError as error:  # `UnicodeDecodeError` among them
-        raise BadGrant("invalid_request", "The body is no form.") from error
-    if len({name for name, _ in fields}) != len(fields):
-        raise BadGrant("invalid_request", "A field is there twice.")
-    return dict(fields)
 
 
 def _basic(encoded: str) -> Client:
