@@ -47,6 +47,15 @@ def test_attainment_is_of_work_and_not_of_requests() -> None:
     assert told.offered_tokens_per_s == pytest.approx(24.0)
 
 
+def test_of_answers_that_were_not_streamed_no_latency_is_told() -> None:
+    """Who floods is not timed: its column is empty, not a row of zeros that were kept by nobody."""
+    told = figures([_asked(wall_s=3.0)], 10.0, CARRIED, first_s=1.0, gap_s=0.1, streamed=False)
+    assert (told.answered, told.attainment, told.first.p99) == (1, 0.0, 0.0)
+    shown = page(_certificate([_asked(first_s=0.5, wall_s=1.0)], flood=told), [])
+    assert shown.count("<td>not streamed</td>") == 2
+    assert "<td>0.0%</td>" not in shown
+
+
 @given(st.lists(st.floats(0.0, 1e6), min_size=1))
 def test_quantiles_are_values_in_their_order(values: list[float]) -> None:
     """Each is one that was seen, and a higher one is not lower."""

@@ -194,7 +194,10 @@ class _Plan:
         from headrace.cli.certify.figures import Certificate, figures, work_error  # noqa: PLC0415
 
         first_s, gap_s = self._carried.first_s, self._carried.gap_s
-        told = [figures(each.asked, seconds, self._carried, first_s=first_s, gap_s=gap_s) for each in tenants]
+        told = [
+            figures(each.asked, seconds, self._carried, first_s=first_s, gap_s=gap_s, streamed=each.streams)
+            for each in tenants
+        ]
         asked = [one for each in tenants for one in each.asked]
         busy = len(tenants) > 1 and self._target.carried is not None and self._target.replicas > 0
         return Certificate(
@@ -221,11 +224,14 @@ def _show(invocation: Invocation, certificate: Certificate, html: Path | None) -
     for name, seen in (("compliant", certificate.tenant), ("flooding", certificate.flood)):
         if seen is None:
             continue
-        first = " ".join(f"{value:.2f}" for value in (seen.first.p50, seen.first.p95, seen.first.p99))
-        gap = " ".join(f"{1e3 * value:.0f}" for value in (seen.gap.p50, seen.gap.p95, seen.gap.p99))
+        within = first = gap = "-"
+        if seen.streamed:
+            within = f"{seen.attainment:.1%}"
+            first = " ".join(f"{value:.2f}" for value in (seen.first.p50, seen.first.p95, seen.first.p99))
+            gap = " ".join(f"{1e3 * value:.0f}" for value in (seen.gap.p50, seen.gap.p95, seen.gap.p99))
         refused = ", ".join(f"{code} {many}" for code, many in sorted(seen.refusals.items()))
         rate = f"{seen.attained_tokens_per_s:,.0f} of {seen.offered_tokens_per_s:,.0f}"
-        rows.append((name, f"{seen.answered} of {seen.asked}", rate, f"{seen.attainment:.1%}", first, gap, refused))
+        rows.append((name, f"{seen.answered} of {seen.asked}", rate, within, first, gap, refused))
     heads = ("TENANT", "ANSWERED", "TOKENS/S", "WITHIN", "FIRST TOKEN p50 p95 p99, s", "INTER-TOKEN, ms", "REFUSED")
     invocation.output.line()
     invocation.output.table(heads, rows, empty="")

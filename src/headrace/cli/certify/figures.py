@@ -66,6 +66,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         offered_tokens_per_s: Of all that were sent.
         attainment: Of the offered work, the share that was answered within the latencies; in model units.
         refusals: Requests without a whole answer, by their error's code.
+        streamed: Whether the answers were: of others no latency can be told, nor whether one was kept. All of these are
+            0 then.
     """
 
     asked: int
@@ -76,6 +78,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     first: Quantiles
     gap: Quantiles
     refusals: dict[str, int]
+    streamed: bool = True
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +138,9 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         return f"{'Kept' if self.kept else 'Not kept'}: {share}, {PROMISE:.0%} are promised."
 
 
-def figures(asked: Sequence[Asked], seconds: float, carried: Carried, *, first_s: float, gap_s: float) -> Figures:
+def figures(
+    asked: Sequence[Asked], seconds: float, carried: Carried, *, first_s: float, gap_s: float, streamed: bool = True
+) -> Figures:
     """One tenant's figures.
 
     Args:
@@ -144,19 +149,22 @@ def figures(asked: Sequence[Asked], seconds: float, carried: Carried, *, first_s
         carried: What a replica carries, for what a request weighs.
         first_s: Time to first token that is promised.
         gap_s: Inter-token latency that is promised.
+        streamed: Whether the answers were.
     """
     answered = [one for one in asked if not one.code]
     offered = sum(carried.units(one.prompt_tokens, one.output_tokens) for one in asked)
-    within = sum(carried.units(one.prompt_tokens, one.output_tokens) for one in asked if one.kept(first_s, gap_s))
+    timed = asked if streamed else ()
+    within = sum(carried.units(one.prompt_tokens, one.output_tokens) for one in timed if one.kept(first_s, gap_s))
     return Figures(
         asked=len(asked),
         answered=len(answered),
         attained_tokens_per_s=_tokens(answered) / seconds if seconds else 0.0,
         offered_tokens_per_s=_tokens(asked) / seconds if seconds else 0.0,
         attainment=within / offered if offered else 0.0,
-        first=quantiles([one.first_s for one in answered]),
+        first=quantiles([one.first_s for one in timed if not one.code]),
         gap=quantiles([gap for one in answered for gap in one.gaps_s]),
         refusals=dict(Counter(one.code for one in asked if one.code)),
+        streamed=streamed,
     )
 
 

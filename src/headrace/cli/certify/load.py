@@ -44,6 +44,10 @@ class Tenant:
         lengths: Of its requests.
         streams: Whether its answers are streamed, so that latencies can be told.
         seed: Of its arrivals and lengths.
+
+    Attributes:
+        asked: Its requests until now.
+        streams: As it was given.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Tenant:
         self._path = path
         self._rate = rate
         self._lengths = lengths
-        self._streams = streams
+        self.streams = streams
         self._random = random.Random(seed)  # noqa: S311 - arrivals, no secret
         self._words = random.Random()  # noqa: S311 - prompts that no replica has seen, also not of the last run
         self._words_per_token = 1.0
@@ -115,7 +119,7 @@ class Tenant:
         body = self._body(words, one.output_tokens)
         began = time.perf_counter()
         try:
-            await (self._stream(one, body, began) if self._streams else self._whole(one, body))
+            await (self._stream(one, body, began) if self.streams else self._whole(one, body))
         except httpx.HTTPError:
             one.code = NO_ANSWER
         except asyncio.CancelledError:

@@ -60,9 +60,12 @@ def _table(certificate: Certificate) -> str:
 
 def _cells(name: str, seen: Figures) -> tuple[str, ...]:
     refusals = ", ".join(f"{code}: {many}" for code, many in sorted(seen.refusals.items()))
-    first = ", ".join(f"{value:.2f} s" for value in (seen.first.p50, seen.first.p95, seen.first.p99))
-    gap = ", ".join(f"{1e3 * value:.0f} ms" for value in (seen.gap.p50, seen.gap.p95, seen.gap.p99))
-    rate, within = f"{seen.attained_tokens_per_s:,.0f}", f"{seen.attainment:.1%}"
+    rate = f"{seen.attained_tokens_per_s:,.0f}"
+    within, first, gap = "not told", "not streamed", "not streamed"
+    if seen.streamed:
+        within = f"{seen.attainment:.1%}"
+        first = ", ".join(f"{value:.2f} s" for value in (seen.first.p50, seen.first.p95, seen.first.p99))
+        gap = ", ".join(f"{1e3 * value:.0f} ms" for value in (seen.gap.p50, seen.gap.p95, seen.gap.p99))
     return name, str(seen.asked), str(seen.answered), rate, within, first, gap, refusals or "none"
 
 

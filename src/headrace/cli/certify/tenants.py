@@ -25,7 +25,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The deployed model that is looked at.
 
     Attributes:
-        name: Its endpoint's id.
+        name: Its endpoint's, as people see it.
         path: Where its completions are.
         model: Full name of its model, with the version.
         deployment_id: What it runs on.
@@ -57,7 +57,7 @@ def look_up(client: Client, endpoint: str) -> Target:
         NotReady: It has not exactly one deployed model that answers.
     """
     found = find_endpoint(client, endpoint)
-    name = short_id(str(found["name"]))
+    name = str(found.get("displayName") or short_id(str(found["name"])))
     answering = [one for one in bindings(found) if (one.get("headrace") or {}).get("state") in ANSWERING]
     if len(answering) != 1:
         raise NotReady(
