@@ -81,12 +81,18 @@ def shared_deployment(
     return None
 
 
-def sharers(tx: Transaction, bindings: Sequence[DeployedModel]) -> dict[str, list[DeployedModel]]:
-    """By deployed model, the others that have the same deployment."""
+def sharers(tx: Transaction, bindings: Sequence[DeployedModel]) -> dict[str, list[str]]:
+    """By deployed model, the ids of the other endpoints that have the same deployment."""
     if not bindings:
         return {}
-    by_pool: dict[str, list[DeployedModel]] = defaultdict(list)
     pools = tuple({one.deployment_id for one in bindings})
-    for one in tx.list(DeployedModel, scope=bindings[0].scope, deployment_id=pools):
-        by_pool[one.deployment_id].append(one)
-    return {one.id: [other for other in by_pool[one.deployment_id] if other.id != one.id] for one in bindings}
+    names = ("created_at", "id", "endpoint_id", "deployment_id")
+    by_pool: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for _, binding_id, endpoint_id, pool in sorted(
+        tx.columns(DeployedModel, names, scope=bindings[0].scope, deployment_id=pools)
+    ):
+        by_pool[pool].append((binding_id, endpoint_id))
+    return {
+        one.id: [endpoint_id for binding_id, endpoint_id in by_pool[one.deployment_id] if binding_id != one.id]
+        for one in bindings
+    }

@@ -115,7 +115,7 @@ class Transaction:
         for order in orders:
             column = noun.table.columns[order.column]
             query = query.order_by(column.desc() if order.descending else column)
-        return [noun.row(found) for found in self._connection.execute(query)]
+        return [noun.row(found) for found in self._connection.execute(query).all()]
 
     def columns(self, kind: type[Row], names: Sequence[str], /, **equals: Any) -> list[tuple[Any, ...]]:
         """Some columns of rows, in no order: for lists of what refers to what, whose rows need not be made.
@@ -127,7 +127,7 @@ class Transaction:
         """
         noun: Noun[Any] = NOUNS[kind]
         query = self._matching(noun, equals).with_only_columns(*(noun.table.columns[name] for name in names))
-        return [tuple(found) for found in self._connection.execute(query)]
+        return [tuple(found) for found in self._connection.execute(query).all()]
 
     def list(self, kind: type[R], /, *, limit: int | None = None, after: str | None = None, **equals: Any) -> list[R]:
         """Rows in a stable order: by the time they were created, then by key.
@@ -145,7 +145,7 @@ class Transaction:
         query = self._matching(noun, equals).order_by(*noun.order).limit(limit)
         if after is not None:
             query = query.where(tuple_(*noun.order) > tuple_(*place(noun, after)))
-        return [noun.row(found) for found in self._connection.execute(query)]
+        return [noun.row(found) for found in self._connection.execute(query).all()]
 
     def update(self, row: R) -> R:
         """Write a changed row if nobody wrote it since it was read; its state stays (see `move`).

@@ -28,6 +28,6 @@ def bound_to(tx: Transaction, scope: Scope, endpoints: Iterable[Endpoint]) -> di
     bound: dict[str, list[Bound]] = defaultdict(list)
     for binding in bindings:
         pool = deployments[binding.deployment_id]
-        shared_with = tuple(scope.name("endpoints", other.endpoint_id) for other in others[binding.id])
+        shared_with = tuple(scope.name("endpoints", other) for other in others[binding.id])
         bound[binding.endpoint_id].append(Bound(binding, pool, ready[pool.id], shared_with))
     return bound
