@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ class ReadMask:
         self._paths = [[_camel(part) for part in path.strip().split(".")] for path in text.split(",") if text.strip()]
         if [WHOLE] in self._paths:
             self._paths = []
-        known = {*(field.encode_name for field in msgspec.structs.fields(message)), OURS}
+        known = _fields(message)
         unknown = next((path[0] for path in self._paths if path[0] not in known), None)
         if unknown is not None:
             raise BadField(
@@ -53,6 +54,11 @@ class ReadMask:
         for path in self._paths:
             _copy(resource, shown, path)
         return shown
+
+
+@cache
+def _fields(message: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset({*(field.encode_name for field in msgspec.structs.fields(message)), OURS})
 
 
 def _copy(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:

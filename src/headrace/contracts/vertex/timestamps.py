@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
+@lru_cache(4096)  # a page of a list tells some hundred, many of them each time it is asked for
 def rfc3339(at: float) -> str:
     """Unix seconds as the JSON mapping of ``google.protobuf.Timestamp``: UTC, microseconds, ``Z``."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
