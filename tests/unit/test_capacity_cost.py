@@ -78,17 +78,28 @@ def test_what_cannot_be_told_apart_is_refused(missing: str) -> None:
 
 def test_as_many_as_keep_both_latencies() -> None:
     """The greatest number up to which every length keeps both; one that is slow for any length ends it."""
-
-    def point(at: int, first_s: float, gap_s: float) -> Point:
-        return Point(
-            prompt_tokens=1, output_tokens=1, concurrency=at, requests=1, wall_s=1.0, first_s=first_s, gap_s=gap_s
-        )
-
-    points = [point(1, 0.1, 0.01), point(4, 0.5, 0.02), point(4, 0.9, 0.02), point(16, 0.8, 0.05), point(32, 0.1, 0.01)]
-    assert most_at_once(points, first_s=1.0, gap_s=0.05) == 32
+    points = [
+        _seen(1, 0.1, 0.01),
+        _seen(1, 0.2, 0.01),
+        _seen(4, 0.5, 0.02),
+        _seen(4, 0.9, 0.02),
+        _seen(16, 0.8, 0.05),
+        _seen(16, 0.8, 0.05),
+    ]
+    assert most_at_once(points, first_s=1.0, gap_s=0.05) == 16
     assert most_at_once(points, first_s=1.0, gap_s=0.04) == 4
     assert most_at_once(points, first_s=0.7, gap_s=0.05) == 1
     assert most_at_once(points, first_s=0.01, gap_s=0.05) == 0
+
+
+def test_what_there_was_no_time_for_is_not_taken_for_kept() -> None:
+    """A number at a time of which the longest requests were left out carries nothing, as they are the slowest."""
+    points = [_seen(1, 0.1, 0.01), _seen(1, 0.9, 0.01), _seen(4, 0.2, 0.01), _seen(4, 0.9, 0.01), _seen(16, 0.3, 0.01)]
+    assert most_at_once(points, first_s=1.0, gap_s=0.05) == 4
+
+
+def _seen(at: int, first_s: float, gap_s: float) -> Point:
+    return Point(prompt_tokens=1, output_tokens=1, concurrency=at, requests=1, wall_s=1.0, first_s=first_s, gap_s=gap_s)
 
 
 def _carried(cost: Cost, at: int) -> Carried:

@@ -351,7 +351,7 @@ def test_tenants_take_turns() -> None:
         await settle()
         burst = [Caller(places, Visit("a", GUARANTEED), order) for _ in range(10)]
         await settle()
-        assert sum(caller.inside for caller in burst) == own_places(1.0) == 4
+        assert sum(caller.inside for caller in burst) == own_places(1.0) == 6
         theirs = [Caller(places, Visit("b", GUARANTEED), order) for _ in range(2)]
         await settle()
         assert all(caller.inside for caller in theirs)

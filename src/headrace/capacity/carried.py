@@ -10,12 +10,9 @@ from headrace.capacity.units import FIRST_S, GAP_S, OUTPUT_TOKENS, PROMPT_TOKENS
 from headrace.resources.profiles import Carried, Cost
 from headrace.weights.folder import ModelFolder
 
-_PROMPTS_BEFORE = 3
-"""Prompts of others that a request finds before its own, at most, in 95 of 100 cases: reading them takes less than all
-of a replica's time, and of a Poisson distribution of mean 1 at most 2 % are above 3."""
-
-_RARE = 0.05
-"""Gaps that may be longer than the latency: the 95th percentile is what counts."""
+_PROMPTS_BEFORE = 4
+"""Prompts of others that a request finds before its own, at most, in 99 of 100 cases: reading them takes less than all
+of a replica's time, and of a Poisson distribution of mean 1 less than 1 % are above 4."""
 
 
 def predicted(
@@ -67,13 +64,12 @@ def predicted(
 
 
 def latencies(of: Cost, sequences: int) -> tuple[float, float]:
-    """Time to first token and inter-token latency that 95 of 100 keep while so many requests of the mix are served.
+    """Time to first token and inter-token latency that 99 of 100 keep while so many requests of the mix are served.
 
-    A prompt is read in one pass, after those that came before it; who is writing waits for that pass, and feels it once
-    more than one gap in twenty has one in it.
+    A prompt is read in one pass, after those that came before it; who is writing waits for that pass, once for each of
+    the others on average.
     """
     prompt_s = of.prompt * PROMPT_TOKENS + of.prompt_squared * PROMPT_TOKENS**2
     step_s = of.step + sequences * (of.sequence + of.context * (PROMPT_TOKENS + OUTPUT_TOKENS / 2))
     first_s = prompt_s * (1 + min(sequences - 1, _PROMPTS_BEFORE)) + step_s
-    often = (sequences - 1) / OUTPUT_TOKENS > _RARE
-    return first_s, step_s + (prompt_s if often else 0.0)
+    return first_s, step_s + prompt_s * (sequences - 1) / OUTPUT_TOKENS

@@ -92,22 +92,24 @@ def measured(points: Sequence[Point], *, first_s: float = FIRST_S, gap_s: float 
 
 
 def most_at_once(points: Sequence[Point], *, first_s: float, gap_s: float) -> int:
-    """The greatest number at a time with which every length kept both latencies; 0 if none did.
+    """The greatest number at a time with which every length was measured and kept both latencies; 0 if none did.
 
     Args:
         points: Measured.
-        first_s: The longest time to first token, at the 95th percentile.
-        gap_s: The longest time between two tokens, likewise.
+        first_s: The longest time to first token, at the 99th percentile.
+        gap_s: The longest time between two tokens, on average over a request, likewise.
     """
-    kept: dict[int, bool] = {}
+    kept: dict[int, list[bool]] = {}
     for point in points:
         good = point.first_s <= first_s and point.gap_s <= gap_s
-        kept[point.concurrency] = kept.get(point.concurrency, True) and good
+        kept.setdefault(point.concurrency, []).append(good)
+    lengths = max(map(len, kept.values()), default=0)
     most = 0
-    for concurrency in sorted(kept):
-        if not kept[concurrency]:
+    for concurrency, good_ones in sorted(kept.items()):
+        if not all(good_ones):
             break
-        most = concurrency
+        if len(good_ones) == lengths:  # there was time for the longest, which are the slowest
+            most = concurrency
     return most
 
 

@@ -20,7 +20,7 @@ PROMPT_TOKENS, OUTPUT_TOKENS = 768, 256
 written is near to the conversations of the Azure LLM inference trace of 2023 (1,155 and 211 on average; CC-BY-4.0)."""
 
 FIRST_S, GAP_S = 2.0, 0.2
-"""Time to first token and inter-token latency that 95 of 100 requests keep, where nobody says others: about what a
+"""Time to first token and inter-token latency that 99 of 100 requests keep, where nobody says others: about what a
 person takes for an answer at once, and for one that comes as fast as it is read."""
 
 _ROUND = 10

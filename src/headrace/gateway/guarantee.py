@@ -1,13 +1,16 @@
-"""What of a tenant's work is within its guarantee: a bucket that holds a minute's work and is filled at its rate.
+"""What of a tenant's work is within its guarantee: a bucket that holds five minutes' work and is filled at its rate.
 
-It decides a request's class and never whether it is refused, so it may hold a whole minute's worth: arrivals at random
-at nine tenths of the rate are above it half of the time if one looks at some seconds, and almost never if what was not
-used within the last minute counts. Whoever asks no more than the rate in any 60 s never finds it empty.
+It decides a request's class and never whether it is refused, so it may hold much. Arrivals at random at 95 % of the
+rate are above it half of the time if one looks at some seconds; how far, grows with how few they are. Of a tenant with
+nine requests a minute, by simulation, a bucket of one minute finds a twentieth of the work above its guarantee, and one
+of five minutes nothing that would matter. Whoever asks no more than the rate in any 300 s never finds it empty. What
+it costs is others' time, and not that of others with a guarantee: theirs goes before whatever is above a tenant's own,
+and `KeptPlaces` bounds how much of a tenant's runs at a time.
 """
 
 from __future__ import annotations
 
-DEPTH_S = 60.0
+DEPTH_S = 300.0
 
 
 class Guarantee:

@@ -3,7 +3,8 @@
 What decides the latencies of an engine that batches continuously is how many sequences are in a step. A deployment with
 guarantees runs as many as its replicas carry within their latencies (`Carried.concurrency`), not as many as their
 engines take. Of these, by Little's law, a tenant that uses all of its guarantee has ``guaranteed × concurrency`` on
-average; and where requests come at random, nearly never more than three square roots of that above it.
+average; and where requests come at random, nearly never more than three square roots of that above it, or five while
+others run too, for then its own take longer.
 
 * A guaranteed request begins at once while its tenant runs no more than that, whoever else runs: for the time that
   others need to end there may be a few sequences more than the replicas carry.
@@ -22,8 +23,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from headrace.resources.snapshot import MOST_RUNNING, ProvisionRoute
 
-SPREAD = 3.0
-"""Square roots of the average above it: of Poisson's distribution 99.7 % and more lie below."""
+SPREAD = 5.0
+"""Square roots of the average above it: of Poisson's distribution 99.7 % lie below three. By simulation of a flood,
+with three a fiftieth of a tenant's work waited for its own to end, with five none; beyond that nothing changes."""
 
 REMEMBERED_S = 5.0
 """For how long a tenant's places are kept after it had them, at least; at most for twice as long."""

@@ -51,8 +51,8 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         cost: Of its requests.
         concurrency: Sequences at a time with which the latencies are kept; 0: with none.
-        first_s: Time to first token that 95 of 100 requests keep then.
-        gap_s: Inter-token latency, likewise.
+        first_s: Time to first token that 99 of 100 requests keep then.
+        gap_s: Inter-token latency, on average over a request's tokens, likewise.
         measured: Whether it was measured; else a roofline predicted it.
         profile_id: Of the profile that it is from; empty where it was predicted.
     """
@@ -78,8 +78,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         concurrency: At a time.
         requests: Done in that time; of those that were not whole, the share that was written.
         wall_s: How long that was looked at.
-        first_s: Time to first token, 95th percentile.
-        gap_s: Inter-token latency, 95th percentile.
+        first_s: Time to first token, 99th percentile.
+        gap_s: Inter-token latency, on average over a request's tokens; of these, the 99th percentile.
     """
 
     prompt_tokens: int

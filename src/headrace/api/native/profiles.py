@@ -33,7 +33,7 @@ class ProfileBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         deployment: Id of its deployment, which says what the measurement holds for.
         points: At least two lengths of prompts, two of answers, and two numbers at a time.
-        first_s: The longest time to first token that 95 of 100 requests may have.
+        first_s: The longest time to first token that 99 of 100 requests may have.
         gap_s: The longest time between two tokens, likewise.
     """
 

@@ -13,25 +13,28 @@ from headrace.capacity.simulation.load import Arrival, Tenant
 from headrace.resources.profiles import Carried
 
 WINDOW_S = 60.0
-"""A minute's work may come at once: of what is guaranteed, and of what is let in at most."""
+"""A minute's work may come at once of what is let in at most."""
+
+DEPTH_S = 300.0
+"""Of what is guaranteed, so many seconds' worth."""
 
 LINE = 256
 """Requests that may wait for a deployment, beside guaranteed ones."""
 
 
 class _Bucket:
-    """A minute's work that is filled at a rate."""
+    """Work that is filled at a rate."""
 
-    __slots__ = ("_at", "_left", "_rate")
+    __slots__ = ("_at", "_left", "_most", "_rate")
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, depth_s: float) -> None:
         self._rate = rate
-        self._left = rate * WINDOW_S
+        self._left = self._most = rate * depth_s
         self._at = 0.0
 
     def take(self, units: float, now: float) -> bool:
-        """Whether so much was there; then it is gone. What costs more than a minute's work goes by a full bucket."""
-        most = self._rate * WINDOW_S
+        """Whether so much was there; then it is gone. What costs more than it holds goes by a full one."""
+        most = self._most
         self._left = min(most, self._left + (now - self._at) * self._rate)
         self._at = now
         if self._left < min(units, most):
@@ -52,8 +55,8 @@ class Admission:
     """
 
     def __init__(self, tenants: Sequence[Tenant], carried: Carried) -> None:
-        self._guarantees = [_Bucket(one.guaranteed) if one.guaranteed else None for one in tenants]
-        self._mosts = [_Bucket(one.most) if one.most else None for one in tenants]
+        self._guarantees = [_Bucket(one.guaranteed, DEPTH_S) if one.guaranteed else None for one in tenants]
+        self._mosts = [_Bucket(one.most, WINDOW_S) if one.most else None for one in tenants]
         self._carried = carried
         self._kept = Kept([one.guaranteed * carried.concurrency for one in tenants])
         self._sold = any(self._guarantees)

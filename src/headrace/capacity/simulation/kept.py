@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-SPREAD = 3.0
+SPREAD = 5.0
 """Square roots of the average above it that a tenant may run at once, whoever else runs."""
 
 REMEMBERED_S = 5.0

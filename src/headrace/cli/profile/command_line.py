@@ -40,10 +40,10 @@ def profile(
     at: Annotated[str, typer.Option(metavar="N,N,…", help="How many requests at a time.")] = "1,4,16",
     seconds: Annotated[float, typer.Option(min=0.5, help="How long each of them is looked at, at least.")] = 3.0,
     first_token: Annotated[
-        float, typer.Option(min=0.001, help="Seconds to the first token that 95 of 100 requests keep.")
+        float, typer.Option(min=0.001, help="Seconds to the first token that 99 of 100 requests keep.")
     ] = FIRST_S,
     inter_token: Annotated[
-        float, typer.Option(min=0.001, help="Seconds between two tokens that 95 of 100 keep.")
+        float, typer.Option(min=0.001, help="Seconds between two tokens, on average, that 99 of 100 keep.")
     ] = GAP_S,
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Store it: what is sold of the version goes by it then.")
