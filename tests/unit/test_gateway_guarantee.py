@@ -175,6 +175,26 @@ def test_what_waits_is_told_as_work(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_who_is_sent_away_is_told_as_work(tmp_path: Path) -> None:
+    """Control hears of what the line had no place for, although it was sold: more replicas would have done it."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine:
+            engine.script = Script(gated=True)
+            models = shared(engine, a=sold(0.0, 100.0, concurrency=1, cost=UNIT_A_TOKEN))
+            models = [replace(one, max_waiting=0) for one in models]
+            async with gateway_before(tmp_path, *models) as served:
+                first = asyncio.create_task(ask(served, "a", max_tokens=5))
+                await engine.until(began=1)
+                one = (await status(served))["work_per_minute"][DEPLOYMENT]
+                assert QueueFull.code in (await ask(served, "a", max_tokens=5)).text
+                assert (await status(served))["work_per_minute"] == {DEPLOYMENT: pytest.approx(2 * one)}
+                engine.gate.release()
+                await first
+
+    asyncio.run(main())
+
+
 def test_what_nobody_counted_costs_what_was_expected(tmp_path: Path) -> None:
     """A client that hangs up in the middle is charged what its request was expected to be; a refusal of the engine
     nothing."""

@@ -69,6 +69,27 @@ class Sold:
         return None
 
 
+@given(st.lists(st.tuples(WORK, st.booleans()), max_size=20))
+def test_what_finds_no_place_counts_as_coming(asked: list[tuple[int, bool]]) -> None:
+    """What the most had room for and the line had not is work that more replicas would do; who tries again and again is
+    not taken for more than was sold, and after a minute it is forgotten."""
+    sold = Sold(most=1.0)
+    came = 0
+    for work, served in asked:
+        claim = sold.claim(work)
+        if claim is None:
+            continue
+        if served:
+            claim.begin()
+            claim.charge(work)
+        claim.settle(exact=True, turned_away=True)
+        came += work
+        admitted = sum(sold.throughput.used.values())
+        assert sold.throughput.per_minute() == max(admitted, min(came, sold.throughput.limit))
+    sold.clock.now += 2 * WINDOW_S
+    assert sold.throughput.per_minute() == 0
+
+
 STEP = (
     st.tuples(st.just("arrive"), WORK)
     | st.tuples(st.just("end"), st.integers(0, 20))

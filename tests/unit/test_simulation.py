@@ -142,6 +142,14 @@ def test_the_autoscaler_follows_work() -> None:
     assert large.tenants[0].answered == large.tenants[0].asked
 
 
+def test_who_is_sent_away_is_work_too() -> None:
+    """A full pool that does less than its profile says lets in what it gets done; it grows by what it sends away."""
+    scale = Scale(least=20, most=40, metric=Metric.WORK, target=90, start_s=5.0, places=1)
+    outcome = simulate([_asks("a", 60.0)], CARRIED, scale, seconds=600.0)
+    assert outcome.tenants[0].work_per_s < 0.5 * 40, "one at a time a replica does a third of what eight do"
+    assert outcome.most_replicas == 40
+
+
 def test_one_line_waits_as_queueing_theory_says() -> None:
     """Prompts alone, alike, at random times: an M/D/1 line, whose mean wait is of Pollaczek and Khinchine."""
     reads = Carried(cost=replace(COST, prompt_squared=0.0, step=0.0, sequence=1e-9, context=0.0), concurrency=10_000,

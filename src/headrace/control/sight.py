@@ -28,7 +28,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         waiting: Requests that wait in the gateway, by deployment.
         idle_s: For how long nobody has asked, by deployment, as the gateway said last; so also the two before.
         per_minute: Requests that came within the last minute, by deployment.
-        work_per_minute: Model units that were admitted within the last minute, by deployment; so the next one.
+        work_per_minute: Model units that came within the last minute as far as they were sold, by deployment.
         work_waiting: What stands in line.
         hears_gateway: Whether every gateway said so lately. Where not, what they have may be more.
         loads: What replicas that take requests have to do, of those whose nodes said so lately.

@@ -8,6 +8,7 @@ from headrace.gateway.key_limits import counts_as_it_goes, needs_of
 from headrace.gateway.routes import Action
 from headrace.gateway.throughputs import Throughputs
 from headrace.gateway.work import expected_work
+from headrace.resources.errors import HeadraceError, QueueFull, QueueTimeout
 from headrace.resources.priority import Priority
 from headrace.resources.snapshot import EndpointRoute
 
@@ -49,16 +50,25 @@ async def claim_work(
     call.claim.answers = max((need.samples for need in needs), default=1) or 1
 
 
-def settle_work(call: Call, body: OpenAIBody, size_bytes: int, *, whole: bool) -> None:
+def settle_work(
+    call: Call, body: OpenAIBody, size_bytes: int, *, whole: bool, error: HeadraceError | None = None
+) -> None:
     """Put what the request used in the place of what it claimed, and learn from it.
 
     Where an engine began on it and did not say (the client left, the answer broke off) it is at least what was claimed.
+
+    Args:
+        call: What was asked, and what became of it.
+        body: Of the request.
+        size_bytes: Of that.
+        whole: Whether it was answered to its end.
+        error: Why not, where somebody was told.
     """
     if call.claim is None:
         return
     record = call.record
     exact = call.owing == record.told and (whole or not counts_as_it_goes(body))
-    call.claim.settle(exact=exact)
+    call.claim.settle(exact=exact, turned_away=isinstance(error, QueueFull | QueueTimeout))
     if whole and exact and call.answers and record.prompt_tokens is not None:
         call.claim.throughput.expectation.learn(
             size_bytes=size_bytes,

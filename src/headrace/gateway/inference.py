@@ -121,7 +121,7 @@ class Inference:
         else:
             record.recording = self._request_log.recording(record.request_id, asked.endpoint, call.deployed, whole)
         budget = self._routing.budgets.of(principal.key_id, endpoint)
-        answered = False
+        answered, failed = False, None
         try:
             if call.deployed.provision is not None:
                 await self._claim(asked, call)
@@ -132,12 +132,13 @@ class Inference:
                     await self._answer_by_any(asked, call, moved=recount)
             answered = True
         except HeadraceError as error:
+            failed = error
             call.meter.blame(error)
             raise
         finally:
             call.meter.break_off()
             if call.claim is not None:
-                settle_work(call, body, len(whole), whole=answered)
+                settle_work(call, body, len(whole), whole=answered, error=failed)
         call.learn()
 
     async def _claim(self, asked: Asked, call: Call) -> None:

@@ -49,7 +49,7 @@ class Throughput:
     ) -> None:
         self._clock = clock
         self._guarantee = Guarantee(0.0, clock())
-        self._admitted = Log()
+        self._admitted, self._turned_away = Log(), Log()
         self.tenant = tenant
         self.name = name or tenant
         self.deployment_id = self.endpoint_id = self.deployed_id = ""
@@ -69,9 +69,17 @@ class Throughput:
         return max(micros(self.provision.most * MINUTE_S), 1)
 
     def per_minute(self) -> int:
-        """What was let in to an engine within the last minute, by what it used or is expected to."""
-        self._admitted.forget(self._clock())
-        return self._admitted.total
+        """What came within the last minute, as far as it was sold.
+
+        That is what was let in to an engine, by what it used or is expected to; and what the most had room for and was
+        sent away from the line. Without the latter a pool that does less than its profile says would never become more:
+        it lets in what it gets done. Who tries again and again counts each time, but never beyond the most.
+        """
+        now = self._clock()
+        self._admitted.forget(now)
+        self._turned_away.forget(now)
+        left = max(self.limit - self._admitted.total, 0)
+        return self._admitted.total + min(self._turned_away.total, left)
 
     async def claim(self, budget: Budget, work: int, *, batch: bool = False) -> Claim:
         """Let a request through, and set aside what it is expected to cost.
@@ -110,6 +118,12 @@ class Throughput:
         if began is not None:
             self._admitted.forget(self._clock())
             self._admitted.correct(used - expected, began)
+
+    def turn_away(self, work: int) -> None:
+        """The line had no place for a request, or its turn did not come."""
+        now = self._clock()
+        self._turned_away.forget(now)
+        self._turned_away.add(work, now)
 
 
 class Claim:
@@ -159,17 +173,20 @@ class Claim:
         """An engine told that it used so much, besides what was told before."""
         self._charged += work
 
-    def settle(self, *, exact: bool) -> None:
+    def settle(self, *, exact: bool, turned_away: bool = False) -> None:
         """It is over; only the first time counts.
 
         Args:
             exact: Whether engines told all that they did for it. Else it is at least what was expected.
+            turned_away: Whether it was sent away from the line.
         """
         if self._settled:
             return
         self._settled = True
         if self._began is None:
             self.throughput.waiting -= self.work
+            if turned_away:
+                self.throughput.turn_away(self.work)
         used = self._charged if exact else max(self._charged, self.work)
         self._reservation.settle(used)
         self.throughput.end(used, self.work, guaranteed=self.guaranteed, began=self._began)

@@ -55,7 +55,7 @@ class Throughputs:
         return self._budgets.of(throughput.tenant)
 
     def per_minute(self) -> dict[str, float]:
-        """Model units that engines got within the last minute, by deployment id."""
+        """Model units that came within the last minute, as far as they were sold, by deployment id."""
         return total({each.deployment_id: each.per_minute() / MICROS} for each in self)
 
     def waiting(self) -> dict[str, float]:

@@ -173,8 +173,8 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
         waiting: Requests in line, by deployment id; deployments without any are left out.
         idle_s: For how long no request ran or waited, by deployment id: of those that scale to zero, while none does.
         per_minute: Requests that came within the last minute, by deployment id; deployments without any are left out.
-        work_per_minute: Model units of what was admitted within the last minute, by deployment id; of those with a
-            provisioned throughput.
+        work_per_minute: Model units of what came within the last minute and was let in, or sent away from the line
+            although the most had room for it, by deployment id; of those with a provisioned throughput.
         work_waiting: Model units of what stands in line, likewise.
     """
 

@@ -66,7 +66,12 @@ class Admission:
         self._privileged: set[int] = set()
         self._waiting = self._others = 0
         self._virtual = self._read_at = 0.0
-        self.waiting_units = 0.0
+        self.waiting_units = self._turned_away = 0.0
+
+    def turned_away(self) -> float:
+        """Model units that had no place in line although the most had room for them, since this was asked last."""
+        units, self._turned_away = self._turned_away, 0.0
+        return units
 
     @property
     def waiting(self) -> int:
@@ -91,6 +96,7 @@ class Admission:
             return False
         if self._waiting >= LINE and not self._make_room(who):
             request.refused = True
+            self._turned_away += request.units
             return False
         if not self._lines[who]:
             self._served[who] = max(self._served[who], self._virtual)
@@ -157,4 +163,5 @@ class Admission:
         last.refused = True
         self._waiting -= 1
         self.waiting_units -= last.units
+        self._turned_away += last.units
         return True

@@ -197,6 +197,7 @@ class _Run:
         if metric is Metric.REQUESTS:
             return float(len(self._came))
         if metric is Metric.WORK:
+            self._came.append((now, self._admission.turned_away()))
             self._rates = with_rate(self._rates, Rate(_EPOCH + now, sum(units for _, units in self._came)))
             return work_reading(self._rates, self._admission.waiting_units).total
         if metric is Metric.WAITING:
