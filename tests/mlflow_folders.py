@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import save_file
+
+from small_models import llama_tensors
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -43,29 +44,10 @@ signature:
 """
 
 
-def weights() -> dict[str, Any]:
-    """All tensors of that configuration."""
-    hidden, keys = CONFIG["hidden_size"], CONFIG["hidden_size"] // 4 * 2
-    layer = {
-        "input_layernorm": (hidden,),
-        "post_attention_layernorm": (hidden,),
-        "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (6, hidden),
-        "mlp.up_proj": (6, hidden),
-        "mlp.down_proj": (hidden, 6),
-    }
-    shapes = {f"model.layers.0.{name}.weight": shape for name, shape in layer.items()}
-    shapes |= {"model.embed_tokens.weight": (CONFIG["vocab_size"], hidden), "model.norm.weight": (hidden,)}
-    return {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
-
-
 def hugging_face(folder: Path) -> Path:
     """The model as one folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights(), folder / "model.safetensors", {"format": "pt"})
+    save_file(llama_tensors(CONFIG), folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG))
     tokenizer(folder)
     return folder

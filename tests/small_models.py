@@ -22,24 +22,31 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def llama_tensors(config: dict[str, Any]) -> dict[str, Any]:
+    """All that a llama of this configuration has, with six numbers between its two halves."""
+    hidden = config["hidden_size"]
+    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    layer = {
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (6, hidden),
+        "mlp.up_proj": (6, hidden),
+        "mlp.down_proj": (hidden, 6),
+    }
+    layers = range(config["num_hidden_layers"])
+    shapes = {f"model.layers.{number}.{name}.weight": shape for number in layers for name, shape in layer.items()}
+    shapes |= {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    return {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
+
+
 def write_llama(folder: Path) -> Path:
     """Write it; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    shapes = {
-        "model.layers.0.input_layernorm.weight": (8,),
-        "model.layers.0.post_attention_layernorm.weight": (8,),
-        "model.layers.0.self_attn.q_proj.weight": (8, 8),
-        "model.layers.0.self_attn.k_proj.weight": (4, 8),
-        "model.layers.0.self_attn.v_proj.weight": (4, 8),
-        "model.layers.0.self_attn.o_proj.weight": (8, 8),
-        "model.layers.0.mlp.gate_proj.weight": (6, 8),
-        "model.layers.0.mlp.up_proj.weight": (6, 8),
-        "model.layers.0.mlp.down_proj.weight": (8, 6),
-        "model.embed_tokens.weight": (10, 8),
-        "model.norm.weight": (8,),
-    }
-    tensors = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    save_file(llama_tensors(CONFIG), folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "tokenizer.json").write_text('{"model": {}}')
     return folder

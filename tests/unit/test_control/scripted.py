@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.control import Checked, GatewayAway, Reconciler
 from headrace.control.commands import DeployRequest, deploy
+from headrace.control.pool import LIVE
 from headrace.resources.assignments import (
     NodeOrders,
     NodeReport,
@@ -23,6 +24,7 @@ from headrace.resources.assignments import (
     ReplicaReport,
     StageReport,
 )
+from headrace.resources.autoscaling import Scaling
 from headrace.resources.deployments import Deployment, MachineSpec, Replica, Warmup
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import Failure, HeadraceError
@@ -320,6 +322,18 @@ class World:
         """Do this in a transaction."""
         with Store.transaction(self.store) as tx:
             return work(tx)
+
+    @property
+    def living(self) -> int:
+        """Replicas that run or are about to."""
+        return len(self.rows(Replica, state=LIVE))
+
+    @property
+    def decided(self) -> Scaling:
+        """What the autoscaler decided last."""
+        scaling = self.deployment.scaling
+        assert scaling is not None
+        return scaling
 
     def rows(self, kind: type[Any], /, **equals: Any) -> list[Any]:
         """What is stored."""

@@ -10,7 +10,7 @@ from scripted import GIB, World, failure
 from headrace.control.commands import autoscale, resize, scale_to_zero
 from headrace.control.pool import LIVE
 from headrace.resources.assignments import ReplicaLoad
-from headrace.resources.autoscaling import Autoscaling, Metric, MetricTarget, Scaling, read_autoscaling
+from headrace.resources.autoscaling import Autoscaling, Metric, MetricTarget, read_autoscaling
 from headrace.resources.deployments import MachineSpec, Replica
 from headrace.resources.errors import BadField, EngineDied
 from headrace.resources.external import ExternalServer
@@ -39,29 +39,17 @@ def ready(world: World, *, least: int = 1, most: int = 4, **targets: int) -> str
     return world.deployment.id
 
 
-def living(world: World) -> int:
-    """Replicas that run or are about to."""
-    return len(world.rows(Replica, state=LIVE))
-
-
-def decided(world: World) -> Scaling:
-    """What was decided last."""
-    scaling = world.deployment.scaling
-    assert scaling is not None
-    return scaling
-
-
 def test_requests_that_come_bring_replicas_and_quiet_takes_them_away(world: World) -> None:
     """240 requests a minute at a target of 60 make four replicas; none for the time asked for makes one again."""
     name = ready(world, request_count=60)
     world.gateway.per_minute = {name: 240}
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 4))
-    assert (decided(world).replicas, decided(world).metric, decided(world).target) == (4, "request_count", 60)
+    assert (world.decided.replicas, world.decided.metric, world.decided.target) == (4, "request_count", 60)
     told = [move.detail for move in world.timeline(name) if move.detail.startswith("Replicas from now on")]
     assert told[0] == "Replicas from now on: 3; until now 1. request_count is 240 a replica; its target is 60."
     world.gateway.per_minute = {}
     began = world.clock.now
-    asyncio.run(world.until(lambda: living(world) == 1, at_most=300))
+    asyncio.run(world.until(lambda: world.living == 1, at_most=300))
     assert world.clock.now - began >= LOWER_AFTER_S
     assert world.deployment.state is DeploymentState.READY
     assert "no more were needed" in world.timeline(name)[-1].detail
@@ -84,8 +72,8 @@ def test_what_replicas_have_to_do_brings_more(
     ready(world, most=most, **{metric: target})
     assert [order.measured for order in world.node.orders.replicas] == [True]
     world.node.loads = {"": load(**values)}
-    asyncio.run(world.until(lambda: living(world) > 1))
-    assert decided(world).metric == metric
+    asyncio.run(world.until(lambda: world.living > 1))
+    assert world.decided.metric == metric
 
 
 def test_the_line_of_the_gateway_counts_as_waiting_and_so_does_what_runs_as_under_way(world: World) -> None:
@@ -93,10 +81,10 @@ def test_the_line_of_the_gateway_counts_as_waiting_and_so_does_what_runs_as_unde
     name = ready(world, vllm_num_requests_waiting=4)
     world.node.loads = {"": load(waiting=0.0)}
     world.gateway.waiting = {name: 8}
-    asyncio.run(world.until(lambda: living(world) == 2))
+    asyncio.run(world.until(lambda: world.living == 2))
     world.write(lambda tx: autoscale(tx, DEFAULT_SCOPE, name, read_autoscaling({"concurrent_requests": 3})))
     world.gateway.outstanding = {world.gateway.replicas[0]: 4}
-    asyncio.run(world.until(lambda: living(world) == 4))
+    asyncio.run(world.until(lambda: world.living == 4))
 
 
 def test_without_a_wish_it_scales_by_the_cpu_and_with_accelerators_by_them_too(world: World) -> None:
@@ -106,8 +94,8 @@ def test_without_a_wish_it_scales_by_the_cpu_and_with_accelerators_by_them_too(w
     world.deploy(min_replicas=1, max_replicas=2, machine=machine)
     asyncio.run(world.until(lambda: world.gateway.replicas))
     world.node.loads = {"": load(cpu_percent=5.0, accelerator_percent=95.0)}
-    asyncio.run(world.until(lambda: living(world) == 2))
-    assert (decided(world).metric, decided(world).target) == ("accelerator_duty_cycle", 60)
+    asyncio.run(world.until(lambda: world.living == 2))
+    assert (world.decided.metric, world.decided.target) == ("accelerator_duty_cycle", 60)
 
 
 def test_a_fixed_number_stays_and_is_not_measured(world: World) -> None:
@@ -115,7 +103,7 @@ def test_a_fixed_number_stays_and_is_not_measured(world: World) -> None:
     name = ready(world, least=2, most=2, request_count=1)
     world.gateway.per_minute = {name: 10_000}
     asyncio.run(world.turns(60))
-    assert (living(world), world.deployment.scaling) == (2, None)
+    assert (world.living, world.deployment.scaling) == (2, None)
     assert [order.measured for order in world.node.orders.replicas] == [False, False]
 
 
@@ -126,31 +114,31 @@ def test_what_is_not_known_takes_nothing_away(world: World) -> None:
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 2))
     world.node.loads = {world.gateway.replicas[0]: load(cpu_percent=0.0)}
     asyncio.run(world.turns(150))
-    assert living(world) == 2
-    assert "not known of every replica" in decided(world).why
+    assert world.living == 2
+    assert "not known of every replica" in world.decided.why
     world.write(lambda tx: autoscale(tx, DEFAULT_SCOPE, name, read_autoscaling({"request_count": 5}, LOWER_AFTER_S)))
     world.gateway.away = True
     asyncio.run(world.turns(150))
-    assert living(world) == 2
+    assert world.living == 2
     world.gateway.away = False
-    asyncio.run(world.until(lambda: living(world) == 1, at_most=200))
+    asyncio.run(world.until(lambda: world.living == 1, at_most=200))
 
 
 def test_a_restart_of_control_scales_nothing_twice_and_shrinks_nothing_early(world: World) -> None:
     """What was decided stands in the row: after a restart at any moment it is so, and the time of quiet begins anew."""
     name = ready(world, request_count=60)
     world.gateway.per_minute = {name: 180}
-    asyncio.run(world.until(lambda: decided(world).replicas == 3))
+    asyncio.run(world.until(lambda: world.decided.replicas == 3))
     world.restart_control()
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 3))
     asyncio.run(world.turns(30))
-    assert (living(world), len(world.node.started)) == (3, 3)
+    assert (world.living, len(world.node.started)) == (3, 3)
     world.gateway.per_minute = {}
     asyncio.run(world.turns(50))
     world.restart_control()
     asyncio.run(world.turns(50))
-    assert living(world) == 3
-    asyncio.run(world.until(lambda: living(world) == 1, at_most=200))
+    assert world.living == 3
+    asyncio.run(world.until(lambda: world.living == 1, at_most=200))
 
 
 def test_without_room_it_says_so_and_stays_as_it_is(world: World) -> None:
@@ -160,11 +148,11 @@ def test_without_room_it_says_so_and_stays_as_it_is(world: World) -> None:
     world.gateway.per_minute = {name: 180}
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 2))
     asyncio.run(world.turns(20))
-    assert (decided(world).replicas, living(world), world.deployment.state) == (3, 2, DeploymentState.READY)
-    assert decided(world).pending.startswith("A replica needs 4.00 GiB of memory and node local has 1.00 GiB free.")
+    assert (world.decided.replicas, world.living, world.deployment.state) == (3, 2, DeploymentState.READY)
+    assert world.decided.pending.startswith("A replica needs 4.00 GiB of memory and node local has 1.00 GiB free.")
     world.node.memory_bytes = 20 * GIB
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 3, at_most=90))
-    assert decided(world).pending == ""
+    assert world.decided.pending == ""
 
 
 def test_the_one_that_is_taken_away_ends_with_its_last_request(world: World) -> None:
@@ -178,7 +166,7 @@ def test_the_one_that_is_taken_away_ends_with_its_last_request(world: World) -> 
     asyncio.run(world.turns(20))
     assert [order.wanted for order in world.node.orders.replicas] == ["run", "run"]
     world.gateway.outstanding = {}
-    asyncio.run(world.until(lambda: living(world) == 1))
+    asyncio.run(world.until(lambda: world.living == 1))
 
 
 def test_an_engine_that_dies_is_replaced_and_counts_as_none_that_was_taken_away(world: World) -> None:
@@ -201,10 +189,10 @@ def test_asleep_it_is_forgotten_and_awake_it_begins_with_the_fewest(world: World
     world.write(lambda tx: scale_to_zero(tx, DEFAULT_SCOPE, name, 30.0))
     world.gateway.per_minute, world.gateway.idle_s = {}, {name: 31.0}
     asyncio.run(world.until_state("ASLEEP"))
-    asyncio.run(world.until(lambda: living(world) == 0))
+    asyncio.run(world.until(lambda: world.living == 0))
     world.gateway.idle_s, world.gateway.waiting = {}, {name: 1}
     asyncio.run(world.until(lambda: world.gateway.replicas))
-    assert (living(world), world.deployment.wanted_replicas) == (1, 1)
+    assert (world.living, world.deployment.wanted_replicas) == (1, 1)
     world.gateway.waiting, world.gateway.per_minute = {}, {name: 120}
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 2))
 
@@ -215,9 +203,9 @@ def test_bounds_are_changed_while_it_runs(world: World) -> None:
     world.gateway.per_minute = {name: 240}
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 4))
     world.write(lambda tx: resize(tx, DEFAULT_SCOPE, name, least=1, most=3))
-    asyncio.run(world.until(lambda: living(world) == 3))
+    asyncio.run(world.until(lambda: world.living == 3))
     world.write(lambda tx: resize(tx, DEFAULT_SCOPE, name, least=2, most=2))
-    asyncio.run(world.until(lambda: living(world) == 2))
+    asyncio.run(world.until(lambda: world.living == 2))
     assert world.deployment.scaling is None
     world.write(lambda tx: resize(tx, DEFAULT_SCOPE, name, least=1, most=4))
     assert world.deployment.wanted_replicas == 2

@@ -44,6 +44,7 @@ from headrace.storage import open_artifacts
 from headrace.weights import inspect, task_of
 from headrace.weights.config import parse_config
 from headrace.weights.task import ENCODER_TYPES
+from small_models import llama_tensors
 
 GIB = 1 << 30
 NODE = Node(id="local", boot_id="b", memory_bytes=4 * GIB, cores=2, last_seen_at=0.0)
@@ -59,30 +60,10 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def _tensors(config: dict[str, Any]) -> dict[str, Any]:
-    """All that a llama of this configuration has."""
-    hidden = config["hidden_size"]
-    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
-    layer = {
-        "input_layernorm": (hidden,),
-        "post_attention_layernorm": (hidden,),
-        "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (6, hidden),
-        "mlp.up_proj": (6, hidden),
-        "mlp.down_proj": (hidden, 6),
-    }
-    shapes = {f"model.layers.{number}.{name}.weight": shape for number in (0, 1) for name, shape in layer.items()}
-    shapes |= {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
-    return {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small llama without a chat template."""
-    save_file(_tensors(CONFIG), tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(llama_tensors(CONFIG), tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "tokenizer.json").write_text('{"model": {}}')
     return tmp_path
@@ -256,7 +237,7 @@ def test_heads_that_do_not_divide_are_named(
     """Before anything is copied, with the numbers of the configuration."""
     config = CONFIG | {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "hidden_size": 2 * heads}
     (folder / "config.json").write_text(json.dumps(config))
-    save_file(_tensors(config), folder / "model.safetensors", {"format": "pt"})
+    save_file(llama_tensors(config), folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(BadField) as raised:
         FolderChecker().check(_version(folder, tensor_parallel=devices), GPUS)
     assert evidence in raised.value.evidence

@@ -11,7 +11,7 @@ from scripted import GIB, World
 
 from headrace.control.every_gateway import EveryGateway
 from headrace.control.pool import LIVE
-from headrace.resources.autoscaling import Autoscaling, Scaling, read_autoscaling
+from headrace.resources.autoscaling import Autoscaling, read_autoscaling
 from headrace.resources.deployments import Replica
 from headrace.resources.errors import BadField
 from headrace.resources.states import OperationState
@@ -35,40 +35,28 @@ def ready(world: World, least: int, most: int) -> str:
     return world.deployment.id
 
 
-def living(world: World) -> int:
-    """Replicas that run or are about to."""
-    return len(world.rows(Replica, state=LIVE))
-
-
-def decided(world: World) -> Scaling:
-    """What was decided last."""
-    scaling = world.deployment.scaling
-    assert scaling is not None
-    return scaling
-
-
 def test_work_that_comes_brings_replicas_up_to_what_is_admitted(world: World) -> None:
     """Ten replicas' work of a deployment that was sold up to four replicas' makes four; none of it one again."""
     name = ready(world, 4, 16)
     world.gateway.work_per_minute = {name: 10 * FULL}
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 4))
-    assert (decided(world).metric, decided(world).target) == ("provisioned_work", 90)
+    assert (world.decided.metric, world.decided.target) == ("provisioned_work", 90)
     world.gateway.work_per_minute = {}
-    asyncio.run(world.until(lambda: living(world) == 1, at_most=300))
+    asyncio.run(world.until(lambda: world.living == 1, at_most=300))
 
 
 def test_never_fewer_than_what_is_guaranteed(world: World) -> None:
     """Though nothing comes at all."""
     ready(world, 9, 16)
     asyncio.run(world.turns(120))
-    assert living(world) == 3
+    assert world.living == 3
 
 
 def test_work_in_line_counts_too(world: World) -> None:
     """Half a replica is busy, and what stands in line would take another minute of one: two run."""
     name = ready(world, 4, 16)
     world.gateway.work_per_minute, world.gateway.work_waiting = {name: 0.5 * FULL}, {name: FULL}
-    asyncio.run(world.until(lambda: living(world) == 2))
+    asyncio.run(world.until(lambda: world.living == 2))
 
 
 def test_growth_is_met_before_it_is_there(world: World) -> None:
@@ -77,9 +65,9 @@ def test_growth_is_met_before_it_is_there(world: World) -> None:
     for minute in (30.0, 30.0, 30.0, 40.0):
         world.gateway.work_per_minute = {name: minute}
         asyncio.run(world.turns(12, seconds=5.0))
-        assert living(world) == 1
+        assert world.living == 1
     world.gateway.work_per_minute = {name: 50.0}
-    asyncio.run(world.until(lambda: living(world) == 2, at_most=30))
+    asyncio.run(world.until(lambda: world.living == 2, at_most=30))
 
 
 def test_who_is_taken_away_ends_with_its_last_stream(world: World) -> None:
@@ -93,7 +81,7 @@ def test_who_is_taken_away_ends_with_its_last_stream(world: World) -> None:
     asyncio.run(world.turns(20))
     assert [order.wanted for order in world.node.orders.replicas] == ["run", "run"]
     world.gateway.outstanding = {}
-    asyncio.run(world.until(lambda: living(world) == 1))
+    asyncio.run(world.until(lambda: world.living == 1))
 
 
 def test_a_gateway_that_is_away_takes_nothing_away(world: World) -> None:
@@ -103,7 +91,7 @@ def test_a_gateway_that_is_away_takes_nothing_away(world: World) -> None:
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 2))
     world.gateway.work_per_minute, world.gateway.away = {}, True
     asyncio.run(world.turns(150))
-    assert living(world) == 2
+    assert world.living == 2
 
 
 def test_the_metric_is_for_what_was_sold_alone() -> None:

@@ -242,11 +242,8 @@ async def delete_model_tag(request: Request) -> Response:
 async def _tag_model(request: Request, *, removes: bool) -> Response:
     registry = Registry(request, DEPLOY)
     body = read_object(await body_of(request), contract.ModelTag)
-    name = read_full_name(body.name)
-    added, removed = ({}, [body.key]) if removes else ({body.key: body.value}, [])
-    await registry.context.write(
-        lambda tx: commands.tag_model(tx, registry.model(tx, name), added=added, removed=removed)
-    )
+    name, change = read_full_name(body.name), _change(body, removes=removes)
+    await registry.context.write(lambda tx: commands.tag_model(tx, registry.model(tx, name), **change))
     return answer({})
 
 
@@ -263,12 +260,15 @@ async def delete_version_tag(request: Request) -> Response:
 async def _tag_version(request: Request, *, removes: bool) -> Response:
     registry = Registry(request, DEPLOY)
     body = read_object(await body_of(request), contract.VersionTag)
-    name = read_full_name(body.name)
-    added, removed = ({}, [body.key]) if removes else ({body.key: body.value}, [])
+    name, change = read_full_name(body.name), _change(body, removes=removes)
     await registry.context.write(
-        lambda tx: commands.tag_version(tx, registry.version(tx, name, body.version), added=added, removed=removed)
+        lambda tx: commands.tag_version(tx, registry.version(tx, name, body.version), **change)
     )
     return answer({})
+
+
+def _change(tag: contract.ModelTag | contract.VersionTag, *, removes: bool) -> dict[str, Any]:
+    return {"added": {}, "removed": [tag.key]} if removes else {"added": {tag.key: tag.value}, "removed": []}
 
 
 def _model(tx: Transaction, registry: Registry, name: FullName) -> dict[str, Any]:
