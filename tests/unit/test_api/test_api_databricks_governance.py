@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,10 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from headrace.contracts.databricks.endpoints import serving_id
 from headrace.contracts.databricks.tags import Tag, TagsPatch
 from headrace.control import commands
+from headrace.control.inference_tables import InferenceTables
 from headrace.control.routing import build_snapshot
 from headrace.resources.access import Role
 from headrace.resources.egress import Egress
 from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.layout import Layout
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
 from headrace.resources.operations import ApiKey
 from headrace.resources.snapshot import EndpointRoute
@@ -140,6 +143,21 @@ def test_an_inference_table_turns_the_log_on_and_off(made: World) -> None:
     assert refused(made, "PUT", f"{SERVING}/e1/ai-gateway", json=bad) == (400, "INVALID_PARAMETER_VALUE")
     guarded = {"guardrails": {"input": {"safety": True}}}
     assert refused(made, "PUT", f"{SERVING}/e1/ai-gateway", json=guarded) == (501, "NOT_IMPLEMENTED")
+
+
+def test_tables_of_one_name_are_each_projects_own(made: World, tmp_path: Path) -> None:
+    """Two projects have a catalog ``main`` each: what was asked of one is in no table of the other."""
+    theirs = Scope("theirs", DEFAULT_LOCATION)
+    made.deploy(scope=theirs, endpointConfig={"endpointUserId": "e1", "endpointDisplayName": "e1"})
+    table = {"inference_table_config": {"enabled": True, "catalog_name": "main", "schema_name": "logs"}}
+    for key in (made.admin, made.key("theirs", Role.ADMIN)):
+        made.json("PUT", f"{SERVING}/e1/ai-gateway", json=table, key=key)
+    with made.store.transaction() as tx:
+        wanted = InferenceTables(made.store, Layout(tmp_path)).wanted(tx)
+    assert {(scope.project, path.relative_to(tmp_path).parts[1]) for scope, _, path in wanted} == {
+        ("default", "default"),
+        ("theirs", "theirs"),
+    }
 
 
 def test_an_access_list_narrows(made: World) -> None:
