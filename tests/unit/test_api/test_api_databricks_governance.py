@@ -177,6 +177,12 @@ def test_an_access_list_narrows(made: World) -> None:
     assert line in told["access_control_list"]
     assert routed(made).callers == {anna, bert}
     assert made.json("GET", path, key=other) == told
+    levels = {secret: "CAN_MANAGE", other: "CAN_QUERY", made.admin: "CAN_MANAGE"}
+    assert {key: made.json("GET", f"{SERVING}/e1", key=key)["permission_level"] for key in levels} == levels
+    _, stranger = key_of(made, "carl", Role.DEPLOYER)
+    assert refused(made, "GET", f"{SERVING}/e1", key=stranger) == (403, "PERMISSION_DENIED")
+    seen = [made.json("GET", SERVING, key=key)["endpoints"] for key in (secret, stranger)]
+    assert [[one["name"] for one in each] for each in seen] == [["e1"], []]
     tags = {"add_tags": [{"key": "a"}]}
     assert refused(made, "PATCH", f"{SERVING}/e1/tags", json=tags, key=other) == (403, "PERMISSION_DENIED")
     assert refused(made, "PUT", path, json={}, key=other) == (403, "PERMISSION_DENIED")
