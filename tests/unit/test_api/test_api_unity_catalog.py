@@ -11,11 +11,14 @@ import httpx
 import pytest
 from api_world import World
 
+from headrace.api.databricks.registry import upload_lock
 from headrace.api.databricks.system_ai import prepared
 from headrace.control import commands
+from headrace.control.commands import unity_catalog
+from headrace.control.registration import Outcome
 from headrace.resources.access import Role
 from headrace.resources.errors import HeadraceError, InstructOnly, LicenceNotAccepted, ModelNotFound
-from headrace.resources.models import ModelVersion
+from headrace.resources.models import ModelVersion, RegistrationState
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.weights.demo import demo_model_dir
 from mlflow_folders import MLMODEL, PYFUNC_ONLY, files_of, hugging_face, mlflow
@@ -209,6 +212,49 @@ def test_no_path_leads_out(world: World, path: str) -> None:
     for method in ("PUT", "GET", "DELETE"):
         assert refused(world, method, f"{FILES}/{path}", content=b"x")[2] in ("BAD_NAME", "UPLOAD_NOT_FOUND")
     assert not [file for file in world.layout.uploads_dir.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("place", [f"{PLACE}/1", "Volumes/ml/llm/raw"])
+def test_a_path_that_no_disk_takes_is_refused(world: World, place: str) -> None:
+    """Names that are each short enough and together too long: by every method, before anything is made."""
+    registered(world)
+    pending(world)
+    path = "/".join([place, *(["d" * 250] * 17)])
+    for method, route in ((method, route) for method in ("PUT", "GET", "DELETE") for route in (FILES, FOLDERS)):
+        assert refused(world, method, f"{route}/{path}", content=b"x")[2] == "BAD_NAME"
+    assert not [file for file in world.layout.uploads_dir.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize(("method", "route"), [("DELETE", FILES), ("PUT", FOLDERS), ("DELETE", FOLDERS)])
+def test_nothing_changes_while_a_version_is_looked_at(world: World, method: str, route: str) -> None:
+    """What is asked for while its files are read is done before or not at all: READY is what was looked at."""
+    registered(world)
+    number = pending(world)
+    file = f"{PLACE}/{number}/a"
+    if (method, route) == ("DELETE", FILES):
+        assert put(world, file, b"x").status_code == 204
+    elif method == "DELETE":
+        assert world.call("PUT", f"{FOLDERS}/{file}").status_code == 204
+    version = row(world, number)
+    folder = world.layout.uploads_dir / DEFAULT_SCOPE.project / "models" / version.model_id / number
+    before = sorted(folder.glob("*"))
+
+    async def main() -> httpx.Response:
+        lock, headers = upload_lock(version), {"authorization": f"Bearer {world.admin}"}
+        async with lock, httpx.AsyncClient(transport=httpx.ASGITransport(app=world.app), base_url="http://h") as client:
+            asked = asyncio.create_task(client.request(method, f"{route}/{file}", headers=headers))
+            while not asked.done() and not lock._waiters:
+                await asyncio.sleep(0)
+            with world.store.transaction() as tx:
+                unity_catalog.conclude_version(tx, version, Outcome(RegistrationState.READY))
+            lock.release()
+            answer = await asked
+            await lock.acquire()
+        return answer
+
+    answer = asyncio.run(main())
+    assert answer.json()["details"][0]["reason"] == "VERSION_NOT_READY"
+    assert sorted(folder.glob("*")) == before
 
 
 def test_files_of_a_volume(world: World) -> None:
