@@ -96,7 +96,9 @@ def _require_ends(**numbers: float) -> None:
     for name, number in numbers.items():
         if not math.isfinite(number):
             raise WrongUsage(
-                f"--{name.replace('_', '-')} has no end.", evidence=f"It is {number}.", fix="Give a number that has one."
+                f"--{name.replace('_', '-')} has no end.",
+                evidence=f"It is {number}.",
+                fix="Give a number that has one.",
             )
 
 

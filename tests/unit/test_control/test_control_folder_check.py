@@ -116,7 +116,7 @@ def test_what_is_left_open_is_chosen(folder: Path) -> None:
 
 
 def test_a_project_reads_nothing_of_the_server_but_its_own_uploads(folder: Path, tmp_path: Path) -> None:
-    """Neither another project's volume nor what was staged of it, by whichever path; its own uploads and folders are."""
+    """Neither another project's volume nor what was staged, by whichever path; its own uploads and folders are read."""
     data = tmp_path.with_name(f"{tmp_path.name}-data")
     places = [data / "uploads" / name / "volumes" / "c" / "s" / "v" for name in (DEFAULT_SCOPE.project, "theirs")]
     own, theirs, staged = (*places, data / "models" / "abc")

@@ -83,6 +83,7 @@ async def list_endpoints(request: Request) -> Response:
 
 async def get_endpoint(request: Request) -> Response:
     """One endpoint: what it serves, how far that is, and what it is on its way to (`pending_config`)."""
+
     def read(tx: Transaction) -> dict[str, Any]:
         return _shown(tx, request, named(tx, request, "CAN_VIEW"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 import msgspec
 
 from headrace.capacity.units import chunk, require_chunks
