@@ -10,14 +10,16 @@ from typing import Any
 import httpx
 import pytest
 from api_world import World
+from fastapi.responses import StreamingResponse
 
+from headrace.api.databricks.download import file_answer
 from headrace.api.databricks.registry import upload_lock
 from headrace.api.databricks.system_ai import prepared
 from headrace.control import commands
 from headrace.control.commands import unity_catalog
 from headrace.control.registration import Outcome
 from headrace.resources.access import Role
-from headrace.resources.errors import HeadraceError, InstructOnly, LicenceNotAccepted, ModelNotFound
+from headrace.resources.errors import HeadraceError, InstructOnly, LicenceNotAccepted, ModelNotFound, UploadNotFound
 from headrace.resources.models import ModelVersion, RegistrationState
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.weights.demo import demo_model_dir
@@ -275,6 +277,51 @@ def test_files_of_a_volume(world: World) -> None:
     assert world.call("HEAD", f"{FILES}/{place}/nothing").status_code == 404
     other = world.key("elsewhere", Role.ADMIN)
     assert refused(world, "GET", f"{FILES}/{place}/d/a b.txt", key=other)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=2-3", 206, b"23"),
+        ("bytes=8-99", 206, b"89"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=5-2", 200, b"0123456789"),
+        ("lines=1-2", 200, b"0123456789"),
+        ("bytes=0-1,4-5", 200, b"0123456789"),
+    ],
+)
+def test_a_part_of_a_file(world: World, asked: str, status: int, content: bytes) -> None:
+    """One range is honoured; what is none is ignored, and comes as the whole file."""
+    place = f"{FILES}/Volumes/ml/llm/raw/f"
+    assert world.call("PUT", place, content=b"0123456789").status_code == 204
+    answer = world.call("GET", place, headers={"range": asked})
+    assert (answer.status_code, answer.content) == (status, content)
+
+
+def test_a_part_that_a_file_has_not_is_refused_with_its_size(world: World) -> None:
+    """In the shape of Databricks' errors, with evidence and fix."""
+    place = f"{FILES}/Volumes/ml/llm/raw/f"
+    assert world.call("PUT", place, content=b"0123456789").status_code == 204
+    assert refused(world, "GET", place, headers={"range": "bytes=10-"}) == (416, "INVALID_PARAMETER_VALUE", "BAD_FIELD")
+    assert world.call("GET", place, headers={"range": "bytes=10-"}).headers["content-range"] == "bytes */10"
+
+
+def test_a_download_is_one_file_to_its_end(world: World, tmp_path: Path) -> None:
+    """Replaced and deleted while it is on its way, it is still the file that was asked for; then there is none."""
+    file = tmp_path / "f"
+    file.write_bytes(b"old" * 200_000)
+
+    async def main() -> bytes:
+        answer = await file_answer(file, {}, FILES)
+        assert isinstance(answer, StreamingResponse)
+        (tmp_path / "new").write_bytes(b"new")
+        (tmp_path / "new").replace(file)
+        file.unlink()
+        return b"".join([piece async for piece in answer.body_iterator if isinstance(piece, bytes)])
+
+    assert asyncio.run(main()) == b"old" * 200_000
+    with pytest.raises(UploadNotFound):
+        asyncio.run(file_answer(file, {}, FILES))
 
 
 def test_parts_are_not_taken_but_begun(world: World) -> None:

@@ -7,17 +7,18 @@ one, and a disk that is slow slows its client down. What is written becomes visi
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 
 from fastapi import Request, Response
-from fastapi.responses import FileResponse
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 
+from headrace.api.databricks.download import OCTETS, file_answer
 from headrace.api.databricks.registry import Registry, upload_lock
-from headrace.api.requests import answer, body_of, flag
+from headrace.api.requests import answer, body_of, flag, path_of
 from headrace.contracts.databricks.bodies import read_body
 from headrace.contracts.databricks.files import AbortBody, ListQuery, UploadPath, entry_json, read_path
 from headrace.contracts.databricks.oauth import base_url
@@ -33,7 +34,7 @@ from headrace.storage.uploads import (
     delete_folder,
     folder_entries,
     make_folder,
-    require_file,
+    open_file,
 )
 from headrace.store import Transaction
 
@@ -42,8 +43,6 @@ PIECE_BYTES = 1 << 20
 
 ABORT_PATH = "/api/2.0/fs/uploads/whole"
 """Where an upload in parts that was never begun is broken off."""
-
-_OCTETS = "application/octet-stream"
 
 
 class _Below(Convertor[str]):
@@ -183,16 +182,16 @@ async def download_file(request: Request) -> Response:
     Raises:
         UploadNotFound: There is none.
     """
-    path = require_file(await _Place(request, Permission.READ).readable())
-    return FileResponse(path, media_type=_OCTETS)
+    path = await _Place(request, Permission.READ).readable()
+    return await file_answer(path, request.headers, path_of(request))
 
 
 async def file_metadata(request: Request) -> Response:
     """Whether there is a file, how long it is and when it was written."""
-    path = require_file(await _Place(request, Permission.READ).readable())
-    status = path.stat()
+    with await asyncio.to_thread(open_file, await _Place(request, Permission.READ).readable()) as file:
+        status = os.fstat(file.fileno())
     headers = {"content-length": str(status.st_size), "last-modified": formatdate(status.st_mtime, usegmt=True)}
-    return Response(headers=headers, media_type=_OCTETS)
+    return Response(headers=headers, media_type=OCTETS)
 
 
 async def delete_uploaded(request: Request) -> Response:
