@@ -55,14 +55,15 @@ def test_a_promise_is_tried_beside_a_flood(sold: ServerProcess, tmp_path: Path) 
     assert _keys(sold) == 0
 
 
-def test_ctrl_c_tells_what_was_seen_and_takes_off_what_was_made(sold: ServerProcess) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_end_tells_what_was_seen_and_takes_off_what_was_made(sold: ServerProcess, end: signal.Signals) -> None:
     """Ended in the middle it says so, with figures, and leaves neither endpoint nor key."""
     before = _endpoints(sold)
     command = [sys.executable, "-m", "headrace.cli", "certify", "brook", "--rate", "200", *LATENCIES, "--json"]
     process = subprocess.Popen(command, env=sold.environment, stdout=subprocess.PIPE, text=True)
     try:
         eventually(lambda: _keys(sold) == 1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -78,3 +79,5 @@ def test_what_cannot_be_certified_is_refused(sold: ServerProcess) -> None:
     assert sold.cli("certify", "nobody", check=False).returncode == 3
     done = sold.cli("certify", "brook", "--trace", "/nonexistent", *LATENCIES, check=False)
     assert (done.returncode, "--trace" in done.stderr) == (2, True)
+    done = sold.cli("certify", "brook", "--html", "/nonexistent/page.html", *LATENCIES, check=False)
+    assert (done.returncode, "--html" in done.stderr) == (2, True)

@@ -63,7 +63,7 @@ class Caller:
 
 def test_every_request_is_in_the_table_once(server: ServerProcess, demo_model: Path) -> None:
     """Control and gateway are killed between and while rows are written; who asked, what, and what came is there."""
-    path = server.data_dir / "tables" / "main" / "logs" / "rivers_payload"
+    path = server.data_dir / "tables" / "default" / "main" / "logs" / "rivers_payload"
 
     def rows() -> list[dict[str, Any]]:
         there = DeltaTable.is_deltatable(str(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -68,6 +69,11 @@ def test_a_trace_is_played_by_the_autoscaler(cost: str, tmp_path: Path) -> None:
         (("COST", "--rate", "1", "--replicas", "4", "--max-replicas", "2"), "--max-replicas"),
         (("COST", "--rate", "1", "--max-replicas", "2"), "--target"),
         (("COST", "--rate", "1", "--max-replicas", "2", "--target", "luck=3"), "concurrent_requests"),
+        (("COST", "--rate", "inf"), "--rate"),
+        (("COST", "--rate", "1", "--guaranteed", "inf"), "--guaranteed"),
+        (("COST", "--rate", "1", "--flood", "inf"), "--flood"),
+        (("COST", "--rate", "1e308", "--minutes", "1"), "--minutes"),
+        (("COST", "--rate", "1", "--flood", "1e12", "--minutes", "100000"), "--minutes"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cost: str, options: tuple[str, ...], told: str) -> None:
@@ -78,10 +84,13 @@ def test_what_makes_no_sense_is_refused(cost: str, options: tuple[str, ...], tol
     assert told in done.stderr
 
 
-def test_a_replica_that_carries_nothing_is_refused(tmp_path: Path) -> None:
-    """Of a concurrency of zero no throughput follows."""
+@pytest.mark.parametrize(
+    "nothing", [{"concurrency": 0}, {"cost": msgspec.structs.replace(COST, context=1e308)}], ids=["none", "endless"]
+)
+def test_a_replica_that_carries_nothing_is_refused(tmp_path: Path, nothing: dict[str, Any]) -> None:
+    """Of a concurrency of zero no throughput follows, nor of requests that never end."""
     file = tmp_path / "cost.json"
-    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(CARRIED, concurrency=0)))
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(CARRIED, **nothing)))
     done = run("--cost", str(file), "--rate", "1")
     assert (done.exit_code, "carries nothing" in done.stderr) == (2, True)
 

@@ -83,4 +83,4 @@ class LastResort:
                 evidence=f"Request {request_id}; the control process's log has the traceback.",
                 fix="Please report it with that part of the log.",
             )
-            await refusal(error)(scope, receive, stamp)
+            await refusal(error, scope["path"])(scope, receive, stamp)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import math
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,9 @@ from headrace.resources.autoscaling import Metric, read_target
 if TYPE_CHECKING:
     from headrace.capacity.simulation import Outcome, Scale, Tenant
     from headrace.resources.profiles import Carried
+
+MOST_REQUESTS = 10_000_000
+"""Of one run: all are remembered for the latencies' percentiles, and take some ten minutes."""
 
 _COLUMNS = ("ContextTokens", "GeneratedTokens")
 
@@ -61,6 +65,7 @@ def simulate(
     from headrace.capacity import simulation  # noqa: PLC0415  # numbers, not needed for --help
     from headrace.capacity.units import share, tokens_per_s  # noqa: PLC0415
 
+    _require_ends(rate=rate, speed_up=speed_up, guaranteed=guaranteed, most=most, flood=flood, start=start)
     carried = _carried(invocation, profile, cost)
     scale = _scale(replicas, max_replicas or replicas, target, start)
     if (trace is None) == (not rate):
@@ -76,9 +81,40 @@ def simulate(
     if flood:
         rest = max(scale.least * tokens_per_s(carried) - guaranteed * tenants, 0.0)
         asked.append(_alike("flood", flood * rest))
+    _require_few(asked, minutes)
     began = time.perf_counter()
     outcome = simulation.simulate(asked, carried, scale, seconds=60.0 * minutes, seed=seed)
     _show(invocation, outcome, time.perf_counter() - began)
+
+
+def _require_ends(**numbers: float) -> None:
+    """Hold that each of these options is a number.
+
+    Raises:
+        WrongUsage: One is infinite.
+    """
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise WrongUsage(
+                f"--{name.replace('_', '-')} has no end.",
+                evidence=f"It is {number}.",
+                fix="Give a number that has one.",
+            )
+
+
+def _require_few(asked: Sequence[Tenant], minutes: float) -> None:
+    """Hold that a run has an end that somebody waits for, and fits into memory.
+
+    Raises:
+        WrongUsage: It has not.
+    """
+    requests = sum(len(one.arrivals) or 60.0 * minutes * one.requests_per_s for one in asked)
+    if requests > MOST_REQUESTS:
+        raise WrongUsage(
+            "That is more than one run simulates.",
+            evidence=f"It has about {requests:.3g} requests; {MOST_REQUESTS:,} are allowed.",
+            fix="Ask less (--rate, --tenants, --flood), or for a shorter time: --minutes.",
+        )
 
 
 def read_trace(path: Path, speed_up: float) -> tuple[tuple[float, int, int], ...]:
@@ -113,6 +149,7 @@ def _carried(invocation: Invocation, profile: str, cost: Path | None) -> Carried
     """
     import msgspec  # noqa: PLC0415
 
+    from headrace.capacity.units import tokens_per_s  # noqa: PLC0415
     from headrace.resources.profiles import Carried  # noqa: PLC0415
 
     if bool(profile) == (cost is not None):
@@ -138,7 +175,7 @@ def _carried(invocation: Invocation, profile: str, cost: Path | None) -> Carried
         raise WrongUsage(
             "No request costs less than nothing.", evidence=f"It is {carried.cost}.", fix="Give coefficients from 0 on."
         )
-    if carried.concurrency < 1 or carried.units(1, 1) <= 0.0:
+    if carried.concurrency < 1 or carried.units(1, 1) <= 0.0 or tokens_per_s(carried) <= 0.0:
         raise WrongUsage(
             "Such a replica carries nothing.",
             evidence=f"Its concurrency is {carried.concurrency}, and a request costs {carried.units(1, 1)} s.",

@@ -18,7 +18,7 @@ from headrace.resources.models import ModelVersion, ServingSpec, Task
 from headrace.resources.nodes import Node
 from headrace.runtimes import RUNTIMES, choose, facts_of, machine_of
 from headrace.runtimes.vllm.tool_calls import names_tools
-from headrace.storage import Artifacts, fingerprint, open_artifacts
+from headrace.storage import Artifacts, fingerprint, open_artifacts, require_own
 from headrace.weights import check, inspect
 from headrace.weights.config import ModelConfig
 from headrace.weights.custom_code import own_code
@@ -53,6 +53,7 @@ class FolderChecker:
         """As `Checker.check`. The whole of the node's memory counts: what others hold now may be free later."""
         require_deployable(version)
         uri = version.artifact_uri
+        require_own(uri, version.scope.project, self._data_dir)
         self._ready(uri)
         artifacts = open_artifacts(uri, self._credentials(version.scope.project, uri))
         identity = fingerprint(artifacts)

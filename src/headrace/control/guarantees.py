@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.capacity.units import share, tokens_per_s
 from headrace.control.bounds import MOST_REPLICAS, set_bounds
-from headrace.control.room import room_for
+from headrace.control.room import replica_bytes, room_for
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.operations import Operation
@@ -66,13 +66,22 @@ def provisions_of(tx: Transaction, deployment: Deployment) -> list[Provision]:
 
 
 def guarantees_fit(tx: Transaction, deployment: Deployment, another: Provision) -> bool:
-    """Whether one more guarantee fits beside those of a deployment, were nothing else on the machine."""
+    """Whether one more guarantee fits beside those of a deployment, were nothing else on the machine.
+
+    While no check has told what a replica takes, it does where it takes no replica more.
+    """
     carried = deployment.carried
     if carried is None or not tokens_per_s(carried):
         return False
-    together = another.min_tokens_per_s + sum(one.min_tokens_per_s for one in provisions_of(tx, deployment))
-    room = room_for(tx, deployment.memory_bytes)
-    return replicas_for(carried, together) <= (MOST_REPLICAS if room is None else min(room, MOST_REPLICAS))
+    sold = sum(one.min_tokens_per_s for one in provisions_of(tx, deployment))
+    replicas = replicas_for(carried, sold + another.min_tokens_per_s)
+    memory_bytes = deployment.memory_bytes or replica_bytes(
+        tx, deployment.scope, deployment.model_id, deployment.model_version, deployment.machine
+    )
+    room = room_for(tx, memory_bytes)
+    if room is None:
+        room = max(1, replicas_for(carried, max(sold, another.min_tokens_per_s)))
+    return replicas <= min(room, MOST_REPLICAS)
 
 
 def follow(tx: Transaction, deployment: Deployment, *, why: str = "") -> Deployment:

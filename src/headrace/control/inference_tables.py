@@ -57,7 +57,7 @@ class InferenceTables:
     def fill(self) -> int:
         """Append what is new to every table; returns how many rows that was."""
         with self._store.transaction() as tx:
-            wanted = self._wanted(tx)
+            wanted = self.wanted(tx)
         self._writers = {place: writer for place, writer in self._writers.items() if place in wanted}
         if not wanted:
             return 0
@@ -78,16 +78,17 @@ class InferenceTables:
                 _LOGGER.exception("The inference table at %s could not be filled; trying again.", path)
         return added
 
-    def _wanted(self, tx: Transaction) -> set[tuple[Scope, str, Path]]:
+    def wanted(self, tx: Transaction) -> set[tuple[Scope, str, Path]]:
+        """The endpoints that have a table, each with its place; those of one project may share one."""
         wanted = set()
         for endpoint in tx.list(Endpoint):
             config = ai_gateway_of(endpoint).inference_table_config
             if config is not None and config.enabled:
                 table = inference_table(config, endpoint.display_name)
-                wanted.add((endpoint.scope, endpoint.id, table_path(self._layout, table)))
+                wanted.add((endpoint.scope, endpoint.id, table_path(self._layout, endpoint.scope.project, table)))
         return wanted
 
 
-def table_path(layout: Layout, table: InferenceTable) -> Path:
-    """Where a table is."""
-    return layout.tables_dir / table.catalog / table.schema / table.name
+def table_path(layout: Layout, project: str, table: InferenceTable) -> Path:
+    """Where a table is: below its project, for each has catalogs of its own."""
+    return layout.tables_dir / project / table.catalog / table.schema / table.name

@@ -5,12 +5,20 @@ from __future__ import annotations
 from headrace.capacity.units import chunk, tokens_per_s
 from headrace.control.bounds import MOST_REPLICAS
 from headrace.control.placement import gib, home
+from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.errors import Failure, ThroughputTooHigh
+from headrace.resources.names import Scope
 from headrace.resources.profiles import Carried, Provision
 from headrace.store import Transaction
 
 _ROUNDING = 1e-6
 """Of tokens a second: ten replicas of 410 are 4,100, whatever a float makes of them."""
+
+
+def replica_bytes(tx: Transaction, scope: Scope, model_id: str, version: str, machine: MachineSpec) -> int:
+    """What a replica of a version reserves, where the check of some deployment has told; else 0."""
+    alike = tx.list(Deployment, scope=scope, model_id=model_id, model_version=version)
+    return max((one.memory_bytes for one in alike if one.machine == machine), default=0)
 
 
 def room_for(tx: Transaction, memory_bytes: int) -> int | None:

@@ -19,7 +19,7 @@ from headrace.resources.models import ModelVersion, ServingSpec
 from headrace.resources.nodes import Node
 from headrace.resources.profiles import Profile
 from headrace.runtimes import RUNTIMES, MachineFacts, choose, facts_of, machine_of
-from headrace.storage import Credentials, open_artifacts
+from headrace.storage import Credentials, open_artifacts, require_own
 from headrace.store import Order, Transaction
 from headrace.weights import inspect
 from headrace.weights.custom_code import OwnCode, own_code
@@ -178,6 +178,7 @@ def _read(uri: str, fingerprint: str, project: str, data_dir: Path | None) -> We
     if staged is not None and staged.is_dir():
         artifacts = open_artifacts(str(staged))
     else:
+        require_own(uri, project, data_dir)
         artifacts = open_artifacts(uri, Credentials(layout.credentials).options(project, uri) if layout else {})
     reader = ReadOnce(artifacts)
     return Weights(inspect(reader), own_code(reader))

@@ -71,7 +71,7 @@ class Layout:
 
     @property
     def tables_dir(self) -> Path:
-        """Inference tables, as ``catalog/schema/table``."""
+        """Inference tables, as ``project/catalog/schema/table``."""
         return self.data_dir / "tables"
 
     @property

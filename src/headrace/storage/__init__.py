@@ -5,6 +5,7 @@ from headrace.storage.artifacts import ArtifactFile, Artifacts, fingerprint
 from headrace.storage.cache import Claim, ModelCache, Room, any_room
 from headrace.storage.credentials import Credentials
 from headrace.storage.fetching import fetched
+from headrace.storage.ours import require_own
 from headrace.storage.staging import stage
 from headrace.storage.whole import make_new, make_whole
 
@@ -23,5 +24,6 @@ __all__ = [
     "open_artifacts",
     "path_of_file_uri",
     "require_openable",
+    "require_own",
     "stage",
 ]

@@ -52,7 +52,7 @@ def open_artifacts(uri: str, credentials: Mapping[str, str] | None = None) -> Ar
         BadField: The address is a relative path, or names another host.
         SchemeNotSupported: No driver for its scheme is installed, or there is none.
     """
-    folder = _folder_of(uri)
+    folder = folder_of(uri)
     if folder is not None:
         return LocalArtifacts(uri, folder)
     scheme, rest = _driven(uri)
@@ -74,15 +74,19 @@ def require_openable(uri: str) -> None:
         ArtifactsNotFound: It is a path of this machine, and there is no such folder.
         BadField, SchemeNotSupported: As in `open_artifacts`.
     """
-    folder = _folder_of(uri)
+    folder = folder_of(uri)
     if folder is not None:
         existing_folder(uri, folder)
     else:
         _driven(uri)
 
 
-def _folder_of(uri: str) -> Path | None:
-    """The path on this machine that an address names; None for another machine's."""
+def folder_of(uri: str) -> Path | None:
+    """The path on this machine that an address names; None for another machine's.
+
+    Raises:
+        BadField: It is none: relative, of another host, or with a NUL.
+    """
     scheme, separator, _rest = uri.partition("://")
     if not separator:
         return _absolute(uri, uri)

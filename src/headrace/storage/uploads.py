@@ -159,13 +159,28 @@ def require_file(path: Path) -> Path:
     return path
 
 
+def open_file(path: Path) -> IO[bytes]:
+    """A file that is there, to be read: what replaces it in its place changes nothing of it.
+
+    Raises:
+        UploadNotFound: There is none.
+    """
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UploadNotFound(f"There is no file {path.name!r}.") from error
+
+
 def delete_file(path: Path) -> None:
     """Remove a file.
 
     Raises:
         UploadNotFound: There is none.
     """
-    require_file(path).unlink(missing_ok=True)
+    try:
+        require_file(path).unlink()
+    except FileNotFoundError as error:  # somebody was faster
+        raise UploadNotFound(f"There is no file {path.name!r}.") from error
 
 
 def make_folder(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,10 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from headrace.contracts.databricks.endpoints import serving_id
 from headrace.contracts.databricks.tags import Tag, TagsPatch
 from headrace.control import commands
+from headrace.control.inference_tables import InferenceTables
 from headrace.control.routing import build_snapshot
 from headrace.resources.access import Role
 from headrace.resources.egress import Egress
 from headrace.resources.endpoints import DeployedModel, Endpoint
+from headrace.resources.layout import Layout
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
 from headrace.resources.operations import ApiKey
 from headrace.resources.snapshot import EndpointRoute
@@ -142,6 +145,21 @@ def test_an_inference_table_turns_the_log_on_and_off(made: World) -> None:
     assert refused(made, "PUT", f"{SERVING}/e1/ai-gateway", json=guarded) == (501, "NOT_IMPLEMENTED")
 
 
+def test_tables_of_one_name_are_each_projects_own(made: World, tmp_path: Path) -> None:
+    """Two projects have a catalog ``main`` each: what was asked of one is in no table of the other."""
+    theirs = Scope("theirs", DEFAULT_LOCATION)
+    made.deploy(scope=theirs, endpointConfig={"endpointUserId": "e1", "endpointDisplayName": "e1"})
+    table = {"inference_table_config": {"enabled": True, "catalog_name": "main", "schema_name": "logs"}}
+    for key in (made.admin, made.key("theirs", Role.ADMIN)):
+        made.json("PUT", f"{SERVING}/e1/ai-gateway", json=table, key=key)
+    with made.store.transaction() as tx:
+        wanted = InferenceTables(made.store, Layout(tmp_path)).wanted(tx)
+    assert {(scope.project, path.relative_to(tmp_path).parts[1]) for scope, _, path in wanted} == {
+        ("default", "default"),
+        ("theirs", "theirs"),
+    }
+
+
 def test_an_access_list_narrows(made: World) -> None:
     """Without one roles decide; with one, those on it, with their level, and admins."""
     path = permissions_path(made)
@@ -159,6 +177,12 @@ def test_an_access_list_narrows(made: World) -> None:
     assert line in told["access_control_list"]
     assert routed(made).callers == {anna, bert}
     assert made.json("GET", path, key=other) == told
+    levels = {secret: "CAN_MANAGE", other: "CAN_QUERY", made.admin: "CAN_MANAGE"}
+    assert {key: made.json("GET", f"{SERVING}/e1", key=key)["permission_level"] for key in levels} == levels
+    _, stranger = key_of(made, "carl", Role.DEPLOYER)
+    assert refused(made, "GET", f"{SERVING}/e1", key=stranger) == (403, "PERMISSION_DENIED")
+    seen = [made.json("GET", SERVING, key=key)["endpoints"] for key in (secret, stranger)]
+    assert [[one["name"] for one in each] for each in seen] == [["e1"], []]
     tags = {"add_tags": [{"key": "a"}]}
     assert refused(made, "PATCH", f"{SERVING}/e1/tags", json=tags, key=other) == (403, "PERMISSION_DENIED")
     assert refused(made, "PUT", path, json={}, key=other) == (403, "PERMISSION_DENIED")

@@ -483,6 +483,14 @@ def test_unexpected_failure(world: World, caplog: pytest.LogCaptureFixture) -> N
     assert "Traceback" in caplog.text
 
 
+def test_an_unexpected_failure_is_told_in_the_shape_of_its_path(world: World) -> None:
+    """Databricks' clients read it, too."""
+    world.app.state.context = msgspec.structs.replace(world.app.state.context, clock=None)
+    body = {"name": "ml.llm.fm"}
+    response = world.call("POST", "/api/2.0/mlflow/unity-catalog/registered-models/create", json=body)
+    assert (response.status_code, set(response.json())) == (500, {"error_code", "message", "details"})
+
+
 def test_request_ids(world: World) -> None:
     """Every answer carries a request id: the caller's if it is fit for a log, else a fresh one."""
     mine = world.call("GET", "/healthz", headers={"x-request-id": "abc-1"})

@@ -10,12 +10,17 @@ from typing import Any
 import httpx
 import pytest
 from api_world import World
+from fastapi.responses import StreamingResponse
 
+from headrace.api.databricks.download import file_answer
+from headrace.api.databricks.registry import upload_lock
 from headrace.api.databricks.system_ai import prepared
 from headrace.control import commands
+from headrace.control.commands import unity_catalog
+from headrace.control.registration import Outcome
 from headrace.resources.access import Role
-from headrace.resources.errors import HeadraceError, InstructOnly, LicenceNotAccepted, ModelNotFound
-from headrace.resources.models import ModelVersion
+from headrace.resources.errors import HeadraceError, InstructOnly, LicenceNotAccepted, ModelNotFound, UploadNotFound
+from headrace.resources.models import ModelVersion, RegistrationState
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.weights.demo import demo_model_dir
 from mlflow_folders import MLMODEL, PYFUNC_ONLY, files_of, hugging_face, mlflow
@@ -211,6 +216,49 @@ def test_no_path_leads_out(world: World, path: str) -> None:
     assert not [file for file in world.layout.uploads_dir.rglob("*") if file.is_file()]
 
 
+@pytest.mark.parametrize("place", [f"{PLACE}/1", "Volumes/ml/llm/raw"])
+def test_a_path_that_no_disk_takes_is_refused(world: World, place: str) -> None:
+    """Names that are each short enough and together too long: by every method, before anything is made."""
+    registered(world)
+    pending(world)
+    path = "/".join([place, *(["d" * 250] * 17)])
+    for method, route in ((method, route) for method in ("PUT", "GET", "DELETE") for route in (FILES, FOLDERS)):
+        assert refused(world, method, f"{route}/{path}", content=b"x")[2] == "BAD_NAME"
+    assert not [file for file in world.layout.uploads_dir.rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize(("method", "route"), [("DELETE", FILES), ("PUT", FOLDERS), ("DELETE", FOLDERS)])
+def test_nothing_changes_while_a_version_is_looked_at(world: World, method: str, route: str) -> None:
+    """What is asked for while its files are read is done before or not at all: READY is what was looked at."""
+    registered(world)
+    number = pending(world)
+    file = f"{PLACE}/{number}/a"
+    if (method, route) == ("DELETE", FILES):
+        assert put(world, file, b"x").status_code == 204
+    elif method == "DELETE":
+        assert world.call("PUT", f"{FOLDERS}/{file}").status_code == 204
+    version = row(world, number)
+    folder = world.layout.uploads_dir / DEFAULT_SCOPE.project / "models" / version.model_id / number
+    before = sorted(folder.glob("*"))
+
+    async def main() -> httpx.Response:
+        lock, headers = upload_lock(version), {"authorization": f"Bearer {world.admin}"}
+        async with lock, httpx.AsyncClient(transport=httpx.ASGITransport(app=world.app), base_url="http://h") as client:
+            asked = asyncio.create_task(client.request(method, f"{route}/{file}", headers=headers))
+            while not asked.done() and not lock._waiters:  # noqa: ASYNC110 - a lock tells nobody who waits for it
+                await asyncio.sleep(0)
+            with world.store.transaction() as tx:
+                unity_catalog.conclude_version(tx, version, Outcome(RegistrationState.READY))
+            lock.release()
+            answer = await asked
+            await lock.acquire()
+        return answer
+
+    answer = asyncio.run(main())
+    assert answer.json()["details"][0]["reason"] == "VERSION_NOT_READY"
+    assert sorted(folder.glob("*")) == before
+
+
 def test_files_of_a_volume(world: World) -> None:
     """The same files API for volumes: whole files, folders, ``overwrite``, what is not there."""
     place = "Volumes/ml/llm/raw"
@@ -229,6 +277,51 @@ def test_files_of_a_volume(world: World) -> None:
     assert world.call("HEAD", f"{FILES}/{place}/nothing").status_code == 404
     other = world.key("elsewhere", Role.ADMIN)
     assert refused(world, "GET", f"{FILES}/{place}/d/a b.txt", key=other)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=2-3", 206, b"23"),
+        ("bytes=8-99", 206, b"89"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=5-2", 200, b"0123456789"),
+        ("lines=1-2", 200, b"0123456789"),
+        ("bytes=0-1,4-5", 200, b"0123456789"),
+    ],
+)
+def test_a_part_of_a_file(world: World, asked: str, status: int, content: bytes) -> None:
+    """One range is honoured; what is none is ignored, and comes as the whole file."""
+    place = f"{FILES}/Volumes/ml/llm/raw/f"
+    assert world.call("PUT", place, content=b"0123456789").status_code == 204
+    answer = world.call("GET", place, headers={"range": asked})
+    assert (answer.status_code, answer.content) == (status, content)
+
+
+def test_a_part_that_a_file_has_not_is_refused_with_its_size(world: World) -> None:
+    """In the shape of Databricks' errors, with evidence and fix."""
+    place = f"{FILES}/Volumes/ml/llm/raw/f"
+    assert world.call("PUT", place, content=b"0123456789").status_code == 204
+    assert refused(world, "GET", place, headers={"range": "bytes=10-"}) == (416, "INVALID_PARAMETER_VALUE", "BAD_FIELD")
+    assert world.call("GET", place, headers={"range": "bytes=10-"}).headers["content-range"] == "bytes */10"
+
+
+def test_a_download_is_one_file_to_its_end(world: World, tmp_path: Path) -> None:
+    """Replaced and deleted while it is on its way, it is still the file that was asked for; then there is none."""
+    file = tmp_path / "f"
+    file.write_bytes(b"old" * 200_000)
+
+    async def main() -> bytes:
+        answer = await file_answer(file, {}, FILES)
+        assert isinstance(answer, StreamingResponse)
+        (tmp_path / "new").write_bytes(b"new")
+        (tmp_path / "new").replace(file)
+        file.unlink()
+        return b"".join([piece async for piece in answer.body_iterator if isinstance(piece, bytes)])
+
+    assert asyncio.run(main()) == b"old" * 200_000
+    with pytest.raises(UploadNotFound):
+        asyncio.run(file_answer(file, {}, FILES))
 
 
 def test_parts_are_not_taken_but_begun(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from safetensors.numpy import save_file
 from headrace.capacity import DEFAULT_CONTEXT_TOKENS, unwritten
 from headrace.control import FolderChecker
 from headrace.control.sizes import if_too_small, require_size
+from headrace.control.standing import read_weights
 from headrace.hardware import read_catalogue
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import (
     ArchitectureUnsupported,
     ArtifactsChanged,
     ArtifactsNotFound,
+    ArtifactsRefused,
     BadField,
     ChatTemplateInvalid,
     ConfigInvalid,
@@ -30,6 +33,7 @@ from headrace.resources.errors import (
     DoesNotFit,
     HeadraceError,
     NotCertified,
+    NotOptimizable,
     NotSupported,
     RuntimeUnknown,
     RuntimeUnsuitable,
@@ -90,6 +94,24 @@ def test_what_is_left_open_is_chosen(folder: Path) -> None:
     assert any("chat template" in warning for warning in checked.warnings)
     again = FolderChecker().check(_version(folder, checked.fingerprint), NODE)
     assert again == checked
+
+
+def test_a_project_reads_nothing_of_the_server_but_its_own_uploads(folder: Path, tmp_path: Path) -> None:
+    """Neither another project's volume nor what was staged, by whichever path; its own uploads and folders are read."""
+    data = tmp_path.with_name(f"{tmp_path.name}-data")
+    places = [data / "uploads" / name / "volumes" / "c" / "s" / "v" for name in (DEFAULT_SCOPE.project, "theirs")]
+    own, theirs, staged = (*places, data / "models" / "abc")
+    for place in (own, theirs, staged):
+        shutil.copytree(folder, place)
+    (around := tmp_path.with_name(f"{tmp_path.name}-link")).symlink_to(data)
+    checker = FolderChecker(data)
+    assert checker.check(_version(own), NODE) == checker.check(_version(folder), NODE)
+    for refused in (theirs, staged, own / ".." / ".." / ".." / ".." / ".." / "models" / "abc", around / "uploads"):
+        with pytest.raises(ArtifactsRefused, match="keeps for everybody"):
+            checker.check(_version(refused), NODE)
+        with pytest.raises(NotOptimizable) as told:
+            read_weights(_version(refused), data)
+        assert "ARTIFACTS_REFUSED" in told.value.evidence
 
 
 def test_the_context_is_the_shortest_of_what_limits_it(folder: Path) -> None:

@@ -106,6 +106,22 @@ def test_what_would_not_fit_beside_the_others_does_not_join(world: World) -> Non
     assert len(world.rows(Deployment)) == 2
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_sold_at_once_joins_no_further_than_there_is_room(world: World, known: bool) -> None:
+    """Nobody has checked the deployment yet, and still six together are not more than the ten replicas that fit."""
+    prepare(world, *"abcdef", "g")
+    if known:
+        until_done(world, sell(world, "g", 4, 4))
+        take_off(world, "g")
+        asyncio.run(world.until_state(DeploymentState.GONE))
+    for name in "abcdef":
+        sell(world, name, 16, 16)
+    asyncio.run(world.turns(5))
+    open_ones = [one for one in world.rows(Deployment) if one.state is not DeploymentState.GONE]
+    assert max(one.min_replicas for one in open_ones) <= 10
+    assert len(open_ones) == (3 if known else 6)
+
+
 @pytest.mark.parametrize(
     ("wish", "says"),
     [

@@ -315,3 +315,38 @@ def test_more_throughput_of_what_runs(registered: World, monkeypatch: pytest.Mon
         await world.until(lambda: sold(world) == [(name, 8 * CHUNK, 8 * CHUNK)])
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def small(registered: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Replicas of 4 GiB on a node of 10: two have room, and each carries four chunks."""
+    one = carried()
+    for module in ("commands.provision", "serving.scale"):
+        monkeypatch.setattr(f"headrace.control.{module}.carried_by", lambda *_, **__: one)
+    assert isinstance(registered.checker.says, Checked)
+    registered.checker.says = msgspec.structs.replace(registered.checker.says, memory_bytes=4 * GIB)
+    return registered
+
+
+def test_the_old_config_holds_until_what_is_sold_is_carried(small: World) -> None:
+    """One of two replicas is not the throughput that was bought: nothing switches to it, and it is told what lacks."""
+
+    async def main() -> None:
+        create(small, config("1"))
+        await small.until(lambda: settled(small))
+        update(small, config("2", min_provisioned_throughput=8 * CHUNK, max_provisioned_throughput=8 * CHUNK))
+        await small.turns(30)
+        assert told(small)["state"] == {"ready": "READY", "config_update": "IN_PROGRESS"}
+        [entity] = told(small)["pending_config"]["served_entities"]
+        assert entity["state"]["deployment_state_message"].startswith("1 of 2 replicas serve.")
+        assert traffic(small) == {"1": 100}
+        small.clock.now += 3600.0  # as long as it is tried
+        await small.until(lambda: settled(small))
+        failed = told(small)
+        assert failed["state"] == {"ready": "READY", "config_update": "UPDATE_FAILED"}
+        [entity] = failed["pending_config"]["served_entities"]
+        assert "NO_CAPACITY: 1 of 2 replicas serve." in entity["state"]["deployment_state_message"]
+        assert traffic(small) == {"1": 100}
+        await small.until(lambda: len(small.rows(DeployedModel)) == 1)
+
+    asyncio.run(main())

@@ -7,16 +7,18 @@ one, and a disk that is slow slows its client down. What is written becomes visi
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 
 from fastapi import Request, Response
-from fastapi.responses import FileResponse
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 
+from headrace.api.databricks.download import OCTETS, file_answer
 from headrace.api.databricks.registry import Registry, upload_lock
-from headrace.api.requests import answer, body_of, flag
+from headrace.api.requests import answer, body_of, flag, path_of
 from headrace.contracts.databricks.bodies import read_body
 from headrace.contracts.databricks.files import AbortBody, ListQuery, UploadPath, entry_json, read_path
 from headrace.contracts.databricks.oauth import base_url
@@ -32,7 +34,7 @@ from headrace.storage.uploads import (
     delete_folder,
     folder_entries,
     make_folder,
-    require_file,
+    open_file,
 )
 from headrace.store import Transaction
 
@@ -41,8 +43,6 @@ PIECE_BYTES = 1 << 20
 
 ABORT_PATH = "/api/2.0/fs/uploads/whole"
 """Where an upload in parts that was never begun is broken off."""
-
-_OCTETS = "application/octet-stream"
 
 
 class _Below(Convertor[str]):
@@ -124,6 +124,21 @@ class _Place:
             commands.require_pending(version)
         return self.on_disk(version), version
 
+    async def change(self, work: Callable[[Path], None]) -> None:
+        """Do something in its place, while nobody looks at the files of its version.
+
+        Raises:
+            ModelNotFound: There is no such version, or it was deleted meanwhile.
+            VersionNotReady: The version takes no files any more.
+        """
+        path, version = await self.writable()
+        if version is None:
+            await asyncio.to_thread(work, path)
+            return
+        async with upload_lock(version):
+            await self.writable()  # it may have been finalized, or deleted, meanwhile
+            await asyncio.to_thread(work, path)
+
 
 async def upload_file(request: Request) -> Response:
     """Write a file: to a version that is pending, or to a volume. It is there when its last byte is on the disk.
@@ -138,16 +153,11 @@ async def upload_file(request: Request) -> Response:
     overwrite = flag(request, "overwrite") if "overwrite" in request.query_params else True
     if not place.path.below:
         raise BadName("The path names no file.", evidence=f"It is {str(place.path)!r}.")
-    path, version = await place.writable()
+    await place.writable()
     announced = request.headers.get("content-length", "")
     with Incoming(place.registry.places.root, int(announced) if announced.isdigit() else None) as incoming:
         await _receive(request, incoming)
-        if version is None:
-            await asyncio.to_thread(incoming.keep, path, overwrite=overwrite)
-        else:
-            async with upload_lock(version):
-                await place.writable()  # it may have been finalized, or deleted, meanwhile
-                await asyncio.to_thread(incoming.keep, path, overwrite=overwrite)
+        await place.change(lambda path: incoming.keep(path, overwrite=overwrite))
     return Response(status_code=204)
 
 
@@ -172,23 +182,21 @@ async def download_file(request: Request) -> Response:
     Raises:
         UploadNotFound: There is none.
     """
-    path = require_file(await _Place(request, Permission.READ).readable())
-    return FileResponse(path, media_type=_OCTETS)
+    path = await _Place(request, Permission.READ).readable()
+    return await file_answer(path, request.headers, path_of(request))
 
 
 async def file_metadata(request: Request) -> Response:
     """Whether there is a file, how long it is and when it was written."""
-    path = require_file(await _Place(request, Permission.READ).readable())
-    status = path.stat()
+    with await asyncio.to_thread(open_file, await _Place(request, Permission.READ).readable()) as file:
+        status = os.fstat(file.fileno())
     headers = {"content-length": str(status.st_size), "last-modified": formatdate(status.st_mtime, usegmt=True)}
-    return Response(headers=headers, media_type=_OCTETS)
+    return Response(headers=headers, media_type=OCTETS)
 
 
 async def delete_uploaded(request: Request) -> Response:
     """Delete a file: of a version that is pending, or of a volume."""
-    place = _Place(request, Permission.DEPLOY)
-    path, _version = await place.writable()
-    await asyncio.to_thread(delete_file, path)
+    await _Place(request, Permission.DEPLOY).change(delete_file)
     return Response(status_code=204)
 
 
@@ -261,15 +269,13 @@ async def folder_metadata(request: Request) -> Response:
 
 async def create_folder(request: Request) -> Response:
     """Make a folder; one that is there is no error. None has to be made before a file of it."""
-    path, _version = await _Place(request, Permission.DEPLOY).writable()
-    await asyncio.to_thread(make_folder, path)
+    await _Place(request, Permission.DEPLOY).change(make_folder)
     return Response(status_code=204)
 
 
 async def delete_directory(request: Request) -> Response:
     """Delete an empty folder."""
-    path, _version = await _Place(request, Permission.DEPLOY).writable()
-    await asyncio.to_thread(delete_folder, path)
+    await _Place(request, Permission.DEPLOY).change(delete_folder)
     return Response(status_code=204)
 
 

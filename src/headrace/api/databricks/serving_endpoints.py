@@ -20,13 +20,13 @@ from headrace.contracts.databricks.endpoints import endpoint_json
 from headrace.contracts.databricks.optimization import not_optimizable_json, optimization_json
 from headrace.contracts.databricks.paths import SERVING
 from headrace.contracts.databricks.served import Config, check_tags
+from headrace.control.access_lists import level_of
 from headrace.control.carrying import carried_by
 from headrace.control.entities import find_entity
 from headrace.control.serving import (
     ServingRequest,
     create_serving_endpoint,
     delete_serving_endpoint,
-    find_serving_endpoint,
     update_serving_config,
     view_of,
 )
@@ -71,22 +71,21 @@ async def create_endpoint(request: Request) -> Response:
 
 
 async def list_endpoints(request: Request) -> Response:
-    """Every endpoint of the workspace, whoever's client made it."""
-    scope, permission = workspace_of(request), _permission(request)
+    """Every endpoint of the workspace that the key may see, whoever's client made it."""
+    scope, principal = workspace_of(request), principal_of(request)
 
     def read(tx: Transaction) -> list[dict[str, Any]]:
-        found = tx.list(Endpoint, scope=scope, deleting=False)
-        return [endpoint_json(view_of(tx, one), permission=permission, detailed=False) for one in found]
+        found = ((one, level_of(one, principal)) for one in tx.list(Endpoint, scope=scope, deleting=False))
+        return [endpoint_json(view_of(tx, one), permission=level, detailed=False) for one, level in found if level]
 
     return answer({"endpoints": await context_of(request).read(read)})
 
 
 async def get_endpoint(request: Request) -> Response:
     """One endpoint: what it serves, how far that is, and what it is on its way to (`pending_config`)."""
-    scope, name, permission = workspace_of(request), request.path_params["name"], _permission(request)
 
     def read(tx: Transaction) -> dict[str, Any]:
-        return endpoint_json(view_of(tx, find_serving_endpoint(tx, scope, name)), permission=permission)
+        return _shown(tx, request, named(tx, request, "CAN_VIEW"))
 
     return answer(await context_of(request).read(read))
 
@@ -163,19 +162,12 @@ async def _prepare(request: Request, config: Config) -> None:
 
 async def _told(request: Request, work: Callable[[Transaction], Endpoint]) -> Response:
     """The endpoint as it is once that is done."""
-    permission = _permission(request)
-
-    def both(tx: Transaction) -> dict[str, Any]:
-        return endpoint_json(view_of(tx, work(tx)), permission=permission)
-
-    return answer(await context_of(request).write(both))
+    return answer(await context_of(request).write(lambda tx: _shown(tx, request, work(tx))))
 
 
-def _permission(request: Request) -> str:
-    principal, project = principal_of(request), workspace_of(request).project
-    if principal.may(Permission.DEPLOY, project):
-        return "CAN_MANAGE"
-    return "CAN_QUERY" if principal.may(Permission.PREDICT, project) else "CAN_VIEW"
+def _shown(tx: Transaction, request: Request, endpoint: Endpoint) -> dict[str, Any]:
+    """It, with what whoever asks may do there."""
+    return endpoint_json(view_of(tx, endpoint), permission=level_of(endpoint, principal_of(request)) or "")
 
 
 NAMED = f"{SERVING}/{{name}}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.endpoints import EndpointArgument
+from headrace.cli.ends import ENDS, every_end_is_an_interrupt
 from headrace.cli.exits import ExitCode, WrongUsage
 from headrace.cli.invocation import Invocation
 from headrace.cli.progress import Steps
@@ -52,6 +54,8 @@ def certify(
     from headrace.cli.certify.page import page  # noqa: PLC0415
     from headrace.cli.certify.tenants import look_up  # noqa: PLC0415  # brings the HTTP client
 
+    if html is not None:
+        _require_writable(html)
     steps = Steps(invocation.output, silent=invocation.as_json)
     with invocation.client() as client:
         target = look_up(client, endpoint)
@@ -71,7 +75,8 @@ def certify(
             trace=trace,
             flood_times=0.0 if no_flood else flood_times,
         )
-        certificate, asked = plan.run(client, steps, flood=flood)
+        with every_end_is_an_interrupt():
+            certificate, asked = plan.run(client, steps, flood=flood)
     if html is not None:
         html.write_text(page(certificate, asked), encoding="utf-8")
     invocation.output.document(document(certificate))
@@ -80,6 +85,20 @@ def certify(
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not certificate.kept:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _require_writable(html: Path) -> None:
+    """Hold that the page can be kept, before hours were spent on what is in it.
+
+    Raises:
+        WrongUsage: It cannot.
+    """
+    if html.is_dir() or not os.access(html.parent, os.W_OK) or (html.exists() and not os.access(html, os.W_OK)):
+        raise WrongUsage(
+            f"--html {html} cannot be written.",
+            evidence=f"{html} is a folder." if html.is_dir() else "Its folder is not there, or not to be written to.",
+            fix="Name a file in a folder that is there.",
+        )
 
 
 def _carried(target: Target, *, slo_first: float, slo_gap: float) -> Carried:
@@ -178,14 +197,18 @@ class _Plan:
 
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, over.set)
+        before = {number: signal.getsignal(number) for number in ENDS}
+        for number in ENDS:
+            loop.add_signal_handler(number, over.set)
         try:
             for tenant in tenants:
                 took_s = await tenant.prepare()
                 self._wake_s = took_s if self._target.slept and tenant is tenants[0] else self._wake_s
             seconds, own_cpu = await drive(tenants, self._seconds, over)
         finally:
-            loop.remove_signal_handler(signal.SIGINT)
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
         return seconds, own_cpu, over.is_set()
 
     def _certificate(

@@ -6,7 +6,6 @@ import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from headrace.cli.deployments import ROOT, in_scope
 from headrace.cli.endpoint_deploy import OWN
 from headrace.cli.endpoints import bindings, find_endpoint, short_id
+from headrace.cli.ends import ENDS, every_end_is_an_interrupt
 from headrace.cli.exits import WrongUsage
 from headrace.cli.paths import segment
 from headrace.cli.progress import Steps
@@ -22,8 +22,6 @@ from headrace.resources.states import DeploymentState
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
-
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _OFF_S = 60.0
 """How long it is waited for that nothing of it runs any more; it ends without that, too."""
@@ -95,7 +93,7 @@ def _deployed(client: Client, version: str, machine: Machine, steps: Steps) -> I
 
     registered = client.get(f"/v1beta1/{client.login.scope}/models/{segment(version)}")
     name = f"profile-{secrets.token_hex(6)}"
-    with _every_end_is_an_interrupt():
+    with every_end_is_an_interrupt():
         try:
             made = client.post(
                 f"/v1beta1/{client.login.scope}/endpoints?endpointId={name}",
@@ -129,7 +127,7 @@ def _take_off(client: Client, name: str, steps: Steps) -> None:
     """Delete the endpoint with what is on it, and wait until nothing of it runs; an interrupt does not stop that."""
     from headrace.cli.phases import watch  # noqa: PLC0415  # see above
 
-    for number in _ENDS:
+    for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
     try:
         operation = client.delete(f"/v1beta1/{client.login.scope}/endpoints/{name}?force=true")
@@ -164,18 +162,3 @@ def _single(client: Client, endpoint: dict[str, Any]) -> Target:
     deployed = segment(str(ready[0]["id"]))
     path = f"/v1/{endpoint['name']}/deployedModels/{deployed}/invoke/completions"
     return Target(path, name, deployment_id, int(found["max_model_len"]))
-
-
-@contextmanager
-def _every_end_is_an_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this as Ctrl-C does: in order, and leaving nothing behind."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _ENDS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.ends import every_end_is_an_interrupt
 from headrace.cli.invocation import Invocation
 from headrace.cli.progress import Steps
 from headrace.cli.serve import DataDirOption
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from headrace.cli.contexts import Login
     from headrace.cli.output import Output
     from headrace.cli.quickstart.server import ServerChild
-
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def quickstart(
@@ -40,7 +37,7 @@ def quickstart(
     """From nothing to a streamed answer: check, install, fetch a model, serve, deploy, ask. Ctrl-C stops it all."""
     layout = Layout(data_dir or default_data_dir())
     steps = Steps(invocation.output)
-    with _every_end_is_an_interrupt():
+    with every_end_is_an_interrupt():
         model_dir = _prepared(layout, steps)
         with _server(layout, port, steps) as (login, child):
             _deploy_and_ask(invocation, login, model_dir, steps)
@@ -138,21 +135,3 @@ def _stay(child: ServerChild, output: Output) -> None:
     except KeyboardInterrupt:
         return
     raise ServerStartFailed("The server ended.", fix="Its log is `logs/serve.log` in the data directory.")
-
-
-@contextmanager
-def _every_end_is_an_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this as Ctrl-C does: in order, and leaving nothing behind.
-
-    SIGINT is taken by name too, because shells start background commands with SIGINT ignored.
-    """
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _ENDS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,6 +16,9 @@ MAX_DEPTH = 24
 MAX_NAME_BYTES = 255
 """Of a file or folder: as much as Linux' file systems take."""
 
+MAX_PATH_BYTES = 3072
+"""Of all below a version or a volume: Linux takes 4,096 of a whole path, of which the server's folders have some."""
+
 Kind = Literal["Models", "Volumes"]
 
 
@@ -68,6 +71,8 @@ def read_path(text: str) -> UploadPath:
     below = tuple(_checked(part) for part in parts[levels:])
     if len(below) > MAX_DEPTH:
         raise BadName(f"The path has more than {MAX_DEPTH} folders within each other.", evidence=f"{text[:120]!r}…")
+    if (size := len("/".join(below).encode())) > MAX_PATH_BYTES:
+        raise BadName("The path is too long.", evidence=f"It has {size:,} bytes; {MAX_PATH_BYTES:,} are allowed.")
     if root == "Volumes":
         return UploadPath("Volumes", name, "", below)
     version = parts[4]

@@ -32,7 +32,8 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bound: Deployed models by the names of its entities.
-        operations: Of those whose throughput is changed in place, the operation that does so.
+        operations: Of those that are sold a throughput anew, or another one in place, the operation that is done once
+            replicas carry it.
         before: The throughput of each of those until then, by deployed model.
         later: Throughputs that are no higher than what holds, by deployed model: they hold together with the config.
         started_at: In Unix seconds.

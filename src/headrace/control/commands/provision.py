@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from headrace.capacity.units import chunk, require_chunks
 from headrace.control.carrying import carried_by
 from headrace.control.guarantees import carries, follow, grant, take_carried, waiting_on, wish_of
-from headrace.control.room import beyond
+from headrace.control.room import beyond, replica_bytes
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import BadField, Cancelled, DeploymentNotFound, NotSupported, ThroughputTooHigh
@@ -58,7 +57,8 @@ def sell(
     """
     carried = carried_by(tx, version, machine, data_dir=data_dir)
     provision = read_wish(carried, wish)
-    too_high = beyond(tx, carried, provision, _memory_bytes(tx, version, machine))
+    memory_bytes = replica_bytes(tx, version.scope, version.model_id, version.version, machine)
+    too_high = beyond(tx, carried, provision, memory_bytes)
     if too_high is not None:
         raise ThroughputTooHigh(too_high.message, evidence=too_high.evidence, fix=too_high.fix)
     return carried, provision
@@ -144,13 +144,6 @@ def set_provision(
     if less or carries(tx, deployment, deployed, provision):
         return grant(tx, operation, deployment)
     return operation
-
-
-def _memory_bytes(tx: Transaction, version: ModelVersion, machine: MachineSpec) -> int:
-    """What a replica of it reserves, where another deployment's check has told; else 0."""
-    of_version: dict[str, Any] = {"model_id": version.model_id, "model_version": version.version}
-    alike = tx.list(Deployment, scope=version.scope, **of_version)
-    return max((one.memory_bytes for one in alike if one.machine == machine), default=0)
 
 
 def _supersede(tx: Transaction, deployment: Deployment, deployed: DeployedModel) -> None:

@@ -27,6 +27,7 @@ from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadName, EndpointNotFound, NameTaken, UpdateRunning
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope, check_id
+from headrace.resources.operations import Operation
 from headrace.resources.profiles import Provision
 from headrace.resources.states import DeploymentState
 from headrace.store import Transaction
@@ -173,7 +174,9 @@ def _begin(
         there = _there(tx, beside, state, entity, version)
         if there is None:
             taken = any(one.display_name == entity.name for one in beside)
-            bound[entity.name] = _deploy(tx, endpoint, entity, version, scale, taken=taken, now=now, data_dir=data_dir)
+            order = _deploy(tx, endpoint, entity, version, scale, taken=taken, now=now, data_dir=data_dir)
+            bound[entity.name] = order.targets["deployed_model"]
+            operations |= {entity.name: order.id} if entity.provisioned else {}  # READY is less than carried
         else:
             bound[entity.name] = there.id
             if scale.provision is None or there.provision is None:
@@ -230,8 +233,8 @@ def _deploy(
     taken: bool,
     now: float,
     data_dir: Path | None,
-) -> str:
-    """Deploy one entity, without a name where one that is to go has it (`taken`); returns the deployed model's id."""
+) -> Operation:
+    """Deploy one entity, without a name where one that is to go has it (`taken`)."""
     order = VersionRequest(
         scope=endpoint.scope,
         contract=CONTRACT,
@@ -244,4 +247,4 @@ def _deploy(
         scale_to_zero_after_s=scale.idle_s,
         provision=scale.provision,
     )
-    return deploy_version(tx, order, now=now, data_dir=data_dir).targets["deployed_model"]
+    return deploy_version(tx, order, now=now, data_dir=data_dir)

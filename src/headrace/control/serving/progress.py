@@ -53,11 +53,9 @@ def advance_config(tx: Transaction, key: tuple[Scope, str], now: float) -> bool:
 
 def _lost(tx: Transaction, endpoint: Endpoint, pending: Pending) -> str:
     """Why this config will not come to hold; empty: it may."""
-    for name, deployed_id in pending.bound.items():
-        deployment = _deployment(tx, endpoint.scope, deployed_id)
-        if deployment is None or deployment.state in _LOST:
-            return f"Served entity {name} was undeployed before it answered."
-        if deployment.state is DeploymentState.FAILED:
+    found = {name: _deployment(tx, endpoint.scope, one) for name, one in pending.bound.items()}
+    for name, deployment in found.items():
+        if deployment is not None and deployment.state is DeploymentState.FAILED:
             failure = deployment.failure
             told = f"{failure.code}: {failure.message} {failure.evidence} {failure.fix}" if failure else ""
             return f"Served entity {name} failed. {told}".strip()
@@ -67,6 +65,9 @@ def _lost(tx: Transaction, endpoint: Endpoint, pending: Pending) -> str:
             failure = operation.failure
             told = f"{failure.code}: {failure.message} {failure.evidence}" if failure else ""
             return f"Served entity {name} could not be brought to its throughput. {told}".strip()
+    for name, deployment in found.items():
+        if deployment is None or deployment.state in _LOST:
+            return f"Served entity {name} was undeployed before it answered."
     return ""
 
 
