@@ -150,6 +150,7 @@ def look(runtime: str, folder: Path, *, as_served: bool = False) -> Seen:
     weights_bytes = need.weights_bytes + copied_bytes(model, "auto", runtime)
     if runtime in PACKING:
         weights_bytes -= looked_up_bytes(model)
+    merged_bytes = MERGES[runtime](model) if runtime in MERGES else 0
     wished = {"max_model_len": CONTEXT, "kv_cache_bytes": need.kv_bytes, "prefix_caching": False}
     heap = {} if as_served else HEAP.get(runtime, {})
     with (
@@ -160,7 +161,7 @@ def look(runtime: str, folder: Path, *, as_served: bool = False) -> Seen:
         loading = watched.restarted_peak()
         reading: list[Memory] = []
         fill(engine, FILLING.get(runtime, PLANNED_SEQUENCES), lambda: reading.append(watched.restarted_peak()))
-        mapped = mapped_bytes(psutil.Process(engine.process.pid))
+        mapped = mapped_bytes(psutil.Process(engine.process.pid)) - merged_bytes
         return Seen(need, loading, *reading, watched.peak, mapped, weights_bytes, droppable=runtime in PACKING)
 
 
@@ -169,6 +170,15 @@ def looked_up_bytes(model: ModelFolder) -> int:
     shape = (model.config.vocab, model.config.hidden)
     tables = [tensor.size_bytes for tensor in model.tensors if tensor.shape == shape]
     return tables[0] if len(tables) > 1 else 0
+
+
+def experts_bytes(model: ModelFolder) -> int:
+    """Experts that the checkpoint has one by one: transformers puts those of a layer together, in memory of its own, and
+    what the file has of them the kernel takes back when memory is short."""
+    return sum(tensor.size_bytes for tensor in model.tensors if ".experts." in tensor.name)
+
+
+MERGES = {"transformers": experts_bytes}
 
 
 def fill(engine: EngineProcess, sequences: int, when_all_write: Callable[[], object]) -> None:

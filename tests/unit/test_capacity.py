@@ -12,6 +12,7 @@ from headrace.capacity.memory import VLLM_WORKER_BYTES
 from headrace.resources.errors import ConfigInvalid, DoesNotFit
 from headrace.weights import ModelFolder
 from headrace.weights.config import parse_config
+from headrace.weights.header import TensorEntry
 
 SMOL = {
     "model_type": "llama",
@@ -127,6 +128,16 @@ def test_vllms_own_processes_are_counted() -> None:
     assert vllm.overhead_bytes > 2 * 1024**3
     assert vllm.total_bytes - others.total_bytes == vllm.overhead_bytes - others.overhead_bytes
     assert (vllm.weights_bytes, vllm.kv_bytes) == (others.weights_bytes, others.kv_bytes)
+
+
+def test_experts_that_openvino_cuts_in_two_are_counted_twice_on_a_cpu() -> None:
+    """Gate and up of a mixture's experts, whose graph computes both halves once more; not what comes after them."""
+    config = SMOL | {"model_type": "mixtral", "num_local_experts": 2}
+    names = [f"model.layers.0.block_sparse_moe.experts.{number}.w{part}.weight" for number in (0, 1) for part in "123"]
+    experts = tuple(TensorEntry(name, "BF16", (100, 1000), 200_000, "model.safetensors") for name in names)
+    mixture = msgspec.structs.replace(folder(config), tensors=experts)
+    on_cpu = estimate(mixture, 100, 1, runtime="openvino", on_cpu=True).overhead_bytes
+    assert on_cpu - estimate(mixture, 100, 1, runtime="openvino").overhead_bytes == 4 * 200_000
 
 
 def test_what_a_runtime_keeps_twice_on_a_cpu_is_counted_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -174,13 +175,22 @@ def estimate(
     )
 
 
+_CUT_EXPERTS = frozenset({"mixtral", "phimoe", "qwen2_moe", "qwen3_moe"})
+_GATE_OR_UP = re.compile(r"\.experts\..*\b(?:w1|w3|gate_proj|up_proj|gate_up_proj)\b")
+
+
 def copied_bytes(folder: ModelFolder, dtype: Dtype, runtime: str) -> int:
-    """What a runtime keeps of the weights a second time on a CPU: of vLLM the output head.
+    """What a runtime keeps of the weights a second time on a CPU: of vLLM the output head, of OpenVINO some experts.
 
     vLLM 0.32.0 packs each matrix for oneDNN and lets go of the original, but not of the head's, which may be the
     embedding (``remove_weight=False``, vllm/model_executor/layers/vocab_parallel_embedding.py:71). OpenVINO packs all
-    of them, and leaves the originals in a mapped file, which the kernel takes back when memory is short.
+    of them, and leaves the originals in a mapped file, which the kernel takes back when memory is short; but of some
+    mixtures of experts optimum-intel 2.2.0 writes a graph that cuts gate and up out of one matrix
+    (``lfm2_moe_experts_forward``, optimum/exporters/openvino/model_patcher.py), and both halves are computed once more
+    when it is compiled (bench/NOTES.md has what Mixtral was seen to take).
     """
+    if runtime == "openvino" and folder.config.model_type in _CUT_EXPERTS:
+        return sum(tensor.size_bytes for tensor in folder.tensors if _GATE_OR_UP.search(tensor.name))
     if runtime != "vllm":
         return 0
     return (folder.config.vocab or 0) * (folder.config.hidden or 0) * _number_bytes(folder, dtype)
