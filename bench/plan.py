@@ -173,8 +173,10 @@ def looked_up_bytes(model: ModelFolder) -> int:
 
 
 def experts_bytes(model: ModelFolder) -> int:
-    """Experts that the checkpoint has one by one: transformers puts those of a layer together, in memory of its own, and
-    what the file has of them the kernel takes back when memory is short."""
+    """Of experts that the checkpoint has one by one.
+
+    transformers puts those of a layer together in memory of its own, and what the file has the kernel takes back.
+    """
     return sum(tensor.size_bytes for tensor in model.tensors if ".experts." in tensor.name)
 
 
