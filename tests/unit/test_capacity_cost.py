@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.capacity.cost import fit, most_at_once
+from headrace.capacity.cost import fit, measured, most_at_once
 from headrace.capacity.units import SLICES, chunk, replicas, tokens_per_s
 from headrace.resources.errors import BadField, ProfileTooSmall
 from headrace.resources.profiles import Carried, Cost, Point
@@ -93,9 +93,19 @@ def test_as_many_as_keep_both_latencies() -> None:
 
 
 def test_what_there_was_no_time_for_is_not_taken_for_kept() -> None:
-    """A number at a time of which the longest requests were left out carries nothing, as they are the slowest."""
-    points = [_seen(1, 0.1, 0.01), _seen(1, 0.9, 0.01), _seen(4, 0.2, 0.01), _seen(4, 0.9, 0.01), _seen(16, 0.3, 0.01)]
-    assert most_at_once(points, first_s=1.0, gap_s=0.05) == 4
+    """Only the longest requests of the mix tell how many at a time keep the latencies: shorter ones are faster."""
+    cost = Cost(prompt=1e-3, prompt_squared=1e-8, step=0.02, sequence=1e-3, context=1e-7)
+
+    def at(concurrency: int, prompt: int, output: int, first_s: float) -> Point:
+        wall_s = cost.work_s(prompt, output, concurrency)
+        lengths = {"prompt_tokens": prompt, "output_tokens": output, "concurrency": concurrency}
+        return Point(**lengths, requests=1.0, wall_s=wall_s, first_s=first_s, gap_s=0.05)
+
+    points = [at(n, prompt, output, 0.1) for n in (1, 4, 16) for prompt in (32, 256) for output in (16, 64)]
+    points += [at(1, 768, 64, 0.8), at(2, 767, 63, 1.6), at(1, 768, 16, 5.0), at(1, 4000, 64, 5.0)]
+    assert measured(points)[1].concurrency == 2
+    assert measured([*points, at(4, 770, 64, 1.9)])[1].concurrency == 4
+    assert measured([*points, at(4, 770, 64, 2.1), at(8, 770, 64, 1.0)])[1].concurrency == 2
 
 
 def _seen(at: int, first_s: float, gap_s: float) -> Point:

@@ -162,4 +162,4 @@ def test_the_grid_fits_context_and_cache(context: int) -> None:
     if context >= 128:
         assert min(map(len, (grid.prompts, grid.outputs, grid.concurrency))) >= 2, "a cost can be told from it"
     if context >= 2048:
-        assert grid == Grid(prompts=(32, 256, 768), outputs=(16, 64), concurrency=(1, 2, 4, 8, 16))
+        assert grid == Grid(prompts=(32, 256, 768), outputs=(16, 64), concurrency=(1, 4, 16), between=(2, 8))

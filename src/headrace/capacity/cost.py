@@ -11,7 +11,7 @@ terms stand in `headrace.capacity.roofline`, there from a machine's rates, here 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import msgspec
@@ -78,38 +78,43 @@ def measured(points: Sequence[Point], *, first_s: float = FIRST_S, gap_s: float 
     """What a replica carries by what was measured of it; its concurrency is 0 where nothing kept the latencies.
 
     How many sequences at a time do is told by requests that are like those that throughputs are stated for
-    (`headrace.capacity.units`): prompts no longer than theirs, and the longest answers that were measured, because in a
-    short answer every gap between two tokens holds somebody else's prompt.
+    (`headrace.capacity.units`): of prompts no longer than theirs the longest, because shorter ones are read sooner; and
+    the longest answers that were measured, because in a short answer every gap between two tokens holds somebody else's
+    prompt. A number at a time for which there was no time is not taken for one that keeps them.
 
     Raises:
         ProfileTooSmall: As `fit`.
     """
     fitted = fit(points)
     usual = [point for point in points if point.prompt_tokens <= PROMPT_TOKENS * _ABOUT] or list(points)
-    longest = max(point.output_tokens for point in usual)
-    most = most_at_once([one for one in usual if one.output_tokens == longest], first_s=first_s, gap_s=gap_s)
+    usual = _longest(usual, lambda point: point.output_tokens)
+    most = most_at_once(_longest(usual, lambda point: point.prompt_tokens), first_s=first_s, gap_s=gap_s)
     return fitted, Carried(cost=fitted.cost, concurrency=most, first_s=first_s, gap_s=gap_s, measured=True)
 
 
+def _longest(points: Sequence[Point], length: Callable[[Point], int]) -> list[Point]:
+    """Those of about the greatest length: words make no exact number of tokens."""
+    most = max(map(length, points))
+    return [point for point in points if length(point) * _ABOUT >= most]
+
+
 def most_at_once(points: Sequence[Point], *, first_s: float, gap_s: float) -> int:
-    """The greatest number at a time with which every length was measured and kept both latencies; 0 if none did.
+    """The greatest number at a time with which both latencies were kept; 0 if none did.
 
     Args:
         points: Measured.
         first_s: The longest time to first token, at the 99th percentile.
         gap_s: The longest time between two tokens, on average over a request, likewise.
     """
-    kept: dict[int, list[bool]] = {}
+    kept: dict[int, bool] = {}
     for point in points:
         good = point.first_s <= first_s and point.gap_s <= gap_s
-        kept.setdefault(point.concurrency, []).append(good)
-    lengths = max(map(len, kept.values()), default=0)
+        kept[point.concurrency] = kept.get(point.concurrency, True) and good
     most = 0
-    for concurrency, good_ones in sorted(kept.items()):
-        if not all(good_ones):
+    for concurrency in sorted(kept):
+        if not kept[concurrency]:
             break
-        if len(good_ones) == lengths:  # there was time for the longest, which are the slowest
-            most = concurrency
+        most = concurrency
     return most
 
 

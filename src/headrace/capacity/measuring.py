@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from itertools import product
 from typing import Any, Protocol
 
 import msgspec
@@ -82,10 +81,12 @@ def grid_for(context_tokens: int) -> Grid:
     prompt = max(1, min(PROMPT_TOKENS, context_tokens * 2 // 3))
     output = max(1, min(LONGEST_OUTPUT_TOKENS, (context_tokens - prompt) // 2))
     most = max(1, min(MOST_AT_ONCE, PLANNED_SEQUENCES * context_tokens // (prompt + output)))
+    concurrency = _distinct(1, round(most**0.5), most)
     return Grid(
         prompts=_distinct(prompt // 24, prompt // 3, prompt),
         outputs=_distinct(output // 4, output),
-        concurrency=_distinct(1, round(most**0.25), round(most**0.5), round(most**0.75), most),
+        concurrency=concurrency,
+        between=tuple(at for at in _distinct(round(most**0.25), round(most**0.75)) if at not in concurrency),
     )
 
 
@@ -166,7 +167,7 @@ class Meter:
         began = self.clock()
         points: list[Point] = []
         took_s: dict[tuple[int, int], float] = {}
-        wanted = sorted(product(grid.concurrency, grid.prompts, grid.outputs), key=_about)
+        wanted = sorted(grid.combinations(), key=_about)
         late: list[tuple[int, int, int]] = []
         while left := wanted or late:
             passed_s = self.clock() - began

@@ -25,7 +25,7 @@ from headrace.resources.profiles import Carried, Point, Profile
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
 
-BUDGET_S = 50.0
+BUDGET_S = 60.0
 """What a measurement of its own takes at most: so much later is a deployment READY that was sold a throughput first."""
 
 _OVER = (DeploymentState.FAILED, DeploymentState.DRAINING, DeploymentState.GONE)

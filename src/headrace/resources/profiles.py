@@ -5,6 +5,8 @@ Work is counted in **model units**: seconds of a full replica, so a replica has 
 
 from __future__ import annotations
 
+from itertools import product
+
 import msgspec
 
 from headrace.resources.names import Scope
@@ -97,17 +99,25 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be measured: every combination of these.
+    """What is to be measured: every combination of lengths and numbers at a time, and a few more of the longest alone.
 
     Attributes:
         prompts: Lengths of prompts, in tokens.
         outputs: Lengths of answers, in tokens.
         concurrency: Numbers of requests at a time.
+        between: Numbers at a time at which only the longest prompt with the longest answer is measured: how many at a
+            time keep the latencies is told by that, and what a request costs by the rest.
     """
 
     prompts: tuple[int, ...]
     outputs: tuple[int, ...]
     concurrency: tuple[int, ...]
+    between: tuple[int, ...] = ()
+
+    def combinations(self) -> list[tuple[int, int, int]]:
+        """Each as the number at a time, tokens of the prompt, tokens of the answer."""
+        longest = (self.prompts[-1], self.outputs[-1])
+        return [*product(self.concurrency, self.prompts, self.outputs), *((at, *longest) for at in self.between)]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from headrace.resources.states import ReplicaState
 COST = Cost(prompt=1e-3, prompt_squared=0.0, step=0.02, sequence=1e-3, context=0.0)
 PREDICTED = Carried(cost=msgspec.structs.replace(COST, prompt=2e-3), concurrency=2, first_s=2.0, gap_s=0.2)
 SOLD = Provision(min_tokens_per_s=0, max_tokens_per_s=100, chunk=50)
-GRID = Grid(prompts=(32, 256, 768), outputs=(16, 64), concurrency=(1, 2, 4, 8, 16))
+GRID = Grid(prompts=(32, 256, 768), outputs=(16, 64), concurrency=(1, 4, 16), between=(2, 8))
 
 
 def points(*, noise: float = 0.0, first_s: float = 0.1) -> tuple[Point, ...]:
