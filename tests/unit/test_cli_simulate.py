@@ -102,3 +102,12 @@ def test_a_cost_below_nothing_is_refused(tmp_path: Path) -> None:
     file.write_bytes(msgspec.json.encode(negative))
     done = run("--cost", str(file), "--rate", "1")
     assert (done.exit_code, "less than nothing" in done.stderr) == (2, True)
+
+
+def test_a_trace_with_less_than_no_tokens_is_refused(cost: str, tmp_path: Path) -> None:
+    """It is no file of requests, and the number is told."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2026-01-01 00:00:00,-5,3\n")
+    refused = run("--cost", cost, "--trace", str(trace))
+    assert refused.exit_code != 0
+    assert "-5 tokens" in refused.output + refused.stderr

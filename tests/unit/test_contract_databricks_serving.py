@@ -259,6 +259,14 @@ def test_a_chat_keeps_every_byte_and_loses_what_engines_do_not_know() -> None:
     }
 
 
+def test_a_column_is_named_once() -> None:
+    """Two of one name would be one of them, whichever comes last."""
+    table = {"dataframe_split": {"columns": ["prompt", "n", "prompt"], "data": [["a", 1, "b"]]}}
+    with pytest.raises(InvalidArgument, match="once") as refused:
+        read_invocation(read_object(msgspec.json.encode(table)))
+    assert "'prompt' 2 times" in refused.value.evidence
+
+
 @given(
     body=st.dictionaries(st.sampled_from(["messages", "inputs", "dataframe_split", "params", "x"]), JSON, max_size=3)
 )

@@ -128,7 +128,7 @@ def read_trace(path: Path, speed_up: float) -> tuple[tuple[float, int, int], ...
             rows = list(csv.DictReader(lines))
         # Seven digits of a second are one more than Python reads.
         times = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows]
-        prompts, outputs = ([max(1, int(row[name])) for row in rows] for name in _COLUMNS)
+        prompts, outputs = ([_tokens(row[name]) for row in rows] for name in _COLUMNS)
     except (OSError, EOFError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise WrongUsage(
             f"--trace {path} is no file of requests.",
@@ -138,6 +138,14 @@ def read_trace(path: Path, speed_up: float) -> tuple[tuple[float, int, int], ...
     first = min(times, default=0.0)
     played = zip(times, prompts, outputs, strict=True)
     return tuple(sorted(((at - first) / speed_up, prompt, output) for at, prompt, output in played))
+
+
+def _tokens(text: str) -> int:
+    """A length: what has none is played as one token, as real traces have such requests."""
+    tokens = int(text)
+    if tokens < 0:
+        raise ValueError(f"{tokens} tokens")
+    return max(tokens, 1)
 
 
 def _carried(invocation: Invocation, profile: str, cost: Path | None) -> Carried:

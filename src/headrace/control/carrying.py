@@ -113,6 +113,8 @@ def _predicted(version: ModelVersion, weights: Weights, runtime: str, shape: Sha
     carried = predicted(folder, load, place_of(shape, number_format))
     if carried is None:
         raise _unknown(f"{shape.label} is not known to compute in {number_format}, or how fast its memory is.")
+    if shape.accelerator is None:
+        carried = msgspec.structs.replace(carried, cores=int(shape.cores))
     return _require_some(carried, f"So it is predicted of {shape.label}, by its rates ({shape.rates}).")
 
 

@@ -78,7 +78,7 @@ def guarantees_fit(tx: Transaction, deployment: Deployment, another: Provision) 
     memory_bytes = deployment.memory_bytes or replica_bytes(
         tx, deployment.scope, deployment.model_id, deployment.model_version, deployment.machine
     )
-    room = room_for(tx, memory_bytes)
+    room = room_for(tx, memory_bytes, carried)
     if room is None:
         room = max(1, replicas_for(carried, max(sold, another.min_tokens_per_s)))
     return replicas <= min(room, MOST_REPLICAS)
@@ -92,7 +92,8 @@ def follow(tx: Transaction, deployment: Deployment, *, why: str = "") -> Deploym
     sold = provisions_of(tx, deployment)
     if not sold:
         return deployment
-    deployment = set_bounds(tx, deployment, *bounds_for(carried, sold, room_for(tx, deployment.memory_bytes)), why=why)
+    room = room_for(tx, deployment.memory_bytes, carried)
+    deployment = set_bounds(tx, deployment, *bounds_for(carried, sold, room), why=why)
     idle_s = 0.0 if any(one.min_tokens_per_s for one in sold) else deployment.scale_to_zero_after_s or IDLE_S
     if idle_s == deployment.scale_to_zero_after_s:
         return deployment

@@ -57,6 +57,8 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
         gap_s: Inter-token latency, on average over a request's tokens, likewise.
         measured: Whether it was measured; else a roofline predicted it.
         profile_id: Of the profile that it is from; empty where it was predicted.
+        cores: Of a CPU, those that it had: a machine carries it once for each time that it has so many. 0: it computes
+            on accelerators, or nobody has told.
     """
 
     cost: Cost
@@ -65,6 +67,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     gap_s: float
     measured: bool = False
     profile_id: str = ""
+    cores: int = 0
 
     def units(self, prompt_tokens: float, output_tokens: float) -> float:
         """Model units of one request."""

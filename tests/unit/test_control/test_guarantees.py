@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -168,6 +169,22 @@ def test_more_than_the_machine_can_ever_carry_is_refused_with_the_most(world: Wo
     assert "Ask for 4,100 at most" in caught.value.failure.fix
     sell(world, "f", 0, 41)
     assert world.deployment.max_replicas == 10
+
+
+def test_replicas_that_would_share_cores_carry_no_more(world: World) -> None:
+    """Measured with both cores of the machine, a replica is all that it carries, however much memory is left."""
+    prepare(world, "e", "f")
+    asyncio.run(world.turns(1))  # the node tells of itself
+    with carrying(msgspec.structs.replace(carried(), cores=2)):
+        with pytest.raises(ThroughputTooHigh) as caught:
+            sell(world, "e", 0, 5)
+        assert "2 of 2 cores" in caught.value.evidence
+        assert "Ask for 400 at most" in caught.value.fix
+        for name in ("e", "f"):
+            until_done(world, sell(world, name, 2, 4))
+            assert bounds(world) == (1, 1)
+    with carrying(msgspec.structs.replace(carried(), cores=1)), pytest.raises(ThroughputTooHigh, match="1,000"):
+        sell(world, "f", 0, 10)
 
 
 def test_of_nothing_guaranteed_it_scales_to_zero_and_a_guarantee_wakes_it(world: World) -> None:

@@ -223,6 +223,7 @@ class _Plan:
         ]
         asked = [one for each in tenants for one in each.asked]
         busy = len(tenants) > 1 and self._target.carried is not None and self._target.replicas > 0
+        busy = busy and any(not one.code for one in asked)
         return Certificate(
             endpoint=self._target.name,
             at=at,

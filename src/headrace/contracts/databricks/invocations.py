@@ -7,6 +7,7 @@ each one request, as ``:rawPredict`` has them.
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import Any
 
@@ -95,6 +96,11 @@ def _split(value: Any) -> list[Any]:
         raise BadField(
             "`dataframe_split` must have `columns`, a list of names, and `data`, a list of rows.",
             fix='For example {"columns": ["prompt"], "data": [["Hello"]]}.',
+        )
+    if len(set(columns)) != len(columns):
+        twice, times = Counter(columns).most_common(1)[0]
+        raise BadField(
+            "`dataframe_split.columns` must name each column once.", evidence=f"It has {twice[:100]!r} {times} times."
         )
     for index, row in enumerate(data):
         if not isinstance(row, list) or len(row) != len(columns):
