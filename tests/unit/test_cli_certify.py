@@ -73,7 +73,8 @@ def test_a_promise_is_kept_from_99_of_100_on() -> None:
     assert not busy.kept
     assert "does not count" in busy.verdict
     assert not _certificate([]).kept
-    assert document(_certificate([good]))["verdict"].startswith("Kept")
+    assert document(_certificate([good]))["verdict"].endswith("That is of 1 asked, few for such a share.")
+    assert document(_certificate([good] * 100))["verdict"].endswith("99% are promised.")
 
 
 def test_the_cost_models_error_is_of_what_busy_replicas_had_time_for() -> None:

@@ -13,6 +13,9 @@ from headrace.resources.profiles import Carried
 PROMISE = 0.99
 """Of the offered work, what has to be answered within the latencies."""
 
+ENOUGH = 100
+"""Requests of which one may be late. Of fewer a single one decides."""
+
 MOST_OWN_CPU = 0.3
 """Of a core, what the load itself may take: more, and what was measured is as much the load as the server."""
 
@@ -135,7 +138,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
                 f"This does not count: the load itself took {self.own_cpu:.0%} of a core, more than {MOST_OWN_CPU:.0%}."
             )
         share = f"{self.tenant.attainment:.1%} of the offered work was answered within the latencies"
-        return f"{'Kept' if self.kept else 'Not kept'}: {share}, {PROMISE:.0%} are promised."
+        few = "" if self.tenant.asked >= ENOUGH else f" That is of {self.tenant.asked} asked, few for such a share."
+        return f"{'Kept' if self.kept else 'Not kept'}: {share}, {PROMISE:.0%} are promised.{few}"
 
 
 def figures(
