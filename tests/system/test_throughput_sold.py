@@ -36,8 +36,8 @@ def sold(client: httpx.Client) -> Provision:
 
 
 def test_a_throughput_is_sold_carried_and_changed_in_place(server: ServerProcess, demo_model: Path) -> None:
-    """One chunk is one replica; a chunk more than that carries makes a second one, without a restart of the first; one
-    again makes it go."""
+    """One chunk is one replica; a chunk more than that carries makes a second one where there are cores for it, without
+    a restart of the first; one again makes it go."""
     server.cli("deploy", str(demo_model), "--name", "demo", "--runtime", "openvino", "--throughput", "1x:2x")
     with server.client() as client:
         first = sold(client)
@@ -48,7 +48,7 @@ def test_a_throughput_is_sold_carried_and_changed_in_place(server: ServerProcess
         assert client.post("/v1/chat/completions", json=QUESTION).status_code == 200
         assert "tokens/s guaranteed" in server.cli("status").stdout
 
-        of_chunk = keep_known_profile(client, found["id"])["chunk"]
+        of_chunk = keep_known_profile(client, found["id"], cores=1)["chunk"]
         found = deployment(client)
         one_carries = int(tokens_per_s(msgspec.convert(found["carried"], Carried)))
         more = (one_carries // of_chunk + 1) * of_chunk

@@ -87,6 +87,7 @@ def keep_profile(
     *,
     first_s: float = FIRST_S,
     gap_s: float = GAP_S,
+    cores: int = 0,
     now: float,
 ) -> Profile:
     """Fit what was measured of a deployment's replica, store it, and have what is sold go by it from now on.
@@ -97,6 +98,7 @@ def keep_profile(
         points: What was measured.
         first_s: The longest time to first token.
         gap_s: The longest time between two tokens.
+        cores: That it had; 0: its share of the machine's now.
         now: Unix seconds.
 
     Raises:
@@ -108,7 +110,7 @@ def keep_profile(
     version = tx.get(ModelVersion, **where, version=deployment.model_version)
     assert version is not None, "a model in use is not deleted"
     fitted, carried = measured(points, first_s=first_s, gap_s=gap_s)
-    carried = msgspec.structs.replace(carried, cores=_cores_each(tx))
+    carried = msgspec.structs.replace(carried, cores=cores or _cores_each(tx))
     standing = standing_of(deployment, version, home(tx))
     profile = Profile(
         scope=deployment.scope,

@@ -35,6 +35,8 @@ class ProfileBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         points: At least two lengths of prompts, two of answers, and two numbers at a time.
         first_s: The longest time to first token that 99 of 100 requests may have.
         gap_s: The longest time between two tokens, likewise.
+        cores: Of a CPU, those that it had: the machine carries it once for each time that it has so many. 0: its even
+            share of the machine's, as many engines as run there now.
     """
 
     deployment: str
@@ -43,6 +45,7 @@ class ProfileBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     location: str = DEFAULT_LOCATION
     first_s: float = FIRST_S
     gap_s: float = GAP_S
+    cores: int = 0
 
 
 async def list_profiles(request: Request) -> Response:
@@ -74,6 +77,7 @@ async def create_profile(request: Request) -> Response:
             [Point(**msgspec.structs.asdict(point)) for point in body.points],
             first_s=body.first_s,
             gap_s=body.gap_s,
+            cores=body.cores,
             now=context.clock(),
         )
         return _profile_json(tx, context, profile)

@@ -18,6 +18,7 @@ MOST_POINTS = 1_000
 
 _MOST_TOKENS = 10_000_000
 _MOST_AT_ONCE = 100_000
+_MOST_CORES = 100_000
 _BETWEEN_S = (1e-6, 1e6)
 
 
@@ -29,6 +30,7 @@ def store_profile(
     *,
     first_s: float,
     gap_s: float,
+    cores: int,
     now: float,
 ) -> Profile:
     """Fit points to a cost, keep both, and have what was sold of this version go by them.
@@ -42,6 +44,7 @@ def store_profile(
         points: What was measured.
         first_s: The longest time to first token, for how many at a time keep it.
         gap_s: The longest time between two tokens, likewise.
+        cores: That it had; 0: its share of the machine's now.
         now: Unix seconds.
 
     Raises:
@@ -60,7 +63,8 @@ def store_profile(
             evidence=f"It is {deployment.state}, with runtime {deployment.runtime or '(none yet)'!r}.",
         )
     _check(points, first_s, gap_s)
-    return keep_profile(tx, deployment, points, first_s=first_s, gap_s=gap_s, now=now)
+    _require("cores", cores, 0, _MOST_CORES)
+    return keep_profile(tx, deployment, points, first_s=first_s, gap_s=gap_s, cores=cores, now=now)
 
 
 def delete_profile(tx: Transaction, scope: Scope, profile_id: str) -> Profile:
