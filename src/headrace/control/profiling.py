@@ -134,11 +134,14 @@ def keep_profile(
 
 
 def _cores_each(tx: Transaction) -> int:
-    """Cores that an engine of the machine has now, which are shared evenly; 0 where it has accelerators."""
+    """Cores that an engine of the machine has now, which are shared evenly; 0 where it has accelerators.
+
+    Engines that sleep compute nothing: counted, they would make a share smaller, and what is sold more than there is.
+    """
     node = home(tx)
     if node is None or node.hardware.get("gpus"):
         return 0
-    engines = tx.list(Replica, node_id=node.id, state=LIVE)
+    engines = tx.list(Replica, node_id=node.id, state=(*STARTING, ReplicaState.READY))
     return max(node.cores // max(len(engines), 1), 1)
 
 
