@@ -78,6 +78,7 @@ def test_it_is_measured_before_it_is_ready_and_kept(world: World) -> None:
     assert (profile.model_id, profile.model_version, profile.runtime) == ("m", "1", "transformers")
     assert profile.carried.cost.prompt == pytest.approx(COST.prompt, rel=1e-3)
     assert (profile.carried.concurrency, profile.points) == (16, points())
+    assert profile.carried.cores == 2, "both of the node's: no other engine runs there"
     assert deployment.carried == msgspec.structs.replace(profile.carried, profile_id=profile.id)
     assert f"A replica carries {tokens_per_s(profile.carried):,.0f} tokens/s" in told(world)
     assert f"a chunk is {chunk(profile.carried):,}. The fit is 0% off on average." in told(world)
