@@ -196,12 +196,13 @@ def test_endpoint() -> None:
 
 
 def test_endpoint_tells_when_it_scales_to_zero() -> None:
-    """As it was asked for: no replica at least, and after how long without a request."""
-    pool = msgspec.structs.replace(POOL, scale_to_zero_after_s=1_234_567.5)
+    """As it was asked for: no replica at least, after how long without a request, and with how many it wakes."""
+    pool = msgspec.structs.replace(POOL, scale_to_zero_after_s=1_234_567.5, max_replicas=3, initial_replicas=2)
     wire = endpoint_json(ENDPOINT, [Bound(BINDING, pool, 0)], host="h")
     resources = wire["deployedModels"][0]["dedicatedResources"]
     assert resources["minReplicaCount"] == 0
     assert resources["scaleToZeroSpec"] == {"idleScaledownPeriod": "1234567.5s"}
+    assert resources["initialReplicaCount"] == 2, "with how many it wakes"
 
 
 def test_endpoint_gives_back_what_was_said_of_it() -> None:

@@ -139,8 +139,9 @@ def test_where_weights_may_be(uri: str) -> None:
 
 def test_integers_as_strings() -> None:
     """Integers may come as decimal strings and as whole floats, as the JSON mapping of protocol buffers says."""
-    wish = deploy(deployConfig={"dedicatedResources": {"minReplicaCount": "2", "maxReplicaCount": 3.0}})
-    assert (wish.min_replicas, wish.max_replicas) == (2, 3)
+    counts = {"minReplicaCount": "2", "maxReplicaCount": 4.0, "initialReplicaCount": "3"}
+    wish = deploy(deployConfig={"dedicatedResources": counts})
+    assert (wish.min_replicas, wish.max_replicas, wish.initial_replicas) == (2, 4, 3)
 
 
 ONLINE = "aiplatform.googleapis.com/prediction/online"

@@ -416,7 +416,7 @@ def test_deployments_of_before_never_scale_to_zero(tmp_path: Path) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     record = NOUNS[Deployment].record(deployment)
-    for later in ("scale_to_zero_after_s", "autoscaling", "scaling", "carried"):
+    for later in ("scale_to_zero_after_s", "autoscaling", "scaling", "carried", "initial_replicas"):
         del record[later]
     engine = open_engine(url, connections=1)
     with engine.begin() as connection:

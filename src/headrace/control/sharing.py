@@ -34,7 +34,7 @@ _SHARED = tuple(
 )
 
 
-_COMPARED = ("machine", "min_replicas", "max_replicas", "scale_to_zero_after_s", "autoscaling")
+_COMPARED = ("machine", "min_replicas", "max_replicas", "initial_replicas", "scale_to_zero_after_s", "autoscaling")
 _OF_PROVISIONED = ("machine", "autoscaling")
 
 
@@ -49,6 +49,7 @@ class PoolShape(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    initial_replicas: int = 0
     scale_to_zero_after_s: float = 0.0
     autoscaling: Autoscaling | None = None
     settings: Mapping[str, Any] = {}

@@ -59,7 +59,7 @@ def _unasked(tx: Transaction, deployment: Deployment, sight: Sight) -> bool:
 def _fall_asleep(tx: Transaction, deployment: Deployment, sight: Sight) -> float:
     """From now on no request is sent to its replicas; `_sleep` has them sleep."""
     told = f"Scaled to zero after {deployment.scale_to_zero_after_s:g} s without a request; the next request wakes it."
-    rested = msgspec.structs.replace(deployment, failure=None, restarts=0, scaling=None)  # it wakes as small as it may
+    rested = msgspec.structs.replace(deployment, failure=None, restarts=0, scaling=None)  # it wakes as it began
     tx.move(rested, DeploymentState.ASLEEP, detail=told)
     return sight.now
 

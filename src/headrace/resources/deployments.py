@@ -57,6 +57,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         min_replicas: The fewest that run while it does not sleep.
         max_replicas: The most; where that is more, `scaling` says how many.
         scale_to_zero_after_s: How long nobody must have asked before it scales to zero; 0: never.
+        initial_replicas: How many run at first, and when it wakes from zero, until its work says how many; 0: the
+            fewest.
         autoscaling: By what it scales between the two; None: as by default.
         scaling: What was decided of that last; None before.
         runtime: The runtime chosen for it; empty until CHECKING chose. ``external``: none, somebody else's server.
@@ -78,6 +80,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    initial_replicas: int = 0
     scale_to_zero_after_s: float = 0.0
     autoscaling: Autoscaling | None = None
     scaling: Scaling | None = None
@@ -108,7 +111,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def wanted_replicas(self) -> int:
         """How many should run while it does not sleep."""
-        decided = self.scaling.replicas if self.autoscaled and self.scaling is not None else self.min_replicas
+        first = self.initial_replicas or self.min_replicas
+        decided = self.scaling.replicas if self.autoscaled and self.scaling is not None else first
         return min(max(decided, self.min_replicas), self.max_replicas)
 
 

@@ -183,6 +183,7 @@ deployments = Table(
     _json("machine", MachineSpec),
     _int("min_replicas"),
     _int("max_replicas"),
+    _int("initial_replicas"),
     Column("scale_to_zero_after_s", Double, nullable=False),
     _json("autoscaling", Autoscaling, nullable=True),
     _json("scaling", Scaling, nullable=True),

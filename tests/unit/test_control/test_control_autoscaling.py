@@ -197,6 +197,28 @@ def test_asleep_it_is_forgotten_and_awake_it_begins_with_the_fewest(world: World
     asyncio.run(world.until(lambda: len(world.gateway.replicas) == 2))
 
 
+def test_it_begins_and_wakes_with_as_many_as_were_asked_for(world: World) -> None:
+    """Three of one to four are asked for at first: so many run, fewer once they have nothing to do; three wake it."""
+    world.node.memory_bytes = 40 * GIB
+    wish = Autoscaling(targets=(MetricTarget(Metric.REQUESTS, 60),), lower_after_s=LOWER_AFTER_S)
+    numbers = {"min_replicas": 1, "max_replicas": 4, "initial_replicas": 3}
+    world.deploy(**numbers, autoscaling=wish, scale_to_zero_after_s=300.0)
+    asyncio.run(world.until(lambda: len(world.gateway.replicas) == 3))
+    name = world.deployment.id
+    asyncio.run(world.until(lambda: world.living == 1, at_most=300))
+    world.gateway.idle_s = {name: 301.0}
+    asyncio.run(world.until_state("ASLEEP"))
+    world.gateway.idle_s, world.gateway.waiting = {}, {name: 1}
+    asyncio.run(world.until(lambda: len(world.gateway.replicas) == 3))
+
+
+@pytest.mark.parametrize("first", [-1, 1, 5])
+def test_it_begins_with_no_number_out_of_its_bounds(world: World, first: int) -> None:
+    """Of two to four replicas neither one nor five can be the first."""
+    with pytest.raises(BadField, match="at first"):
+        world.deploy(min_replicas=2, max_replicas=4, initial_replicas=first)
+
+
 def test_bounds_are_changed_while_it_runs(world: World) -> None:
     """What runs stays where it may; a smaller most holds at once; equal bounds end the deciding."""
     name = ready(world, request_count=60)

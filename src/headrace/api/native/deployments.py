@@ -79,6 +79,8 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         artifact_uri: Where the model's files are; empty with `external`. Or a published model by its name: that of the
             catalogue (``garden:PUBLISHER/MODEL@VERSION``) or of the Hugging Face Hub (``hf:OWNER/NAME``).
         accept_licence: Whoever asks accepts the licence of the published model.
+        initial_replicas: How many run at first, and when it wakes from zero, until its work says how many; 0: the
+            fewest.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         autoscaling: By what it scales between `min_replicas` and `max_replicas`; None: as by default.
         tensor_parallel: As in `ServingSpec`; so the five that follow.
@@ -101,6 +103,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    initial_replicas: int = 0
     scale_to_zero_after_s: float = 0.0
     autoscaling: AutoscalingBody | None = None
     runtime: str = ""
@@ -186,6 +189,7 @@ def _order(body: DeployBody) -> commands.DeployRequest:
         machine=body.machine,
         min_replicas=body.min_replicas,
         max_replicas=body.max_replicas,
+        initial_replicas=body.initial_replicas,
         scale_to_zero_after_s=body.scale_to_zero_after_s,
         autoscaling=body.autoscaling.read() if body.autoscaling else None,
         spec=ServingSpec(

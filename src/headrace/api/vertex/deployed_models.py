@@ -39,6 +39,7 @@ async def deploy_model(request: Request) -> Response:
             machine=wish.machine,
             min_replicas=wish.min_replicas,
             max_replicas=wish.max_replicas,
+            initial_replicas=wish.initial_replicas,
             scale_to_zero_after_s=wish.scale_to_zero_after_s,
             autoscaling=wish.autoscaling,
             split=wish.split,

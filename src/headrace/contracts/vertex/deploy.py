@@ -132,6 +132,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
         model_id: The model's identifier; empty to have one made.
         model_user_id: The same as the caller gave it; callers name the model by it in chats.
         endpoint_id: The endpoint's identifier; empty to have one made.
+        initial_replicas: With how many it begins; 0: with the fewest.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         autoscaling: By what it scales between the two numbers of replicas; None: as by default.
         timeout_s: How long it may take to become ready; None for the platform's own limit.
@@ -148,6 +149,7 @@ class DeployWish(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSpec
     min_replicas: int
     max_replicas: int
+    initial_replicas: int
     scale_to_zero_after_s: float
     autoscaling: Autoscaling | None
     spec: ServingSpec
@@ -181,7 +183,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     model, endpoint = message.model_config, message.endpoint_config
     resources = message.deploy_config.dedicated_resources
     _refuse_unsupported(endpoint, resources)
-    minimum, maximum = replicas_of(resources, _RESOURCES)
+    minimum, maximum, initial = replicas_of(resources, _RESOURCES)
     container = model.container_spec
     timeout_s = container.deployment_timeout_s if container else None
     if timeout_s is not None and timeout_s <= 0:
@@ -204,6 +206,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
         ),
         min_replicas=minimum,
         max_replicas=maximum,
+        initial_replicas=initial,
         scale_to_zero_after_s=idle_s_of(resources, _RESOURCES),
         autoscaling=read_metric_specs(
             resources.autoscaling_metric_specs, "deployConfig.dedicatedResources.autoscalingMetricSpecs"
@@ -252,8 +255,8 @@ def _identifier(value: str, field: str) -> str:
     return check_id(value, field=field) if value else ""
 
 
-def replicas_of(resources: DedicatedResources, where: str) -> tuple[int, int]:
-    """How many replicas run, and how many ever may.
+def replicas_of(resources: DedicatedResources, where: str) -> tuple[int, int, int]:
+    """How many replicas run, how many ever may, and with how many it begins; 0: not said.
 
     Args:
         resources: What the body says.
@@ -275,7 +278,7 @@ def replicas_of(resources: DedicatedResources, where: str) -> tuple[int, int]:
             f"{where}.initialReplicaCount is from minReplicaCount to maxReplicaCount.",
             evidence=f"It is {initial}; they are {minimum} and {maximum}.",
         )
-    return minimum, maximum
+    return minimum, maximum, initial
 
 
 def idle_s_of(resources: DedicatedResources, where: str) -> float:

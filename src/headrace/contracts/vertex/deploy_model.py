@@ -126,6 +126,7 @@ class DeployModelWish(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSpec
     min_replicas: int
     max_replicas: int
+    initial_replicas: int
     scale_to_zero_after_s: float
     autoscaling: Autoscaling | None
     split: dict[str, int] | None
@@ -167,7 +168,7 @@ def read_deploy_model(body: bytes, scope: Scope) -> DeployModelWish:
     model_id, reference = _model(model.model, scope)
     resources = _resources(model)
     _refuse_unsupported(model, resources)
-    minimum, maximum = replicas_of(resources, _WHERE)
+    minimum, maximum, initial = replicas_of(resources, _WHERE)
     return DeployModelWish(
         model_id=model_id,
         reference=reference,
@@ -176,6 +177,7 @@ def read_deploy_model(body: bytes, scope: Scope) -> DeployModelWish:
         machine=_machine(resources.machine_spec),
         min_replicas=minimum,
         max_replicas=maximum,
+        initial_replicas=initial,
         scale_to_zero_after_s=idle_s_of(resources, _WHERE),
         autoscaling=read_metric_specs(resources.autoscaling_metric_specs, f"{_WHERE}.autoscalingMetricSpecs"),
         split=read_split(message.traffic_split) if message.traffic_split else None,

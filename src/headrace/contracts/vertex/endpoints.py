@@ -116,6 +116,8 @@ def deployed_model_json(bound: Bound) -> dict[str, Any]:
         "minReplicaCount": 0 if idle_s else deployment.min_replicas,
         "maxReplicaCount": deployment.max_replicas,
     }
+    if deployment.initial_replicas:
+        resources["initialReplicaCount"] = deployment.initial_replicas
     if idle_s:
         resources["scaleToZeroSpec"] = {"idleScaledownPeriod": duration(idle_s)}
     settings = dict(binding.settings)

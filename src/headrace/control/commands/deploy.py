@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from headrace.control.commands.pool import new_pool
 from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.register import register_version
@@ -35,11 +36,9 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         model_user_id: The importer's own name for the model.
         publisher_model: Its name in Model Garden, where it is a published one; told in the operation's answer.
         endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
-        scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
-        autoscaling: By what it scales between the two numbers of replicas; None: as by default.
+        initial_replicas: As in `PoolWish`; so the three that follow.
         labels: Of the model and of the endpoint, where they are made.
         external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
-        timeout_s: How long it may take until it is READY.
         provision: As in `VersionRequest`.
         no_traffic: It gets none of the endpoint's traffic until somebody says so.
     """
@@ -57,6 +56,7 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    initial_replicas: int = 0
     scale_to_zero_after_s: float = 0.0
     autoscaling: Autoscaling | None = None
     spec: ServingSpec = ServingSpec()
@@ -106,22 +106,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
     version = _register(tx, request, now)
     carried, sold = sell_if(tx, version, request.machine, request.provision, data_dir=data_dir)
     endpoint = _open_endpoint(tx, request, now)
-    deployment = Deployment(
-        scope=request.scope,
-        id=new_id(),
-        model_id=version.model_id,
-        model_version=version.version,
-        display_name=request.model_user_id or request.title,
-        machine=request.machine,
-        min_replicas=request.min_replicas,
-        max_replicas=request.max_replicas,
-        scale_to_zero_after_s=request.scale_to_zero_after_s,
-        autoscaling=request.autoscaling,
-        runtime=EXTERNAL if request.spec.external else "",
-        deadline_at=now + request.timeout_s,
-        created_at=now,
-        updated_at=now,
-    )
+    title, runtime = request.model_user_id or request.title, EXTERNAL if request.spec.external else ""
+    deployment = new_pool(request, version, display_name=title, now=now, runtime=runtime)
     if not request.no_traffic:
         require_no_rollout(tx, request.scope, endpoint.id)
     serves_already = tx.list(DeployedModel, scope=request.scope, endpoint_id=endpoint.id, limit=1)
@@ -193,7 +179,7 @@ def _check(request: DeployRequest) -> None:
         "The accelerator type": machine.accelerator_type,
     }.items():
         check_text(what, text)
-    check_replicas(request.min_replicas, request.max_replicas)
+    check_replicas(request.min_replicas, request.max_replicas, first=request.initial_replicas)
     check_scale(request.provision, request.min_replicas, request.max_replicas)
     check_idle_s(request.scale_to_zero_after_s, external=request.spec.external is not None)
     if request.timeout_s <= 0:

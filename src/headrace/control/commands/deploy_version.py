@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.control.checking import require_deployable
+from headrace.control.commands.pool import new_pool
 from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.scale import check_idle_s, check_replicas
@@ -45,8 +46,7 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
         version: The version's number.
         deployed_model_id: For the deployed model; empty: made up.
         display_name: Of the deployed model; empty: the model's.
-        scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
-        autoscaling: By what it scales between the two numbers of replicas; None: as by default.
+        initial_replicas: As in `PoolWish`; so the two that follow, and `timeout_s`.
         split: The endpoint's traffic once the model is READY, by deployed model, itself as `THE_NEW_ONE`; None: the
             traffic stays as it is.
         settings: A vendor's own, kept whole.
@@ -54,7 +54,6 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
             replicas as it takes, and the two numbers of them are left at 1. Of a least of 0, it scales to zero after
             `scale_to_zero_after_s`, or half an hour where that is 0.
         own: It is to have a deployment of its own, even where it could share one.
-        timeout_s: How long it may take until it is READY.
     """
 
     scope: Scope
@@ -67,6 +66,7 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
     machine: MachineSpec = MachineSpec()
     min_replicas: int = 1
     max_replicas: int = 1
+    initial_replicas: int = 0
     scale_to_zero_after_s: float = 0.0
     autoscaling: Autoscaling | None = None
     split: dict[str, int] | None = None
@@ -81,6 +81,7 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
             machine=self.machine,
             min_replicas=self.min_replicas,
             max_replicas=self.max_replicas,
+            initial_replicas=self.initial_replicas,
             scale_to_zero_after_s=self.scale_to_zero_after_s,
             autoscaling=self.autoscaling,
             settings=self.settings,
@@ -170,7 +171,7 @@ def _version(tx: Transaction, request: VersionRequest) -> tuple[Model, ModelVers
 def _check(request: VersionRequest, *, external: bool) -> None:
     check_text("The deployed model's display name", request.display_name)
     check_text("The machine type", request.machine.machine_type)
-    check_replicas(request.min_replicas, request.max_replicas)
+    check_replicas(request.min_replicas, request.max_replicas, first=request.initial_replicas)
     check_idle_s(request.scale_to_zero_after_s, external=external)
     check_scale(request.provision, request.min_replicas, request.max_replicas)
     if request.timeout_s <= 0:
@@ -223,21 +224,8 @@ def _new_deployment(
             fix="`headrace deploy --external URL` makes an endpoint for it; others can share that.",
         )
     require_quota(tx, request.scope.project, request.machine, data_dir)
-    deployment = Deployment(
-        scope=request.scope,
-        id=new_id(),
-        model_id=model.id,
-        model_version=version.version,
-        display_name=version.user_id or model.display_name,
-        machine=request.machine,
-        min_replicas=request.min_replicas,
-        max_replicas=request.max_replicas,
-        scale_to_zero_after_s=request.scale_to_zero_after_s,
-        autoscaling=request.autoscaling,
-        deadline_at=now + request.timeout_s,
-        created_at=now,
-        updated_at=now,
-    )
+    title = version.user_id or model.display_name
+    deployment = new_pool(request, version, display_name=title, now=now)
     tx.insert(deployment)
     return deployment
 

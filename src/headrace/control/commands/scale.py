@@ -59,8 +59,8 @@ def scale_to_zero(tx: Transaction, scope: Scope, deployment_id: str, after_s: fl
     return tx.move(deployment, state, detail=told, scale_to_zero_after_s=after_s)
 
 
-def check_replicas(least: int, most: int) -> None:
-    """Hold that a pool may have so many replicas.
+def check_replicas(least: int, most: int, *, first: int = 0) -> None:
+    """Hold that a pool may have so many replicas, and begin with the ``first``; 0: with the fewest.
 
     Raises:
         BadField: It may not.
@@ -74,6 +74,11 @@ def check_replicas(least: int, most: int) -> None:
         raise BadField(
             "So many replicas are more than a deployment may have.",
             evidence=f"At most {most:,} were asked for; {MOST_REPLICAS:,} are allowed.",
+        )
+    if first and not least <= first <= most:
+        raise BadField(
+            "A pool begins with no fewer replicas than it has at least, and no more than at most.",
+            evidence=f"{first} were asked for at first, {least} to {most} afterwards.",
         )
 
 

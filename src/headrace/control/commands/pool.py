@@ -1,0 +1,67 @@
+"""The row of a deployment that begins: as every deploy makes it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from headrace.resources.autoscaling import Autoscaling
+from headrace.resources.deployments import Deployment, MachineSpec
+from headrace.resources.models import ModelVersion
+from headrace.resources.names import Scope, new_id
+
+
+class PoolWish(Protocol):
+    """What a deploy says of its replicas.
+
+    Attributes:
+        initial_replicas: As in `Deployment`.
+        scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
+        autoscaling: By what it scales between the two numbers of replicas; None: as by default.
+        timeout_s: How long it may take until it is READY.
+    """
+
+    @property
+    def scope(self) -> Scope: ...  # noqa: D102
+    @property
+    def machine(self) -> MachineSpec: ...  # noqa: D102
+    @property
+    def min_replicas(self) -> int: ...  # noqa: D102
+    @property
+    def max_replicas(self) -> int: ...  # noqa: D102
+    @property
+    def initial_replicas(self) -> int: ...  # noqa: D102
+    @property
+    def scale_to_zero_after_s(self) -> float: ...  # noqa: D102
+    @property
+    def autoscaling(self) -> Autoscaling | None: ...  # noqa: D102
+    @property
+    def timeout_s(self) -> float: ...  # noqa: D102
+
+
+def new_pool(wish: PoolWish, version: ModelVersion, *, display_name: str, now: float, runtime: str = "") -> Deployment:
+    """A deployment that is ACCEPTED; it is not inserted.
+
+    Args:
+        wish: At what scale, on what machine; checked already.
+        version: What it serves.
+        display_name: Its own.
+        now: Unix seconds.
+        runtime: Where that is known beforehand; empty: CHECKING chooses.
+    """
+    return Deployment(
+        scope=wish.scope,
+        id=new_id(),
+        model_id=version.model_id,
+        model_version=version.version,
+        display_name=display_name,
+        machine=wish.machine,
+        min_replicas=wish.min_replicas,
+        max_replicas=wish.max_replicas,
+        initial_replicas=wish.initial_replicas,
+        scale_to_zero_after_s=wish.scale_to_zero_after_s,
+        autoscaling=wish.autoscaling,
+        runtime=runtime,
+        deadline_at=now + wish.timeout_s,
+        created_at=now,
+        updated_at=now,
+    )
