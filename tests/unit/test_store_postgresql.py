@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy.exc import InternalError
 
 from headrace.resources.errors import BadField, DatabaseAway
 from headrace.resources.models import Model
@@ -40,6 +42,40 @@ def test_a_database_that_stops_is_away_and_comes_back(cluster: Cluster) -> None:
     cluster.start()
     with store.transaction() as tx:
         assert [row.id for row in tx.list(Model)] == ["a"]
+    store.close()
+
+
+def test_who_reads_does_not_notice_that_it_was_started_anew(cluster: Cluster) -> None:
+    """Connections that were left from before are not tried before they are used: who meets one reads once more."""
+    url = cluster.new_database()
+    migrate(url)
+    store = Store(url, threads=2)
+
+    async def read() -> list[list[Model]]:
+        ask = store.run(lambda tx: tx.list(Model), read_only=True)
+        return list(await asyncio.gather(ask, store.run(lambda tx: tx.list(Model), read_only=True)))
+
+    assert asyncio.run(read()) == [[], []]
+    cluster.stop()
+    with pytest.raises(DatabaseAway):
+        asyncio.run(read())
+    cluster.start()
+    assert asyncio.run(read()) == [[], []]
+    cluster.stop()
+    cluster.start()
+    assert asyncio.run(read()) == [[], []]
+    store.close()
+
+
+def test_who_only_reads_cannot_write(cluster: Cluster) -> None:
+    """The server itself refuses it."""
+    url = cluster.new_database()
+    migrate(url)
+    store = Store(url)
+    with pytest.raises(InternalError, match="read-only"), store.transaction(read_only=True) as tx:
+        tx.insert(_model("a"))
+    with store.transaction() as tx:
+        assert tx.list(Model) == []
     store.close()
 
 

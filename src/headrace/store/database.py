@@ -52,6 +52,7 @@ class Store:
 
     def __init__(self, url: str, *, threads: int = 4, clock: Callable[[], float] = time.time) -> None:
         self._engine = open_engine(url, connections=threads)
+        self._reading = self._engine if url.startswith("sqlite") else _open_reading(url, connections=threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._clock = clock
         # SQLite's own queue for its one writer is a sleep and a retry, so ours stands before it.
@@ -70,7 +71,7 @@ class Store:
         """
         with told_as_ours(self._engine):
             if read_only:
-                with self._engine.connect().execution_options(**_read_only(self._engine)) as connection:
+                with self._reading.connect().execution_options(headrace_read_only=True) as connection:
                     yield Transaction(connection, self._clock)
                 return
             with self._writer, self._engine.begin() as connection:
@@ -104,12 +105,18 @@ class Store:
         """Let what is under way finish, and close."""
         self._threads.shutdown()
         self._engine.dispose()
+        self._reading.dispose()
 
     def _in_transaction(self, work: Callable[[Transaction], T], read_only: bool) -> T:
         for tries in range(_TRIES):
             try:
                 with self.transaction(read_only=read_only) as transaction:
                     return work(transaction)
+            except DatabaseAway:
+                # A connection of readers is not tried before it is used, and its server may have been started anew.
+                if not read_only or tries:
+                    raise
+                continue
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
                     raise
@@ -123,24 +130,28 @@ class Store:
 def open_engine(url: str, *, connections: int) -> Engine:
     """An engine whose transactions are serialisable and durable."""
     if not url.startswith("sqlite"):
-        return create_engine(
-            url,
-            isolation_level="SERIALIZABLE",
-            pool_size=connections,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "headrace"},
-        )
+        return _open_server(url, connections=connections, isolation_level="SERIALIZABLE", pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=connections)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _read_only(engine: Engine) -> dict[str, Any]:
-    """Options of a transaction that sees one moment, waits for nobody, and that nobody can make fail."""
-    if engine.dialect.name == "sqlite":
-        return {"headrace_read_only": True}
-    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+def _open_reading(url: str, *, connections: int) -> Engine:
+    """PostgreSQL for transactions that see one moment, wait for nobody, and that nobody can make fail.
+
+    What they are is said once for each connection, and nobody asks before each whether the server is still there: of
+    the dozen times that the driver waits for a read of one row, that were eight. Who meets a connection that is lost
+    tries again.
+    """
+    engine = _open_server(url, connections=connections, isolation_level="REPEATABLE READ")
+    event.listen(engine, "connect", _prepare_reading)
+    return engine
+
+
+def _open_server(url: str, *, connections: int, **options: Any) -> Engine:
+    known = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "headrace"}
+    return create_engine(url, pool_size=connections, connect_args=known, **options)
 
 
 @contextmanager
@@ -162,6 +173,10 @@ def told_as_ours(engine: Engine) -> Iterator[None]:
                 retry_after_s=2.0,
             ) from error
         raise
+
+
+def _prepare_reading(connection: Any, _record: Any) -> None:
+    connection.read_only = True
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
