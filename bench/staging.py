@@ -167,7 +167,7 @@ def fetch_all(port: int, paths: dict[str, int], folder: Path | None) -> None:
 
 
 def hold(path: Path, algorithm: str) -> None:
-    """Digest a file, and have it on the disk; without a digest where the store has none, as of an S3 object in parts."""
+    """Digest a file where its store has a digest, and have it on the disk."""
     adding = digest(algorithm, path.stat().st_size) if algorithm else None
     with path.open("rb", buffering=0) as file:
         while adding is not None and (block := file.read(1 << 20)):

@@ -13,6 +13,7 @@ from headrace.cli.invocation import Invocation, command
 from headrace.request_log.settings import MAX_BYTES, LogFiles, LogFormat
 from headrace.resources.egress import Egress, read_network
 from headrace.resources.layout import default_data_dir
+from headrace.resources.operations import KEPT_DAYS
 
 if TYPE_CHECKING:
     from headrace.server import TlsSettings, WaysIn
@@ -62,6 +63,14 @@ def serve(
             help="Keep the rows in PostgreSQL, postgresql://USER@HOST/DATABASE; needs headrace\\[postgresql].",
         ),
     ] = "",
+    keep_history: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="DAYS",
+            help="Forget operations, rollouts, replicas and deployments so long after they were over; 0: never.",
+        ),
+    ] = KEPT_DAYS,
     drain_timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds that running requests may go on once it is told to stop.")
     ] = 30.0,
@@ -184,6 +193,7 @@ def serve(
         port_search=port_search,
         gateways=gateways,
         database_url=database.read_url(database_url) if database_url else "",
+        keep_history_days=keep_history,
         drain_timeout_s=drain_timeout,
         stall_timeout_s=stall_timeout,
         egress=Egress(

@@ -12,6 +12,12 @@ from headrace.resources.limits import KeyLimits
 from headrace.resources.names import Scope
 from headrace.resources.states import OperationState
 
+KEPT_DAYS = 90.0
+"""For how long operations, and what else is over, are kept by default."""
+
+LISTED = "`headrace operations` lists those that are there; what is over goes in time (`serve --keep-history`)."
+"""What to do about an operation that is not there."""
+
 OperationKind = Literal[
     "create_endpoint",
     "delete_endpoint",

@@ -11,8 +11,10 @@ from headrace.api import create_app
 from headrace.catalogue import read_mirror
 from headrace.control import EveryGateway, FolderChecker, HttpGatewayClient, InferenceTables, Reconciler, UsageIngester
 from headrace.control.garden import make_ready
+from headrace.control.history import Forgetter
 from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
+from headrace.resources.operations import KEPT_DAYS
 from headrace.server import database, process
 from headrace.server.asgi import server, unix_socket
 from headrace.storage import Credentials
@@ -40,20 +42,24 @@ async def _run(layout: Layout, options: process.Options) -> None:
     application = create_app(store, reconciler, layout, internal_token=token, mirrors=mirrors, gateways=tuple(gateways))
     api = server(application, drain_timeout_s=API_DRAIN_S)
     serving = asyncio.create_task(api.serve(sockets=[unix_socket(layout.control_socket)]))
-    reconciling = asyncio.create_task(reconciler.run())
-    filling = asyncio.create_task(InferenceTables(store, layout).run())
-    counting = asyncio.create_task(_count_rows(store))
-    metering = asyncio.create_task(UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run())
+    beside = [
+        asyncio.create_task(work)
+        for work in (
+            reconciler.run(),
+            InferenceTables(store, layout).run(),
+            UsageIngester(store, layout.usage_dir, watched=reconciler.wake).run(),
+            Forgetter(store, kept_days=options.keep_history).run(),
+            _count_rows(store),
+        )
+    ]
     await api.accepting.wait()
     process.settle()
     process.notify(options, "ready")
     await stop.wait()
-    reconciling.cancel()
-    metering.cancel()
-    counting.cancel()
-    filling.cancel()
+    for task in beside:
+        task.cancel()
     api.should_exit = True
-    await asyncio.gather(serving, reconciling, metering, counting, filling, return_exceptions=True)
+    await asyncio.gather(serving, *beside, return_exceptions=True)
     store.close()
 
 
@@ -71,6 +77,7 @@ def main() -> None:
     parser.add_argument("--external-ca-file", default="", help="authorities trusted for external servers")
     parser.add_argument("--model-mirror", action="append", default=[], help="where published models are kept")
     parser.add_argument("--gateways", type=int, default=1, help="how many gateway processes there are")
+    parser.add_argument("--keep-history", type=float, default=KEPT_DAYS, help="days that what is over is kept")
     options = process.parse(parser)
     layout = process.begin("control", options)
     uvloop.run(_run(layout, options))

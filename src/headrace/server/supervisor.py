@@ -24,6 +24,7 @@ from headrace.resources.egress import Egress
 from headrace.resources.errors import DataDirInUse, DataDirUnusable
 from headrace.resources.files import private_dir, write_private
 from headrace.resources.layout import Layout, gateway_name
+from headrace.resources.operations import KEPT_DAYS
 from headrace.server import errand, open_files
 from headrace.server.children import Child
 from headrace.server.database import keep_url
@@ -73,6 +74,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         otlp_traces_endpoint: Where spans go; empty: where OpenTelemetry's environment variables say, if they do.
         gateways: How many processes serve the port.
         database_url: The PostgreSQL database, as `headrace.server.database.read_url` has it; empty: a SQLite file.
+        keep_history_days: For how long operations, rollouts, replicas and deployments are kept once they are over; 0:
+            for ever.
         ways: The ways in beside the two ports.
     """
 
@@ -91,6 +94,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     otlp_traces_endpoint: str = ""
     gateways: int = 1
     database_url: str = ""
+    keep_history_days: float = KEPT_DAYS
     ways: WaysIn = WaysIn()
 
 
@@ -191,7 +195,8 @@ def _egress_arguments(egress: Egress) -> tuple[str, ...]:
 
 def _control_arguments(settings: ServeSettings) -> tuple[str, ...]:
     mirrors = (f"--model-mirror={mirror}" for mirror in settings.model_mirrors)
-    return ("--gateways", str(settings.gateways), *_egress_arguments(settings.egress), *mirrors)
+    counts = ("--gateways", str(settings.gateways), f"--keep-history={settings.keep_history_days!r}")
+    return (*counts, *_egress_arguments(settings.egress), *mirrors)
 
 
 def _node_arguments(model_cache_bytes: int | None) -> tuple[str, ...]:

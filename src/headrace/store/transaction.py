@@ -29,6 +29,7 @@ from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import Failure, IllegalMove, NameTaken, StaleWrite
 from headrace.resources.models import Model
 from headrace.resources.states import State, check_move
+from headrace.store.history import History
 from headrace.store.questions import Condition, Order, behind, holds
 from headrace.store.rows import NOUNS, Noun, R, Row, S, Stateful, columns_of, place
 from headrace.store.schema import counters, labels, transitions
@@ -51,6 +52,11 @@ class Transaction:
     def usage(self) -> UsageRows:
         """Sums of what was used: rows that are added to, and so have neither states nor versions."""
         return UsageRows(self._connection)
+
+    @property
+    def history(self) -> History:
+        """What is over and old."""
+        return History(self._connection)
 
     def insert(self, row: Row) -> None:
         """Store a new row. One that has a state begins its timeline with it.

@@ -13,7 +13,7 @@ from headrace.api.requests import answer, context_of, number
 from headrace.api.waiting import until
 from headrace.resources.deployments import Deployment, Transition
 from headrace.resources.errors import BadField, OperationNotFound
-from headrace.resources.operations import Operation
+from headrace.resources.operations import LISTED, Operation
 from headrace.resources.states import OperationState
 from headrace.store import Order, Transaction
 
@@ -67,7 +67,7 @@ async def get_operation(request: Request) -> Response:
     def read(tx: Transaction) -> _Watched:
         found = tx.list(Operation, id=wanted, **conditions)
         if not found:
-            raise OperationNotFound(f"There is no operation {wanted!r}.", fix="`headrace operations` lists them.")
+            raise OperationNotFound(f"There is no operation {wanted!r}.", fix=LISTED)
         operation = found[0]
         deployment_id = operation.targets.get("deployment", "")
         deployment = tx.get(Deployment, scope=operation.scope, id=deployment_id) if deployment_id else None

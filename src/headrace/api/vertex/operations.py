@@ -22,7 +22,7 @@ from headrace.control import commands
 from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import NotSupported, OperationNotFound, StillInUse
 from headrace.resources.names import Scope
-from headrace.resources.operations import Operation
+from headrace.resources.operations import LISTED, Operation
 from headrace.resources.states import OperationState
 from headrace.store import Transaction
 
@@ -126,5 +126,5 @@ async def delete_operation(request: Request) -> Response:
 def _operation(tx: Transaction, scope: Scope, operation_id: str) -> Operation:
     operation = tx.get(Operation, scope=scope, id=operation_id)
     if operation is None:
-        raise OperationNotFound(f"There is no operation {operation_id} in {scope}.")
+        raise OperationNotFound(f"There is no operation {operation_id} in {scope}.", fix=LISTED)
     return operation

@@ -1,0 +1,78 @@
+"""Forgets what is over and old, so that a database that serves for years does not grow by every start of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from headrace.control.restarts import delay_s
+from headrace.resources.deployments import Deployment, Replica
+from headrace.resources.operations import KEPT_DAYS, Operation
+from headrace.resources.rollouts import Rollout
+from headrace.resources.states import DeploymentState, OperationState, ReplicaState, RolloutState, State, moves_from
+from headrace.store import Store
+
+LOOK_EVERY_S = 3600.0
+
+AT_ONCE = 500
+"""Rows in one transaction: others wait for it meanwhile."""
+
+_DAY_S = 86_400.0
+
+OVER: Mapping[type[Operation | Rollout | Replica | Deployment], tuple[State, ...]] = MappingProxyType(
+    {
+        kind: tuple(state for state in states if not moves_from(state))
+        for kind, states in (
+            (Operation, OperationState),
+            (Rollout, RolloutState),
+            (Replica, ReplicaState),
+            (Deployment, DeploymentState),
+        )
+    }
+)
+"""The states that nothing leaves. A FAILED deployment is in none of them: it is there until somebody undeploys it."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Forgetter:
+    """Looks now and then whether anything has become old enough.
+
+    Args:
+        store: The rows.
+        kept_days: For how long they are kept once they are over; 0: for ever.
+        clock: Gives Unix seconds.
+    """
+
+    def __init__(self, store: Store, *, kept_days: float = KEPT_DAYS, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._kept_s = kept_days * _DAY_S
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Look until cancelled; no failure ends it."""
+        failures = 0
+        while self._kept_s:
+            try:
+                await self.forget()
+                failures = 0
+            except Exception:
+                failures += 1
+                _LOGGER.exception("What is over was not forgotten; trying again in %.0f s.", delay_s(failures))
+            await asyncio.sleep(delay_s(failures) if failures else LOOK_EVERY_S)
+
+    async def forget(self) -> int:
+        """Forget all that is old enough, a part in each transaction; returns how many rows that were."""
+        before, forgotten = self._clock() - self._kept_s, 0
+        for kind, states in OVER.items():
+            while True:
+                part = await self._store.run(
+                    lambda tx, kind=kind, states=states: tx.history.forget(kind, states, before=before, at_most=AT_ONCE)
+                )
+                forgotten += part
+                if part < AT_ONCE:
+                    break
+        return forgotten

@@ -1,0 +1,84 @@
+"""What is over and old is forgotten, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from scripted import World
+
+from headrace.control import history
+from headrace.control.commands import undeploy
+from headrace.control.history import OVER, Forgetter
+from headrace.resources.deployments import Deployment
+from headrace.resources.names import DEFAULT_SCOPE
+from headrace.resources.operations import Operation
+
+DAY_S = 86_400.0
+
+
+def gone(world: World) -> Operation:
+    """A deployment that was READY and is gone; returns the operation that made it."""
+    operation = world.deploy()
+    asyncio.run(world.until_state("READY"))
+    bound = world.bindings[-1]
+    world.write(lambda tx: undeploy(tx, DEFAULT_SCOPE, bound.endpoint_id, bound.id, contract="t", now=world.clock.now))
+    asyncio.run(world.until_state("GONE"))
+    return operation
+
+
+def forget(world: World, **options: float) -> int:
+    """What control does every hour."""
+    return asyncio.run(Forgetter(world.store, clock=world.clock, **options).forget())
+
+
+def lines(world: World) -> int:
+    """Of all timelines together, of rows that are there and of others."""
+    ids = {row.id for kind in OVER for row in world.rows(kind)}
+    return sum(len(world.timeline(one, kind)) for one in ids for kind in ("deployment", "replica", "operation"))
+
+
+def test_what_is_over_goes_with_its_timeline_once_it_is_old(world: World) -> None:
+    """Ninety days after their end an operation, a deployment and its replicas are gone from the store; not before."""
+    operation = gone(world)
+    before = lines(world)
+    world.clock.now += 89 * DAY_S
+    assert (forget(world), lines(world)) == (0, before)
+    world.clock.now += 2 * DAY_S
+    assert forget(world) >= 3
+    assert [world.rows(kind) for kind in OVER] == [[], [], [], []]
+    assert world.timeline(operation.targets["deployment"]) == []
+    assert world.timeline(operation.id, "operation") == []
+
+
+def test_what_goes_on_stays_however_old_it_is(world: World) -> None:
+    """A deployment that serves, one that failed and a running operation are there after years, timelines and all."""
+    done = world.deploy()
+    asyncio.run(world.until(lambda: world.operation(done).state == "SUCCEEDED"))
+    running = world.deploy()
+    kept = {one.id: world.timeline(one.id) for one in world.rows(Deployment)}
+    world.clock.now += 3_000 * DAY_S
+    forget(world)
+    assert {one.id: world.timeline(one.id) for one in world.rows(Deployment)} == kept
+    assert [one.id for one in world.rows(Operation)] == [running.id], "the first one ended years ago"
+    assert world.timeline(running.id, "operation")
+
+
+def test_a_store_that_is_told_to_keeps_everything(world: World) -> None:
+    """With 0 days nothing is ever looked at: the work ends at once."""
+    gone(world)
+    world.clock.now += 3_000 * DAY_S
+    before = lines(world)
+    asyncio.run(Forgetter(world.store, kept_days=0.0, clock=world.clock).run())
+    assert lines(world) == before
+
+
+def test_it_goes_part_by_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much there is, one transaction takes a few rows of it."""
+    for _ in range(3):
+        gone(world)
+    monkeypatch.setattr(history, "AT_ONCE", 1)
+    count = sum(len(world.rows(kind)) for kind in OVER)
+    world.clock.now += 91 * DAY_S
+    assert forget(world) == count > 6
+    assert lines(world) == 0
