@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from headrace.control.restarts import delay_s
@@ -13,7 +14,7 @@ from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.operations import KEPT_DAYS, Operation
 from headrace.resources.rollouts import Rollout
 from headrace.resources.states import DeploymentState, OperationState, ReplicaState, RolloutState, State, moves_from
-from headrace.store import Store
+from headrace.store import Store, Transaction
 
 LOOK_EVERY_S = 3600.0
 
@@ -68,11 +69,14 @@ class Forgetter:
         """Forget all that is old enough, a part in each transaction; returns how many rows that were."""
         before, forgotten = self._clock() - self._kept_s, 0
         for kind, states in OVER.items():
-            while True:
-                part = await self._store.run(
-                    lambda tx, kind=kind, states=states: tx.history.forget(kind, states, before=before, at_most=AT_ONCE)
-                )
+            part = AT_ONCE
+            while part == AT_ONCE:
+                part = await self._store.run(partial(_forget, kind=kind, states=states, before=before))
                 forgotten += part
-                if part < AT_ONCE:
-                    break
         return forgotten
+
+
+def _forget(
+    tx: Transaction, *, kind: type[Operation | Rollout | Replica | Deployment], states: tuple[State, ...], before: float
+) -> int:
+    return tx.history.forget(kind, states, before=before, at_most=AT_ONCE)

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 
 from headrace.api.garden import locate, read_published, with_weights
 from headrace.api.log_tail import engine_log, tail
+from headrace.api.managing import require_manager, require_manager_of_deployment
 from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
@@ -153,10 +154,12 @@ async def create_deployment(request: Request) -> Response:
         order = with_weights(order, await locate(context, wanted, body.project))
     elif body.artifact_uri:  # what needs no looking is told here and leaves nothing behind
         await asyncio.to_thread(require_openable, body.artifact_uri)
-    operation = await context.write(
-        lambda tx: commands.deploy(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
-    )
-    return answer(noun_json(operation))
+
+    def begin(tx: Transaction) -> Operation:
+        require_manager(tx, request, order.scope, order.endpoint_id)
+        return commands.deploy(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
+
+    return answer(noun_json(await context.write(begin)))
 
 
 def _require_operator(principal: Principal) -> None:
@@ -296,6 +299,7 @@ async def change_deployment(request: Request) -> Response:
 
     def change(tx: Transaction) -> Deployment:
         one = _deployment(tx, request)
+        require_manager_of_deployment(tx, request, one.scope, one.id)
         if body.scale_to_zero_after_s is not None:
             one = commands.scale_to_zero(tx, one.scope, one.id, body.scale_to_zero_after_s)
         if body.autoscaling is not None:
@@ -311,6 +315,7 @@ async def delete_deployment(request: Request) -> Response:
 
     def undeploy(tx: Transaction) -> list[Operation]:
         one = _deployment(tx, request)
+        require_manager_of_deployment(tx, request, one.scope, one.id)
         return [
             commands.undeploy(tx, one.scope, bound.endpoint_id, bound.id, contract=CONTRACT, now=context.clock())
             for bound in tx.list(DeployedModel, scope=one.scope, deployment_id=one.id)

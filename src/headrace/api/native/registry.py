@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from headrace.api.managing import require_manager
 from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of
@@ -94,6 +95,7 @@ async def change_endpoint(request: Request) -> Response:
             projects = ", ".join(str(one.scope) for one in found)
             raise BadField(f"{len(found)} endpoints have this id.", evidence=projects, fix="Add ?project=…&location=….")
         (endpoint,) = found
+        require_manager(tx, request, endpoint.scope, endpoint.id)
         if not isinstance(body.traffic, msgspec.UnsetType):
             commands.split_traffic(tx, endpoint.scope, endpoint.id, body.traffic)
         if not isinstance(body.request_log, msgspec.UnsetType):

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from headrace.api.managing import require_manager
 from headrace.api.native.bodies import read_body
 from headrace.api.native.deployments import timeline_json
 from headrace.api.native.nouns import noun_json, reach
@@ -70,12 +71,12 @@ async def create_rollout(request: Request) -> Response:
         false_alarms=body.false_alarms,
     )
     scope = Scope(body.project, body.location)
-    rollout = await context.write(
-        lambda tx: commands.start_rollout(
-            tx, scope, body.endpoint_id, body.deployed_model_id, plan, now=context.clock()
-        )
-    )
-    return answer(_rollout_json(rollout, context.clock()))
+
+    def start(tx: Transaction) -> Rollout:
+        require_manager(tx, request, scope, body.endpoint_id)
+        return commands.start_rollout(tx, scope, body.endpoint_id, body.deployed_model_id, plan, now=context.clock())
+
+    return answer(_rollout_json(await context.write(start), context.clock()))
 
 
 async def list_rollouts(request: Request) -> Response:
@@ -107,6 +108,7 @@ async def change_rollout(request: Request) -> Response:
 
     def change(tx: Transaction) -> Rollout:
         rollout = _rollout(tx, request)
+        require_manager(tx, request, rollout.scope, rollout.endpoint_id)
         return commands.change_rollout(tx, rollout.scope, rollout.id, body.state)
 
     return answer(_rollout_json(await context.write(change), context.clock()))

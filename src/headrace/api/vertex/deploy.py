@@ -6,12 +6,15 @@ import msgspec
 from fastapi import Request, Response
 
 from headrace.api.garden import locate, with_weights
+from headrace.api.managing import require_manager
 from headrace.api.requests import Context, answer, body_of, context_of, scope_of
 from headrace.contracts.vertex.deploy import DeployWish, PublishedWish, read_deploy
 from headrace.contracts.vertex.operations import contract_of, operation_json
 from headrace.control import commands
 from headrace.control.garden import Wanted
+from headrace.resources.operations import Operation
 from headrace.runtimes.images import with_wishes
+from headrace.store import Transaction
 
 
 async def deploy(request: Request) -> Response:
@@ -23,10 +26,12 @@ async def deploy(request: Request) -> Response:
     order = _order(wish, contract_of(request.path_params["version"]))
     if wish.published is not None:
         order = await _found(context, order, wish.published)
-    operation = await context.write(
-        lambda tx: commands.deploy(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
-    )
-    return answer(operation_json(operation))
+
+    def begin(tx: Transaction) -> Operation:
+        require_manager(tx, request, order.scope, order.endpoint_id)
+        return commands.deploy(tx, order, now=context.clock(), data_dir=context.layout.data_dir)
+
+    return answer(operation_json(await context.write(begin)))
 
 
 def _order(wish: DeployWish, contract: str) -> commands.DeployRequest:

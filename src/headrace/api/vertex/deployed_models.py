@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from headrace.api.managing import require_manager
 from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.contracts.vertex.deploy_model import DeployModelWish, read_deploy_model, read_mutate
 from headrace.contracts.vertex.endpoints import read_undeploy
@@ -27,6 +28,7 @@ async def deploy_model(request: Request) -> Response:
     contract = contract_of(request.path_params["version"])
 
     def deploy(tx: Transaction) -> Operation:
+        require_manager(tx, request, scope, endpoint_id)
         version = _version(tx, scope, wish)
         order = commands.VersionRequest(
             scope=scope,
@@ -58,8 +60,10 @@ async def mutate_deployed_model(request: Request) -> Response:
     context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
     wish = read_mutate(await body_of(request))
     contract = contract_of(request.path_params["version"])
-    operation = await context.write(
-        lambda tx: commands.mutate_deployed_model(
+
+    def mutate(tx: Transaction) -> Operation:
+        require_manager(tx, request, scope, endpoint_id)
+        return commands.mutate_deployed_model(
             tx,
             scope,
             endpoint_id,
@@ -70,8 +74,8 @@ async def mutate_deployed_model(request: Request) -> Response:
             most=wish.most,
             autoscaling=wish.autoscaling,
         )
-    )
-    return answer(operation_json(operation))
+
+    return answer(operation_json(await context.write(mutate)))
 
 
 async def undeploy_model(request: Request) -> Response:
@@ -79,8 +83,10 @@ async def undeploy_model(request: Request) -> Response:
     context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
     deployed_model_id, traffic = read_undeploy(await body_of(request))
     contract = contract_of(request.path_params["version"])
-    operation = await context.write(
-        lambda tx: commands.undeploy(
+
+    def undeploy(tx: Transaction) -> Operation:
+        require_manager(tx, request, scope, endpoint_id)
+        return commands.undeploy(
             tx,
             scope,
             endpoint_id,
@@ -90,8 +96,8 @@ async def undeploy_model(request: Request) -> Response:
             traffic=traffic,
             strict=True,
         )
-    )
-    return answer(operation_json(operation))
+
+    return answer(operation_json(await context.write(undeploy)))
 
 
 def _version(tx: Transaction, scope: Scope, wish: DeployModelWish) -> ModelVersion:

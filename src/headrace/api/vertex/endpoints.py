@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from fastapi import Request, Response
 
+from headrace.api.managing import require_manager
 from headrace.api.requests import answer, body_of, context_of, flag, mask_of, scope_of
 from headrace.api.vertex.addresses import dedicated_dns
 from headrace.api.vertex.bound import bound_to
@@ -80,6 +81,7 @@ async def update_endpoint(request: Request) -> Response:
     version = version_of(update.etag) if update.etag else None
 
     def change(tx: Transaction) -> tuple[Endpoint, list[Bound]]:
+        require_manager(tx, request, scope, endpoint_id)
         endpoint = commands.change_endpoint(tx, scope, endpoint_id, update.changes, version=version)
         return endpoint, bound_to(tx, scope, [endpoint])[endpoint_id]
 
@@ -95,6 +97,7 @@ async def update_endpoint_long_running(request: Request) -> Response:
     contract = contract_of(request.path_params["version"])
 
     def change(tx: Transaction) -> Operation:
+        require_manager(tx, request, scope, endpoint_id)
         commands.change_endpoint(tx, scope, endpoint_id, update.changes, version=version)
         return commands.endpoint_updated(tx, scope, endpoint_id, contract=contract, now=context.clock())
 
@@ -105,7 +108,9 @@ async def delete_endpoint(request: Request) -> Response:
     """Delete an endpoint; with ``force`` also what is deployed on it."""
     context, scope, endpoint_id = context_of(request), scope_of(request), request.path_params["endpoint"]
     contract, force = contract_of(request.path_params["version"]), flag(request, "force")
-    operation = await context.write(
-        lambda tx: commands.delete_endpoint(tx, scope, endpoint_id, force=force, contract=contract, now=context.clock())
-    )
-    return answer(operation_json(operation))
+
+    def delete(tx: Transaction) -> Operation:
+        require_manager(tx, request, scope, endpoint_id)
+        return commands.delete_endpoint(tx, scope, endpoint_id, force=force, contract=contract, now=context.clock())
+
+    return answer(operation_json(await context.write(delete)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from headrace.api.managing import require_manager
 from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.api.vertex.addresses import dedicated_dns
 from headrace.api.vertex.bound import bound_to
@@ -92,6 +93,7 @@ async def cancel_operation(request: Request) -> Response:
 
     def cancel(tx: Transaction) -> None:
         operation = _operation(tx, scope, operation_id)
+        require_manager(tx, request, scope, operation.targets.get("endpoint", ""))
         if operation.state is OperationState.RUNNING:
             _undo(tx, operation, now=context.clock())
 
