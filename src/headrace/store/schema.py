@@ -5,15 +5,12 @@ The migrations make them; a test holds the two together.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Dialect,
     Double,
     ForeignKeyConstraint,
     Index,
@@ -22,7 +19,6 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
 )
 
@@ -36,93 +32,31 @@ from headrace.resources.profiles import Carried, Point, Provision
 from headrace.resources.request_log import RequestLog
 from headrace.resources.rollouts import RolloutPlan, Tallies
 from headrace.resources.states import DeploymentState, OperationState, ReplicaState, RolloutState
-
-_ENCODER = msgspec.json.Encoder()
-
-
-class Json(TypeDecorator[Any]):
-    """A nested value as JSON text; None is NULL."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, target: Any) -> None:
-        super().__init__()
-        self.target = target
-        self._decoder = msgspec.json.Decoder(target)  # once: to understand the type takes longer than a value
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """To text."""
-        return None if value is None else _ENCODER.encode(value).decode()
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - as above
-        """And back."""
-        return None if value is None else self._decoder.decode(value)
-
-
-class Name(TypeDecorator[Any]):
-    """A member of an enumeration, as its text."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, target: type[StrEnum]) -> None:
-        super().__init__()
-        self.target = target
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """To text; a name that is no member is refused."""
-        return None if value is None else str(self.target(value))
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - as above
-        """And back."""
-        return None if value is None else self.target(value)
-
+from headrace.store.columns import (
+    int_column,
+    json_column,
+    name_column,
+    scope_columns,
+    scoped_key,
+    text_column,
+    time_column,
+)
 
 metadata = MetaData()
-
-
-def _scope() -> tuple[Column[str], Column[str]]:
-    return _text("project"), _text("location")
-
-
-def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False)
-
-
-def _int(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
-
-
-def _time(name: str) -> Column[float]:
-    return Column(name, Double, nullable=False)
-
-
-def _json(name: str, target: Any, *, nullable: bool = False) -> Column[Any]:
-    return Column(name, Json(target), nullable=nullable)
-
-
-def _name(name: str, target: type[StrEnum]) -> Column[Any]:
-    return Column(name, Name(target), nullable=False)
-
-
-def _scoped_key(*names: str) -> PrimaryKeyConstraint:
-    return PrimaryKeyConstraint("project", "location", *names)
-
 
 models = Table(
     "models",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("display_name"),
-    _text("description"),
-    _json("labels", dict[str, str]),
-    _int("last_version"),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
-    _scoped_key("id"),
+    *scope_columns(),
+    text_column("id"),
+    text_column("display_name"),
+    text_column("description"),
+    json_column("labels", dict[str, str]),
+    int_column("last_version"),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
+    scoped_key("id"),
     Index("models_by_time", "project", "location", "created_at", "id"),
     Index("models_by_update", "project", "location", "updated_at", "id"),
     Index("models_by_display_name", "project", "location", "display_name"),
@@ -131,42 +65,42 @@ models = Table(
 model_versions = Table(
     "model_versions",
     metadata,
-    *_scope(),
-    _text("model_id"),
-    _text("version"),
-    _text("artifact_uri"),
-    _text("fingerprint"),
-    _json("spec", ServingSpec),
-    _json("aliases", tuple[str, ...]),
-    _text("description"),
-    _json("labels", dict[str, str]),
-    _json("kept", dict[str, Any]),
-    _text("user_id"),
-    _json("registration", Registration, nullable=True),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
-    _scoped_key("model_id", "version"),
+    *scope_columns(),
+    text_column("model_id"),
+    text_column("version"),
+    text_column("artifact_uri"),
+    text_column("fingerprint"),
+    json_column("spec", ServingSpec),
+    json_column("aliases", tuple[str, ...]),
+    text_column("description"),
+    json_column("labels", dict[str, str]),
+    json_column("kept", dict[str, Any]),
+    text_column("user_id"),
+    json_column("registration", Registration, nullable=True),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
+    scoped_key("model_id", "version"),
     ForeignKeyConstraint(["project", "location", "model_id"], ["models.project", "models.location", "models.id"]),
 )
 
 endpoints = Table(
     "endpoints",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("display_name"),
-    _text("description"),
-    _json("labels", dict[str, str]),
+    *scope_columns(),
+    text_column("id"),
+    text_column("display_name"),
+    text_column("description"),
+    json_column("labels", dict[str, str]),
     Column("dedicated", Boolean, nullable=False),
     Column("inference_timeout_s", Double, nullable=False),
     Column("deleting", Boolean, nullable=False),
-    _json("request_log", RequestLog, nullable=True),
-    _json("kept", dict[str, Any]),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
-    _scoped_key("id"),
+    json_column("request_log", RequestLog, nullable=True),
+    json_column("kept", dict[str, Any]),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
+    scoped_key("id"),
     Index("endpoints_by_time", "project", "location", "created_at", "id"),
     Index("endpoints_by_display_name", "project", "location", "display_name"),
 )
@@ -175,32 +109,32 @@ endpoints = Table(
 deployments = Table(
     "deployments",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("model_id"),
-    _text("model_version"),
-    _text("display_name"),
-    _json("machine", MachineSpec),
-    _int("min_replicas"),
-    _int("max_replicas"),
-    _int("initial_replicas"),
+    *scope_columns(),
+    text_column("id"),
+    text_column("model_id"),
+    text_column("model_version"),
+    text_column("display_name"),
+    json_column("machine", MachineSpec),
+    int_column("min_replicas"),
+    int_column("max_replicas"),
+    int_column("initial_replicas"),
     Column("scale_to_zero_after_s", Double, nullable=False),
-    _json("autoscaling", Autoscaling, nullable=True),
-    _json("scaling", Scaling, nullable=True),
-    _text("runtime"),
-    _int("max_model_len"),
-    _int("memory_bytes"),
-    _int("model_bytes"),
-    _json("predicted", Predicted, nullable=True),
-    _json("carried", Carried, nullable=True),
-    _name("state", DeploymentState),
-    _json("failure", Failure, nullable=True),
-    _int("restarts"),
-    _time("deadline_at"),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
-    _scoped_key("id"),
+    json_column("autoscaling", Autoscaling, nullable=True),
+    json_column("scaling", Scaling, nullable=True),
+    text_column("runtime"),
+    int_column("max_model_len"),
+    int_column("memory_bytes"),
+    int_column("model_bytes"),
+    json_column("predicted", Predicted, nullable=True),
+    json_column("carried", Carried, nullable=True),
+    name_column("state", DeploymentState),
+    json_column("failure", Failure, nullable=True),
+    int_column("restarts"),
+    time_column("deadline_at"),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
+    scoped_key("id"),
     Index("deployments_by_state", "state"),
     Index("deployments_by_model", "project", "location", "model_id"),
 )
@@ -208,17 +142,17 @@ deployments = Table(
 deployed_models = Table(
     "deployed_models",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("endpoint_id"),
-    _text("deployment_id"),
-    _text("display_name"),
-    _int("traffic"),
-    _json("settings", dict[str, Any]),
-    _json("provision", Provision, nullable=True),
-    _time("created_at"),
-    _int("resource_version"),
-    _scoped_key("id"),
+    *scope_columns(),
+    text_column("id"),
+    text_column("endpoint_id"),
+    text_column("deployment_id"),
+    text_column("display_name"),
+    int_column("traffic"),
+    json_column("settings", dict[str, Any]),
+    json_column("provision", Provision, nullable=True),
+    time_column("created_at"),
+    int_column("resource_version"),
+    scoped_key("id"),
     ForeignKeyConstraint(
         ["project", "location", "endpoint_id"], ["endpoints.project", "endpoints.location", "endpoints.id"]
     ),
@@ -232,23 +166,23 @@ deployed_models = Table(
 replicas = Table(
     "replicas",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("deployment_id"),
-    _text("node_id"),
-    _int("epoch"),
-    _text("nonce"),
-    _name("state", ReplicaState),
-    _text("address"),
-    _int("pid"),
-    _int("resident_bytes"),
-    _json("warmup", Warmup, nullable=True),
-    _json("failure", Failure, nullable=True),
+    *scope_columns(),
+    text_column("id"),
+    text_column("deployment_id"),
+    text_column("node_id"),
+    int_column("epoch"),
+    text_column("nonce"),
+    name_column("state", ReplicaState),
+    text_column("address"),
+    int_column("pid"),
+    int_column("resident_bytes"),
+    json_column("warmup", Warmup, nullable=True),
+    json_column("failure", Failure, nullable=True),
     Column("exit_status", BigInteger),
-    _json("log_tail", tuple[str, ...]),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
+    json_column("log_tail", tuple[str, ...]),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
     PrimaryKeyConstraint("id"),
     ForeignKeyConstraint(
         ["project", "location", "deployment_id"], ["deployments.project", "deployments.location", "deployments.id"]
@@ -260,18 +194,18 @@ replicas = Table(
 operations = Table(
     "operations",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("parent"),
-    _text("kind"),
-    _text("contract"),
-    _json("targets", dict[str, str]),
-    _name("state", OperationState),
-    _json("failure", Failure, nullable=True),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
-    _scoped_key("id"),
+    *scope_columns(),
+    text_column("id"),
+    text_column("parent"),
+    text_column("kind"),
+    text_column("contract"),
+    json_column("targets", dict[str, str]),
+    name_column("state", OperationState),
+    json_column("failure", Failure, nullable=True),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
+    scoped_key("id"),
     Index("operations_by_state", "state"),
     Index("operations_by_id", "id"),
     Index("operations_by_state_in_time", "project", "location", "state", "created_at", "id"),
@@ -283,21 +217,21 @@ operations = Table(
 rollouts = Table(
     "rollouts",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("endpoint_id"),
-    _text("deployed_model_id"),
-    _json("plan", RolloutPlan),
-    _name("state", RolloutState),
-    _int("stage"),
-    _time("stage_began_at"),
-    _json("traffic_before", dict[str, int]),
-    _json("tallies", Tallies),
-    _json("failure", Failure, nullable=True),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
-    _scoped_key("id"),
+    *scope_columns(),
+    text_column("id"),
+    text_column("endpoint_id"),
+    text_column("deployed_model_id"),
+    json_column("plan", RolloutPlan),
+    name_column("state", RolloutState),
+    int_column("stage"),
+    time_column("stage_began_at"),
+    json_column("traffic_before", dict[str, int]),
+    json_column("tallies", Tallies),
+    json_column("failure", Failure, nullable=True),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
+    scoped_key("id"),
     Index("rollouts_by_state", "state"),
     Index("rollouts_by_endpoint", "project", "location", "endpoint_id"),
 )
@@ -305,18 +239,18 @@ rollouts = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    _text("id"),
-    _text("name"),
-    _text("secret_hash"),
-    _text("hint"),
-    _text("project"),
-    _name("role", Role),
-    _time("created_at"),
+    text_column("id"),
+    text_column("name"),
+    text_column("secret_hash"),
+    text_column("hint"),
+    text_column("project"),
+    name_column("role", Role),
+    time_column("created_at"),
     Column("revoked_at", Double),
     Column("requests_per_minute", BigInteger),
     Column("tokens_per_minute", BigInteger),
-    _text("public_key"),
-    _int("resource_version"),
+    text_column("public_key"),
+    int_column("resource_version"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("secret_hash", name="api_keys_one_per_secret"),
 )
@@ -324,11 +258,11 @@ api_keys = Table(
 licence_acceptances = Table(
     "licence_acceptances",
     metadata,
-    _text("project"),
-    _text("publisher_model"),
-    _text("accepted_by"),
-    _time("created_at"),
-    _int("resource_version"),
+    text_column("project"),
+    text_column("publisher_model"),
+    text_column("accepted_by"),
+    time_column("created_at"),
+    int_column("resource_version"),
     PrimaryKeyConstraint("project", "publisher_model"),
 )
 
@@ -336,59 +270,59 @@ licence_acceptances = Table(
 profiles = Table(
     "profiles",
     metadata,
-    *_scope(),
-    _text("id"),
-    _text("model_id"),
-    _text("model_version"),
-    _text("runtime"),
-    _text("hardware"),
-    _text("engine"),
-    _json("carried", Carried),
-    _json("points", tuple[Point, ...]),
+    *scope_columns(),
+    text_column("id"),
+    text_column("model_id"),
+    text_column("model_version"),
+    text_column("runtime"),
+    text_column("hardware"),
+    text_column("engine"),
+    json_column("carried", Carried),
+    json_column("points", tuple[Point, ...]),
     Column("mean_error", Double, nullable=False),
     Column("worst_error", Double, nullable=False),
-    _time("created_at"),
-    _int("resource_version"),
-    _scoped_key("id"),
+    time_column("created_at"),
+    int_column("resource_version"),
+    scoped_key("id"),
     Index("profiles_by_version", "project", "location", "model_id", "model_version", "created_at"),
 )
 
 namespaces = Table(
     "namespaces",
     metadata,
-    _text("project"),
-    _text("name"),
-    _text("comment"),
-    _text("created_by"),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
+    text_column("project"),
+    text_column("name"),
+    text_column("comment"),
+    text_column("created_by"),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
     PrimaryKeyConstraint("project", "name"),
 )
 
 quotas = Table(
     "quotas",
     metadata,
-    _text("project"),
+    text_column("project"),
     Column("shares", Double, nullable=False),
-    _time("created_at"),
-    _time("updated_at"),
-    _int("resource_version"),
+    time_column("created_at"),
+    time_column("updated_at"),
+    int_column("resource_version"),
     PrimaryKeyConstraint("project"),
 )
 
 nodes = Table(
     "nodes",
     metadata,
-    _text("id"),
-    _text("boot_id"),
-    _int("memory_bytes"),
-    _int("cores"),
-    _json("hardware", dict[str, Any]),
-    _json("runtimes", tuple[RuntimeReport, ...]),
-    _json("model_cache", ModelCacheReport),
-    _time("last_seen_at"),
-    _int("resource_version"),
+    text_column("id"),
+    text_column("boot_id"),
+    int_column("memory_bytes"),
+    int_column("cores"),
+    json_column("hardware", dict[str, Any]),
+    json_column("runtimes", tuple[RuntimeReport, ...]),
+    json_column("model_cache", ModelCacheReport),
+    time_column("last_seen_at"),
+    int_column("resource_version"),
     PrimaryKeyConstraint("id"),
 )
 
@@ -397,12 +331,12 @@ transitions = Table(
     "transitions",
     metadata,
     Column("sequence", Integer, primary_key=True),
-    _text("kind"),
-    _text("resource_id"),
-    _text("state"),
-    _time("at"),
-    _text("detail"),
-    _json("failure", Failure, nullable=True),
+    text_column("kind"),
+    text_column("resource_id"),
+    text_column("state"),
+    time_column("at"),
+    text_column("detail"),
+    json_column("failure", Failure, nullable=True),
     Index("transitions_by_resource", "kind", "resource_id", "sequence"),
 )
 
@@ -410,35 +344,35 @@ transitions = Table(
 labels = Table(
     "labels",
     metadata,
-    *_scope(),
-    _text("kind"),
-    _text("resource_id"),
-    _text("key"),
-    _text("value"),
+    *scope_columns(),
+    text_column("kind"),
+    text_column("resource_id"),
+    text_column("key"),
+    text_column("value"),
     PrimaryKeyConstraint("project", "location", "kind", "resource_id", "key"),
     Index("labels_by_value", "kind", "key", "value", "project", "location", "resource_id"),
 )
 
-counters = Table("counters", metadata, Column("name", Text, primary_key=True), _int("value"))
+counters = Table("counters", metadata, Column("name", Text, primary_key=True), int_column("value"))
 
 # What was used within one hour by one key, at one endpoint, of one version of a model. Outlives all of them.
 usage_hours = Table(
     "usage_hours",
     metadata,
-    *_scope(),
-    _text("key_id"),
-    _text("endpoint_id"),
-    _text("model_id"),
-    _text("model_version"),
-    _int("hour_at"),
-    _int("requests"),
-    _int("unfinished"),
-    _int("inexact"),
-    _int("prompt_tokens"),
-    _int("completion_tokens"),
-    _scoped_key("key_id", "endpoint_id", "model_id", "model_version", "hour_at"),
+    *scope_columns(),
+    text_column("key_id"),
+    text_column("endpoint_id"),
+    text_column("model_id"),
+    text_column("model_version"),
+    int_column("hour_at"),
+    int_column("requests"),
+    int_column("unfinished"),
+    int_column("inexact"),
+    int_column("prompt_tokens"),
+    int_column("completion_tokens"),
+    scoped_key("key_id", "endpoint_id", "model_id", "model_version", "hour_at"),
     Index("usage_hours_by_hour", "hour_at"),
 )
 
 # How much of a gateway's segment is in these sums.
-usage_segments = Table("usage_segments", metadata, Column("name", Text, primary_key=True), _int("read_bytes"))
+usage_segments = Table("usage_segments", metadata, Column("name", Text, primary_key=True), int_column("read_bytes"))
