@@ -62,6 +62,25 @@ def test_sizes_are_what_the_code_counts(entry: Entry) -> None:
     assert entry.family == entry.shape.model_type.removesuffix("_text")
 
 
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("llama-4-scout-17b-16e", 262_144),
+        ("llama-4-scout-17b-16e-instruct", 10_485_760),
+        ("llama-4-maverick-17b-128e-instruct", 1_048_576),
+        ("qwen2-1.5b", 131_072),
+        ("qwen2-1.5b-instruct", 32_768),
+        ("qwen2.5-7b", 131_072),
+        ("qwen2.5-7b-instruct", 32_768),
+    ],
+)
+def test_versions_of_a_size_have_their_own_context(name: str, tokens: int) -> None:
+    """Where an instruct version was made for longer or shorter sequences than its base model, its entry says so."""
+    entry = find_entry(name)
+    assert entry.context_tokens == tokens
+    assert f"sequences of up to {tokens:,} tokens" in notebook_of(entry)["cells"][0]["source"]
+
+
 def test_the_recogniser_knows_every_entry() -> None:
     """The recogniser of base models finds each entry by its configuration, and every listed base model has one."""
     recognised = {entry.id: base_model(entry.config, entry.parameters) for entry in entries() if not entry.demo}

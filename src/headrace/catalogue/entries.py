@@ -117,6 +117,7 @@ class _Version(msgspec.Struct, forbid_unknown_fields=True):
     display_name: str
     instruct: bool = False
     demo: bool = False
+    max_position_embeddings: int | None = None
 
 
 class _Size(msgspec.Struct, forbid_unknown_fields=True):
@@ -175,9 +176,18 @@ def _entries(by: _Publisher) -> Iterator[Entry]:
                     counted=size.counted,
                     runtime=model.runtime,
                     hub=version.hub,
-                    config=size.config,
+                    config=_config(size, version),
                     demo=version.demo,
                 )
+
+
+def _config(size: _Size, version: _Version) -> dict[str, Any]:
+    """The size's, with the longest sequence of this version where it was made for another one."""
+    if version.max_position_embeddings is None:
+        return size.config
+    own = {"max_position_embeddings": version.max_position_embeddings}
+    text = size.config.get("text_config")
+    return size.config | (own if text is None else {"text_config": text | own})
 
 
 def find_entry(name: str) -> Entry:
