@@ -53,18 +53,24 @@ def pending_text(tx: Transaction, deployment: Deployment) -> str:
         return ""
     if deployment.state in _BEFORE_PLACES:
         last = tx.timeline("deployment", deployment.id)[-1]
-        told = f"It is {deployment.state}. {last.detail}".strip()
-    else:
-        told = f"{ready} of {wanted} replicas serve. {_why(tx, deployment, wanted - ready)}"
+        until = _until(tx, deployment)
+        left = f"It has until {_time(until)} to be READY." if until is not None else ""
+        return " ".join(part for part in (f"It is {deployment.state}.", last.detail, left) if part)
+    told = f"{ready} of {wanted} replicas serve. {_why(tx, deployment, wanted - ready)}"
     return " ".join(part for part in (told, retried(tx, deployment)) if part)
 
 
 def retried(tx: Transaction, deployment: Deployment) -> str:
     """Until when what is missing is tried again, as a sentence; empty where that has no end."""
+    until = _until(tx, deployment)
+    return f"It is tried again until {_time(until)}." if until is not None else ""
+
+
+def _until(tx: Transaction, deployment: Deployment) -> float | None:
     until = [at for one in waiting_on(tx, deployment) if (at := until_of(one)) is not None]
     if not until and _deploys(tx, deployment):
         until = [deployment.deadline_at]
-    return f"It is tried again until {_time(max(until))}." if until else ""
+    return max(until, default=None)
 
 
 def _why(tx: Transaction, deployment: Deployment, missing: int) -> str:
