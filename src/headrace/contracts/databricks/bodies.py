@@ -6,12 +6,12 @@ says something, and so is one that Databricks does not have.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.contracts.databricks.reading import wrong_field
 from headrace.contracts.databricks.served import Config, ServedEntity, config_of
 from headrace.resources.errors import BadField, BadJson, NotSupported
 
@@ -166,33 +166,9 @@ def read_body(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body.strip() or b"{}", type=shape)
     except msgspec.ValidationError as error:
-        raise BadField(
-            "The body has a wrong field.",
-            evidence=f"{error}.",
-            fix=_fields_where(shape, str(error)),
-        ) from error
+        raise wrong_field(error, shape) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadJson("The body is not valid JSON.", evidence=f"{error}."[:200]) from error
-
-
-def _fields_where(shape: type[msgspec.Struct], told: str) -> str:
-    """The fields of that object of a body in which msgspec found the fault: ``… - at `$.config.routes[0]` ``."""
-    path = told.rpartition(" - at `$")[2] if " - at `$" in told else ""
-    inside = ""
-    for name in re.findall(r"\.(\w+)", path):
-        below = _struct_in(get_type_hints(shape).get(name))
-        if below is None:
-            break
-        shape, inside = below, f"{inside}.{name}" if inside else name
-    of = f" of {inside}" if inside else ""
-    return f"The fields{of} are: {', '.join(shape.__struct_fields__)}."
-
-
-def _struct_in(hint: Any) -> type[msgspec.Struct] | None:
-    """The message in a field's type, such as that of ``tuple[RouteBody, ...] | None``."""
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return hint
-    return next((found for each in get_args(hint) if (found := _struct_in(each)) is not None), None)
 
 
 def _refuse(body: msgspec.Struct, words: Mapping[str, str]) -> None:
