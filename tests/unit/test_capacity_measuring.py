@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from headrace.capacity.measuring import LONGEST_S, NEEDED, Meter, TooSlow, grid_for
 from headrace.capacity.memory import PLANNED_SEQUENCES
+from headrace.cli.output import Output
+from headrace.cli.profile.command_line import measure_all
+from headrace.cli.progress import Steps
 from headrace.resources.errors import EngineBrokeOff
 from headrace.resources.profiles import Grid
 
@@ -150,6 +153,31 @@ def test_what_takes_too_long_and_what_breaks_is_told() -> None:
         assert engine.at_once == 0
 
     run(live())
+
+
+def test_a_profile_leaves_out_what_is_too_slow_and_keeps_the_rest() -> None:
+    """Minutes of measurements are not lost for one of them; what is no shorter than what was too slow is not tried."""
+
+    async def live() -> None:
+        engine = Steady(LONGEST_S / 1000, 0.01)
+        one = meter(engine)
+        await one.prepare()
+        wanted = Grid(prompts=(8, 700), outputs=(2, 4), concurrency=(1, 4)).combinations_in(4096)
+        began = one.clock()
+        points, left_out = await measure_all(one, wanted, Steps(Output(as_json=True), silent=True), seconds=1.0)
+        assert [point.prompt_tokens for point in points] == [8] * 4
+        assert left_out == [each for each in wanted if each[1] == 700]
+        assert one.clock() - began < 2 * LONGEST_S, "only the shortest of them was tried"
+
+    run(live())
+
+
+def test_a_profile_asks_for_what_the_context_has_room_for() -> None:
+    """Lengths that are too long are not asked; numbers between are of the longest that is."""
+    grid = Grid(prompts=(8, 64), outputs=(2, 4), concurrency=(1, 4), between=(2,))
+    assert grid.combinations_in(10) == [(1, 8, 2), (2, 8, 2), (4, 8, 2)]
+    assert set(grid.combinations_in(100)) == set(grid.combinations())
+    assert grid.combinations_in(4) == []
 
 
 @given(st.integers(1, 200_000))

@@ -688,6 +688,16 @@ def test_a_name_of_the_hub_is_told_as_an_address(server, capsys, command):
 
 
 @pytest.mark.parametrize("command", ["doctor", "plan", "convert"])
+def test_a_name_that_deploy_takes_is_told_in_the_commands_own_way(capsys, command):
+    """hf:ORG/NAME and garden:MODEL are deploy's; elsewhere the address, or where the catalogue tells it, is named."""
+    more = ["new"] if command == "convert" else []
+    assert run([command, "hf:org/name", *more]) == 3
+    assert f"headrace {command} hf://org/name" in capsys.readouterr().err
+    assert run([command, "garden:gemma-3", *more]) == 3
+    assert "headrace garden options gemma-3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "plan", "convert"])
 def test_a_local_command_speaks_of_this_machine(capsys, tmp_path, command):
     """A folder that is not there, a file in a model's folder and a folder around one: each is told without a server."""
     more = [str(tmp_path / "new")] if command == "convert" else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,5 +100,7 @@ def test_traces_that_cannot_be_made_are_told_at_the_start(
     """Whoever names a receiver without the extra is told what to install."""
     monkeypatch.setattr(tracing, "available", lambda: False)
     assert run(["serve", "--data-dir", str(tmp_path), "--otlp-traces-endpoint", "http://127.0.0.1:1"]) == 2
-    assert "headrace[otel]" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "headrace[otel]" in told
+    assert f"{sys.executable} -m pip" in told, "in this environment, whatever pip is first on the PATH"
     assert not list(tmp_path.iterdir())

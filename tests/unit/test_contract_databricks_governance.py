@@ -266,3 +266,17 @@ def test_what_is_no_json_is_said() -> None:
         with pytest.raises(BadJson):
             read_message(body, TagsPatch)
     assert read_message(b"  ", TagsPatch) == TagsPatch()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"rate_limit": []}', "The fields are: "),
+        (b'{"rate_limits": [{"call": 1}]}', "The fields of rate_limits are: "),
+    ],
+)
+def test_a_field_that_is_misspelt_is_told_with_those_that_there_are(body: bytes, told: str) -> None:
+    """Those of the object in which it stands."""
+    with pytest.raises(BadField) as caught:
+        read_message(body, AiGatewayBody)
+    assert caught.value.fix.startswith(told)

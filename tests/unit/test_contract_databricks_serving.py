@@ -59,6 +59,25 @@ def test_the_documents_own_body() -> None:
     assert config.routes == {"foundation-model-3": 100}
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"config": {"served_entity": []}}, "The fields of config are: name, served_entities, "),
+        ({"config": {"served_entities": [{"entity": 1}]}}, "of config.served_entities are: entity_name, "),
+        ({"config": {"served_entities": [{"workload_size": 1}]}}, "of config.served_entities are: entity_name, "),
+        ({"config": {"traffic_config": {"routes": [{}]}}}, "of config.traffic_config.routes are: traffic_percentage, "),
+        ({"configuration": {}}, "The fields are: name, config, "),
+        ([], "The fields are: name, config, "),
+    ],
+)
+def test_a_wrong_field_is_told_with_those_that_belong_there(body: Any, told: str) -> None:
+    """The fix names the fields of the object in which the fault is, not always those of the whole body."""
+    whole = {"name": "n"} | body if isinstance(body, dict) else body
+    with pytest.raises(BadField) as caught:
+        read_body(msgspec.json.encode(whole), CreateBody)
+    assert told in caught.value.fix
+
+
 def test_the_older_name_of_entities() -> None:
     """`served_models` with `model_name` and `model_version` say the same."""
     old = {"served_models": [{"model_name": "ml.llm.fm", "model_version": "3", "scale_to_zero_enabled": True}]}

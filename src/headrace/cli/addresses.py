@@ -37,6 +37,8 @@ def artifact_uri(text: str, command: str = "deploy") -> str:
     if "://" in text or (command == "deploy" and text.startswith(PUBLISHED)):
         return text
     folder = Path(text).expanduser().absolute()
+    if text.startswith(PUBLISHED) and not folder.exists():
+        raise _published(text, command)
     if folder.is_dir():
         _require_model(folder, text, command)
         return str(folder.resolve())
@@ -59,6 +61,22 @@ def artifact_uri(text: str, command: str = "deploy") -> str:
         f"There is no folder {folder} on this machine.",
         evidence=f"{nearest} exists, {folder.relative_to(nearest).parts[0]!r} in it does not.",
         fix=f"Check the path.{elsewhere}",
+    )
+
+
+def _published(text: str, command: str) -> ArtifactsNotFound:
+    """What ``deploy`` alone takes, in the way of another command."""
+    kind, _, name = text.partition(":")
+    if kind == "hf":
+        return ArtifactsNotFound(
+            f"{text!r} is how `headrace deploy` names a model of the Hugging Face Hub.",
+            evidence=f"`headrace {command}` takes a folder, or an address: of the Hub it begins with hf://.",
+            fix=f"`{_command(command, f'hf://{name}')}`.",
+        )
+    return ArtifactsNotFound(
+        f"{text!r} is how `headrace deploy` names a model of the catalogue.",
+        evidence=f"`headrace {command}` takes a folder, or an address.",
+        fix=f"`headrace garden options {name}` tells where it has room.",
     )
 
 

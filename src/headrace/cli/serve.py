@@ -12,6 +12,7 @@ from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
 from headrace.request_log.settings import MAX_BYTES, LogFiles, LogFormat
 from headrace.resources.egress import Egress, read_network
+from headrace.resources.extras import install
 from headrace.resources.layout import default_data_dir
 from headrace.resources.operations import KEPT_DAYS
 
@@ -170,19 +171,19 @@ def serve(
         raise WrongUsage(
             "Traces cannot be made here.",
             evidence="OpenTelemetry's exporter for OTLP over HTTP is not installed.",
-            fix="pip install 'headrace[otel]', or leave out --otlp-traces-endpoint.",
+            fix=f"{install('otel')}, or leave out --otlp-traces-endpoint.",
         )
     if database_url and not database.available():
         raise WrongUsage(
             "PostgreSQL cannot be used here.",
             evidence="Its driver, the package psycopg, is not installed.",
-            fix="pip install 'headrace[postgresql]', or leave out --database-url for a SQLite file.",
+            fix=f"{install('postgresql')}, or leave out --database-url for a SQLite file.",
         )
     if not request_log_format.available:
         raise WrongUsage(
             "Request logs cannot be written as Parquet here.",
             evidence="The package pyarrow is not installed.",
-            fix="pip install 'headrace[parquet]', or leave out --request-log-format.",
+            fix=f"{install('parquet')}, or leave out --request-log-format.",
         )
     for mirror in model_mirror or ():
         read_mirror(mirror)  # one that cannot be read is told of before anything is made

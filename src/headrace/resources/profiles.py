@@ -101,6 +101,10 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         return self.wall_s / self.requests
 
 
+Combination = tuple[int, int, int]
+"""The number of requests at a time, tokens of each one's prompt, tokens of its answer."""
+
+
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be measured: every combination of lengths and numbers at a time, and a few more of the longest alone.
 
@@ -117,10 +121,17 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: tuple[int, ...]
     between: tuple[int, ...] = ()
 
-    def combinations(self) -> list[tuple[int, int, int]]:
-        """Each as the number at a time, tokens of the prompt, tokens of the answer."""
+    def combinations(self) -> list[Combination]:
+        """All of them."""
         longest = (self.prompts[-1], self.outputs[-1])
         return [*product(self.concurrency, self.prompts, self.outputs), *((at, *longest) for at in self.between)]
+
+    def combinations_in(self, context_tokens: int) -> list[Combination]:
+        """Those that a context has room for, the shortest requests first; the longest is the longest of those."""
+        lengths = [one for one in product(self.prompts, self.outputs) if sum(one) <= context_tokens]
+        between = product(self.between, lengths[-1:])
+        together = [*product(self.concurrency, lengths), *between]
+        return sorted(((at, *each) for at, each in together), key=lambda one: (one[1], one[2], one[0]))
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from headrace import __version__
+from headrace.resources.extras import install
 
 if TYPE_CHECKING:
     from headrace.gateway.tracing import Tracing
@@ -52,7 +53,7 @@ def start_tracing(endpoint: str, environ: MutableMapping[str, str] = os.environ)
     if not wanted(environ):
         return None
     if not available():
-        _LOGGER.warning("Traces are asked for by OTEL_…, and cannot be made: pip install 'headrace[otel]'.")
+        _LOGGER.warning("Traces are asked for by OTEL_…, and cannot be made: %s", install("otel"))
         return None
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":

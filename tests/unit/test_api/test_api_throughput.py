@@ -55,7 +55,7 @@ def test_what_is_sold_is_shown(world: World) -> None:
     found = world.json("GET", f"/headrace/v1/deployments/{name}")
     assert (found["min_replicas"], found["max_replicas"], found["carried"]["concurrency"]) == (1, 2, 8)
     assert "It is ACCEPTED." in found["pending"]
-    assert "It is tried again until" in found["pending"]
+    assert "It has until" in found["pending"], "nothing was tried yet"
     (listed,) = world.json("GET", "/headrace/v1/status")["endpoints"]
     assert listed["deployed_models"][0]["deployment"]["pending"] == found["pending"]
 

@@ -142,3 +142,14 @@ def test_what_never_had_room_fails_with_the_sentence_that_was_told(world: World,
     assert failure is not None
     assert failure.message == missing
     assert stored(world, full).state is DeploymentState.READY
+
+
+def test_a_first_replica_that_starts_is_not_spoken_of_as_another(world: World, full: str) -> None:
+    """Nothing serves yet, and what it is about stands in the timeline's last words: it may be measured for minutes."""
+    world.node.memory_bytes = 20 * GIB
+    sell(world, "b", 1, 1, own=True)
+    name = world.deployment.id
+    asyncio.run(world.until(lambda: stored(world, name).state is DeploymentState.STARTING, at_most=30))
+    (last,) = world.write(lambda tx: tx.timeline("deployment", name)[-1:])
+    assert last.detail
+    assert pending(world, name).startswith(f"0 of 1 replicas serve. The first is starting. {last.detail} It is tried")

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from headrace.cli.certify.figures import Asked, Certificate, Figures
+from headrace.resources.extras import install
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -18,7 +19,7 @@ th { font-weight: 600; border-bottom: 1px solid #888; } td { border-bottom: 1px 
 @media (prefers-color-scheme: dark) { body { background: #161616; color: #eee; } td { border-color: #444; } }
 """
 
-_WITHOUT_PLOTS = "There are no plots, for pygal is not installed: pip install 'headrace[report]'."
+_WITHOUT_PLOTS = f"There are no plots, for pygal is not installed: {install('report')}."
 _BARS = 60
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import product
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,11 +16,15 @@ from headrace.cli.output import duration
 from headrace.cli.profile.target import Machine, Target, target
 from headrace.cli.progress import Steps
 from headrace.resources.errors import EngineTimeout, HeadraceError, ProfileTooSmall
+from headrace.resources.profiles import Combination, Grid
 
 if TYPE_CHECKING:
     from headrace.capacity.measuring import Meter
     from headrace.cli.client import Client
     from headrace.resources.profiles import Point
+
+_AT, _BETWEEN = "1,4,16", (2, 8)
+"""What is asked at a time where nobody says; the latter of the longest alone, as a node measures it by itself."""
 
 _MACHINE = "Which machine (of MODEL@VERSION: none; all three; or a type that has no accelerators)"
 
@@ -37,7 +41,10 @@ def profile(
     ],
     prompts: Annotated[str, typer.Option(metavar="N,N,…", help="Lengths of prompts, in tokens.")] = "32,256,768",
     outputs: Annotated[str, typer.Option(metavar="N,N,…", help="Lengths of answers, in tokens.")] = "16,64",
-    at: Annotated[str, typer.Option(metavar="N,N,…", help="How many requests at a time.")] = "1,4,16",
+    at: Annotated[
+        str,
+        typer.Option(metavar="N,N,…", help="How many requests at a time; else 1,4,16, of the longest also 2 and 8."),
+    ] = "",
     seconds: Annotated[float, typer.Option(min=0.5, help="How long each of them is looked at, at least.")] = 3.0,
     first_token: Annotated[
         float, typer.Option(min=0.001, help="Seconds to the first token that 99 of 100 requests keep.")
@@ -63,7 +70,8 @@ def profile(
     from headrace.capacity.cost import measured  # noqa: PLC0415  # brings numpy
     from headrace.cli.profile.report import show  # noqa: PLC0415
 
-    lengths = [_numbers(each, name) for each, name in ((prompts, "prompts"), (outputs, "outputs"), (at, "at"))]
+    asked = ((prompts, "prompts"), (outputs, "outputs"), (at or _AT, "at"))
+    lengths = [_numbers(each, name) for each, name in asked]
     for name, numbers in zip(("--prompts", "--outputs", "--at"), lengths, strict=True):
         if len(numbers) < 2:
             raise ProfileTooSmall(
@@ -74,8 +82,12 @@ def profile(
     steps = Steps(invocation.output, silent=invocation.as_json)
     machine = Machine(machine_type, accelerator_type, accelerator_count)
     with invocation.client() as client, target(client, wanted, machine, steps) as chosen:
-        points = asyncio.run(_measure(client, chosen, lengths, steps, seconds=seconds))
-        fitted, carried = measured(points, first_s=first_token, gap_s=inter_token)
+        grid = Grid(prompts=lengths[0], outputs=lengths[1], concurrency=lengths[2], between=() if at else _BETWEEN)
+        points, left_out = asyncio.run(_measure(client, chosen, grid, steps, seconds=seconds))
+        try:
+            fitted, carried = measured(points, first_s=first_token, gap_s=inter_token)
+        except ProfileTooSmall as error:
+            raise (_too_slow(left_out) if left_out else error) from None
         kept, refused = None, None
         if keep:
             limits = {"first_s": first_token, "gap_s": inter_token}
@@ -83,7 +95,7 @@ def profile(
                 kept = _keep(client, chosen, points, limits)
             except HeadraceError as error:  # what was measured is told all the same
                 refused = error
-        show(invocation.output, points, fitted, carried, kept)
+        show(invocation.output, points, fitted, carried, kept=kept, left_out=left_out)
     if refused is not None:
         raise refused
 
@@ -97,7 +109,7 @@ def _keep(client: Client, chosen: Target, points: list[Point], limits: dict[str,
     return kept
 
 
-def _numbers(text: str, name: str) -> list[int]:
+def _numbers(text: str, name: str) -> tuple[int, ...]:
     """Numbers with commas between them.
 
     Raises:
@@ -110,42 +122,50 @@ def _numbers(text: str, name: str) -> list[int]:
             evidence=f"It was {text!r}.",
             fix=f"Write --{name} 16,64.",
         )
-    return sorted({int(part) for part in parts})
+    return tuple(sorted({int(part) for part in parts}))
 
 
 async def _measure(
-    client: Client, chosen: Target, lengths: list[list[int]], steps: Steps, *, seconds: float
-) -> list[Point]:
-    """Every combination that the context has room for.
-
-    Raises:
-        EngineTimeout: One takes too long.
-    """
+    client: Client, chosen: Target, grid: Grid, steps: Steps, *, seconds: float
+) -> tuple[list[Point], list[Combination]]:
     from headrace.capacity.measuring import Meter  # noqa: PLC0415
     from headrace.cli.profile.load import ThroughGateway  # noqa: PLC0415  # brings the HTTP client
 
     async with ThroughGateway(client.login, chosen.path) as engine:
         meter = Meter(engine, chosen.model, chosen.context_tokens)
         await meter.prepare()
-        return [
-            await _point(meter, prompt, output, concurrency, steps, seconds=seconds)
-            for prompt, output, concurrency in product(*lengths)
-            if prompt + output <= chosen.context_tokens
-        ]
+        return await measure_all(meter, grid.combinations_in(chosen.context_tokens), steps, seconds=seconds)
 
 
-async def _point(meter: Meter, prompt: int, output: int, concurrency: int, steps: Steps, *, seconds: float) -> Point:
+async def measure_all(
+    meter: Meter, wanted: Sequence[Combination], steps: Steps, *, seconds: float
+) -> tuple[list[Point], list[Combination]]:
+    """Every combination, and those that were left out: too slow to be whole in time, or no faster than one that was."""
     from headrace.capacity.measuring import LONGEST_S, TooSlow  # noqa: PLC0415
 
-    with steps.step(f"{prompt} tokens read, {output} written, {concurrency} at a time") as step:
-        try:
-            point = await meter.measure(prompt, output, concurrency, seconds=seconds)
-        except TooSlow:
-            raise EngineTimeout(
-                f"Not every request of {prompt} and {output} tokens was whole after {LONGEST_S:.0f} s.",
-                evidence=f"{concurrency} were asked at a time.",
-                fix="Ask for shorter ones, or fewer at a time.",
-            ) from None
-        rate = (point.prompt_tokens + point.output_tokens) / point.request_s
-        step.result = f"{rate:,.0f} tokens/s, first token {duration(point.first_s)}"
-    return point
+    points: list[Point] = []
+    left_out: list[Combination] = []
+    for at, prompt, output in wanted:
+        if any(slow[0] <= at and slow[1] <= prompt and slow[2] <= output for slow in left_out):
+            left_out.append((at, prompt, output))
+            continue
+        with steps.step(f"{prompt} tokens read, {output} written, {at} at a time") as step:
+            try:
+                point = await meter.measure(prompt, output, at, seconds=seconds)
+            except TooSlow:
+                left_out.append((at, prompt, output))
+                step.result = f"left out, for not all were whole after {LONGEST_S:.0f} s"
+                continue
+            rate = (point.prompt_tokens + point.output_tokens) / point.request_s
+            step.result = f"{rate:,.0f} tokens/s, first token {duration(point.first_s)}"
+        points.append(point)
+    return points, left_out
+
+
+def _too_slow(left_out: Sequence[Combination]) -> EngineTimeout:
+    at, prompt, output = left_out[0]
+    return EngineTimeout(
+        "So few requests were whole in time that a replica's cost cannot be told.",
+        evidence=f"The first of {len(left_out)} left out: {prompt} tokens read, {output} written, {at} at a time.",
+        fix="Ask for shorter ones, or fewer at a time (--prompts, --outputs, --at), and leave the machine alone.",
+    )

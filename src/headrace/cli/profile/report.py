@@ -10,7 +10,7 @@ import msgspec
 from headrace.capacity.cost import GOAL, Fit
 from headrace.capacity.units import UNITS_PER_MINUTE, chunk, tokens_per_s
 from headrace.cli.output import Output, duration
-from headrace.resources.profiles import Carried, Cost, Point
+from headrace.resources.profiles import Carried, Combination, Cost, Point
 
 _DOUBT = (
     f"ATTENTION: the fit is more than {GOAL:.0%} off, so what is sold by it may not be kept. Measure again while\n"
@@ -22,7 +22,13 @@ _COLUMNS = ("READ", "WRITTEN", "AT A TIME", "A REQUEST TAKES", "FITTED", "FIRST 
 
 
 def show(
-    output: Output, points: Sequence[Point], fitted: Fit, carried: Carried, kept: dict[str, Any] | None = None
+    output: Output,
+    points: Sequence[Point],
+    fitted: Fit,
+    carried: Carried,
+    *,
+    kept: dict[str, Any] | None = None,
+    left_out: Sequence[Combination] = (),
 ) -> None:
     """For a person, or as one JSON document.
 
@@ -32,13 +38,19 @@ def show(
         fitted: What it was fitted to.
         carried: What that says.
         kept: The profile as the server stored it; None: it did not.
+        left_out: What was too slow to be a point.
     """
     document: dict[str, Any] = {"fit": fitted, "points": points, "concurrency": carried.concurrency}
     document |= {"tokens_per_s": tokens_per_s(carried), "chunk": chunk(carried), "profile": kept}
+    document["left_out"] = [
+        dict(zip(("concurrency", "prompt_tokens", "output_tokens"), one, strict=True)) for one in left_out
+    ]
     output.document(msgspec.to_builtins(document))
     output.line()
     output.table(_COLUMNS, [_row(point, fitted.cost) for point in points], empty="")
     output.line()
+    if left_out:
+        output.line(f"{len(left_out)} were too slow to be whole in time, and are left out.")
     for sentence in (_costs(fitted.cost), _error(fitted), *_carries(carried)):
         output.line(sentence)
     if kept is not None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.contracts.databricks.reading import wrong_field
 from headrace.contracts.databricks.served import Config, ServedEntity, config_of
 from headrace.resources.errors import BadField, BadJson, NotSupported
 
@@ -165,11 +166,7 @@ def read_body(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body.strip() or b"{}", type=shape)
     except msgspec.ValidationError as error:
-        raise BadField(
-            "The body has a wrong field.",
-            evidence=f"{error}.",
-            fix=f"The fields are: {', '.join(shape.__struct_fields__)}.",
-        ) from error
+        raise wrong_field(error, shape) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadJson("The body is not valid JSON.", evidence=f"{error}."[:200]) from error
 

@@ -161,7 +161,8 @@ def _deployment(view: EntityView) -> tuple[str, str]:
     why = f"{failure.code}: {failure.message} {failure.evidence} {failure.fix}".strip() if failure is not None else ""
     if view.state is DeploymentState.FAILED:
         return "DEPLOYMENT_FAILED", why
-    told = " ".join(part for part in (f"{view.state}.", view.detail, why) if part)
+    state = "" if view.detail.startswith(f"It is {view.state}.") else f"{view.state}."
+    told = " ".join(part for part in (state, view.detail, why) if part)
     return ("DEPLOYMENT_RECOVERING" if view.was_ready else "DEPLOYMENT_CREATING"), told
 
 

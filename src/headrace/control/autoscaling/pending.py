@@ -53,25 +53,34 @@ def pending_text(tx: Transaction, deployment: Deployment) -> str:
         return ""
     if deployment.state in _BEFORE_PLACES:
         last = tx.timeline("deployment", deployment.id)[-1]
-        told = f"It is {deployment.state}. {last.detail}".strip()
-    else:
-        told = f"{ready} of {wanted} replicas serve. {_why(tx, deployment, wanted - ready)}"
+        until = _until(tx, deployment)
+        left = f"It has until {_time(until)} to be READY." if until is not None else ""
+        return " ".join(part for part in (f"It is {deployment.state}.", last.detail, left) if part)
+    told = f"{ready} of {wanted} replicas serve. {_why(tx, deployment, wanted, wanted - ready)}"
     return " ".join(part for part in (told, retried(tx, deployment)) if part)
 
 
 def retried(tx: Transaction, deployment: Deployment) -> str:
     """Until when what is missing is tried again, as a sentence; empty where that has no end."""
+    until = _until(tx, deployment)
+    return f"It is tried again until {_time(until)}." if until is not None else ""
+
+
+def _until(tx: Transaction, deployment: Deployment) -> float | None:
     until = [at for one in waiting_on(tx, deployment) if (at := until_of(one)) is not None]
     if not until and _deploys(tx, deployment):
         until = [deployment.deadline_at]
-    return f"It is tried again until {_time(max(until))}." if until else ""
+    return max(until, default=None)
 
 
-def _why(tx: Transaction, deployment: Deployment, missing: int) -> str:
+def _why(tx: Transaction, deployment: Deployment, wanted: int, missing: int) -> str:
     coming = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id, state=_COMING)
     failure = lacking(tx, deployment) if len(coming) < missing else None
     if failure is None:
-        return "The others are starting." if coming else "The others are about to be started."
+        if missing < wanted:
+            return "The others are starting." if coming else "The others are about to be started."
+        last = tx.timeline("deployment", deployment.id)[-1].detail  # of a first replica: measuring takes its time
+        return f"The first is starting. {last}".strip() if coming else "The first is about to be started."
     return f"{failure.message} {failure.evidence}".strip()
 
 

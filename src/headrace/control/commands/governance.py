@@ -66,7 +66,7 @@ def set_ai_gateway(tx: Transaction, endpoint: Endpoint, body: AiGatewayBody) -> 
         raise NotSupported(
             "Inference tables need packages that are not installed.",
             evidence="They are Delta tables, which deltalake and pyarrow write.",
-            fix="pip install 'headrace[delta]', and start the server anew.",
+            fix="pip install 'headrace[delta]' with the pip of the server's environment, and start the server anew.",
         )
     changes: dict[str, Any] = {"ai_gateway": ai_gateway_json(body) or None}
     if table and endpoint.request_log is None:

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import importlib.util
 
-EXTRA = "pip install 'headrace[vertex-grpc]'"
+from headrace.resources.extras import install
+
+EXTRA = install("vertex-grpc")
 
 _NEEDED = ("grpc", "grpc_status", "google.cloud.aiplatform_v1")
 

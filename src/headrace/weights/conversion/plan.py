@@ -199,9 +199,11 @@ def _is_left(name: str) -> bool:
 
 
 def _nothing(dtype: Wanted) -> NothingToConvert:
-    numbers = ", and none of its numbers are float32 or float16" if dtype == "bfloat16" else ""
+    asked = dtype == "bfloat16"
+    numbers = ", and none of its numbers are float32 or float16" if asked else ""
+    otherwise = "" if asked else "; or say what to change: `--dtype bfloat16` halves float32 weights"
     return NothingToConvert(
         "There is nothing to convert.",
         evidence=f"The weights are safetensors with their format noted and an index where one is needed{numbers}.",
-        fix="Deploy the folder as it is; or say what to change: `--dtype bfloat16` halves float32 weights.",
+        fix=f"Deploy the folder as it is{otherwise}.",
     )
