@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.cli.planning import Answer, TierAnswer
 
 _MOST = 2**40
-"""More tokens, or sequences, than anybody can mean (`headrace.capacity.plan.MOST_TOKENS`, which takes long to import)."""
+"""More tokens, or sequences, than anybody can mean: `MOST_TOKENS` of `headrace.capacity.plan`, which imports slowly."""
 
 
 def register(app: typer.Typer) -> None:

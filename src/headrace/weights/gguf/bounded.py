@@ -19,7 +19,7 @@ MAX_NESTING = 4
 """Arrays within arrays; no writer known has any."""
 
 
-class BoundedReader(GGUFReader):
+class BoundedReader(GGUFReader):  # type: ignore[misc]  # the library does not say its types
     """Reads a file as `GGUFReader` does; more than any model has is a `ValueError`."""
 
     _values = 0
@@ -32,7 +32,7 @@ class BoundedReader(GGUFReader):
         if self._nesting > MAX_NESTING:
             raise ValueError(f"its metadata has more than {MAX_NESTING} arrays within each other")
         self._nesting += 1
-        found = super()._get_field_parts(orig_offs, raw_type)
+        found: tuple[int, list[Any], list[int], list[Any]] = super()._get_field_parts(orig_offs, raw_type)
         self._nesting -= 1
         return found
 
@@ -40,9 +40,11 @@ class BoundedReader(GGUFReader):
         length = int(self._get(offset, "u8")[0])
         if length > MAX_TEXT_BYTES:
             raise ValueError(f"a text has {length:,} bytes; at most {MAX_TEXT_BYTES:,} are read")
-        return super()._get_str(offset)
+        found: tuple[Any, Any] = super()._get_str(offset)
+        return found
 
     def _build_tensor_info(self, offs: int, count: int) -> tuple[int, list[Any]]:
         if count > MAX_TENSORS:
             raise ValueError(f"it has {count:,} tensors; at most {MAX_TENSORS:,} are looked at")
-        return super()._build_tensor_info(offs, count)
+        found: tuple[int, list[Any]] = super()._build_tensor_info(offs, count)
+        return found
