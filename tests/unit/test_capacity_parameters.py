@@ -34,6 +34,14 @@ def test_an_unknown_family_is_not_guessed() -> None:
     assert count_parameters(parse_config({"model_type": "llama"})) is None
 
 
+def test_a_token_takes_no_more_experts_than_there_are() -> None:
+    """Whatever the configuration says, what is active is a part of all, and a batch reads no more than that."""
+    counted = count_parameters(parse_config(ALL["Mixtral-8x7B-v0.1"].config | {"num_experts_per_tok": 2**39}))
+    assert counted is not None
+    assert counted.active <= counted.total
+    assert counted.read_by(512) <= counted.total
+
+
 def test_a_batch_reads_the_experts_that_its_tokens_take() -> None:
     """One token reads what is active, many read nearly all experts; a dense model reads the same for any number."""
     sparse = Parameters(total=1100, active=225, routed=1000, experts=8, experts_per_token=1)

@@ -108,6 +108,23 @@ def test_what_a_killed_conversion_left_goes_with_the_next(tmp_path: Path) -> Non
     assert left(tmp_path) == [".new.alive.partial", ".other.dead.partial", "new", "source"]
 
 
+@pytest.mark.parametrize("where", ["file/new", "n" * 300, "n" * 250, "there/..", "/proc/none/new"])
+def test_a_place_where_no_folder_can_be_made_is_said(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file above it, a name too long, a system that has no folders: whoever named it is told, with nothing left."""
+    source = pickled(tmp_path / "source")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / ".new.x.partial").write_text("mine")
+    (tmp_path / "there").mkdir()
+    before = left(tmp_path)
+    assert run(["convert", str(source), os.path.join(str(tmp_path), where), "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "BAD_FIELD"
+    assert left(tmp_path) == before
+    assert run(["convert", str(source), str(tmp_path / "new"), "--json"]) == 0
+    assert (tmp_path / ".new.x.partial").read_text() == "mine"
+
+
 def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real signal in the middle of the first file: exit code 130, and no trace of the folder."""
     source = folder(tmp_path / "source", {"model.safetensors": save(llama())})

@@ -211,6 +211,7 @@ def test_large_models_become_shards(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"architecture": "qwen2"}, "'qwen2'"),
+    "layers without end": ({"extra": {"llama.block_count": 2**32 - 1}}, "more layers than any model"),
     "experts": ({"extra": {"llama.expert_count": 8}}, "mixture of experts"),
     "scaled positions": ({"extra": {"llama.rope.scaling.type": "yarn"}}, "yarn"),
     "one of several files": ({"extra": {"split.count": 2}}, "one part of several"),
@@ -254,6 +255,35 @@ def test_a_damaged_file_is_corrupt(tmp_path: Path) -> None:
             convert_gguf(bad, tmp_path / "out")
     with pytest.raises(ArtifactsNotFound):
         convert_gguf(tmp_path / "none.gguf", tmp_path / "out")
+
+
+def text(value: bytes) -> bytes:
+    """A text as GGUF writes it."""
+    return struct.pack("<Q", len(value)) + value
+
+
+ENDLESS: dict[str, bytes] = {
+    "keys": struct.pack("<QQ", 0, 2**40),
+    "tensors": struct.pack("<QQ", 2**40, 0),
+    "numbers": struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<IIQ", 9, 0, 2**40),
+    "a text": struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<IQ", 8, 2**40),
+    "arrays in arrays": struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_file_that_says_it_has_more_than_any_model_is_corrupt(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is: of what it says there is, no more is read than a model may have."""
+    monkeypatch.setattr("headrace.weights.gguf.bounded.MAX_VALUES", 100)
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + struct.pack("<I", 3) + ENDLESS[name])
+    with bad.open("r+b") as file:
+        file.truncate(2**41)  # of zeros, which take no room
+    with pytest.raises(WeightsCorrupt):
+        convert_gguf(bad, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.gguf"]
 
 
 def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:

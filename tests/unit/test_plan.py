@@ -21,6 +21,7 @@ from headrace.capacity import (
     Place,
     Tier,
     Work,
+    context_tokens,
     degrees,
     next_tier,
     plan,
@@ -467,6 +468,8 @@ def test_shapes_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["{folder}", "--runtime", "nope"], 2, "nope"),
         (["{folder}/none"], 3, "none"),
         (["{folder}", "--tensor-parallel", "32"], 2, "The most are 16"),
+        (["{folder}", "--context", f"{10**400}"], 2, "--context"),
+        (["{folder}", "--concurrency", f"{10**400}"], 2, "--concurrency"),
     ],
 )
 def test_wrong_wishes_are_named(
@@ -496,3 +499,19 @@ def _machine_of(memory_bytes: int) -> Any:
         open_files_hard=1,
         gpus=(),
     )
+
+
+def test_layers_without_end_are_refused_before_they_are_walked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an architecture whose tensors are held against nothing, too: a plan goes through the layers one by one."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "novel", "num_hidden_layers": 2**39}))
+    assert run(["plan", str(folder)]) == 1
+    assert "CONFIG_INVALID" in capsys.readouterr().err
+
+
+def test_a_context_that_nobody_can_mean_is_refused() -> None:
+    """Also of a model that does not say how long it may be: a number of four hundred digits is not computed with."""
+    with pytest.raises(BadField, match="not one that this model has"):
+        context_tokens(parse_config({"model_type": "novel"}), 10**400)

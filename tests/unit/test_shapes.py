@@ -270,6 +270,14 @@ def test_a_file_that_the_environment_names_must_be_there(tmp_path: Path, monkeyp
         read_catalogue()
 
 
+def test_a_file_of_shapes_that_has_no_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device is refused before it is read, though it has no length."""
+    monkeypatch.setenv("HEADRACE_SHAPES", "/dev/zero")
+    with pytest.raises(BadField, match="/dev/zero") as caught:
+        read_catalogue()
+    assert "crw" in caught.value.evidence
+
+
 FOUND = MachineShape(
     memory_total_bytes=16 * 10**9,
     memory_available_bytes=8 * 10**9,

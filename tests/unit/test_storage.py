@@ -184,6 +184,15 @@ def test_hidden_files_are_left_out(folder: Path) -> None:
     assert names(open_artifacts(str(folder))) == ["config.json", "sub/more.txt", "weights.bin"]
 
 
+def test_sizes_are_counted_once_and_cannot_be_changed(tmp_path: Path) -> None:
+    """Checks ask for them at every file: a folder of thousands is not counted thousands of times."""
+    (tmp_path / "config.json").write_text("{}")
+    opened = open_artifacts(str(tmp_path))
+    assert opened.sizes() is opened.sizes()
+    with pytest.raises(TypeError):
+        opened.sizes()["other"] = 1  # type: ignore[index]  # what is to fail
+
+
 def test_a_fingerprint_changes_with_the_files(folder: Path) -> None:
     """Another size, another time or another name is another identity; looking again is not."""
     first = fingerprint(open_artifacts(str(folder)))

@@ -256,6 +256,21 @@ def test_one_fault_gives_exactly_its_code(name: str) -> None:
     assert findings[0].fix
 
 
+def test_a_configuration_too_long_to_be_one_is_not_read() -> None:
+    """An index may be as long; of anything else every value would become an object, of many times its length."""
+
+    class Long(Files):
+        def sizes(self) -> Mapping[str, int]:
+            return {**super().sizes(), "config.json": 17 * 1024 * 1024}
+
+        def read_range(self, name: str, start: int, length: int) -> bytes:
+            assert name != "config.json"
+            return super().read_range(name, start, length)
+
+    findings = check(Long(healthy()))
+    assert [finding.code for finding in findings if finding.severity == "error"] == ["CONFIG_INVALID"]
+
+
 def test_a_tokenizer_too_long_to_be_one_is_not_read() -> None:
     """Its size is enough to refuse it."""
 
@@ -357,13 +372,13 @@ def test_the_index_and_the_headers_are_read_once(tmp_path: Path) -> None:
             asked.append(name)
             return opened.read_range(name, start, length)
 
-    def look() -> tuple[int, int]:
+    def look() -> tuple[int, ...]:
         asked.clear()
         reader = ReadOnce(Counting())
         check(reader)
         inspect(reader)
-        return asked.count("model.safetensors.index.json"), asked.count("a.safetensors")
+        return tuple(asked.count(name) for name in ("config.json", "model.safetensors.index.json", "a.safetensors"))
 
     once = look()
-    assert once[0] == 1
+    assert once[:2] == (1, 1)
     assert look() == once

@@ -140,6 +140,14 @@ def test_more_tensors_than_any_model_has_are_not_walked(monkeypatch: pytest.Monk
         read_header(folder, "b")
 
 
+def test_more_names_than_tensors_have_are_not_decoded() -> None:
+    """What is no tensor takes a dictionary's room, too: told before anything is made of it."""
+    keys = b",".join(b'"%x":0' % number for number in range(1_300_000))
+    for header in (b"{%s}" % keys, b'{"__metadata__":{%s}}' % keys.replace(b":0", b':""')):
+        with pytest.raises(WeightsCorrupt, match="names and texts"):
+            read_header(one_file(header), "m")
+
+
 def test_a_listing_that_lies_about_a_length_is_truncated() -> None:
     """A source that gives fewer bytes than it listed is a truncated file, not a crash."""
 

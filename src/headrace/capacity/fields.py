@@ -74,8 +74,9 @@ class Fields:
 
     @property
     def experts_per_token(self) -> int:
-        """How many of them it chooses for a token."""
-        return self.number(*_CHOSEN) or (1 if self.experts else 0)
+        """How many of them it chooses for a token; no more than there are, whatever is written."""
+        chosen = self.number(*_CHOSEN)
+        return min(chosen or 1, self.experts) if self.experts else chosen
 
     @property
     def router_bias(self) -> bool:

@@ -64,7 +64,11 @@ def count_parameters(config: ModelConfig) -> Parameters | None:
     fields = Fields(config.text)
     if config.model_type in _SEQ2SEQ:
         return _encoder_decoder(config, fields)
-    layers = [_layer(config, fields, family, kind, number) for number, kind in enumerate(layer_kinds(config))]
+    dense = frozenset(fields.numbers("mlp_only_layers"))  # read once: the list may be as long as the file
+    layers = [
+        _layer(config, fields, family, kind, experts=number not in dense and _has_experts(fields, number))
+        for number, kind in enumerate(layer_kinds(config))
+    ]
     hidden, vocab = config.hidden or 0, config.vocab or 0
     embedding, norm = vocab * hidden, family.norm_vectors * hidden
     outside = norm * (2 if family.embedding_norm else 1)
@@ -87,12 +91,12 @@ def count_parameters(config: ModelConfig) -> Parameters | None:
     )
 
 
-def _layer(config: ModelConfig, fields: Fields, family: Family, kind: str, number: int) -> _Layer:
+def _layer(config: ModelConfig, fields: Fields, family: Family, kind: str, *, experts: bool) -> _Layer:
     hidden = config.hidden or 0
     norms = 2 if fields.flag("new_decoder_architecture") else family.norms
     always = norms * family.norm_vectors * hidden
     always += linear_parameters(fields, hidden) if kind == "linear" else attention_parameters(config, fields, family)
-    if not _has_experts(fields, number):
+    if not experts:
         width = fields.number("intermediate_size_mlp") or _width(config, fields)
         return _Layer(always + _mlp(hidden, round(width * family.mlp_share), family))
     expert = fields.number("moe_intermediate_size") or _width(config, fields)
@@ -105,8 +109,6 @@ def _layer(config: ModelConfig, fields: Fields, family: Family, kind: str, numbe
 def _has_experts(fields: Fields, number: int) -> bool:
     """Whether a layer has experts, by the several ways in which configurations say which do."""
     if not fields.experts or number < fields.number("first_k_dense_replace"):
-        return False
-    if number in fields.numbers("mlp_only_layers"):
         return False
     step = fields.number("interleave_moe_layer_step") or fields.number("decoder_sparse_step") or 1
     return (number + 1) % step == 0

@@ -25,6 +25,10 @@ PROMPT_TOKENS = 512
 """The prompt for which speeds are predicted, where the context has room for it."""
 
 
+MOST_TOKENS = 2**40
+"""More tokens, or sequences, than anybody can mean. Products of less stay numbers that can be divided and printed."""
+
+
 class Load(msgspec.Struct, frozen=True):
     """What is asked for.
 
@@ -131,9 +135,10 @@ def context_tokens(config: ModelConfig, wanted: int | None) -> int:
         BadField: The model has no such context.
     """
     longest = config.max_positions
+    most = longest or MOST_TOKENS
     if wanted is None:
         return min(DEFAULT_CONTEXT_TOKENS, longest or DEFAULT_CONTEXT_TOKENS)
-    if wanted < 1 or (longest is not None and wanted > longest):
+    if not 1 <= wanted <= most:
         raise BadField(
             f"A context of {wanted:,} tokens is not one that this model has.",
             evidence=f"config.json gives {f'{longest:,}' if longest else 'no'} positions.",

@@ -17,6 +17,9 @@ from headrace.resources.layout import default_data_dir
 if TYPE_CHECKING:
     from headrace.cli.planning import Answer, TierAnswer
 
+_MOST = 2**40
+"""More tokens, or sequences, than anybody can mean: `MOST_TOKENS` of `headrace.capacity.plan`, which imports slowly."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -36,8 +39,12 @@ def plan(
             metavar="SHAPE", help="TYPE, TYPE:COUNT, TYPE:ACCELERATOR:COUNT or this-machine; else the cheapest."
         ),
     ] = "",
-    context: Annotated[int | None, typer.Option(min=1, metavar="N", help="Longest sequence, in tokens.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, metavar="N", help="Such sequences at once; else 8.")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Longest sequence, in tokens.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Such sequences at once; else 8.")
+    ] = None,
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], typer.Option(help="Number format; auto is the stored one.")
     ] = "auto",

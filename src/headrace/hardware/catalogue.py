@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -147,8 +148,11 @@ def _ours() -> Catalogue:
 
 def _read(path: Path) -> _File:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise _bad(str(path), f"It has {path.stat().st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a device has no end, and a pipe may never begin
+            raise _bad(str(path), f"Its type is {stat.filemode(status.st_mode)}, and a file is wanted")
+        if status.st_size > MAX_FILE_BYTES:
+            raise _bad(str(path), f"It has {status.st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as problem:
         raise _bad(str(path), str(problem)) from problem

@@ -6,6 +6,7 @@ import abc
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import ClassVar
 
 import msgspec
@@ -45,6 +46,7 @@ class Artifacts(abc.ABC):
         self.address = address
         self.files = tuple(sorted(files))
         self._by_name = {file.name: file for file in self.files}
+        self._sizes = MappingProxyType({file.name: file.size_bytes for file in self.files})
         if not self.files:
             raise ArtifactsNotFound(
                 f"There are no files at {address}.", fix="Give the address of the folder that holds config.json."
@@ -62,7 +64,7 @@ class Artifacts(abc.ABC):
 
     def sizes(self) -> Mapping[str, int]:
         """The length in bytes of every file, by name."""
-        return {file.name: file.size_bytes for file in self.files}
+        return self._sizes
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
         """Up to ``length`` bytes of a file from ``start``; fewer only where the file ends.

@@ -15,10 +15,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from headrace.resources.errors import ArtifactsNotFound, Cancelled, DestinationNotEmpty, DiskFull
+from headrace.resources.errors import ArtifactsNotFound, BadField, Cancelled, DestinationNotEmpty, DiskFull
 
 SPARE_BYTES = 64 * 1024 * 1024
 """What is left free on the disk beyond a new folder: room for logs and the database."""
@@ -81,16 +81,18 @@ def make_new(destination: Path, needed_bytes: int, make: Callable[[Path], None])
         make: Fills an empty folder.
 
     Raises:
+        BadField: As `require_new`.
         DestinationNotEmpty: There is something; also if it came meanwhile.
         DiskFull: As for `make_whole`.
     """
     require_new(destination, needed_bytes)
     for dead in destination.parent.glob(f".{glob.escape(destination.name)}.*.partial"):
-        with held(dead) as mine:
+        with suppress(OSError), held(dead) as mine:  # what is no folder, or another user's, is not one of ours
             if mine:
                 shutil.rmtree(dead, ignore_errors=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
-    partial.chmod(0o755)
+    with _can_be_made(destination):
+        partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
+        partial.chmod(0o755)
     try:
         with held(partial):
             _fill(partial, destination, needed_bytes, make)
@@ -105,11 +107,28 @@ def require_new(destination: Path, needed_bytes: int) -> None:
     """Hold that a folder of this size can be made there; its parents are.
 
     Raises:
+        BadField: No folder can be made there.
         DestinationNotEmpty: As `make_new`; and `DiskFull`.
     """
-    _require_empty(destination)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    _require_room(destination.parent, needed_bytes)
+    with _can_be_made(destination):
+        if destination.name == "..":
+            raise OSError(errno.EINVAL, "it ends in .., which names a folder that is there")
+        _require_empty(destination)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _require_room(destination.parent, needed_bytes)
+
+
+@contextmanager
+def _can_be_made(destination: Path) -> Iterator[None]:
+    """Turn what the system says against a folder into an error of whoever named it: a file above, no right, a name."""
+    try:
+        yield
+    except OSError as error:
+        raise BadField(
+            f"No folder can be made at {str(destination)[:300]}.",
+            evidence=f"{error.strerror or error}.",
+            fix="Name a place where there is none yet and you may write.",
+        ) from error
 
 
 @contextmanager

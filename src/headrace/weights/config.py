@@ -24,6 +24,9 @@ _NESTED = ("text_config", "llm_config", "language_config")
 _AROUND = "thinker_config"
 """Models that also speak keep the part that thinks, with its own text part, under this name."""
 
+MOST_LAYERS = 10_000
+"""More layers than any model has, by far: the deepest known have some hundreds. Plans walk them one by one."""
+
 _TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "gemma": {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "num_hidden_layers": 28}
     | {"hidden_size": 3072, "vocab_size": 256_000, "max_position_embeddings": 8192},
@@ -107,7 +110,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(
         architectures=_architectures(raw),
         model_type=model_type,
-        layers=_size(text, _LAYERS),
+        layers=_size(text, _LAYERS, MOST_LAYERS),
         heads=heads,
         kv_heads=_kv_heads(text, heads),
         head_dim=_size(text, _HEAD_DIM) or derived_head_dim,
@@ -139,13 +142,17 @@ def _kv_heads(text: Mapping[str, Any], heads: int | None) -> int | None:
     return _size(text, _KV_HEADS) or heads
 
 
-def _size(text: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+def _size(text: Mapping[str, Any], names: tuple[str, ...], most: int = 2**40 - 1) -> int | None:
     for name in names:
         value = text.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**40:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise _invalid(f"{name} is not a whole number above zero.", f"{name} is {brief(value)}")
+        if value > most:
+            raise _invalid(
+                f"{name} is larger than any model's.", f"{name} is {brief(value)}, and at most {most:,} are read"
+            )
         return value
     return None
 

@@ -28,6 +28,10 @@ MAX_TENSORS = 200_000
 """The most tensors of a folder; DeepSeek V3 has 91,991. Each takes about a kilobyte for as long as it is looked at, and
 600,000 empty ones ten seconds of the checks that walk them."""
 
+MAX_QUOTES = 12 * MAX_TENSORS
+"""The most quotation marks of a header: a tensor has ten, and what is left is for the writer's notes. A hundred
+megabytes of short keys would be nine million objects, of which none is a tensor."""
+
 BITS_BY_DTYPE = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -122,6 +126,10 @@ def _read_header(reader: ReadOnce, name: str) -> SafetensorsHeader:
     if len(content) != header_bytes:
         raise _truncated(name, f"its header has {header_bytes:,} bytes, and {len(content):,} could be read")
     _require_few(reader, name, content.count(b'"data_offsets"'))  # before anything is made of them
+    if (quotes := content.count(b'"')) > MAX_QUOTES:
+        raise _corrupt(
+            name, f"its header has {quotes // 2:,} names and texts, more than those of {MAX_TENSORS:,} tensors"
+        )
     metadata, described = _decode(name, content)
     _require_few(reader, name, len(described))
     reader.tensors += len(described)

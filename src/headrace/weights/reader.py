@@ -76,8 +76,12 @@ def read_once(reader: FolderReader) -> ReadOnce:
 
 
 SMALL_FILE_BYTES = 64 * 1024 * 1024
-"""The longest JSON file that is read whole. The largest real one, a tokenizer of 262,144 tokens, has 33 MB; the index
+"""The longest file that is read whole. The largest real one, a tokenizer of 262,144 tokens, has 33 MB; the index
 of a checkpoint with 100,000 tensors about 10 MB."""
+
+MAX_OBJECT_BYTES = 16 * 1024 * 1024
+"""The longest JSON file, but for an index, of which every value becomes a Python object: of three bytes seventy. The
+largest real one, a tokenizer_config.json that lists 65,536 tokens of speech, has 12 MB."""
 
 
 def read_json_object(reader: FolderReader, name: str, error: type[HeadraceError]) -> dict[str, Any]:
@@ -86,9 +90,19 @@ def read_json_object(reader: FolderReader, name: str, error: type[HeadraceError]
     Raises:
         HeadraceError: Of the class ``error``: it is too long, not UTF-8, not JSON, or not an object.
     """
+    kept = read_once(reader)
+    return kept.once("json", name, lambda: _read_json_object(kept, name, error))
+
+
+def _read_json_object(reader: FolderReader, name: str, error: type[HeadraceError]) -> dict[str, Any]:
     size_bytes = reader.sizes()[name]
-    if size_bytes > SMALL_FILE_BYTES:
-        raise error(f"{name} is too long.", evidence=f"{size_bytes:,} bytes; at most {SMALL_FILE_BYTES:,} are read.")
+    most = SMALL_FILE_BYTES if name.endswith(".index.json") else MAX_OBJECT_BYTES
+    if size_bytes > most:
+        raise error(
+            f"{name} is too long.",
+            evidence=f"{size_bytes:,} bytes; at most {most:,} are read.",
+            fix=f"Copy {name} from the model's source again.",
+        )
     content = reader.read_range(name, 0, size_bytes)
     try:
         return msgspec.json.decode(content, type=dict[str, Any])

@@ -26,6 +26,7 @@ from headrace.weights.sentencepiece import count_pieces, is_tiktoken
 _SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _GENERATION = "generation_config.json"
+_SHOWN = 4
 _COPY = "Copy config.json, the weights and the tokenizer's files from the same revision of the same model."
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
@@ -150,19 +151,30 @@ def _without_merges(reader: FolderReader) -> Iterator[Finding]:
 
 
 def _special_tokens(reader: FolderReader, vocab: int, vocabulary: Vocabulary | None) -> Iterator[Finding]:
-    named = [(f"{token.content[:40]!r}", token.id) for token in (vocabulary.added if vocabulary else ())]
-    named += [(f"{field} of {file}", value) for file, field, value in _special_ids(reader)]
-    if all(value < vocab for _, value in named):
+    if all(value < vocab for _, value in _named_ids(reader, vocabulary)):
         return
     rows = _rows(reader, vocab)
-    outside = [f"{what} is {value:,}" for what, value in named if value >= rows]
+    outside = 0
+    shown: list[str] = []
+    for what, value in _named_ids(reader, vocabulary):  # one by one: there may be as many as the file is long
+        if value >= rows:
+            outside += 1
+            if len(shown) < _SHOWN:
+                shown.append(f"{what} is {value:,}")
     if outside:
         special = SpecialTokensOutside(
-            f"{len(outside)} special token(s) lie outside the model's vocabulary.",
-            evidence=f"{'; '.join(outside[:4])}; the model's embedding has {rows:,} rows.",
+            f"{outside} special token(s) lie outside the model's vocabulary.",
+            evidence=f"{'; '.join(shown)}; the model's embedding has {rows:,} rows.",
             fix=f"Nothing, if nobody uses them. Else: {_COPY[0].lower()}{_COPY[1:]}",
         )
         yield finding_of(special, "", "warning")
+
+
+def _named_ids(reader: FolderReader, vocabulary: Vocabulary | None) -> Iterator[tuple[str, int]]:
+    for token in vocabulary.added if vocabulary else ():
+        yield f"{token.content[:40]!r}", token.id
+    for file, field, value in _special_ids(reader):
+        yield f"{field} of {file}", value
 
 
 def _special_ids(reader: FolderReader) -> Iterator[tuple[str, str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from headrace.weights.config import MOST_LAYERS
 from headrace.weights.gguf.source import GgufSource
 from headrace.weights.gguf_alone import ARCHITECTURE
 
@@ -54,6 +55,10 @@ def require_convertible(source: GgufSource) -> None:
             f"{len(homeless)} of its tensors have no place in LlamaForCausalLM", f"The first is {homeless[0]}."
         )
     names = {tensor.name for tensor in source.tensors}
+    if _layers(source) > MOST_LAYERS:  # before as many names are made
+        raise source.refuse(
+            "it says that it has more layers than any model", f"llama.block_count is {_layers(source)}."
+        )
     wanted = {f"blk.{block}.{part}.weight" for block in range(_layers(source)) for part in _INSIDE_BLOCKS}
     missing = sorted((wanted | {"token_embd.weight", "output_norm.weight"}) - names)
     if missing:

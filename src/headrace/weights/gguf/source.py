@@ -58,14 +58,14 @@ def open_gguf(path: Path) -> GgufSource:
         ArtifactsNotFound: It is not there.
         WeightsCorrupt: It is not a whole GGUF file.
     """
-    from gguf import GGUFReader  # noqa: PLC0415  # brings NumPy, which the control plane's processes go without
+    from headrace.weights.gguf.bounded import BoundedReader  # noqa: PLC0415  # brings NumPy, which others go without
 
     if not path.is_file():
         raise ArtifactsNotFound(f"There is no file {path}.")
     try:
-        reader = GGUFReader(path)
+        reader = BoundedReader(path)
         metadata = {key: field.contents() for key, field in reader.fields.items()}
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, struct.error, MemoryError) as error:
+    except (ValueError, IndexError, KeyError, OverflowError, struct.error, MemoryError, OSError) as error:
         raise WeightsCorrupt(
             f"{path.name} is not a whole GGUF file.",
             evidence=f"{error} (the file has {path.stat().st_size:,} bytes)",
