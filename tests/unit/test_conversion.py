@@ -224,6 +224,7 @@ def test_float32_is_rounded_on_request(tmp_path: Path) -> None:
     assert json.loads((target / "config.json").read_text()) == CONFIG | {"torch_dtype": "bfloat16"}
 
 
+@settings(deadline=None)  # the first example waits for NumPy's
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
 def test_rounding_is_to_the_nearest_and_keeps_what_is_no_number(patterns: list[int]) -> None:
     """Of every pattern of bits: a NaN stays one with its sign; else no other bfloat16 is nearer, and ties are even."""

@@ -26,7 +26,7 @@ from headrace.resources.errors import (
     DiskFull,
     SchemeNotSupported,
 )
-from headrace.storage import ArtifactFile, Artifacts, fingerprint, open_artifacts, stage
+from headrace.storage import ArtifactFile, Artifacts, fingerprint, open_artifacts, require_openable, stage
 from headrace.storage.download import PART_BYTES
 from headrace.storage.local import LocalArtifacts
 from headrace.storage.remote import RemoteArtifacts
@@ -89,12 +89,21 @@ def test_ranges_are_read(folder: Path) -> None:
         artifacts.read_range("../model/config.json", 0, 1)
 
 
-@pytest.mark.parametrize("address", ["model", "./model", "~/model", "", "file://model/x", "s3://", "gs:///"])
+@pytest.mark.parametrize("address", ["model", "./model", "~/model", "", "file://model/x", "s3://", "gs:///", "gs:///x"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     """A relative path would be looked up at the server's working directory, so it is not looked up at all."""
     with pytest.raises(BadField) as caught:
         open_artifacts(address)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("address", ["s3://key:tops3cret@bucket/x", "gs://:tops3cret@b", "s3://k:a@tops3cret@b/x"])
+def test_a_password_in_an_address_is_refused_and_not_shown(address: str) -> None:
+    """Addresses are shown with a model to everybody who may see it."""
+    for opens in (open_artifacts, require_openable):
+        with pytest.raises(BadField, match="no password") as caught:
+            opens(address)
+        assert "tops3cret" not in f"{caught.value.message} {caught.value.evidence} {caught.value.fix}"
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def throughput(
     for each in bound:
         if pending := (each.get("deployment") or {}).get("pending"):
             invocation.output.line(f"{each['id']} waits: {pending}")
+        if doubt := (each.get("deployment") or {}).get("doubt"):
+            invocation.output.line(f"{each['id']}: {doubt}")
     for each in operations:
         if each["state"] == "RUNNING":
             invocation.output.line(f"It holds once replicas are there: headrace operations get {each['id']} --wait")

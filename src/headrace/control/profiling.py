@@ -151,10 +151,11 @@ def summary(profile: Profile) -> str:
 
     again = f", more than {GOAL:.0%}: measure again on an idle machine (`headrace profile`)"
     doubt = again if profile.mean_error > GOAL else ""
-    return f"{_carries(profile.carried)} The fit is {profile.mean_error:.0%} off on average{doubt}."
+    return f"{carries(profile.carried)} The fit is {profile.mean_error:.0%} off on average{doubt}."
 
 
-def _carries(carried: Carried) -> str:
+def carries(carried: Carried) -> str:
+    """What a replica carries, as a sentence for a person."""
     if not carried.concurrency:
         limits = f"{carried.first_s:g} s to the first token and {carried.gap_s:g} s to each that follows"
         return f"Measured, not even one request at a time keeps {limits}."

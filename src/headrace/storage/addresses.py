@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -93,6 +94,9 @@ def folder_of(uri: str) -> Path | None:
     return path_of_file_uri(uri) if scheme.lower() == "file" else None
 
 
+_SECRET = re.compile(r"[^@]*:[^@]*@")
+
+
 def _driven(uri: str) -> tuple[str, str]:
     """Scheme and rest of an address whose driver is installed."""
     scheme, _separator, rest = uri.partition("://")
@@ -103,7 +107,14 @@ def _driven(uri: str) -> tuple[str, str]:
             evidence=uri,
             fix=f"Use an absolute path, file://, {', '.join(f'{name}://' for name in DRIVERS)}.",
         )
-    if not rest.strip("/"):
+    bucket = rest.partition("/")[0]
+    if _SECRET.match(bucket):
+        raise BadField(
+            f"A {scheme}:// address holds no password.",
+            evidence="What stands before the @ is not shown here: whoever sees the model would see it.",
+            fix="Give credentials by the environment, or those of the project: docs/storage.md.",
+        )
+    if not bucket:
         raise BadField(f"{uri} names no bucket or folder.", fix=f"Give {scheme}://BUCKET/FOLDER.")
     try:
         import fsspec  # noqa: PLC0415  # see `open_artifacts`

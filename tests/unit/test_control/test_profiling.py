@@ -12,10 +12,12 @@ from test_deploy_version import endpoint, put, register
 
 from headrace.capacity.measuring import grid_for
 from headrace.capacity.units import chunk, tokens_per_s
+from headrace.control.doubt import doubt
 from headrace.control.profiling import BUDGET_S
+from headrace.control.serving.view import view_of
 from headrace.resources.assignments import ProfileReport
 from headrace.resources.deployments import Deployment
-from headrace.resources.endpoints import DeployedModel
+from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import EngineDied, EngineTimeout
 from headrace.resources.profiles import Carried, Cost, Grid, Point, Profile, Provision
 from headrace.resources.states import ReplicaState
@@ -65,6 +67,14 @@ def told(world: World) -> str:
     return "\n".join(move.detail for move in world.timeline(world.deployment.id))
 
 
+def doubted(world: World) -> str:
+    """Why what is sold of the newest deployment may not be kept, as Databricks' clients read it of their endpoint."""
+    with world.store.transaction(read_only=True) as tx:
+        (view,) = (view_of(tx, one).served[0].detail for one in tx.list(Endpoint))
+        assert view == doubt(tx, world.deployment)
+        return view
+
+
 def test_it_is_measured_before_it_is_ready_and_kept(world: World) -> None:
     """Its node is told to, the deployment carries what came of it, a profile is stored, and the timeline says so."""
     world.node.measures = ProfileReport(points=points())
@@ -82,6 +92,7 @@ def test_it_is_measured_before_it_is_ready_and_kept(world: World) -> None:
     assert deployment.carried == msgspec.structs.replace(profile.carried, profile_id=profile.id)
     assert f"A replica carries {tokens_per_s(profile.carried):,.0f} tokens/s" in told(world)
     assert f"a chunk is {chunk(profile.carried):,}. The fit is 0% off on average." in told(world)
+    assert doubted(world) == ""
 
 
 def test_a_bad_fit_is_told_with_what_to_do(world: World) -> None:
@@ -90,6 +101,10 @@ def test_a_bad_fit_is_told_with_what_to_do(world: World) -> None:
     sell(world)
     asyncio.run(world.until_state("READY"))
     assert "more than 10%: measure again on an idle machine" in told(world)
+    assert doubted(world) == "", "less than a quarter: what a node measures beside others is"
+    (profile,) = world.rows(Profile)
+    world.write(lambda tx: tx.update(msgspec.structs.replace(profile, mean_error=0.6)))
+    assert "whose fit is 60% off on average. Measure on an idle machine" in doubted(world)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +124,7 @@ def test_a_measurement_that_fails_fails_nothing_else(world: World, report: Profi
     assert world.rows(Profile) == []
     assert word in told(world)
     assert f"It stays sold by the prediction, {tokens_per_s(PREDICTED):,.0f} tokens/s a replica." in told(world)
+    assert doubted(world).startswith("What a replica carries was not measured. It stays sold by the prediction")
 
 
 def test_latencies_that_nothing_keeps_are_known_and_not_sold_by(world: World) -> None:
@@ -119,6 +135,8 @@ def test_latencies_that_nothing_keeps_are_known_and_not_sold_by(world: World) ->
     assert world.rows(Profile)[0].carried.concurrency == 0
     assert "Measured, not even one request at a time keeps 2 s" in told(world)
     assert "It stays sold by the prediction" in told(world)
+    assert doubted(world).startswith("Measured, not even one request at a time keeps 2 s")
+    assert "and may not be kept. Measure on an idle machine" in doubted(world)
 
 
 def test_only_what_is_sold_and_unknown_is_measured(world: World) -> None:

@@ -36,7 +36,7 @@ from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import HeadraceError, NotOptimizable
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope
-from headrace.resources.profiles import Carried
+from headrace.resources.profiles import Carried, Profile
 from headrace.storage import Credentials, open_artifacts
 from headrace.store import Transaction
 from headrace.weights import inspect
@@ -118,19 +118,26 @@ async def optimization_info(request: Request) -> Response:
     name, version = request.path_params["name"], request.path_params["version"]
     await prepared(context, scope, name, version)
 
-    def read(tx: Transaction) -> tuple[ModelVersion, Carried | NotOptimizable]:
+    def read(tx: Transaction) -> tuple[ModelVersion, Carried | NotOptimizable, Profile | None]:
         _, found = find_entity(tx, scope, name, version)
         try:
-            return found, carried_by(tx, found, data_dir=context.layout.data_dir)
+            carried = carried_by(tx, found, data_dir=context.layout.data_dir)
         except NotOptimizable as error:
-            return found, error
+            return found, error, None
+        return found, carried, tx.get(Profile, scope=scope, id=carried.profile_id) if carried.profile_id else None
 
-    found, carried = await context.read(read)
+    found, carried, profile = await context.read(read)
     if isinstance(carried, NotOptimizable):
         return answer(not_optimizable_json(carried))
     model_type = await asyncio.to_thread(_model_type, context, scope, found)
     return answer(
-        optimization_json(carried, model_type=model_type, chunk=chunk(carried), tokens_per_s=tokens_per_s(carried))
+        optimization_json(
+            carried,
+            model_type=model_type,
+            chunk=chunk(carried),
+            tokens_per_s=tokens_per_s(carried),
+            profile=profile,
+        )
     )
 
 

@@ -17,6 +17,7 @@ from headrace.api.native.status import LIVING_DEPLOYMENTS
 from headrace.api.requests import answer, context_of, flag, number, principal_of
 from headrace.control import commands
 from headrace.control.autoscaling.pending import pending_text
+from headrace.control.doubt import doubt
 from headrace.control.predicting import compare
 from headrace.resources.access import EVERY_PROJECT, Permission, Principal
 from headrace.resources.autoscaling import Autoscaling, read_autoscaling
@@ -255,6 +256,7 @@ async def get_deployment(request: Request) -> Response:
             "external": _external_json(version),
             "spec": _spec_json(version),
             "pending": pending_text(tx, deployment),
+            "doubt": doubt(tx, deployment),
             "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
             "replicas": [_replica_json(deployment, one, tx.timeline("replica", one.id)) for one in replicas],
         }

@@ -145,6 +145,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
                 "external": maybe(record(base_url=STRING, model=STRING)),
                 "spec": maybe({"type": "object"}),
                 "pending": {"type": "string", "description": "What replicas that should run wait for; empty: nothing."},
+                "doubt": {"type": "string", "description": "Why what is sold of it may not be kept; empty: it may."},
                 "timeline": _TIMELINE,
                 "replicas": {"type": "array", "items": Noun(Replica, {"timeline": _TIMELINE})},
             },

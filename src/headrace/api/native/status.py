@@ -14,6 +14,7 @@ from headrace import __version__
 from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.requests import answer, context_of, principal_of
 from headrace.control.autoscaling.pending import pending_text
+from headrace.control.doubt import doubt
 from headrace.resources.access import EVERY_PROJECT, ROLE_PERMISSIONS, Permission
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
@@ -39,7 +40,8 @@ async def status(request: Request) -> Response:
             endpoints, tx.list(DeployedModel, **conditions), deployments, replicas, _with_own_code(tx, deployments)
         )
         for pool in _pools(listed):
-            pool["pending"] = pending_text(tx, next(one for one in deployments if one.id == pool["id"]))
+            deployment = next(one for one in deployments if one.id == pool["id"])
+            pool["pending"], pool["doubt"] = pending_text(tx, deployment), doubt(tx, deployment)
         return {
             "endpoints": listed,
             "draining": [noun_json(one) for one in deployments if one.state is DeploymentState.DRAINING],

@@ -11,10 +11,12 @@ import msgspec
 
 from headrace.contracts.databricks.served import UNITS_OF_A_CHUNK
 from headrace.resources.errors import NotOptimizable
-from headrace.resources.profiles import Carried
+from headrace.resources.profiles import Carried, Profile
 
 
-def optimization_json(carried: Carried, *, model_type: str, chunk: int, tokens_per_s: float) -> dict[str, Any]:
+def optimization_json(
+    carried: Carried, *, model_type: str, chunk: int, tokens_per_s: float, profile: Profile | None = None
+) -> dict[str, Any]:
     """Of a model whose throughput can be stated.
 
     Args:
@@ -22,6 +24,7 @@ def optimization_json(carried: Carried, *, model_type: str, chunk: int, tokens_p
         model_type: As its config.json says; may be empty.
         chunk: Tokens a second of one increment.
         tokens_per_s: Of a whole replica.
+        profile: The measurement that it is from, where it was measured.
     """
     ours = {
         "measured": carried.measured,
@@ -31,6 +34,9 @@ def optimization_json(carried: Carried, *, model_type: str, chunk: int, tokens_p
         "inter_token_latency_s": carried.gap_s,
         "model_units_of_a_chunk": UNITS_OF_A_CHUNK,
     }
+    if profile is not None:
+        ours["measured_timestamp"] = round(profile.created_at * 1000)
+        ours["mean_error_of_the_fit"] = round(profile.mean_error, 3)
     return {"optimizable": True, "model_type": model_type, "throughput_chunk_size": chunk, "headrace": ours}
 
 

@@ -6,6 +6,7 @@ from headrace.contracts.databricks.endpoints import EntityView, ServingView
 from headrace.contracts.databricks.served import ServedEntity
 from headrace.contracts.databricks.state import Served, state_in
 from headrace.control.autoscaling.pending import pending_text
+from headrace.control.doubt import doubt
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.models import Model
@@ -62,7 +63,7 @@ def _told(tx: Transaction, deployment: Deployment) -> str:
     """What it is about, for a person; empty where it is as it should be."""
     if deployment.state is DeploymentState.ASLEEP:
         return "Scaled to zero: the next request wakes it."
-    return pending_text(tx, deployment)
+    return pending_text(tx, deployment) or doubt(tx, deployment)
 
 
 def _elsewhere(tx: Transaction, deployed: DeployedModel, deployment: Deployment) -> Served:
