@@ -125,7 +125,8 @@ def _require_some(carried: Carried, evidence: str) -> Carried:
         f"Not even one request at a time has its first token within {carried.first_s:g} s and then one every "
         f"{carried.gap_s:g} s.",
         evidence=evidence,
-        fix="Deploy it on a faster machine, or without a throughput; `headrace profile` measures what a replica does.",
+        fix="If the machine was busy when it was measured, measure again (`headrace profile ENDPOINT`, `headrace "
+        "calibrate`). Else deploy it on a faster machine, or without a throughput.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -138,8 +139,16 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
                 f"This does not count: the load itself took {self.own_cpu:.0%} of a core, more than {MOST_OWN_CPU:.0%}."
             )
         share = f"{self.tenant.attainment:.1%} of the offered work was answered within the latencies"
-        few = "" if self.tenant.asked >= ENOUGH else f" That is of {self.tenant.asked} asked, few for such a share."
-        return f"{'Kept' if self.kept else 'Not kept'}: {share}, {PROMISE:.0%} are promised.{few}"
+        return f"{'Kept' if self.kept else 'Not kept'}: {share}, {PROMISE:.0%} are promised.{self._few}"
+
+    @property
+    def _few(self) -> str:
+        """How long it would have to be for its share to say much; empty where it was."""
+        asked = self.tenant.asked
+        if asked >= ENOUGH:
+            return ""
+        minutes = math.ceil(ENOUGH / asked * self.seconds / 60)
+        return f" That is of {asked} asked, few for such a share: at this rate {ENOUGH} take some {minutes:,} minutes."
 
 
 def figures(
