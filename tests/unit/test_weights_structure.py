@@ -221,6 +221,51 @@ def test_of_a_store_headers_are_read_at_once_and_small_files_once() -> None:
     assert len(asked) == len(set(asked))
 
 
+class Counted(Sparse):
+    """Counts the bytes that are read of it."""
+
+    read_bytes = 0
+
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """What is there, counted."""
+        content = super().read_range(name, start, length)
+        self.read_bytes += len(content)
+        return content
+
+
+def _large() -> Folder:
+    """The recorded gpt-oss with the sizes of its 120B and 151 layers, in 49 files: 480 billion numbers of 16 bits."""
+    folder = Folder("gpt_oss")
+    layers, wide = 151, {330: 201_088, 48: 2880, 80: 2880, 160: 5760, 3: 128, 32: 512, 64: 4096, 4: 64}
+    folder.config |= {"num_hidden_layers": layers, "layer_types": ["sliding_attention", "full_attention"] * 75}
+    folder.config["layer_types"] += ["full_attention"]
+    folder.config |= {"hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 128, "vocab_size": 201_088}
+    folder.config |= {"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "dtype": "bfloat16"}
+    every = [
+        (name.replace("layers.0.", f"layers.{layer}."), ["BF16", [wide[size] for size in shape]])
+        for name, (_, shape) in folder.tensors.items()
+        for layer in (range(layers) if ".layers.0." in name else (0,))
+        if ".layers.1." not in name
+    ]
+    folder.shards = {f"model-{part + 1:05}-of-00049.safetensors": dict(every[part::49]) for part in range(49)}
+    folder.index = {tensor: file for file, tensors in folder.shards.items() for tensor in tensors}
+    return folder
+
+
+def test_a_checkpoint_of_480_billion_parameters_costs_a_few_hundred_kilobytes() -> None:
+    """Where a layer's experts are one tensor, as gpt-oss and what transformers 5 writes have them: headers and index.
+
+    Its tokenizer, which is read whole, is small here. One tensor for each expert is a hundred times as many names.
+    """
+    files = _large().reader()
+    reader = Counted(files.files, files.lengths)
+    once = ReadOnce(reader)
+    assert check(once) == []
+    assert 480e9 < inspect(once).parameters < 490e9
+    assert sum(reader.sizes().values()) > 960e9
+    assert reader.read_bytes < 600_000
+
+
 def test_an_encoder_alone_is_whole() -> None:
     """A T5 that was published without its decoder lacks nothing."""
     folder = Folder("t5")
