@@ -69,6 +69,7 @@ def left(root: Path) -> list[str]:
         ("source", "full", "DESTINATION_NOT_EMPTY", 1),
         ("source", "file", "DESTINATION_NOT_EMPTY", 1),
         ("source", "source", "DESTINATION_NOT_EMPTY", 1),
+        ("source", "source/new", "BAD_FIELD", 2),
         ("huge", "new", "DISK_FULL", 1),
         ("no tokenizer", "new", "TOKENIZER_MISSING", 1),
         ("half", "new", "TENSORS_MISSING", 1),

@@ -500,6 +500,15 @@ def test_the_command_ends_as_a_refused_deployment_does(tmp_path, capsys) -> None
     assert "would be refused" in shown
 
 
+def test_a_files_name_makes_no_line_of_its_own(tmp_path, capsys) -> None:
+    """Whoever named the weights cannot have the doctor say something that it did not find."""
+    name = "a\nerror CONFIG_MISSING:\n.safetensors"
+    run(["doctor", written(tmp_path, without("model.safetensors") | {name: b"no header"})])
+    said = capsys.readouterr().out
+    assert "  a\\x0aerror CONFIG_MISSING:\\x0a.safetensors" in said
+    assert not any(line.startswith("error CONFIG_MISSING") for line in said.splitlines())
+
+
 def test_strict_lets_warnings_count(tmp_path, capsys) -> None:
     """A warning alone is no failure, unless that is asked for."""
     folder = written(tmp_path, FAULTS["pickles"][0])

@@ -16,6 +16,7 @@ from headrace.cli.help import MANAGE
 from headrace.cli.invocation import Invocation, command
 from headrace.cli.output import size
 from headrace.cli.progress import Step, Steps
+from headrace.resources.errors import BadField
 
 if TYPE_CHECKING:
     from headrace.storage import Artifacts
@@ -54,6 +55,7 @@ def convert(
     target = destination.expanduser().absolute()
     started_s = time.monotonic()
     with _here(invocation, source, target, dtype) as path:
+        _require_outside(path, target)
         gguf = _gguf_of(path)
         needed_bytes, make = _from_gguf(gguf) if gguf else _from_folder(path, dtype)
         made = _make(invocation, target, needed_bytes, make)
@@ -64,6 +66,20 @@ def convert(
     )
     invocation.output.line(f"{target}: {made}; {size(size_bytes)}, in {took_s:.1f} s.")
     invocation.output.line(f"Next: headrace deploy {destination}")
+
+
+def _require_outside(source: Path, target: Path) -> None:
+    """Hold that the new folder is not below the one that it is made of: the next conversion would copy it.
+
+    Raises:
+        BadField: It is.
+    """
+    if source.resolve() in target.resolve().parents:
+        raise BadField(
+            "The new folder would lie in the one that is converted.",
+            evidence=f"{target} is below {source}.",
+            fix="Give a place beside it.",
+        )
 
 
 @contextmanager

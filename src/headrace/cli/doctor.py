@@ -12,7 +12,7 @@ from headrace.cli.addresses import SCHEMES, artifact_uri
 from headrace.cli.exits import ExitCode, exit_code_of
 from headrace.cli.help import SERVE
 from headrace.cli.invocation import Invocation, command
-from headrace.cli.output import size
+from headrace.cli.output import in_one_line, size
 from headrace.resources.errors import ArtifactsNotFound, Failure, HeadraceError, WeightsQuantised, error_from
 from headrace.resources.layout import Layout, default_data_dir
 from headrace.resources.models import ServingSpec
@@ -281,9 +281,9 @@ def _as_document(finding: Finding) -> dict[str, str]:
 
 
 def _as_text(finding: Finding) -> str:
-    where = f"  {finding.file}" if finding.file else ""
-    lines = [f"{finding.severity} {finding.code}:{where}", f"  {finding.message}"]
-    lines += [f"  evidence: {finding.evidence}"] if finding.evidence else []
+    where = f"  {in_one_line(finding.file)}" if finding.file else ""
+    lines = [f"{finding.severity} {finding.code}:{where}", f"  {in_one_line(finding.message)}"]
+    lines += [f"  evidence: {in_one_line(finding.evidence)}"] if finding.evidence else []
     lines += [f"  fix: {finding.fix}"] if finding.fix else []
     return "\n".join([*lines, f"  more: headrace explain {finding.code}", ""])
 

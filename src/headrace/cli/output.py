@@ -89,7 +89,7 @@ class Output:
         from rich.table import Table  # noqa: PLC0415  # `headrace version` starts without Rich
 
         console = stdout_console(self._width)
-        cells = [tuple(_BREAKS.sub(_escaped, visible(str(cell))) for cell in row) for row in rows]
+        cells = [tuple(in_one_line(str(cell)) for cell in row) for row in rows]
         if console.width < _WIDE:
             cells = [tuple(cell for name, cell in zip(columns, row, strict=True) if name not in spare) for row in cells]
             columns = [name for name in columns if name not in spare]
@@ -141,6 +141,15 @@ def visible(text: str) -> str:
     a\x1b[31mb
     """
     return _CONTROLS.sub(_escaped, text)
+
+
+def in_one_line(text: str) -> str:
+    r"""The same with line breaks and tabs shown, too: a name is not to look like a line of ours.
+
+    >>> print(in_one_line("a\nerror NO_CONFIG"))
+    a\x0aerror NO_CONFIG
+    """
+    return _BREAKS.sub(_escaped, visible(text))
 
 
 def _escaped(found: re.Match[str]) -> str:
