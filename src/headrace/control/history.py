@@ -13,7 +13,7 @@ from headrace.control.restarts import delay_s
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.operations import KEPT_DAYS, Operation
 from headrace.resources.rollouts import Rollout
-from headrace.resources.states import DeploymentState, OperationState, ReplicaState, RolloutState, State, moves_from
+from headrace.resources.states import DeploymentState, OperationState, RolloutState, State, moves_from
 from headrace.store import Store, Transaction
 
 LOOK_EVERY_S = 3600.0
@@ -23,18 +23,18 @@ AT_ONCE = 500
 
 _DAY_S = 86_400.0
 
-OVER: Mapping[type[Operation | Rollout | Replica | Deployment], tuple[State, ...]] = MappingProxyType(
+OVER: Mapping[type[Operation | Rollout | Deployment], tuple[State, ...]] = MappingProxyType(
     {
         kind: tuple(state for state in states if not moves_from(state))
         for kind, states in (
             (Operation, OperationState),
             (Rollout, RolloutState),
-            (Replica, ReplicaState),
             (Deployment, DeploymentState),
         )
     }
 )
-"""The states that nothing leaves. A FAILED deployment is in none of them: it is there until somebody undeploys it."""
+"""The states that nothing leaves. A FAILED deployment is in none of them: it is there until somebody undeploys it.
+Replicas go as their deployment is buried or `pool` has enough of them; what is left of those are lines."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -66,13 +66,16 @@ class Forgetter:
             await asyncio.sleep(delay_s(failures) if failures else LOOK_EVERY_S)
 
     async def forget(self) -> int:
-        """Forget all that is old enough, a part in each transaction; returns how many rows that were."""
-        before, forgotten = self._clock() - self._kept_s, 0
-        for kind, states in OVER.items():
-            part = AT_ONCE
-            while part == AT_ONCE:
-                part = await self._store.run(partial(_forget, kind=kind, states=states, before=before))
-                forgotten += part
+        """Forget all that is old enough, a part in each transaction; returns how many rows and lines that were."""
+        before = self._clock() - self._kept_s
+        parts = [partial(_forget, kind=kind, states=states, before=before) for kind, states in OVER.items()]
+        parts += [partial(_forget_lines, kind=kind, before=before) for kind in (*OVER, Replica)]
+        forgotten = 0
+        for part in parts:
+            count = AT_ONCE
+            while count == AT_ONCE:
+                count = await self._store.run(part)
+                forgotten += count
         return forgotten
 
 
@@ -80,3 +83,7 @@ def _forget(
     tx: Transaction, *, kind: type[Operation | Rollout | Replica | Deployment], states: tuple[State, ...], before: float
 ) -> int:
     return tx.history.forget(kind, states, before=before, at_most=AT_ONCE)
+
+
+def _forget_lines(tx: Transaction, *, kind: type[Operation | Rollout | Replica | Deployment], before: float) -> int:
+    return tx.history.forget_lines(kind, before=before, at_most=AT_ONCE)

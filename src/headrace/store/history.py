@@ -1,4 +1,4 @@
-"""What is over and old: rows that nobody will change any more, and what their timelines say."""
+"""What is over and old: rows that nobody will change any more, and lines of timelines whose row is gone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class History:
         self._connection = connection
 
     def forget(self, kind: type[Stateful], states: Collection[State], *, before: float, at_most: int) -> int:
-        """Delete rows together with their timelines, the oldest first; returns how many.
+        """Delete rows, the oldest first, and leave their timelines to `forget_lines`; returns how many.
 
         Args:
             kind: The noun.
@@ -30,12 +30,22 @@ class History:
             before: Unix seconds; only rows that were written last before that.
             at_most: How many, so that others need not wait for long.
         """
-        noun = NOUNS[kind]
-        written = noun.table.columns["updated_at"]
-        old = select(noun.table.columns["id"]).where(noun.table.columns["state"].in_(states), written < before)
-        ids = list(self._connection.execute(old.order_by(written).limit(at_most)).scalars())
+        rows = NOUNS[kind].table.columns
+        old = select(rows["id"]).where(rows["state"].in_(states), rows["updated_at"] < before)
+        ids = list(self._connection.execute(old.order_by(rows["updated_at"]).limit(at_most)).scalars())
         if ids:
-            self._connection.execute(delete(noun.table).where(noun.table.columns["id"].in_(ids)))
-            told = transitions.c.kind == noun.word, transitions.c.resource_id.in_(ids)
-            self._connection.execute(delete(transitions).where(*told))
+            self._connection.execute(delete(NOUNS[kind].table).where(rows["id"].in_(ids)))
         return len(ids)
+
+    def forget_lines(self, kind: type[Stateful], *, before: float, at_most: int) -> int:
+        """Delete lines of timelines whose row is not there any more, as of each engine that was started; how many."""
+        there = select(NOUNS[kind].table.columns["id"])
+        lost = (
+            transitions.c.kind == NOUNS[kind].word,
+            transitions.c.at < before,
+            transitions.c.resource_id.not_in(there),
+        )
+        lines = list(self._connection.execute(select(transitions.c.sequence).where(*lost).limit(at_most)).scalars())
+        if lines:
+            self._connection.execute(delete(transitions).where(transitions.c.sequence.in_(lines)))
+        return len(lines)
