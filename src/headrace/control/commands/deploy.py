@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from headrace.control.commands.pool import new_pool
+from headrace.control.commands.pool import PoolWish, new_pool
 from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.register import register_version
@@ -14,20 +14,19 @@ from headrace.control.commands.scale import check_idle_s, check_replicas
 from headrace.control.commands.spec import check_spec
 from headrace.control.commands.texts import as_text, check_address, check_labels, check_text
 from headrace.control.rollouts.life import require_no_rollout
-from headrace.resources.autoscaling import Autoscaling
-from headrace.resources.deployments import Deployment, MachineSpec, Replica
+from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.egress import EVERYWHERE, literal, permitted
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, EndpointNotFound
 from headrace.resources.external import EXTERNAL, MAX_MODEL_CHARACTERS, ExternalServer, check_key, read_base_url
 from headrace.resources.models import Model, ModelVersion, ServingSpec
-from headrace.resources.names import Scope, check_id, check_model_id, new_id
+from headrace.resources.names import check_id, check_model_id, new_id
 from headrace.resources.operations import Operation
 from headrace.resources.throughput import Wish
 from headrace.store import Transaction
 
 
-class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
+class DeployRequest(PoolWish, kw_only=True, frozen=True):
     """What is to be served, and where.
 
     Attributes:
@@ -36,14 +35,12 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
         model_user_id: The importer's own name for the model.
         publisher_model: Its name in Model Garden, where it is a published one; told in the operation's answer.
         endpoint_id: Id of the endpoint to make, or of the one to add to; empty: made up.
-        initial_replicas: As in `PoolWish`; so the three that follow.
         labels: Of the model and of the endpoint, where they are made.
         external_key: The key of the spec's external server; empty for none. Goes into its replica's row alone.
         provision: As in `VersionRequest`.
         no_traffic: It gets none of the endpoint's traffic until somebody says so.
     """
 
-    scope: Scope
     artifact_uri: str
     contract: str
     model_id: str = ""
@@ -52,18 +49,11 @@ class DeployRequest(msgspec.Struct, kw_only=True, frozen=True):
     publisher_model: str = ""
     endpoint_id: str = ""
     endpoint_display_name: str = ""
-    labels: dict[str, str] = {}
-    machine: MachineSpec = MachineSpec()
-    min_replicas: int = 1
-    max_replicas: int = 1
-    initial_replicas: int = 0
-    scale_to_zero_after_s: float = 0.0
-    autoscaling: Autoscaling | None = None
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     spec: ServingSpec = ServingSpec()
     external_key: str = ""
     dedicated: bool = True
     provision: Wish | None = None
-    timeout_s: float = 3600.0
     no_traffic: bool = False
 
     @property

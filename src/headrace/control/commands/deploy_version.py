@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.control.checking import require_deployable
-from headrace.control.commands.pool import new_pool
+from headrace.control.commands.pool import PoolWish, new_pool
 from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.scale import check_idle_s, check_replicas
@@ -21,12 +21,11 @@ from headrace.control.sharing import PoolShape, shared_deployment
 from headrace.control.splits import as_target, drop_older_splits
 from headrace.control.timeline import note
 from headrace.control.traffic import WHOLE, set_split
-from headrace.resources.autoscaling import Autoscaling
-from headrace.resources.deployments import Deployment, MachineSpec
+from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, EndpointNotFound, ModelNotFound, NameTaken, NotSupported
 from headrace.resources.models import Model, ModelVersion
-from headrace.resources.names import Scope, new_id
+from headrace.resources.names import new_id
 from headrace.resources.operations import Operation
 from headrace.resources.profiles import Provision
 from headrace.resources.throughput import Wish
@@ -38,7 +37,7 @@ THE_NEW_ONE = "0"
 _DEPLOYED_ID = re.compile(r"[0-9]{1,10}")
 
 
-class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
+class VersionRequest(PoolWish, kw_only=True, frozen=True):
     """Which version, where, and at what scale.
 
     Attributes:
@@ -46,7 +45,6 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
         version: The version's number.
         deployed_model_id: For the deployed model; empty: made up.
         display_name: Of the deployed model; empty: the model's.
-        initial_replicas: As in `PoolWish`; so the two that follow, and `timeout_s`.
         split: The endpoint's traffic once the model is READY, by deployed model, itself as `THE_NEW_ONE`; None: the
             traffic stays as it is.
         settings: A vendor's own, kept whole.
@@ -56,24 +54,16 @@ class VersionRequest(msgspec.Struct, kw_only=True, frozen=True):
         own: It is to have a deployment of its own, even where it could share one.
     """
 
-    scope: Scope
     contract: str
     endpoint_id: str
     model_id: str
     version: str
     deployed_model_id: str = ""
     display_name: str = ""
-    machine: MachineSpec = MachineSpec()
-    min_replicas: int = 1
-    max_replicas: int = 1
-    initial_replicas: int = 0
-    scale_to_zero_after_s: float = 0.0
-    autoscaling: Autoscaling | None = None
     split: dict[str, int] | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
     own: bool = False
     provision: Wish | None = None
-    timeout_s: float = 3600.0
 
     def shape(self, sold: Provision | None) -> PoolShape:
         """What it asks of its deployment, with the throughput that is sold."""

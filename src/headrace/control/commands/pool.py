@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import msgspec
 
 from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec
@@ -10,8 +10,8 @@ from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope, new_id
 
 
-class PoolWish(Protocol):
-    """What a deploy says of its replicas.
+class PoolWish(msgspec.Struct, kw_only=True, frozen=True):
+    """What every deploy says of its replicas.
 
     Attributes:
         initial_replicas: As in `Deployment`.
@@ -20,22 +20,14 @@ class PoolWish(Protocol):
         timeout_s: How long it may take until it is READY.
     """
 
-    @property
-    def scope(self) -> Scope: ...  # noqa: D102
-    @property
-    def machine(self) -> MachineSpec: ...  # noqa: D102
-    @property
-    def min_replicas(self) -> int: ...  # noqa: D102
-    @property
-    def max_replicas(self) -> int: ...  # noqa: D102
-    @property
-    def initial_replicas(self) -> int: ...  # noqa: D102
-    @property
-    def scale_to_zero_after_s(self) -> float: ...  # noqa: D102
-    @property
-    def autoscaling(self) -> Autoscaling | None: ...  # noqa: D102
-    @property
-    def timeout_s(self) -> float: ...  # noqa: D102
+    scope: Scope
+    machine: MachineSpec = MachineSpec()
+    min_replicas: int = 1
+    max_replicas: int = 1
+    initial_replicas: int = 0
+    scale_to_zero_after_s: float = 0.0
+    autoscaling: Autoscaling | None = None
+    timeout_s: float = 3600.0
 
 
 def new_pool(wish: PoolWish, version: ModelVersion, *, display_name: str, now: float, runtime: str = "") -> Deployment:
