@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CLONE = "clone.path"
+"""Names the clone in its environment."""
+
 PREFLIGHT = ROOT / "src" / "headrace" / "hardware" / "preflight.py"
 
 
@@ -56,15 +60,24 @@ def ensure(*, dev: bool) -> Path:
     with _lock(home):
         if stamp.exists() and stamp.read_text() == wanted and python.exists():
             return python
+        _forget_lost_clones(home.parent)
         started = time.monotonic()
         say(f"making the environment {home} (about 20 s with pip's cache warm)")
         if not _has_pip(python):  # none yet, or one whose making was interrupted
             _quietly([sys.executable, "-m", "venv", "--clear", str(home)])
         packages = ["--editable", str(ROOT), *(project["dependency-groups"]["dev"] if dev else [])]
         _quietly([str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *packages])
+        (home / CLONE).write_text(str(ROOT))
         stamp.write_text(wanted)
         say(f"environment ready in {time.monotonic() - started:.0f} s")
     return python
+
+
+def _forget_lost_clones(venvs: Path) -> None:
+    """Remove environments of clones that are no longer there: each takes most of a gigabyte."""
+    for note in venvs.glob(f"*/{CLONE}"):
+        if not Path(note.read_text()).is_dir():
+            shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def _has_pip(python: Path) -> bool:
