@@ -76,6 +76,34 @@ def test_comments_then_the_answer(tmp_path: Path, path: str) -> None:
     asyncio.run(main())
 
 
+def test_a_line_that_moves_is_waited_in(tmp_path: Path) -> None:
+    """An engine that answers others is waited for longer than one that says nothing, and the stream is kept alive."""
+
+    async def main() -> None:
+        async with (
+            StandIn(tmp_path / "e") as engine,
+            gateway_before(
+                tmp_path, deployed(engine.address), heartbeat_s=OFTEN_S, first_byte_timeout_s=OFTEN_S
+            ) as served,
+        ):
+            engine.script = Script(gated=True)
+            engine.gate.release()
+            async with served.client.stream("POST", URL, json=STREAM) as before:
+                first = before.aiter_raw()
+                assert b"tok" in await anext(first)
+                async with served.client.stream("POST", URL, json=STREAM) as answer:
+                    pieces = answer.aiter_raw()
+                    await comments(pieces, 5)
+                    assert engine.seen.began == 2
+                    for _ in range(5):
+                        engine.gate.release()
+                    rest = b"".join([piece async for piece in pieces])
+                assert rest.endswith(b"data: [DONE]\n\n")
+                assert b"".join([piece async for piece in first]).endswith(b"data: [DONE]\n\n")
+
+    asyncio.run(main())
+
+
 def test_openai_client_skips_comments(tmp_path: Path) -> None:
     """OpenAI's own client reads a stream that waited for an engine to wake, and raises the error of one that failed."""
 

@@ -271,6 +271,32 @@ def test_a_trial_leaves_time_for_another() -> None:
     assert not attempts.goes_on_after(second, TimedOut("late"), patient=True)
 
 
+def test_who_works_for_others_is_waited_for() -> None:
+    """A replica that answers somebody has until the deadline, one that says nothing to anybody as long as silence may
+    last; one on trial gets no more time."""
+    route, now = deployed("unix:/nowhere/0"), 1000.0
+    pool = Pool(route, lambda: now)
+    pool.follow(route, tuple(Replica(one, connect_timeout_s=1) for one in route.replicas))
+    attempts = Attempts(pool, Demand(10, 10), deadline_of(0.0, 100.0, None), silence_s=10.0)
+    other, assigned = attempts.choose(), attempts.choose()
+    assert other is not None
+    assert assigned is not None
+    assert attempts.timeout_s(assigned) == 10.0
+    assert attempts.more_s(assigned) == 0.0
+    other.answered()
+    assert attempts.more_s(assigned) == 10.0
+    other.release()
+    now += 9.0
+    assert attempts.more_s(assigned) == 10.0
+    now += 9.0
+    assert attempts.more_s(assigned) == 0.0
+    other = attempts.choose()
+    assert other is not None
+    other.answered()
+    assigned.on_trial = True
+    assert attempts.more_s(assigned) == 0.0
+
+
 def test_a_conversation_stays_with_its_engine(tmp_path: Path) -> None:
     """Requests that begin alike reach one engine, others are spread; and the pool learns what they come to."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from headrace.contracts.openai.demand import Demand
@@ -61,16 +62,21 @@ class Attempts:
     Another one is tried only before the first byte, while there is time left before the request's deadline, out of the
     pool's retry budget, and after no more than `MOST_BEGUN` that may have begun on it.
 
+    A replica that works for others while it says nothing to this request has it in a line that moves: it is waited for
+    until the deadline. One that says nothing to anybody is given up sooner.
+
     Args:
         pool: What is chosen from.
         demand: What the request asks.
         deadline: When its answer must have begun, by ``time.monotonic()``.
+        silence_s: For how long a replica may say nothing to anybody.
     """
 
-    def __init__(self, pool: Pool, demand: Demand, deadline: float) -> None:
+    def __init__(self, pool: Pool, demand: Demand, deadline: float, silence_s: float = math.inf) -> None:
         self._pool = pool
         self._demand = demand
         self._deadline = deadline
+        self._silence_s = silence_s
         self._tried: list[Replica] = []
         self._begun = 0
         pool.retries.earn()
@@ -85,8 +91,15 @@ class Attempts:
         return self._pool.assign(self._demand, but=self._tried)
 
     def timeout_s(self, assignment: Assignment) -> float:
-        """How long this one may take to begin: all that is left, or half of it where it is only on trial."""
-        return self.left_s / 2 if assignment.on_trial else self.left_s
+        """How long this one may say nothing; half of that where it is only on trial."""
+        timeout_s = min(self.left_s, self._silence_s)
+        return timeout_s / 2 if assignment.on_trial else timeout_s
+
+    def more_s(self, assignment: Assignment) -> float:
+        """How much longer it is waited for, once `timeout_s` is over."""
+        if assignment.on_trial or not assignment.works_for_others(self._silence_s):
+            return 0.0
+        return min(self.left_s, self._silence_s)
 
     def goes_on_after(self, assignment: Assignment, error: UpstreamError, *, patient: bool) -> bool:
         """Note that there was no answer, and take a retry if there may be one.

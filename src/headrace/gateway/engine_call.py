@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from contextlib import nullcontext
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,8 @@ from headrace.gateway.attempts import Attempts, deadline_of
 from headrace.gateway.call import Call
 from headrace.gateway.fair_queue import Visit
 from headrace.gateway.fleet import Assignment
-from headrace.gateway.upstream import TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
-from headrace.gateway.waiting_room import Meanwhile, failed_for_good
+from headrace.gateway.upstream import MoreTime, TimedOut, UpstreamAnswer, UpstreamError, UpstreamRequest
+from headrace.gateway.waiting_room import failed_for_good
 from headrace.gateway.work import used_work
 from headrace.resources.errors import (
     EngineBrokeOff,
@@ -28,6 +28,7 @@ from headrace.resources.errors import (
 from headrace.resources.priority import Priority
 
 if TYPE_CHECKING:
+    from headrace.gateway.heartbeat import Heartbeats
     from headrace.gateway.tracing import Attempt
 
 _NOTHING = Usage(0, 0)
@@ -52,7 +53,7 @@ class EngineAnswer:
         path: Of the engine's route.
         body: For the engine.
         stream: Whether the answer comes as it is made.
-        meanwhile: What is done while it waits for its turn.
+        meanwhile: Entered until the answer begins.
 
     Raises:
         NotReady: The deployment has no replica; if it scales to zero, none became ready in time.
@@ -63,7 +64,9 @@ class EngineAnswer:
         HeadraceError: An external server is not there, or not to be trusted.
     """
 
-    def __init__(self, call: Call, path: str, body: bytes, *, stream: bool, meanwhile: Meanwhile = nullcontext) -> None:
+    def __init__(
+        self, call: Call, path: str, body: bytes, *, stream: bool, meanwhile: Heartbeats | None = None
+    ) -> None:
         self._call = call
         self._path = path
         self._body = body
@@ -74,12 +77,18 @@ class EngineAnswer:
         self._begun: tuple[Assignment, UpstreamAnswer] | None = None
 
     async def __aenter__(self) -> UpstreamAnswer:
+        if self._meanwhile is None:
+            return await self._enter()
+        with self._meanwhile:
+            return await self._enter()
+
+    async def _enter(self) -> UpstreamAnswer:
         call = self._call
         call.record.stream = self._stream
         if not call.pool.replicas and not call.pool.wakes:
             raise _not_ready(call)
         waiting = None if call.record.trace is None else call.record.trace.begin("wait for a turn")
-        await self._room.come_in(self._visit, self._meanwhile)
+        await self._room.come_in(self._visit)
         if waiting is not None:
             waiting.end()
         if call.claim is not None:
@@ -186,16 +195,18 @@ async def _begin_owing(call: Call, path: str, body: bytes, *, stream: bool) -> t
 
 async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[Assignment, UpstreamAnswer]:
     pool, limits = call.pool, call.limits
-    limit_s = limits.first_byte_timeout_s if stream else limits.answer_timeout_s
-    attempts = Attempts(pool, pool.demand_of(path, body), deadline_of(call.record.arrived_s, limit_s, call.patience_s))
+    silence_s = limits.first_byte_timeout_s if stream else limits.answer_timeout_s
+    deadline = deadline_of(call.record.arrived_s, max(silence_s, limits.answer_timeout_s), call.patience_s)
+    attempts = Attempts(pool, pool.demand_of(path, body), deadline, silence_s)
     if attempts.left_s <= 0.0:
         raise _translated(call, TimedOut("The time that its client gives it was over before an engine could have it."))
     while assignment := attempts.choose():
         timeout_s = attempts.timeout_s(assignment)
         try:
-            answer = await _send(call, assignment, path, body, timeout_s)
+            more_s = partial(attempts.more_s, assignment)
+            answer = await _send(call, assignment, path, body, timeout_s=timeout_s, more_s=more_s)
         except UpstreamError as error:
-            goes_on = attempts.goes_on_after(assignment, error, patient=timeout_s > limit_s / 2)
+            goes_on = attempts.goes_on_after(assignment, error, patient=timeout_s > silence_s / 2)
             assignment.release()
             if not goes_on:
                 raise _translated(call, error) from error
@@ -210,7 +221,9 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[A
     raise _not_ready(call)
 
 
-async def _send(call: Call, assignment: Assignment, path: str, body: bytes, timeout_s: float) -> UpstreamAnswer:
+async def _send(
+    call: Call, assignment: Assignment, path: str, body: bytes, *, timeout_s: float, more_s: MoreTime
+) -> UpstreamAnswer:
     replica = assignment.replica
     forwarded, trace = call.forwarded, call.record.trace
     if trace is not None:
@@ -220,7 +233,9 @@ async def _send(call: Call, assignment: Assignment, path: str, body: bytes, time
         method="POST", target=replica.target(path), headers=[*forwarded, *replica.headers], body=body, repeatable=True
     )
     call.record.sent()
-    sending = replica.upstream.send(request, timeout_s=timeout_s, stall_timeout_s=call.limits.stall_timeout_s)
+    sending = replica.upstream.send(
+        request, timeout_s=timeout_s, more_s=more_s, stall_timeout_s=call.limits.stall_timeout_s
+    )
     return await (sending if assignment.attempt is None else _traced(assignment.attempt, sending))
 
 

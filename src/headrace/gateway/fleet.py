@@ -110,6 +110,10 @@ class Assignment:
         self.replica.health.answered(self._clock())
         self._end_trial()
 
+    def works_for_others(self, within_s: float) -> bool:
+        """Whether the replica answers somebody, or began to within the last so many seconds."""
+        return self.replica.answering > 0 or self.replica.health.heard_at > self._clock() - within_s
+
     def failed(self) -> None:
         """The replica is at fault that there is no answer, or half of one."""
         self.replica.health.failed(self._clock())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from typing import NamedTuple
 
 from headrace.contracts.openai.requests import OpenAIBody, model_of, read_object, wants_stream
@@ -18,7 +17,7 @@ from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.generation import as_chat, count_tokens, generate_content, stream_generate_content
-from headrace.gateway.heartbeat import heartbeats
+from headrace.gateway.heartbeat import Heartbeats
 from headrace.gateway.invocations import as_asked
 from headrace.gateway.key_limits import within_limits
 from headrace.gateway.limits import Limits
@@ -34,7 +33,6 @@ from headrace.gateway.routes import Action, Match
 from headrace.gateway.routing import Routing
 from headrace.gateway.traffic import session_of
 from headrace.gateway.usage_log import UsageLog
-from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.access import Permission, Principal
 from headrace.resources.errors import HeadraceError, NotReady, NotSupported
 from headrace.resources.snapshot import EndpointRoute
@@ -223,6 +221,6 @@ async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBo
     else:
         stream, path = wants_stream(body), _ENGINE_PATHS[action]
         engine_body = body_for_engine(call, path, body)
-        meanwhile: Meanwhile = heartbeats(exchange, call) if stream and action in _STREAMING else nullcontext
+        meanwhile = Heartbeats(exchange, call) if stream and action in _STREAMING else None
         async with EngineAnswer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
             await relay(exchange, call, answer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,10 +25,9 @@ from headrace.gateway.call import Call
 from headrace.gateway.engine_body import body_for_engine
 from headrace.gateway.engine_call import EngineAnswer
 from headrace.gateway.exchange import Exchange
-from headrace.gateway.heartbeat import heartbeats
+from headrace.gateway.heartbeat import Heartbeats
 from headrace.gateway.in_parallel import in_parallel
 from headrace.gateway.relay import engine_error, read_whole, relay, relay_events, relay_refusal
-from headrace.gateway.waiting_room import Meanwhile
 from headrace.resources.errors import BadField, EngineFailed, HeadraceError
 
 _NOT_OPENAI = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, IndexError, KeyError, TypeError)
@@ -93,7 +91,7 @@ async def _openai(exchange: Exchange, call: Call, body: OpenAIBody) -> None:
     path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
     stream = wants_stream(body)
     engine_body = body_for_engine(call, path, body)
-    meanwhile: Meanwhile = heartbeats(exchange, call) if stream else nullcontext
+    meanwhile = Heartbeats(exchange, call) if stream else None
     async with EngineAnswer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
         await relay(exchange, call, answer)
 

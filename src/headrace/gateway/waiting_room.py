@@ -6,8 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TypeAlias
 
 from headrace.contracts.openai.usage import Usage
 from headrace.gateway.drain_rate import DrainRate
@@ -24,9 +22,6 @@ BATCH_TURN = 10
 their answers: a line of interactive requests takes a ninth longer."""
 
 _TRY_AGAIN = "Try again after the time in `Retry-After`, send fewer at a time, or ask for more replicas."
-
-Meanwhile: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
-"""What is done for a request while it stands in line."""
 
 
 class WaitingRoom:
@@ -86,30 +81,29 @@ class WaitingRoom:
         self._kept.follow(means, self.max_running, reading_s)
         self._let_in()
 
-    def place(self, visit: Visit | None = None, *, meanwhile: Meanwhile = nullcontext) -> _Place:
+    def place(self, visit: Visit | None = None) -> _Place:
         """A context that waits for a turn, holds it for the block, and gives it to the next in line.
 
         Args:
             visit: Who comes; without it, somebody without a key. Told in the block what it used, the room charges that.
-            meanwhile: Entered while it stands in line, if it has to.
 
         Raises:
             QueueFull: The line is as long as it may be, or others need the place in it.
             QueueTimeout: The turn did not come within `max_wait_s`.
             NotReady: What callers wait for was taken away, or nobody was let in within `max_wait_s`.
         """
-        return _Place(self, visit or Visit(), meanwhile)
+        return _Place(self, visit or Visit())
 
-    async def come_in(self, visit: Visit, meanwhile: Meanwhile) -> None:
+    async def come_in(self, visit: Visit) -> None:
         """Wait for a turn; `depart` gives it back."""
         if self._fits(visit):
             self._begin(visit)
             self._lines[visit.priority].enter(visit)
             return
-        await self._wait_in_line(visit, meanwhile)
+        await self._wait_in_line(visit)
         while not self.max_running:  # closed after we were let in, before we could go
             self._give_back(visit)
-            await self._wait_in_line(visit, meanwhile)
+            await self._wait_in_line(visit)
 
     def depart(self, visit: Visit) -> None:
         """Give a turn back that was had, to the next in line."""
@@ -168,7 +162,7 @@ class WaitingRoom:
         if visit.priority is Priority.GUARANTEED:
             self._kept.enter(visit.key_id)
 
-    async def _wait_in_line(self, visit: Visit, meanwhile: Meanwhile) -> None:
+    async def _wait_in_line(self, visit: Visit) -> None:
         line = self._lines[visit.priority]
         self._make_room(visit)
         if not self.waiting:
@@ -180,8 +174,7 @@ class WaitingRoom:
             self._look_again()
         patience = loop.call_later(self.max_wait_s, self._lose_patience, visit, self.max_wait_s)
         try:
-            async with meanwhile():
-                await turn  # whoever let us in has counted us as running
+            await turn  # whoever let us in has counted us as running
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:  # let in, and gone in the same moment
                 self._give_back(visit)
@@ -328,15 +321,14 @@ _A = {Priority.GUARANTEED: "a guaranteed", Priority.INTERACTIVE: "an interactive
 class _Place:
     """One request's turn, as a context; a generator would cost twice as much, and every request has one."""
 
-    __slots__ = ("_meanwhile", "_room", "_visit")
+    __slots__ = ("_room", "_visit")
 
-    def __init__(self, room: WaitingRoom, visit: Visit, meanwhile: Meanwhile) -> None:
+    def __init__(self, room: WaitingRoom, visit: Visit) -> None:
         self._room = room
         self._visit = visit
-        self._meanwhile = meanwhile
 
     async def __aenter__(self) -> None:
-        await self._room.come_in(self._visit, self._meanwhile)
+        await self._room.come_in(self._visit)
 
     async def __aexit__(self, *_: object) -> None:
         self._room.depart(self._visit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.gateway.upstream.address import Address, read_address
 from headrace.gateway.upstream.client import Upstream, UpstreamAnswer
+from headrace.gateway.upstream.connection import MoreTime
 from headrace.gateway.upstream.dial import Outside
 from headrace.gateway.upstream.errors import (
     BrokeOff,
@@ -20,6 +21,7 @@ from headrace.gateway.upstream.request import UpstreamRequest
 __all__ = [
     "Address",
     "BrokeOff",
+    "MoreTime",
     "NoAnswer",
     "Outside",
     "Secret",

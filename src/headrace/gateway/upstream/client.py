@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 
 from headrace.gateway.upstream.address import Address
-from headrace.gateway.upstream.connection import Connection, Taker
+from headrace.gateway.upstream.connection import Connection, MoreTime, Taker
 from headrace.gateway.upstream.dial import Outside, dial
 from headrace.gateway.upstream.errors import NoAnswer, TimedOut, Unreachable, Untrusted
 from headrace.gateway.upstream.masking import Masking, Secret
@@ -130,7 +130,12 @@ class Upstream:
         self._closed = False
 
     async def send(
-        self, request: UpstreamRequest, *, timeout_s: float, stall_timeout_s: float | None = None
+        self,
+        request: UpstreamRequest,
+        *,
+        timeout_s: float,
+        more_s: MoreTime | None = None,
+        stall_timeout_s: float | None = None,
     ) -> UpstreamAnswer:
         """Send a request and wait until the first byte of the answer's body is there, or its end.
 
@@ -140,20 +145,21 @@ class Upstream:
         Args:
             request: What to send.
             timeout_s: How long the answer may take to begin, with whatever connections that takes.
+            more_s: Gives it more time, where that is over; None: there is none.
             stall_timeout_s: How long nothing may come of an answer that has begun; None: any time.
 
         Raises:
             Unreachable: There is no connection to be had.
             ExternalAddressForbidden: A server that is not ours is where none may be.
             NoAnswer: The connection ended before the answer began.
-            TimedOut: The answer did not begin within `timeout_s`.
+            TimedOut: The answer did not begin in that time.
         """
         deadline = time.monotonic() + timeout_s
         broken: NoAnswer | None = None
         if self._kept and request.repeatable:
             connection = self._kept.pop()
             try:
-                return await self._exchange(connection, request, timeout_s, stall_timeout_s)
+                return await self._exchange(connection, request, timeout_s, more_s, stall_timeout_s)
             except NoAnswer as error:
                 if connection.answered or not isinstance(request.body, bytes):
                     raise
@@ -164,10 +170,15 @@ class Upstream:
             if broken is None or isinstance(error, Untrusted):
                 raise
             raise NoAnswer(f"{broken} {error}") from error  # it was sent, and may be what ended the server
-        return await self._exchange(connection, request, deadline - time.monotonic(), stall_timeout_s)
+        return await self._exchange(connection, request, deadline - time.monotonic(), more_s, stall_timeout_s)
 
     async def _exchange(
-        self, connection: Connection, request: UpstreamRequest, timeout_s: float, stall_timeout_s: float | None
+        self,
+        connection: Connection,
+        request: UpstreamRequest,
+        timeout_s: float,
+        more_s: MoreTime | None,
+        stall_timeout_s: float | None,
     ) -> UpstreamAnswer:
         pump = None
         try:
@@ -175,7 +186,7 @@ class Upstream:
             if not isinstance(request.body, bytes):
                 pump = asyncio.create_task(_pump(connection, request.body, chunked=request.length_bytes is None))
                 pump.add_done_callback(_failure_of)
-            await connection.begun(timeout_s)
+            await connection.begun(timeout_s, more_s)
         except BaseException:
             connection.abort()
             if pump is not None:

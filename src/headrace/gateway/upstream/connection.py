@@ -25,6 +25,9 @@ half a header and says nothing of it, so what has come is counted too."""
 Taker: TypeAlias = Callable[[bytes], bool]
 """Is handed a piece of a body, and says whether it wants the next one as soon as it comes."""
 
+MoreTime: TypeAlias = Callable[[], float]
+"""Is asked when an answer has not begun in time, and says for how many seconds more it may be waited for; 0: none."""
+
 
 class Connection(asyncio.Protocol):
     """A connection and the answer that it is receiving.
@@ -50,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._deadline = math.inf
         self._timeout_s = 0.0
+        self._more_s: MoreTime | None = None
         self.lost = False
         self.complete = True
         self._reset(head_only=False)
@@ -97,14 +101,18 @@ class Connection(asyncio.Protocol):
             self._writer = self._loop.create_future()
             await self._writer
 
-    async def begun(self, timeout_s: float) -> None:
+    async def begun(self, timeout_s: float, more_s: MoreTime | None = None) -> None:
         """Wait until the answer's head and the first byte of its body are there (or its end, if it has none).
 
         Raises:
             NoAnswer: The connection ended first.
-            TimedOut: It took longer.
+            TimedOut: It took longer, and `more_s` gave it no more.
         """
-        await self._some(timeout_s)
+        self._more_s = more_s
+        try:
+            await self._some(timeout_s)
+        finally:
+            self._more_s = None
         self._begun = True
 
     async def read(self, timeout_s: float | None = None) -> bytes:
@@ -330,6 +338,11 @@ class Connection(asyncio.Protocol):
         if self._loop.time() < self._deadline:
             self._set_timer()
         elif not (self.complete or self._pieces):  # else it came in the last moment
+            if self._more_s is not None and (more_s := self._more_s()) > 0.0:
+                self._timeout_s += more_s
+                self._deadline += more_s
+                self._set_timer()
+                return
             told = f"{self._timeout_s:g} s."
             stalled = Stalled(f"Nothing more of it came for {told}")
             self._error = stalled if self._begun else TimedOut(f"No answer began within {told}")
