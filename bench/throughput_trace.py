@@ -8,7 +8,7 @@ deployment that nobody asks holds a core, so that two replicas are twice one. In
 * ``requests``: from one to two by `request_count`, at the number that work would have come to;
 * ``always 1`` and ``always 2``.
 
-Beside each what a simulation makes of the same requests, by the same profile.
+What a simulation makes of the same requests, by the same profile, is in `make bench-throughput_simulation`.
 
     make bench-throughput_trace
     make bench-throughput_trace ARGUMENTS=--quick      # half a minute each, once; nothing is kept
@@ -38,7 +38,7 @@ import uvloop
 from engine_client import Job, Measured, Prompts, Server, replay
 from engine_contenders import ServerProcess, running_server
 from headrace.capacity.autoscaling import Law
-from headrace.capacity.simulation import Scale, Tenant, simulate
+from headrace.capacity.simulation import Outcome, Scale, Tenant, simulate
 from headrace.capacity.units import SLICES, chunk, share
 from headrace.cli.simulate import read_trace
 from headrace.resources.autoscaling import Metric
@@ -48,7 +48,6 @@ from report import Report, median
 TRACE = Path(__file__).resolve().parent / "data" / "azure-llm-inference-2023-conv.csv.gz"
 COLUMNS = (
     "replicas by",
-    "how",
     "round",
     "requests",
     "work in the SLO %",
@@ -75,6 +74,9 @@ LOOK_S = 1.0
 DEPLOYMENTS = "/headrace/v1/deployments"
 OVER = frozenset({"GONE", "FAILED"})
 NAME = "river"
+PROFILE = "profile"
+"""Of the row that has what a replica was measured to carry, and the seconds in which one starts."""
+
 PLACES_UNSOLD = 256
 MOST_CPU = 0.3
 
@@ -238,29 +240,19 @@ def kept(first_s: float, gaps_s: Sequence[float], carried: Carried) -> bool:
     return first_s <= carried.first_s and sum(gaps_s) / max(len(gaps_s), 1) <= carried.gap_s
 
 
-def simulated(
-    report: Report,
-    way: Way,
-    requests: tuple[tuple[float, int, int], ...],
-    carried: Carried,
-    number: int,
-    seconds: float,
-) -> None:
-    """A row of what a simulation makes of it."""
+def simulated(way: Way, carried: Carried, number: int, seconds: float) -> Outcome:
+    """What a simulation makes of a round."""
     of_a_replica = share(carried, SLICES * chunk(carried))
     sold = {"guaranteed": LEAST * of_a_replica, "most": MOST * of_a_replica} if way.name == "work" else {}
-    tenant = Tenant(name="trace", arrivals=requests, **sold)
-    outcome = simulate([tenant], carried, way.scale, seconds=seconds)
-    one = outcome.tenants[0]
-    cells = (f"{100 * one.attainment:.1f}", f"{outcome.replica_hours:.4f}", f"{one.first_p99_s:.2f}")
-    report.row(way.name, "simulated", number, one.asked, *cells, outcome.most_replicas, "")
+    tenant = Tenant(name="trace", arrivals=scaled(carried, seconds, number), **sold)
+    return simulate([tenant], carried, way.scale, seconds=seconds)
 
 
 def show(report: Report, way: Way, number: int, asked: int, seen: Seen) -> None:
     """A row of a real run."""
     p99_s = sorted(seen.firsts_s)[min(int(0.99 * len(seen.firsts_s)), len(seen.firsts_s) - 1)] if seen.firsts_s else 0.0
     cells = (f"{100 * seen.attainment:.1f}", f"{seen.replica_hours:.4f}", f"{p99_s:.2f}", seen.most, f"{seen.cpu:.0%}")
-    report.row(way.name, "real", number, asked, *cells)
+    report.row(way.name, number, asked, *cells)
     print(f"  {way.name:12} round {number}: {' · '.join(map(str, cells))}", flush=True)
 
 
@@ -305,6 +297,7 @@ def measure(report: Report, server: ServerProcess, *, quick: bool) -> None:
     rounds, seconds = (1, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
     server.cli("deploy", os.environ["HEADRACE_TEST_MODEL"], "--name", "stone")
     carried, start_s = measured(server, quick=quick)
+    report.row(PROFILE, msgspec.json.encode(carried).decode(), f"{start_s:.1f}", *[""] * (len(COLUMNS) - 3))
     by_way: dict[str, list[Seen]] = {}
     for number in range(1, rounds + 1):
         requests = scaled(carried, seconds, seed=number)
@@ -313,7 +306,6 @@ def measure(report: Report, server: ServerProcess, *, quick: bool) -> None:
                 require_same(pool(server, deployment), carried, way)
                 seen = uvloop.run(run(server, deployment, requests, carried, number))
             show(report, way, number, len(requests), seen)
-            simulated(report, way, requests, carried, number, seconds)
             by_way.setdefault(way.name, []).append(seen)
     for name, all_seen in by_way.items():
         attained = f"{median([one.attainment for one in all_seen]):.1%} of the work in the SLO"

@@ -63,12 +63,30 @@ def test_a_replica_computes_for_as_long_as_its_work_takes(arrivals: tuple[tuple[
 
 
 def test_one_request_alone_takes_what_its_terms_say() -> None:
-    """Its prompt until the first token, then a step with its growing cache for each one."""
+    """Its prompt and a step until the first token, then a step with its growing cache for each one."""
     outcome = simulate([Tenant(name="a", arrivals=((1.0, 500, 100),))], CARRIED, ONE, seconds=10.0)
     (told,) = outcome.tenants
-    assert told.first_p50_s == pytest.approx(500e-3 + 1e-8 * 500**2)
-    gap_s = 0.02 + 1e-3 + 1e-7 * 550
-    assert told.gap_p99_s * 99 == pytest.approx(100 * gap_s, rel=0.01)
+    assert told.first_p50_s == pytest.approx(500e-3 + 1e-8 * 500**2 + 0.02 + 1e-3)
+    assert told.gap_p99_s == pytest.approx(0.02 + 1e-3 + 1e-7 * 550, rel=0.01)
+
+
+def test_prompts_are_read_in_steps() -> None:
+    """What comes during a step is read in the next one, as much of it as there is place for, and a step that reads
+    gives everybody else a token."""
+    cost = Cost(prompt=1e-3, prompt_squared=0.0, step=0.02, sequence=0.0, context=0.0)
+    replica = Replica(cost, step_tokens=100)
+    first, second, third = Arrival(0.0, 0, 50, 10), Arrival(0.01, 0, 60, 2), Arrival(0.01, 0, 90, 1)
+    replica.take(first, 0.0)
+    replica.take(second, 0.01)
+    replica.take(third, 0.01)
+    while (at := replica.next_at()) < math.inf:
+        replica.advance(at)
+    assert first.first_s == pytest.approx(0.07)
+    after_the_next = 0.07 + 0.02 + 0.099  # beside one sequence 99 tokens have place: 60, and 39 of 90
+    assert second.first_s == pytest.approx(after_the_next - 0.01)
+    assert third.first_s == third.wall_s == pytest.approx(after_the_next + 0.02 + 0.051 - 0.01)
+    assert second.wall_s == third.wall_s
+    assert first.wall_s == pytest.approx(after_the_next + 0.071 + 7 * 0.02)
 
 
 def test_the_same_seed_is_the_same_outcome() -> None:
@@ -151,13 +169,16 @@ def test_who_is_sent_away_is_work_too() -> None:
 
 
 def test_one_line_waits_as_queueing_theory_says() -> None:
-    """Prompts alone, alike, at random times: an M/D/1 line, whose mean wait is of Pollaczek and Khinchine."""
+    """Prompts alone, alike, a step each, at random times: a line M/D/1, of which Pollaczek and Khinchine told the mean."""
     reads = Carried(cost=replace(COST, prompt_squared=0.0, step=0.0, sequence=1e-9, context=0.0), concurrency=10_000,
                     first_s=60.0, gap_s=1.0)  # fmt: skip
     busy, service_s = 0.7, 0.5
     tenant = Tenant(name="a", requests_per_s=busy / service_s, lengths=((500, 1),))
     asked = tuple((one.at, one.prompt_tokens, 1) for one in arrivals_of([tenant], 50_000.0, 1))
-    replica, requests = Replica(reads.cost), [Arrival(at, 0, prompt, output) for at, prompt, output in asked]
+    replica, requests = (
+        Replica(reads.cost, step_tokens=500),
+        [Arrival(at, 0, prompt, output) for at, prompt, output in asked],
+    )
     for one in requests:
         replica.take(one, one.at)
     replica.advance(100_000.0)

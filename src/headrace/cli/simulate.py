@@ -56,6 +56,9 @@ def simulate(
     max_replicas: Annotated[int, typer.Option(min=0, max=100_000, help="At most; 0: always as many.")] = 0,
     target: Annotated[str, typer.Option(metavar="METRIC=VALUE", help="What the autoscaler goes by.")] = "",
     start: Annotated[float, typer.Option(min=0.0, help="Seconds until a new replica is ready.")] = 10.0,
+    step_tokens: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Of prompts and answers, in one step of an engine.")
+    ] = 192,
     minutes: Annotated[float, typer.Option(min=0.01, max=100_000.0, help="For how long they ask.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Of what comes by chance.")] = 1,
 ) -> None:
@@ -67,7 +70,7 @@ def simulate(
 
     _require_ends(rate=rate, speed_up=speed_up, guaranteed=guaranteed, most=most, flood=flood, start=start)
     carried = _carried(invocation, profile, cost)
-    scale = _scale(replicas, max_replicas or replicas, target, start)
+    scale = replace(_scale(replicas, max_replicas or replicas, target, start), step_tokens=step_tokens)
     if (trace is None) == (not rate):
         raise WrongUsage(
             "Nothing says what is asked.", evidence="Neither or both of --rate and --trace were given.", fix="Give one."

@@ -14,7 +14,7 @@ from headrace.capacity.simulation.admission import Admission
 from headrace.capacity.simulation.choice import Choice
 from headrace.capacity.simulation.load import Arrival, Tenant, arrivals_of
 from headrace.capacity.simulation.outcome import Outcome, told
-from headrace.capacity.simulation.replica import Replica
+from headrace.capacity.simulation.replica import STEP_TOKENS, Replica
 from headrace.capacity.trend import Rate, with_rate, work_reading
 from headrace.resources.autoscaling import Metric
 from headrace.resources.profiles import Carried
@@ -38,6 +38,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
         law: How fast it goes.
         places: Requests that a replica has at a time; 0: as many as keep the profile's latencies, which is what it gets
             where throughput is sold.
+        step_tokens: Of prompts and sequences that an engine computes in one step.
     """
 
     least: int
@@ -47,6 +48,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     start_s: float = 10.0
     law: Law = Law()
     places: int = 0
+    step_tokens: int = STEP_TOKENS
 
 
 def simulate(tenants: Sequence[Tenant], carried: Carried, scale: Scale, *, seconds: float, seed: int = 1) -> Outcome:
@@ -76,7 +78,7 @@ class _Run:
         self._admission = Admission(tenants, carried)
         self._places = scale.places or carried.concurrency
         self._choice = Choice(self._places)
-        self._replicas = [Replica(carried.cost) for _ in range(scale.least)]
+        self._replicas = [Replica(carried.cost, step_tokens=scale.step_tokens) for _ in range(scale.least)]
         self._ready = scale.least
         self._events: list[tuple[float, int, int, Replica | None]] = []
         self._look_at = 0.0
@@ -213,7 +215,8 @@ class _Run:
             self._ready -= one.ready
             one.ready, one.retired = False, True
         for _ in range(wanted - len(staying)):
-            replica = Replica(self._carried.cost, now + self._scale.start_s)
+            ready_at = now + self._scale.start_s
+            replica = Replica(self._carried.cost, ready_at, step_tokens=self._scale.step_tokens)
             self._replicas.append(replica)
             self._number += 1
             heapq.heappush(self._events, (replica.ready_at, replica.version, self._number, replica))
