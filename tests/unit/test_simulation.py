@@ -169,7 +169,7 @@ def test_who_is_sent_away_is_work_too() -> None:
 
 
 def test_one_line_waits_as_queueing_theory_says() -> None:
-    """Prompts alone, alike, a step each, at random times: a line M/D/1, of which Pollaczek and Khinchine told the mean."""
+    """Prompts alone, alike, a step each, at random times: a line M/D/1, whose mean is Pollaczek and Khinchine's."""
     reads = Carried(cost=replace(COST, prompt_squared=0.0, step=0.0, sequence=1e-9, context=0.0), concurrency=10_000,
                     first_s=60.0, gap_s=1.0)  # fmt: skip
     busy, service_s = 0.7, 0.5

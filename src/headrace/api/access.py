@@ -119,7 +119,7 @@ class Authentication:
         def find(tx: Transaction) -> list[ApiKey]:
             return tx.list(ApiKey, secret_hash=digest, limit=1)
 
-        keys = await self._store.run(find, read_only=True)
+        keys = await self._store.run(find, one_query=True)
         if not keys or keys[0].revoked_at is not None:
             raise UnknownKey(
                 "The key is unknown or was revoked.",
@@ -131,7 +131,7 @@ class Authentication:
     async def _signer(self, token: str) -> Principal:
         """Whoever signed a token, as the gateway finds it; there is time for it here, so nothing is remembered."""
         key_id = key_id_of(token)
-        key = await self._store.run(lambda tx: tx.get(ApiKey, id=key_id), read_only=True)
+        key = await self._store.run(lambda tx: tx.get(ApiKey, id=key_id), one_query=True)
         if key is None or key.revoked_at is not None or not key.public_key:
             raise unknown_signer(key_id)
         verify_token(token, key_id=key_id, project=key.project, public_key=key.public_key, now=time.time())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -53,39 +54,44 @@ class Store:
     def __init__(self, url: str, *, threads: int = 4, clock: Callable[[], float] = time.time) -> None:
         self._engine = open_engine(url, connections=threads)
         self._reading = self._engine if url.startswith("sqlite") else _open_reading(url, connections=threads)
+        self._asking = self._engine if url.startswith("sqlite") else _open_asking(url, connections=threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._clock = clock
         # SQLite's own queue for its one writer is a sleep and a retry, so ours stands before it.
         self._writer = threading.RLock()
 
     @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
+    def transaction(self, *, read_only: bool = False, one_query: bool = False) -> Iterator[Transaction]:
         """Begin; commit at the end of the block, or roll back when it raises.
 
         Args:
             read_only: The block will not write, so it need not wait for one that does; it sees one moment.
+            one_query: It does not write and asks once, which is a moment by itself: PostgreSQL is told of no beginning
+                and no end.
 
         Raises:
             DatabaseAway: PostgreSQL cannot be reached, or has just stopped.
             BadField: A value cannot be stored.
         """
         with told_as_ours(self._engine):
-            if read_only:
-                with self._reading.connect().execution_options(headrace_read_only=True) as connection:
+            if read_only or one_query:
+                engine = self._asking if one_query else self._reading
+                with engine.connect().execution_options(headrace_read_only=True) as connection:
                     yield Transaction(connection, self._clock)
                 return
             with self._writer, self._engine.begin() as connection:
                 yield Transaction(connection, self._clock)
 
-    async def run(self, work: Callable[[Transaction], T], *, read_only: bool = False) -> T:
-        """Do this in a transaction, in one of the store's threads. Cancelling the caller does not stop the work.
+    async def run(self, work: Callable[[Transaction], T], *, read_only: bool = False, one_query: bool = False) -> T:
+        """Do this in a `transaction`, in one of the store's threads. Cancelling the caller does not stop the work.
 
         Where another process gets in its way it is rolled back and done again, so it should change nothing but rows.
 
         Raises:
             DatabaseAway: PostgreSQL cannot be reached, has just stopped, or others got in the way again and again.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._in_transaction, work, read_only)
+        do = partial(self._in_transaction, work, read_only=read_only, one_query=one_query)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, do)
 
     async def count_rows(self) -> None:
         """Have SQLite see how many rows its indexes tell apart, a few hundred of each; PostgreSQL does so by itself.
@@ -106,15 +112,16 @@ class Store:
         self._threads.shutdown()
         self._engine.dispose()
         self._reading.dispose()
+        self._asking.dispose()
 
-    def _in_transaction(self, work: Callable[[Transaction], T], read_only: bool) -> T:
+    def _in_transaction(self, work: Callable[[Transaction], T], *, read_only: bool, one_query: bool) -> T:
         for tries in range(_TRIES):
             try:
-                with self.transaction(read_only=read_only) as transaction:
+                with self.transaction(read_only=read_only, one_query=one_query) as transaction:
                     return work(transaction)
             except DatabaseAway:
                 # A connection of readers is not tried before it is used, and its server may have been started anew.
-                if not read_only or tries:
+                if not (read_only or one_query) or tries:
                     raise
                 continue
             except DBAPIError as error:
@@ -147,6 +154,14 @@ def _open_reading(url: str, *, connections: int) -> Engine:
     engine = _open_server(url, connections=connections, isolation_level="REPEATABLE READ")
     event.listen(engine, "connect", _prepare_reading)
     return engine
+
+
+def _open_asking(url: str, *, connections: int) -> Engine:
+    """PostgreSQL for single questions, each a transaction that the server begins and ends by itself.
+
+    Every request asks so for its key: that waits for the server once, where it waited three times.
+    """
+    return _open_server(url, connections=connections, isolation_level="AUTOCOMMIT")
 
 
 def _open_server(url: str, *, connections: int, **options: Any) -> Engine:
