@@ -119,7 +119,7 @@ class House:
 
         def read(tx: Transaction) -> list[str]:
             (deployment,) = tx.list(Deployment)
-            return [move.detail for move in tx.timeline("deployment", deployment.id)]
+            return [move.detail for move in tx.timelines.whole("deployment", deployment.id)]
 
         told: list[str] = await self.read(read)
         return told

@@ -225,7 +225,7 @@ def test_a_transaction_that_raises_leaves_nothing(store: Store) -> None:
         tx.next_generation("snapshot")
     with store.transaction() as tx:
         assert tx.list(Deployment) == []
-        assert tx.timeline("deployment", "1") == []
+        assert tx.timelines.whole("deployment", "1") == []
         assert tx.next_generation("snapshot") == 1
 
 
@@ -263,7 +263,7 @@ def test_states_move_only_along_the_table(shared: Store, wishes: list[Deployment
                 with pytest.raises(IllegalMove):
                     tx.move(row, wish)
             assert tx.get(Deployment, scope=DEFAULT_SCOPE, id="1") == row
-        assert [move.state for move in tx.timeline("deployment", "1")] == passed
+        assert [move.state for move in tx.timelines.whole("deployment", "1")] == passed
 
 
 def test_what_was_replaced_in_a_row_is_written_by_a_move_to_the_same_state(store: Store) -> None:
@@ -298,7 +298,7 @@ def test_a_move_tells_why(store: Store) -> None:
         assert tx.move(row, DeploymentState.CHECKING, detail="Still looking.") == row
         row = tx.move(row, DeploymentState.FAILED, failure=failure)
         assert (row.failure, row.restarts) == (failure, 3)
-        told = [(move.state, move.detail, move.failure) for move in tx.timeline("deployment", "1")]
+        told = [(move.state, move.detail, move.failure) for move in tx.timelines.whole("deployment", "1")]
         assert told == [
             ("ACCEPTED", "", None),
             ("CHECKING", "Looking.", None),

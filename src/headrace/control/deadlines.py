@@ -21,7 +21,7 @@ def overdue(tx: Transaction, deployment: Deployment) -> Failure:
     known = lacking or deployment.failure
     if known is not None:
         return known
-    last = tx.timeline("deployment", deployment.id)[-1]
+    last = tx.timelines.newest("deployment", deployment.id)
     return DeployTimeout(
         "The deployment did not become ready before its deadline.",
         evidence=f"It is {deployment.state}. {last.detail}".strip(),

@@ -1,4 +1,7 @@
-"""Forgets what is over and old, so that a database that serves for years does not grow by every start of an engine."""
+"""Forgets what is over and old: a database that serves for years does not grow with every start of an engine.
+
+Nor does a deployment's timeline with every change of its replicas.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,7 @@ class Forgetter:
         before = self._clock() - self._kept_s
         parts = [partial(_forget, kind=kind, states=states, before=before) for kind, states in OVER.items()]
         parts += [partial(_forget_lines, kind=kind, before=before) for kind in (*OVER, Replica)]
+        parts.append(partial(_cut_lines, before=before))
         forgotten = 0
         for part in parts:
             count = AT_ONCE
@@ -87,3 +91,7 @@ def _forget(
 
 def _forget_lines(tx: Transaction, *, kind: type[Operation | Rollout | Replica | Deployment], before: float) -> int:
     return tx.history.forget_lines(kind, before=before, at_most=AT_ONCE)
+
+
+def _cut_lines(tx: Transaction, *, before: float) -> int:
+    return tx.history.cut_lines(before=before, at_most=AT_ONCE)

@@ -150,7 +150,7 @@ def _stage(tx: Transaction, deployment: Deployment, sight: Sight) -> float | Non
 
 
 def _tell_notes(tx: Transaction, deployment: Deployment, report: StageReport) -> None:
-    told = {move.detail for move in tx.timeline("deployment", deployment.id)}
+    told = {move.detail for move in tx.timelines.shown("deployment", deployment.id)}
     for sentence in report.notes:
         if sentence not in told:
             note(tx, deployment, sentence)
@@ -158,7 +158,7 @@ def _tell_notes(tx: Transaction, deployment: Deployment, report: StageReport) ->
 
 def _tell_progress(tx: Transaction, deployment: Deployment, report: StageReport, now: float) -> None:
     phase = report.phase.capitalize()
-    last = tx.timeline("deployment", deployment.id)[-1]
+    last = tx.timelines.newest("deployment", deployment.id)
     if last.detail.startswith(phase) and now - last.at < PROGRESS_EVERY_S:
         return
     known = " ".join(part for part in (report.detail, _progress(report)) if part)

@@ -75,7 +75,7 @@ def rung(replica: Replica) -> int:
 def _told(tx: Transaction, live: Sequence[Replica]) -> str:
     """How it became READY: what a replica that woke says, or what WARMING measured."""
     ready = next(replica for replica in live if replica.state is ReplicaState.READY)
-    return tx.timeline("replica", ready.id)[-1].detail or _measured(live)
+    return tx.timelines.newest("replica", ready.id).detail or _measured(live)
 
 
 def _measured(live: Sequence[Replica]) -> str:
@@ -133,7 +133,7 @@ def _backoff(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica
     newest = max((one for one in replicas if one.state is ReplicaState.FAILED), key=lambda one: one.epoch, default=None)
     if newest is None:
         return deployment.restarts, 0.0
-    restarts = 0 if was_stable(tx.timeline("replica", newest.id)) else deployment.restarts
+    restarts = 0 if was_stable(tx.timelines.shown("replica", newest.id)) else deployment.restarts
     return restarts, newest.updated_at + delay_s(restarts)
 
 

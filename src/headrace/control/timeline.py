@@ -8,16 +8,10 @@ from headrace.store import Transaction
 
 def note(tx: Transaction, deployment: Deployment, detail: str) -> None:
     """Add a sentence to a deployment's timeline, unless it was the last one already."""
-    if tx.timeline("deployment", deployment.id)[-1].detail != detail:
+    if tx.timelines.newest("deployment", deployment.id).detail != detail:
         tx.move(deployment, deployment.state, detail=detail)
 
 
 def entered_at(tx: Transaction, deployment: Deployment) -> float:
     """When a deployment came to its state."""
-    timeline = tx.timeline("deployment", deployment.id)
-    entered = timeline[-1].at
-    for move in reversed(timeline):
-        if move.state != deployment.state:
-            break
-        entered = move.at
-    return entered
+    return tx.timelines.entered_at("deployment", deployment.id, deployment.state)

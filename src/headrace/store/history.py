@@ -1,14 +1,18 @@
-"""What is over and old: rows that nobody will change any more, and lines of timelines whose row is gone."""
+"""What is over and old: rows that nobody will change any more, and lines of timelines.
+
+Of rows that are gone all lines, of others those in the middle of a long timeline.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from headrace.resources.states import State
 from headrace.store.rows import NOUNS, Stateful
 from headrace.store.schema import transitions
+from headrace.store.timelines import FIRST, NEWEST
 
 
 class History:
@@ -49,3 +53,21 @@ class History:
         if lines:
             self._connection.execute(delete(transitions).where(transitions.c.sequence.in_(lines)))
         return len(lines)
+
+    def cut_lines(self, *, before: float, at_most: int) -> int:
+        """Delete lines of long timelines that are neither among the first nor among the newest; how many."""
+        lines = transitions.c
+        of_one = lines.kind, lines.resource_id
+        many = select(*of_one).group_by(*of_one).having(func.count() > FIRST + NEWEST)
+        cut = 0
+        for kind, resource_id in self._connection.execute(many).all():
+            own = select(lines.sequence).where(lines.kind == kind, lines.resource_id == resource_id)
+            last_kept = own.order_by(lines.sequence).offset(FIRST - 1).limit(1).scalar_subquery()
+            next_kept = own.order_by(lines.sequence.desc()).offset(NEWEST - 1).limit(1).scalar_subquery()
+            between = own.where(lines.sequence > last_kept, lines.sequence < next_kept, lines.at < before)
+            found = list(self._connection.execute(between.limit(at_most - cut)).scalars())
+            self._connection.execute(delete(transitions).where(lines.sequence.in_(found)))
+            cut += len(found)
+            if cut == at_most:
+                break
+        return cut

@@ -338,6 +338,7 @@ transitions = Table(
     text_column("detail"),
     json_column("failure", Failure, nullable=True),
     Index("transitions_by_resource", "kind", "resource_id", "sequence"),
+    Index("transitions_by_time", "at"),
 )
 
 # What stands in the labels of models and endpoints, one row each: what their lists are looked up by.

@@ -33,6 +33,7 @@ from headrace.store.history import History
 from headrace.store.questions import Condition, Order, behind, holds
 from headrace.store.rows import NOUNS, Noun, R, Row, S, Stateful, columns_of, place
 from headrace.store.schema import counters, labels, transitions
+from headrace.store.timelines import Timelines
 from headrace.store.usage import UsageRows
 
 
@@ -52,6 +53,11 @@ class Transaction:
     def usage(self) -> UsageRows:
         """Sums of what was used: rows that are added to, and so have neither states nor versions."""
         return UsageRows(self._connection)
+
+    @property
+    def timelines(self) -> Timelines:
+        """What became of everything that has a state."""
+        return Timelines(self._connection)
 
     @property
     def history(self) -> History:
@@ -81,15 +87,6 @@ class Transaction:
             raise TypeError(f"A {noun.word} is named by {noun.key}, not by {tuple(columns)}.")
         found = self._connection.execute(select(noun.table).filter_by(**columns)).first()
         return None if found is None else noun.row(found)
-
-    def timeline(self, kind: str, resource_id: str) -> list[Transition]:
-        """Every move of a ``deployment``, ``replica``, ``operation`` or ``rollout``, oldest first.
-
-        A state that comes again at once tells of progress within it.
-        """
-        fields = [transitions.columns[name] for name in Transition.__struct_fields__]
-        query = select(*fields).filter_by(kind=kind, resource_id=resource_id).order_by(transitions.c.sequence)
-        return [Transition(**record) for record in self._connection.execute(query).mappings()]
 
     def page(
         self,

@@ -14,6 +14,8 @@ from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.errors import EngineDied
 from headrace.resources.names import DEFAULT_SCOPE
 from headrace.resources.operations import Operation
+from headrace.store import Transaction
+from headrace.store.timelines import FIRST, NEWEST
 
 DAY_S = 86_400.0
 
@@ -79,6 +81,29 @@ def test_what_goes_on_stays_however_old_it_is(world: World) -> None:
     assert {one.id: world.timeline(one.id) for one in world.rows(Deployment)} == kept
     assert [one.id for one in world.rows(Operation)] == [running.id], "the first one ended years ago"
     assert world.timeline(running.id, "operation")
+
+
+def test_of_a_long_timeline_the_beginning_and_the_end_stay(world: World) -> None:
+    """One that an autoscaler adds to for years keeps how it began and what came last; what is not old stays whole."""
+    done = world.deploy()
+    asyncio.run(world.until(lambda: world.operation(done).state == "SUCCEEDED"))
+    [deployment] = world.rows(Deployment)
+    began = len(world.timeline(deployment.id))
+
+    def grow(tx: Transaction, name: str, lines: int) -> None:
+        for number in range(lines):
+            tx.move(deployment, deployment.state, detail=f"{name} {number}")
+
+    world.write(lambda tx: grow(tx, "old", 700))
+    world.clock.now += 91 * DAY_S
+    world.write(lambda tx: grow(tx, "new", NEWEST - 10))
+    whole = world.timeline(deployment.id)
+    shown = world.write(lambda tx: tx.timelines.shown("deployment", deployment.id))
+    assert shown == whole[:FIRST] + whole[-NEWEST:]
+    assert forget(world) >= 700 + began - FIRST - 10
+    assert world.timeline(deployment.id) == shown
+    assert world.write(lambda tx: tx.timelines.shown("deployment", deployment.id)) == shown
+    assert world.write(lambda tx: tx.timelines.newest("deployment", deployment.id)) == whole[-1]
 
 
 def test_a_store_that_is_told_to_keeps_everything(world: World) -> None:

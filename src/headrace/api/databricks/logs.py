@@ -47,7 +47,7 @@ async def get_build_logs(request: Request) -> Response:
 
     def read(tx: Transaction) -> list[Transition]:
         served = _served(tx, request, named(tx, request, "CAN_VIEW"))
-        return tx.timeline("deployment", served.deployment_id)
+        return tx.timelines.shown("deployment", served.deployment_id)
 
     return answer(build_logs_json(await context_of(request).read(read)))
 

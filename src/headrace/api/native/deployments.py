@@ -257,8 +257,8 @@ async def get_deployment(request: Request) -> Response:
             "spec": _spec_json(version),
             "pending": pending_text(tx, deployment),
             "doubt": doubt(tx, deployment),
-            "timeline": timeline_json(tx.timeline("deployment", deployment.id)),
-            "replicas": [_replica_json(deployment, one, tx.timeline("replica", one.id)) for one in replicas],
+            "timeline": timeline_json(tx.timelines.shown("deployment", deployment.id)),
+            "replicas": [_replica_json(deployment, one, tx.timelines.shown("replica", one.id)) for one in replicas],
         }
 
     return answer(await context_of(request).read(read))

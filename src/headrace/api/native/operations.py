@@ -71,7 +71,7 @@ async def get_operation(request: Request) -> Response:
         operation = found[0]
         deployment_id = operation.targets.get("deployment", "")
         deployment = tx.get(Deployment, scope=operation.scope, id=deployment_id) if deployment_id else None
-        return _Watched(operation, deployment, tx.timeline("deployment", deployment_id) if deployment_id else [])
+        return _Watched(operation, deployment, tx.timelines.whole("deployment", deployment_id) if deployment_id else [])
 
     def news(watched: _Watched) -> bool:
         return watched.operation.state is not OperationState.RUNNING or len(watched.timeline) > seen

@@ -96,7 +96,7 @@ async def get_rollout(request: Request) -> Response:
         rollout = _rollout(tx, request)
         return {
             **_rollout_json(rollout, context.clock()),
-            "timeline": timeline_json(tx.timeline("rollout", rollout.id)),
+            "timeline": timeline_json(tx.timelines.shown("rollout", rollout.id)),
         }
 
     return answer(await context.read(read))

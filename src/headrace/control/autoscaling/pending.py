@@ -52,7 +52,7 @@ def pending_text(tx: Transaction, deployment: Deployment) -> str:
     if ready >= wanted:
         return ""
     if deployment.state in _BEFORE_PLACES:
-        last = tx.timeline("deployment", deployment.id)[-1]
+        last = tx.timelines.newest("deployment", deployment.id)
         until = _until(tx, deployment)
         left = f"It has until {_time(until)} to be READY." if until is not None else ""
         return " ".join(part for part in (f"It is {deployment.state}.", last.detail, left) if part)
@@ -79,7 +79,7 @@ def _why(tx: Transaction, deployment: Deployment, wanted: int, missing: int) -> 
     if failure is None:
         if missing < wanted:
             return "The others are starting." if coming else "The others are about to be started."
-        last = tx.timeline("deployment", deployment.id)[-1].detail  # of a first replica: measuring takes its time
+        last = tx.timelines.newest("deployment", deployment.id).detail  # of a first replica: measuring takes its time
         return f"The first is starting. {last}".strip() if coming else "The first is about to be started."
     return f"{failure.message} {failure.evidence}".strip()
 

@@ -172,7 +172,7 @@ def _wait(tx: Transaction, deployment: Deployment, sight: Sight, *, first_time: 
         return deployment.deadline_at
     late = DeployTimeout(
         "The external server did not answer as it should before the deployment's deadline.",
-        evidence=f"It is {deployment.state}. {tx.timeline('deployment', deployment.id)[-1].detail}".strip(),
+        evidence=f"It is {deployment.state}. {tx.timelines.newest('deployment', deployment.id).detail}".strip(),
         fix="See that the server answers, then deploy again.",
     )
     tx.move(deployment, DeploymentState.FAILED, failure=late.failure)

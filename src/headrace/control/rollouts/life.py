@@ -127,6 +127,6 @@ def _deployment(tx: Transaction, scope: Scope, deployed_model_id: str) -> Deploy
 
 def _tell_once(tx: Transaction, rollout: Rollout, decision: Decision) -> None:
     """That it is held, once in a stage: the numbers change with each request."""
-    last = tx.timeline("rollout", rollout.id)[-1].detail
+    last = tx.timelines.newest("rollout", rollout.id).detail
     if not last.startswith(f"Held at {rollout.percent} %"):
         tx.move(rollout, rollout.state, detail=decision.why)

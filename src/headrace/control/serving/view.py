@@ -53,7 +53,7 @@ def _entity(tx: Transaction, deployed: DeployedModel, deployment: Deployment, as
         deployed=deployed,
         state=deployment.state,
         failure=deployment.failure,
-        was_ready=any(move.state == DeploymentState.READY for move in tx.timeline("deployment", deployment.id)),
+        was_ready=tx.timelines.was("deployment", deployment.id, DeploymentState.READY),
         detail=_told(tx, deployment),
         share=share,
     )
