@@ -25,6 +25,7 @@ def engine(folder: Path, port: int) -> list[str]:
     folder.mkdir(parents=True)
     script.write_text(_script())
     server = f"""
+    lua_check_client_abort on;  # else streams that were hung up hold their places while they sleep
     location = {PATH} {{ content_by_lua_file {script}; }}
     location / {{ default_type application/json; return 200 '{{"object":"list","data":[{{"id":"{MODEL}"}}]}}'; }}
     """
