@@ -32,12 +32,10 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """One that the environment names."""
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
-    interval_s = sys.getswitchinterval()
     with receiving() as made:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", made.url)
         monkeypatch.setenv("OTEL_SERVICE_NAME", "my-gateway")
         yield made
-    sys.setswitchinterval(interval_s)
 
 
 def traced() -> Tracing:

@@ -70,7 +70,8 @@ class Admin:
         elif route == ("GET", "/status"):
             await send_json(exchange, record, self._routing.status)
         elif route == ("GET", "/metrics"):
-            await exchange.answer(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], self._metrics.render())
+            text = await self._metrics.render()
+            await exchange.answer(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], text)
         else:
             methods = [method for method, path in _ROUTES if path == record.path]
             if not methods:

@@ -279,7 +279,7 @@ class Gateway:
         principal = authenticate(exchange.head, self._routing.table)
         record.key_id = principal.key_id
         principal.require(Permission.READ, EVERY_PROJECT)
-        own = await self._siblings.metrics(self._metrics.render())
+        own = await self._siblings.metrics(await self._metrics.render())
         text = own + await engine_metrics(self._routing.fleet)
         await send_text(exchange, record, text, CONTENT_TYPE_LATEST.encode("ascii"))
 

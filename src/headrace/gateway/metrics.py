@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headrace.gateway.buckets import INTER_TOKEN_S, REQUEST_S, Buckets
 from headrace.gateway.fleet import Fleet
+from headrace.gateway.metric_families import Families
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.throughputs import Throughputs
@@ -64,9 +66,11 @@ class Metrics:
         for endpoint in self._endpoints.keys() - {"", *endpoints}:
             del self._endpoints[endpoint]
 
-    def render(self) -> bytes:
-        """Prometheus's text format."""
-        return generate_latest(self.registry)
+    async def render(self) -> bytes:
+        """Prometheus's text format; written beside the event loop, for streams wait while that does anything long."""
+        families = Families()
+        families.add(self.registry.collect())
+        return await asyncio.to_thread(families.text)
 
 
 class _FleetGauges(Collector):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
@@ -20,9 +19,6 @@ _LOGGER = logging.getLogger(__name__)
 _ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _ENDPOINTS = (_ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-SWITCH_S = 0.001
-"""How long a thread may keep the interpreter's lock while another wants it. Python's own is 5 ms, and streams would
-wait so long while spans are encoded."""
 
 
 def available() -> bool:
@@ -69,5 +65,4 @@ def start_tracing(endpoint: str, environ: MutableMapping[str, str] = os.environ)
         environ.setdefault("OTEL_SERVICE_NAME", "headrace-gateway")
     provider = TracerProvider(resource=Resource.create({"service.version": __version__}), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    sys.setswitchinterval(SWITCH_S)
     return Tracing(provider)
