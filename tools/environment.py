@@ -76,8 +76,9 @@ def ensure(*, dev: bool) -> Path:
 def _forget_lost_clones(venvs: Path) -> None:
     """Remove environments of clones that are no longer there: each takes most of a gigabyte."""
     for note in venvs.glob(f"*/{CLONE}"):
-        if not Path(note.read_text()).is_dir():
-            shutil.rmtree(note.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run removes it too
+            if not Path(note.read_text()).is_dir():
+                shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def _has_pip(python: Path) -> bool:

@@ -378,6 +378,30 @@ def test_deadline_and_unreachable(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_one_that_had_more_time_and_ends_gave_no_answer(tmp_path: Path) -> None:
+    """A kept connection that breaks after the first deadline is told as broken, so that another server may be asked."""
+    asked = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, n: int) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await reader.readuntil(b"\r\n\r\n")
+        await asked.wait()
+        writer.close()
+
+    def more_s() -> float:
+        asked.set()
+        return 20.0
+
+    async def main() -> None:
+        async with upstream_of(tmp_path, script) as upstream:
+            assert await whole(upstream, GET) == b"ok"
+            with pytest.raises(NoAnswer):
+                await upstream.send(GET, timeout_s=0.01, more_s=more_s)
+
+    asyncio.run(main())
+
+
 def test_a_server_that_ends_at_a_request_had_it(tmp_path: Path) -> None:
     """A kept connection that breaks and cannot be replaced is no answer: what was sent may be what ended the server."""
     socket = tmp_path / "u"

@@ -161,7 +161,8 @@ class Upstream:
             try:
                 return await self._exchange(connection, request, timeout_s, more_s, stall_timeout_s)
             except NoAnswer as error:
-                if connection.answered or not isinstance(request.body, bytes):
+                over = time.monotonic() >= deadline  # it had more time, and there is none to connect anew
+                if over or connection.answered or not isinstance(request.body, bytes):
                     raise
                 broken = error
         try:
