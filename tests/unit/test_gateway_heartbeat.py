@@ -104,6 +104,33 @@ def test_a_line_that_moves_is_waited_in(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_an_external_server_may_answer_in_one_piece(tmp_path: Path) -> None:
+    """While one computes that is not ours no comment is sent, so that what it answers is passed on as it is."""
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        async with served_beside.client.stream("POST", URL, json=STREAM) as beside:
+            await comments(beside.aiter_raw(), 5)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        nonlocal served_beside
+        server = await asyncio.start_unix_server(slow, str(tmp_path / "odd"))
+        model = deployed(f"unix:{tmp_path / 'odd'}", external_host="api.example")
+        async with (
+            gateway_before(tmp_path / "a", asleep(), heartbeat_s=OFTEN_S) as served_beside,
+            gateway_before(tmp_path / "b", model, heartbeat_s=OFTEN_S) as served,
+        ):
+            answer = await served.client.post(URL, json=STREAM)
+            assert (answer.status_code, answer.text) == (200, "{}")
+        server.close()
+
+    served_beside: Served
+    asyncio.run(main())
+
+
 def test_openai_client_skips_comments(tmp_path: Path) -> None:
     """OpenAI's own client reads a stream that waited for an engine to wake, and raises the error of one that failed."""
 

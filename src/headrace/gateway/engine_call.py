@@ -93,6 +93,8 @@ class EngineAnswer:
             waiting.end()
         if call.claim is not None:
             call.claim.begin()
+        if self._meanwhile is not None and call.deployed.external_host:
+            self._meanwhile.stop()  # it may answer in one piece, before which no comment may stand
         try:
             self._visit.used = _NOTHING
             self._begun = await _begin_owing(call, self._path, self._body, stream=self._stream)

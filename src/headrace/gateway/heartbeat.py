@@ -34,6 +34,9 @@ class Heartbeats:
         self._timer = asyncio.get_running_loop().call_later(self._call.limits.heartbeat_s, self._begin)
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         """Nothing of it is written any more: it awaits only once a comment is with the client."""
         assert self._timer is not None
         self._timer.cancel()
