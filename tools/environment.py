@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import platform
 import runpy
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLONE = "clone.path"
-"""Names the clone in its environment."""
+"""Names the machine and the clone in its environment: a cache may be shared with machines whose clones are not seen."""
 
 PREFLIGHT = ROOT / "src" / "headrace" / "hardware" / "preflight.py"
 
@@ -67,7 +68,7 @@ def ensure(*, dev: bool) -> Path:
             _quietly([sys.executable, "-m", "venv", "--clear", str(home)])
         packages = ["--editable", str(ROOT), *(project["dependency-groups"]["dev"] if dev else [])]
         _quietly([str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *packages])
-        (home / CLONE).write_text(str(ROOT))
+        (home / CLONE).write_text(f"{platform.node()}:{ROOT}")
         stamp.write_text(wanted)
         say(f"environment ready in {time.monotonic() - started:.0f} s")
     return python
@@ -76,9 +77,11 @@ def ensure(*, dev: bool) -> Path:
 def _forget_lost_clones(venvs: Path) -> None:
     """Remove environments of clones that are no longer there: each takes most of a gigabyte."""
     for note in venvs.glob(f"*/{CLONE}"):
-        with contextlib.suppress(OSError):  # another run removes it too
-            if not Path(note.read_text()).is_dir():
-                shutil.rmtree(note.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run removes it too, or is making it anew
+            node, _, clone = note.read_text().partition(":")
+            with _lock(note.parent, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if node == platform.node() and not Path(clone).is_dir():
+                    shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def _has_pip(python: Path) -> bool:
@@ -89,10 +92,10 @@ def _has_pip(python: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _lock(home: Path) -> Iterator[None]:
+def _lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / f"{home.name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, how)
         yield
 
 

@@ -68,9 +68,13 @@ class Metrics:
 
     async def render(self) -> bytes:
         """Prometheus's text format; written beside the event loop, for streams wait while that does anything long."""
-        families = Families()
-        families.add(self.registry.collect())
-        return await asyncio.to_thread(families.text)
+        return await asyncio.to_thread(_text, list(self.registry.collect()))
+
+
+def _text(told: Iterable[Metric]) -> bytes:
+    families = Families()
+    families.add(told)
+    return families.text()
 
 
 class _FleetGauges(Collector):

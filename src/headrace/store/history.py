@@ -66,7 +66,8 @@ class History:
             next_kept = own.order_by(lines.sequence.desc()).offset(NEWEST - 1).limit(1).scalar_subquery()
             between = own.where(lines.sequence > last_kept, lines.sequence < next_kept, lines.at < before)
             found = list(self._connection.execute(between.limit(at_most - cut)).scalars())
-            self._connection.execute(delete(transitions).where(lines.sequence.in_(found)))
+            if found:
+                self._connection.execute(delete(transitions).where(lines.sequence.in_(found)))
             cut += len(found)
             if cut == at_most:
                 break
