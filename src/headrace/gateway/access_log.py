@@ -24,25 +24,28 @@ COLLECTED_LINES = 256
 """After these a record is written, whatever the time: it bounds how long the event loop is held."""
 
 
-class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What is told of a request; what it does not have is left out."""
+class _Line(msgspec.Struct, omit_defaults=True):
+    """What is told of a request; what it does not have is left out.
+
+    Made with its first fields by place: a struct that is made with more than fifteen by name takes 0.5 µs longer.
+    """
 
     at: datetime
     request_id: str
     method: str
     path: str
     status: int
+    duration_s: float
+    chunks: int
+    bytes_sent: int
     code: str = ""
     key: str = ""
     endpoint: str = ""
     deployed_model: str = ""
     replica: str = ""
-    duration_s: float
     ttft_s: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    chunks: int
-    bytes_sent: int
 
 
 _encode = msgspec.json.Encoder().encode
@@ -54,11 +57,11 @@ def log_request(record: RequestRecord) -> None:
     if not LOGGER.isEnabledFor(logging.INFO):
         return
     line = _Line(
-        at=datetime.now(UTC),
-        request_id=record.request_id,
-        method=record.method,
-        path=record.path,
-        status=record.status,
+        datetime.now(UTC),
+        record.request_id,
+        record.method,
+        record.path,
+        record.status,
         code=record.code,
         key=record.key_id,
         endpoint=record.endpoint,

@@ -34,7 +34,7 @@ from headrace.gateway.limits import Limits
 from headrace.gateway.metrics import Metrics
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.request_log import RequestLogger
-from headrace.gateway.routes import PUBLIC_PATHS, Action, Match, RouteEntry, gateway_routes, match
+from headrace.gateway.routes import INFERRING, PUBLIC_PATHS, Action, Match, RouteEntry, gateway_routes, match
 from headrace.gateway.routing import Routing
 from headrace.gateway.siblings import Sibling, Siblings
 from headrace.gateway.snapshot_file import load_newest
@@ -214,15 +214,17 @@ class Gateway:
         """Answer one request of the public port."""
         record = RequestRecord(exchange.head)
         matched = match(exchange.head.method, exchange.head.target)
-        shape = _error_shape(matched, record.path)
         self._active += 1
         self._idle.clear()
         if self._tracing is not None:
             record.trace = self._tracing.begin(record, exchange.head, matched)
         try:
-            await self._answer(exchange, record, matched)
+            if matched.action in INFERRING:
+                await self._inference.serve(exchange, record, matched)
+            else:
+                await self._answer(exchange, record, matched)
         except HeadraceError as error:
-            await send_error(exchange, record, error, shape)
+            await send_error(exchange, record, error, _error_shape(matched, record.path))
         except (ClientGone, asyncio.CancelledError):
             record.status = record.status or CLIENT_LEFT
             record.code = "CLIENT_LEFT"
@@ -230,7 +232,7 @@ class Gateway:
         except Exception:
             _LOGGER.exception("request %s failed", record.request_id)
             defect = InternalError("The gateway failed on this request.", evidence=f"Request {record.request_id}.")
-            await send_error(exchange, record, defect, shape)
+            await send_error(exchange, record, defect, _error_shape(matched, record.path))
         finally:
             self._active -= 1
             if not self._active:
@@ -269,10 +271,8 @@ class Gateway:
             raise MethodNotAllowed(f"{record.path} does not take {exchange.head.method}.", allow=matched.takes)
         if matched.action is Action.METRICS:
             await self._show_metrics(exchange, record)
-        elif matched.action is Action.CONTROL:
-            await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
         else:
-            await self._inference.serve(exchange, record, matched)
+            await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
 
     async def _show_metrics(self, exchange: Exchange, record: RequestRecord) -> None:
         """Those of all gateways and of every engine, for keys that may read every project."""

@@ -24,6 +24,7 @@ from headrace.resources.errors import EngineFailed
 from headrace.resources.snapshot import DeployedRoute
 
 _ARRAY = b"application/json; charset=utf-8"
+_GEMINIS = frozenset({Action.GENERATE_CONTENT, Action.STREAM_GENERATE_CONTENT})
 
 
 def as_chat(action: Action, body: OpenAIBody) -> OpenAIBody:
@@ -33,7 +34,7 @@ def as_chat(action: Action, body: OpenAIBody) -> OpenAIBody:
         BadJson: It cannot be read.
         BadField: It is not what the vendor's wire says, or asks for what is not to be had here.
     """
-    if action not in (Action.GENERATE_CONTENT, Action.STREAM_GENERATE_CONTENT):
+    if action not in _GEMINIS:
         return body
     return chat_of(body, stream=action is Action.STREAM_GENERATE_CONTENT)
 

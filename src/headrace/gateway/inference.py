@@ -48,6 +48,7 @@ _ENGINE_PATHS = {
 _STREAMING = frozenset({Action.CHAT, Action.COMPLETIONS})
 _FREE = frozenset({Action.TOKENIZE, Action.DETOKENIZE, Action.COUNT_TOKENS})
 """No model computes for them."""
+_LISTING = frozenset({Action.MODELS, Action.MODEL})
 
 
 class Asked(NamedTuple):
@@ -89,7 +90,7 @@ class Inference:
         principal = authenticate(exchange.head, self._routing.table)
         record.key_id = principal.key_id
         with self._routing.running.with_key(principal.key_id):
-            if match.action in (Action.MODELS, Action.MODEL):
+            if match.action in _LISTING:
                 await show_models(exchange, record, match, principal, self._routing.table)
             else:
                 await self._infer(exchange, record, match, principal)
@@ -208,7 +209,14 @@ class Inference:
 
 
 async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBody) -> None:
-    if action is Action.PREDICT:
+    path = _ENGINE_PATHS.get(action)
+    if path is not None:
+        stream = wants_stream(body)
+        engine_body = body_for_engine(call, path, body)
+        meanwhile = Heartbeats(exchange, call) if stream and action in _STREAMING else None
+        async with EngineAnswer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
+            await relay(exchange, call, answer)
+    elif action is Action.PREDICT:
         await predict(exchange, call, body)
     elif action in (Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT):
         await raw_predict(exchange, call, body, stream=action is Action.STREAM_RAW_PREDICT)
@@ -216,11 +224,5 @@ async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBo
         await generate_content(exchange, call, body)
     elif action is Action.STREAM_GENERATE_CONTENT:
         await stream_generate_content(exchange, call, body)
-    elif action is Action.COUNT_TOKENS:
-        await count_tokens(exchange, call, body)
     else:
-        stream, path = wants_stream(body), _ENGINE_PATHS[action]
-        engine_body = body_for_engine(call, path, body)
-        meanwhile = Heartbeats(exchange, call) if stream and action in _STREAMING else None
-        async with EngineAnswer(call, path, engine_body, stream=stream, meanwhile=meanwhile) as answer:
-            await relay(exchange, call, answer)
+        await count_tokens(exchange, call, body)

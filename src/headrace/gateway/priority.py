@@ -18,4 +18,4 @@ def priority_of(head: RequestHead, body: OpenAIBody, deployed: DeployedRoute) ->
     """
     asked = openai.priority_of(body, strict=not deployed.external_host)
     told = vertex.priority_of(head.header(vertex.SHARED_REQUEST_TYPE))
-    return Priority.BATCH if Priority.BATCH in (asked, told) else Priority.INTERACTIVE
+    return told if asked is Priority.INTERACTIVE else asked

@@ -205,7 +205,7 @@ async def _relay_document(exchange: Exchange, call: Call, answer: UpstreamAnswer
     held_bytes = 0
     record.status = answer.status
     try:
-        while piece := await answer.read():
+        while not answer.over and (piece := await answer.read()):
             finder.feed(piece)
             record.bytes_sent += len(piece)
             if exchange.started:

@@ -117,10 +117,22 @@ WAYS_IN: Mapping[tuple[str, str], Action] = {
 }
 """How Databricks' clients find out where tokens are, and get one."""
 
+INFERRING = frozenset(
+    {
+        *ENDPOINT_ACTIONS.values(),
+        *OPENAI_ACTIONS.values(),
+        *SERVING_ACTIONS.values(),
+        Action.INVOCATIONS,
+        Action.MODEL,
+    }
+)
+"""What `headrace.gateway.inference` answers."""
+
 PUBLIC_PATHS = frozenset(path for _, path in (*PROBES, *EXCHANGE, *WAYS_IN))
 """That answer without a key."""
 
 _FIXED = {**OPENAI_ACTIONS, **SERVING_ACTIONS, **PROBES, **METRICS, **EXCHANGE, **WAYS_IN}
+_FIXED_MATCHES = {(method, path.encode()): Match(action) for (method, path), action in _FIXED.items()}
 _MODEL = "/v1/models/"
 
 
@@ -131,10 +143,10 @@ def match(method: str, target: bytes) -> Match:
         method: The HTTP method.
         target: The path as it was sent, percent-encoded.
     """
-    path = target.decode("latin-1")
-    fixed = _FIXED.get((method, path))
+    fixed = _FIXED_MATCHES.get((method, target))
     if fixed is not None:
-        return Match(fixed)
+        return fixed
+    path = target.decode("latin-1")
     if is_private(path):
         return Match(Action.PRIVATE)
     if method == "GET" and path.startswith(_MODEL) and len(path) > len(_MODEL):

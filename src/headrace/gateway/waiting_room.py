@@ -270,6 +270,9 @@ class WaitingRoom:
         visit.used = None
 
     def _let_in(self) -> None:
+        if not any(self._lines.values()):  # as after most requests
+            self._passed_batch = 0
+            return
         while (visit := self._next()) is not None:
             self._begin(visit)
             assert visit.turn is not None

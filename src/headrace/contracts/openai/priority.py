@@ -26,6 +26,8 @@ def priority_of(body: OpenAIBody, *, strict: bool) -> Priority:
     Raises:
         BadField: One of the two has a value that nobody knows.
     """
+    if "service_tier" not in body and "priority" not in body:
+        return Priority.INTERACTIVE
     tier = _read(body, "service_tier")
     if strict and tier is not None and tier not in _TIERS:
         raise BadField(

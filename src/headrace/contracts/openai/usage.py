@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 
 import msgspec
 
@@ -30,7 +29,7 @@ class UsageFinder:
     """
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._bytes = 0
 
     def feed(self, piece: bytes) -> None:
@@ -38,7 +37,7 @@ class UsageFinder:
         self._pieces.append(piece)
         self._bytes += len(piece)
         while self._bytes - len(self._pieces[0]) >= _TAIL_BYTES:
-            self._bytes -= len(self._pieces.popleft())
+            self._bytes -= len(self._pieces.pop(0))  # there are few, and a deque costs more to make
 
     def usage(self) -> Usage | None:
         """What the answer said; None if it said nothing."""

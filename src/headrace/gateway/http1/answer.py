@@ -102,12 +102,13 @@ class Http1Exchange(Exchange):
                 self._connection.send(_CONTINUE)
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        if self._waiting_bytes > READ_AHEAD_BYTES:
-            self._connection.go_on(self)
-        self._waiting_bytes = 0
-        return piece
+        return self._taken()
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """The whole body of the request; of most, all of it is here when it is asked for."""
+        if self.request_complete and self._waiting_bytes <= limit_bytes:
+            return self._taken()
+        return await super().read_all(limit_bytes)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send status and headers, in one packet with the first piece of the body where that follows at once."""
@@ -158,6 +159,15 @@ class Http1Exchange(Exchange):
             self._connection.finish(self)
 
     # --- within ---
+
+    def _taken(self) -> bytes:
+        """All that has come of the body and was not read yet, in one piece; its connection is read on."""
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        if self._waiting_bytes > READ_AHEAD_BYTES:
+            self._connection.go_on(self)
+        self._waiting_bytes = 0
+        return piece
 
     def _head(self, status: int, headers: Headers) -> bytes:
         if self.added_headers:

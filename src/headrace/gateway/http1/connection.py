@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, cast
 
 from headrace.gateway.exchange import ClientGone
 from headrace.gateway.http1.answer import Http1Exchange
-from headrace.gateway.http1.received_head import ReceivedHead
 from headrace.gateway.http1.refusal import head_too_slow, refusal, too_large, too_many, too_slow
 from headrace.gateway.http1.request_parser import RequestParser
 from headrace.gateway.request_head import RequestHead
@@ -47,6 +46,8 @@ class Connection(asyncio.Protocol):
         server: Who holds it.
 
     Attributes:
+        client: Network address of the peer; empty on a unix socket.
+        scheme: ``http`` or ``https``.
         deadline: Loop time at which `expire` is called; infinite while nothing is awaited of the client.
         reading_deadline: The same for `expire_reading`; infinite while the client reads what it is sent.
         lost: Whether the connection has ended.
@@ -59,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = RequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._client, self._scheme = "", "http"
+        self.client, self.scheme = "", "http"
         self._deaf = False  # nothing that comes is looked at any more
         self._current: Http1Exchange | None = None  # the one that is answered
         self._receiving: Http1Exchange | None = None  # the one whose body comes
@@ -81,9 +82,9 @@ class Connection(asyncio.Protocol):
         """Called by the event loop. A connection on which nothing comes is kept like one between two requests."""
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.client = str(peer[0]) if isinstance(peer, tuple) else ""
         if transport.get_extra_info("sslcontext") is not None:
-            self._scheme = "https"
+            self.scheme = "https"
             self._transport.set_write_buffer_limits(high=WRITTEN_AHEAD_BYTES)
         self.deadline = self._server.now + self._server.keep_alive_s
         self._server.hold(self)
@@ -146,23 +147,9 @@ class Connection(asyncio.Protocol):
 
     # --- from the parser ---
 
-    def begin(self, received: ReceivedHead) -> None:
+    def begin(self, head: RequestHead, *, version: int, keep_alive: bool, expects_continue: bool) -> None:
         """Called by the parser: an exchange begins."""
-        head = RequestHead(
-            method=received.method,
-            target=received.target,
-            query=received.query,
-            headers=received.headers,
-            client=self._client,
-            scheme=self._scheme,
-        )
-        exchange = Http1Exchange(
-            head,
-            self,
-            version=received.version,
-            keep_alive=received.keep_alive,
-            expects_continue=received.expects_continue,
-        )
+        exchange = Http1Exchange(head, self, version=version, keep_alive=keep_alive, expects_continue=expects_continue)
         self._receiving = exchange
         self.deadline = math.inf
         if self._current is None:

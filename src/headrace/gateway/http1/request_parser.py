@@ -7,23 +7,42 @@ from typing import Protocol
 
 import httptools
 
-from headrace.gateway.http1.received_head import ReceivedHead
-from headrace.gateway.request_head import Headers
+from headrace.gateway.request_head import Headers, RequestHead
 from headrace.resources.errors import MalformedRequest
 
 _VERSIONS = {"1.0": 0, "1.1": 1}
-_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"QUERY"})
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
+}
 """Of HTTP and for HTTP, QUERY too, which no path takes; the parser also knows those of WebDAV, RTSP and Icecast."""
 
 _TARGET = re.compile(rb"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21-\x22\x24-\x7e]*))?")
 """Path and query as they are sent (RFC 9112, section 3.2.1, and what browsers send beyond it), without a fragment."""
 
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
 class Receiver(Protocol):
     """Who hears of the requests."""
 
-    def begin(self, received: ReceivedHead) -> None:
-        """A head is complete."""
+    @property
+    def client(self) -> str:
+        """As `RequestHead` has it."""
+
+    @property
+    def scheme(self) -> str:
+        """As `RequestHead` has it."""
+
+    def begin(self, head: RequestHead, *, version: int, keep_alive: bool, expects_continue: bool) -> None:
+        """A head is complete.
+
+        Args:
+            head: What was asked.
+            version: HTTP's minor version: 0 or 1.
+            keep_alive: Whether the client would send another request on this connection.
+            expects_continue: Whether the client waits for ``100 Continue`` before it sends the body.
+        """
 
     def take(self, piece: bytes) -> None:
         """A piece of its body."""
@@ -46,7 +65,7 @@ class RequestParser:
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._parser = httptools.HttpRequestParser(self)
-        self._received: ReceivedHead | None = None
+        self._head: RequestHead | None = None  # of the request whose body comes
         self._replaying = False  # a head that was read already is told to a new parser
         self._forget()
         self.in_head = True
@@ -95,8 +114,8 @@ class RequestParser:
         The parser ends at such a head. A new one is told of the body that follows, if one does.
         """
         self._parser = httptools.HttpRequestParser(self)
-        if self._received is not None:
-            framing = b"".join(b"%b: %b\r\n" % header for header in self._received.framing)
+        if self._head is not None:
+            framing = b"".join(b"%b: %b\r\n" % header for header in _framing(self._head))
             self._replaying = True
             self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
             self._replaying = False
@@ -128,22 +147,28 @@ class RequestParser:
         version = _VERSIONS.get(self._parser.get_http_version())
         if version is None:
             raise ValueError(f"this server speaks HTTP/1.1, not HTTP/{self._parser.get_http_version()}")
-        method = self._parser.get_method()
-        if method not in _METHODS:
-            raise ValueError(f"{method.decode('ascii')} is no method of HTTP")
+        method = _METHODS.get(self._parser.get_method())
+        if method is None:
+            raise ValueError(f"{self._parser.get_method().decode('ascii')} is no method of HTTP")
         if self._hosts > 1 or (version and not self._hosts):
             raise ValueError("an HTTP/1.1 request names one host")
         path, query = _split_target(self._url)
         keep_alive = self._parser.should_keep_alive()
         expects_continue = self._expects_continue and version > 0
-        received = ReceivedHead(
-            method.decode("ascii"), path, query, self._headers, version, keep_alive, expects_continue
+        receiver = self._receiver
+        head = RequestHead(
+            method=method,
+            target=path,
+            query=query,
+            headers=self._headers,
+            client=receiver.client,
+            scheme=receiver.scheme,
         )
         self._forget()
-        self._received = received
+        self._head = head
         self.in_head = False
         self.unused_bytes = 0
-        self._receiver.begin(received)
+        receiver.begin(head, version=version, keep_alive=keep_alive, expects_continue=expects_continue)
 
     def on_body(self, piece: bytes) -> None:
         """Called by the parser."""
@@ -152,13 +177,19 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        received = self._received
-        if self._parser.should_upgrade() and received is not None and received.framing:
+        head = self._head
+        if self._parser.should_upgrade() and head is not None and _framing(head):
             return  # it takes the body for another protocol's
-        self._received = None
+        self._head = None
         self.in_head = True
         self.unused_bytes = 0
         self._receiver.complete()
+
+
+def _framing(head: RequestHead) -> Headers:
+    """The headers that say where a request's body ends; empty without a body."""
+    framing = [header for header in head.headers if header[0] in _FRAMING]
+    return [] if framing == [(b"content-length", b"0")] else framing
 
 
 def _split_target(target: bytes) -> tuple[bytes, bytes]:

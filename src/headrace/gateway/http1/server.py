@@ -137,10 +137,7 @@ class HttpServer:
 
     def run(self, exchange: Http1Exchange) -> asyncio.Task[None]:
         """Answer an exchange."""
-        task = self._loop.create_task(self._serve(exchange))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._loop.create_task(self._serve(exchange))
 
     def hold(self, connection: Connection) -> None:
         """A connection is there. One too many is told so."""
@@ -188,17 +185,21 @@ class HttpServer:
         return Connection(self)
 
     async def _serve(self, exchange: Http1Exchange) -> None:
+        task = exchange.task
+        assert task is not None
+        self._tasks.add(task)
         try:
             await self._handler(exchange)
         except ClientGone:
             pass
         except asyncio.CancelledError:
             # Cancelled because the client left: that ends here. By anybody else as well (shutdown): that goes on up.
-            if not exchange.client_left or (exchange.task is not None and exchange.task.uncancel() > 0):
+            if not exchange.client_left or task.uncancel() > 0:
                 raise
         except Exception:
             _LOGGER.exception("a handler of requests failed")
         finally:
+            self._tasks.discard(task)  # here and not by a callback, for which the loop would have to turn once more
             exchange.abort()
 
     def _look(self) -> None:

@@ -55,6 +55,11 @@ class UpstreamAnswer:
                 return value
         return b""
 
+    @property
+    def over(self) -> bool:
+        """Whether all of the body was read: what `read` tells by an empty piece, without a call for it."""
+        return self._masking is None and self._connection.read_out
+
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end.
 

@@ -162,6 +162,11 @@ class Connection(asyncio.Protocol):
         return False
 
     @property
+    def read_out(self) -> bool:
+        """Whether the answer has come to its end, and nothing of it waits to be read."""
+        return self.complete and not self._pieces
+
+    @property
     def reusable(self) -> bool:
         """Whether another exchange can follow."""
         return self.complete and self._reusable and not self.lost and not self._pieces
