@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import resource
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,6 +69,29 @@ def test_one_too_many_is_told_so_at_once(loop: Loop) -> None:
             held[1][1].close()
 
     run(main(), loop)
+
+
+@on_both_loops
+def test_a_connection_that_ended_is_nobodys_garbage(loop: Loop) -> None:
+    """Nothing of it is left to be searched for, while which every stream would wait: it goes with its last holder."""
+
+    async def main() -> None:
+        async with limited(None) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET + b"\r\n")
+            await reader.readline()
+            held = [weakref.ref(connection) for connection in server.connections]
+            assert len(held) == 1
+            writer.close()
+            await until_held(server, 0)
+            await asyncio.sleep(0)  # the loop lets go of it, too
+            assert held[0]() is None
+
+    gc.disable()
+    try:
+        run(main(), loop)
+    finally:
+        gc.enable()
 
 
 @on_both_loops

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -64,6 +66,26 @@ class Wire:
             self.connection.connection_lost(None)
 
 
+def test_an_ended_connection_is_nobodys_garbage() -> None:
+    """It goes with its last holder, and nothing of it is left to be searched for, while which every stream waits."""
+
+    async def main() -> None:
+        wire = Wire()
+        held = weakref.ref(wire.connection)
+        wire.connection.start(b"", head_only=False)
+        wire.connection.data_received(LENGTH)
+        assert await begun_and_read(wire.connection) == b"hello world"
+        wire.abort()
+        del wire.connection
+        assert held() is None
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
 async def read_all(connection: Connection) -> bytes:
     """The answer's whole body."""
     pieces = []
@@ -87,7 +109,7 @@ def fed(pieces: list[bytes], *, then_lost: bool = False) -> tuple[int, list[tupl
         connection.start(b"", head_only=False)
         for piece in pieces:
             connection.data_received(piece)
-        if then_lost:
+        if then_lost and not wire.aborted:
             connection.connection_lost(None)
         await connection.begun(1)
         headers = [header for header in connection.headers if header[0] == b"x-a"]

@@ -118,6 +118,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
         """Called by the event loop."""
         self.lost = self._deaf = True
+        self._parser.close()
         self.deadline = self.reading_deadline = math.inf
         self._server.forget(self)
         self._queue.clear()

@@ -81,6 +81,10 @@ class RequestParser:
         """Of a head that has not come to its end: what has come of them."""
         return self._headers
 
+    def close(self) -> None:
+        """Be fed no more. It and who hears of the requests hold each other; now they end with their last holder."""
+        del self._parser, self._receiver
+
     def _forget(self) -> None:
         self._url = b""
         self._headers: Headers = []

@@ -214,6 +214,7 @@ class Connection(asyncio.Protocol):
         self._wake()
         self.resume_writing()
         self._on_lost(self)
+        del self._parser  # which holds this: nobody need search for the two
 
     def pause_writing(self) -> None:
         """Called by the event loop."""
