@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -12,11 +14,11 @@ import pytest
 from gateway_serving import BASE, CHAT, Served, deployed, gateway_before, pieces_of
 
 from headrace.contracts.openai.demand import Demand
-from headrace.gateway.attempts import Attempts, deadline_of, patience_of
+from headrace.gateway.attempts import WORTH, Attempts, deadline_of, patience_of
 from headrace.gateway.fleet import Pool, Replica
 from headrace.gateway.health import FAILURES
 from headrace.gateway.request_head import RequestHead
-from headrace.gateway.upstream import TimedOut
+from headrace.gateway.upstream import TimedOut, Unreachable
 from standin import Script, StandIn
 
 PATH = f"{BASE}/chat/completions"
@@ -67,17 +69,34 @@ def test_a_dead_replica_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_silent_replica_is_noticed(tmp_path: Path) -> None:
-    """One that takes a request and never answers is ejected when the deadline of the first byte is over."""
+    """One that takes a stream and never begins is ejected after the longest silence; a third is not tried after two."""
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            silent = await engines(stack, tmp_path, 2, Script(hang=True))
+            silent = await engines(stack, tmp_path, 4, Script(hang=True))
             model = deployed(*(engine.address for engine in silent))
             served = await stack.enter_async_context(gateway_before(tmp_path, model, first_byte_timeout_s=0.3))
             answer = await served.client.post(PATH, json=CHAT | {"stream": True})
             assert (answer.status_code, reason(answer)) == (504, "ENGINE_TIMEOUT")
-            assert sum(engine.seen.began for engine in silent) <= 1  # the time was over: there was no second try
-            assert sorted(one.health.trusted for one in pool_of(served).replicas) == [False, True]
+            assert sorted(engine.seen.began for engine in silent) == [0, 0, 1, 1]
+            assert [one.health.trusted for one in pool_of(served).replicas] == [not one.seen.began for one in silent]
+
+    asyncio.run(main())
+
+
+def test_a_stream_leaves_a_silent_replica_for_one_that_answers(tmp_path: Path) -> None:
+    """Its client sees the whole answer, the replica is ejected, and one retry is spent."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            silent, living = await engines(stack, tmp_path, 2, Script(hang=True))
+            model = deployed(silent.address, living.address)
+            served = await stack.enter_async_context(gateway_before(tmp_path, model, first_byte_timeout_s=0.3))
+            living.script = Script()
+            while replica_at(served, silent).health.trusted:
+                answer = await served.client.post(PATH, json=CHAT | {"stream": True})
+                assert answer.text.endswith("data: [DONE]\n\n")
+            assert silent.seen.began == pool_of(served).retries.spent == 1
 
     asyncio.run(main())
 
@@ -271,12 +290,69 @@ def test_a_trial_leaves_time_for_another() -> None:
     assert not attempts.goes_on_after(second, TimedOut("late"), patient=True)
 
 
+def pool_before(*addresses: str, clock: Callable[[], float]) -> Pool:
+    """A pool of replicas that nobody reaches."""
+    route = deployed(*addresses)
+    pool = Pool(route, clock)
+    pool.follow(route, tuple(Replica(one, connect_timeout_s=1) for one in route.replicas))
+    return pool
+
+
+def test_after_a_silence_another_is_asked_if_it_is_worth_it() -> None:
+    """Where a silent replica leaves enough of the request's time another one gets it, out of the retry budget."""
+    for left_s, burst, goes_on in ((80.0, 1.0, True), (80.0, 0.0, False), (100.0 * WORTH - 1, 1.0, False)):
+        pool = pool_before("unix:/nowhere/0", "unix:/nowhere/1", clock=lambda: 1000.0)
+        pool.retries.burst = burst
+        attempts = Attempts(pool, Demand(10, 10), deadline_of(0.0, left_s, None), silence_s=100.0)
+        silent = attempts.choose()
+        assert silent is not None
+        assert attempts.goes_on_after(silent, TimedOut("late"), patient=True) is goes_on
+        assert (silent.replica.health.trusted, pool.retries.spent) == (False, goes_on)
+
+
+def test_of_a_late_and_a_dead_replica_the_late_one_is_told() -> None:
+    """It may have begun, and what a key is charged goes by that."""
+    pool = pool_before("unix:/nowhere/0", "unix:/nowhere/1", clock=lambda: 1000.0)
+    attempts = Attempts(pool, Demand(10, 10), deadline_of(0.0, 100.0, None), silence_s=10.0)
+    ends = TimedOut("late"), Unreachable("gone")
+    goes_on = []
+    for end in ends:
+        assigned = attempts.choose()
+        assert assigned is not None
+        goes_on.append(attempts.goes_on_after(assigned, end, patient=True))
+    assert goes_on == [True, False]
+    assert attempts.told(ends[1]) is ends[0]
+
+
+def test_a_busy_replica_is_not_blamed_for_impatient_clients() -> None:
+    """However many give up together on one that answers somebody else, it stays trusted; on a silent one they count."""
+    now = 1000.0
+    pool = pool_before("unix:/nowhere/0", clock=lambda: now)
+    busy = pool.assign(Demand(10, 10))
+    assert busy is not None
+    busy.answered()
+
+    def give_up() -> None:
+        attempts = Attempts(pool, Demand(10, 10), deadline_of(time.monotonic(), 600.0, 130.0), silence_s=120.0)
+        assigned = attempts.choose()
+        assert assigned is not None
+        assert not attempts.goes_on_after(assigned, TimedOut("130 s"), patient=True)
+        assigned.release()
+
+    for _ in range(2 * FAILURES):
+        give_up()
+    assert (busy.replica.health.trusted, busy.replica.health.failures) == (True, 0)
+    busy.release()
+    now += 130.0
+    give_up()
+    assert not busy.replica.health.trusted
+
+
 def test_who_works_for_others_is_waited_for() -> None:
     """A replica that answers somebody has until the deadline, one that says nothing to anybody as long as silence may
-    last; one on trial gets no more time."""
-    route, now = deployed("unix:/nowhere/0"), 1000.0
-    pool = Pool(route, lambda: now)
-    pool.follow(route, tuple(Replica(one, connect_timeout_s=1) for one in route.replicas))
+    last since it did; one on trial gets no more time."""
+    now = 1000.0
+    pool = pool_before("unix:/nowhere/0", clock=lambda: now)
     attempts = Attempts(pool, Demand(10, 10), deadline_of(0.0, 100.0, None), silence_s=10.0)
     other, assigned = attempts.choose(), attempts.choose()
     assert other is not None
@@ -287,8 +363,8 @@ def test_who_works_for_others_is_waited_for() -> None:
     assert attempts.more_s(assigned) == 10.0
     other.release()
     now += 9.0
-    assert attempts.more_s(assigned) == 10.0
-    now += 9.0
+    assert attempts.more_s(assigned) == 1.0
+    now += 1.0
     assert attempts.more_s(assigned) == 0.0
     other = attempts.choose()
     assert other is not None

@@ -1,4 +1,4 @@
-"""A replica that takes unary requests and makes nothing is noticed by what its engine counts, and left alone."""
+"""A replica that makes nothing is noticed by what its engine counts, and left alone; one that works is waited for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import httpx
 import pytest
 from gateway_serving import BASE, CHAT, Served, deployed, gateway_before, serving
 
+from headrace.contracts.openai.demand import Demand
+from headrace.gateway.attempts import Attempts, deadline_of
 from headrace.gateway.exchange import Exchange
 from headrace.gateway.health import FIRST_EJECTION_S, Health
 from headrace.gateway.standstill import LOOKS, Standstills
@@ -147,6 +149,34 @@ def test_what_counts_on_is_waited_for(tmp_path: Path) -> None:
                 assert busy.made is not None
                 busy.made += 1
                 given.clock.now += TIMEOUT_S / 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_works_for_others_is_waited_for(tmp_path: Path, count: int) -> None:
+    """While an engine makes tokens, for whichever gateway, a stream waits in it; not longer than its silence may last
+    once it makes none, says nothing or says so again."""
+
+    async def main() -> None:
+        async with case(tmp_path, count) as given:
+            given.pool.clock = given.clock
+            attempts = Attempts(given.pool, Demand(10, 10), deadline_of(0.0, 1e9, None), TIMEOUT_S)
+            stream = attempts.choose()
+            assert stream is not None
+            engine = given.engines[given.pool.replicas.index(stream.replica)]
+            for made, more_s in ((5, 0.0), (5, 0.0), (6, TIMEOUT_S), (7, TIMEOUT_S), (7, 100.0), (None, 80.0)):
+                engine.made = made
+                await given.standstills.look()
+                assert attempts.more_s(stream) == more_s
+                given.clock.now += 20.0
+            engine.made = 7
+            await given.standstills.look()
+            assert attempts.more_s(stream) == 60.0
+            assert given.trusted(engine)
+            given.clock.now += 60.0
+            assert attempts.more_s(stream) == 0.0
+            stream.release()
 
     asyncio.run(main())
 

@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert
+from sqlalchemy.exc import DBAPIError
 
 import headrace.store.migrations as migrations
 from headrace.resources.deployments import Deployment
@@ -239,6 +240,17 @@ def test_a_reader_sees_one_moment(store: Store) -> None:
         assert reader.list(Model) == []
     with store.transaction(read_only=True) as reader:
         assert len(reader.list(Model)) == 1
+
+
+@pytest.mark.parametrize("how", ["read_only", "one_query"])
+def test_who_only_reads_cannot_write(store: Store, how: str) -> None:
+    """The database itself refuses it, and whoever writes afterwards is none of those that it refuses."""
+    for number in range(2):
+        with pytest.raises(DBAPIError, match=r"read-?only"), store.transaction(**{how: True}) as tx:
+            tx.insert(_model("a"))
+        _insert(store, _model(f"b{number}"))
+    with store.transaction(**{how: True}) as tx:
+        assert [row.id for row in tx.list(Model)] == ["b0", "b1"]
 
 
 def _insert(store: Store, row: Row) -> None:
@@ -501,7 +513,7 @@ def _labelled(
 
 
 def test_few_rows_are_looked_up_and_not_looked_for(tmp_path: Path) -> None:
-    """Once rows were counted, SQLite takes the index of what is asked for, and not the one of the order."""
+    """Once rows were counted, whoever reads has SQLite take the index of what is asked for, not the order's."""
     url = f"sqlite:///{tmp_path}/headrace.db"
     migrate(url)
     store = Store(url)
@@ -509,16 +521,16 @@ def test_few_rows_are_looked_up_and_not_looked_for(tmp_path: Path) -> None:
         for number in range(600):
             labels = {"only": f"o{number}", "env": "test"}
             tx.insert(_model(f"m{number}", display_name=f"n{number}", labels=labels, created_at=float(number)))
+    with store.transaction(read_only=True) as tx:
+        assert len(tx.list(Model)) == 600
     asyncio.run(store.count_rows())
-    store.close()
-    engine = open_engine(url, connections=1)
     found = "SELECT project, location, resource_id FROM labels WHERE kind = 'model' AND key = 'only' AND value = 'o7'"
     plans = []
-    with engine.connect() as connection:
+    with store.transaction(read_only=True) as tx:
         for what in ("display_name = 'n7'", f"(project, location, id) IN ({found})"):
             asked = f"SELECT * FROM models WHERE project = '-' AND location = '-' AND {what} ORDER BY created_at, id"
-            plans.append(str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked} LIMIT 100").all()))
-    engine.dispose()
+            plans.append(str(tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked} LIMIT 100").all()))
+    store.close()
     by_name, by_label = plans
     assert "models_by_display_name" in by_name
     assert "models_by_time" not in by_name

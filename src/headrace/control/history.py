@@ -69,18 +69,25 @@ class Forgetter:
             await asyncio.sleep(delay_s(failures) if failures else LOOK_EVERY_S)
 
     async def forget(self) -> int:
-        """Forget all that is old enough, a part in each transaction; returns how many rows and lines that were."""
+        """Forget all that is old enough, a part in each transaction; returns how many rows and lines that were.
+
+        Which timelines are to be cut is looked for by reading, which nobody waits for.
+        """
         before = self._clock() - self._kept_s
         parts = [partial(_forget, kind=kind, states=states, before=before) for kind, states in OVER.items()]
         parts += [partial(_forget_lines, kind=kind, before=before) for kind in (*OVER, Replica)]
-        parts.append(partial(_cut_lines, before=before))
-        forgotten = 0
-        for part in parts:
-            count = AT_ONCE
-            while count == AT_ONCE:
-                count = await self._store.run(part)
-                forgotten += count
-        return forgotten
+        forgotten = sum([await self._in_parts(part) for part in parts])
+        to_cut = await self._store.run(lambda tx: tx.history.to_cut(before=before), read_only=True)
+        return forgotten + sum([await self._in_parts(partial(_cut_lines, of=one, before=before)) for one in to_cut])
+
+    async def _in_parts(self, part: Callable[[Transaction], int]) -> int:
+        """Do this until it finds less than it takes at once; returns how much it found."""
+        found = 0
+        while True:
+            count = await self._store.run(part)
+            found += count
+            if count < AT_ONCE:
+                return found
 
 
 def _forget(
@@ -93,5 +100,5 @@ def _forget_lines(tx: Transaction, *, kind: type[Operation | Rollout | Replica |
     return tx.history.forget_lines(kind, before=before, at_most=AT_ONCE)
 
 
-def _cut_lines(tx: Transaction, *, before: float) -> int:
-    return tx.history.cut_lines(before=before, at_most=AT_ONCE)
+def _cut_lines(tx: Transaction, *, of: tuple[str, str], before: float) -> int:
+    return tx.history.cut_lines(*of, before=before, at_most=AT_ONCE)

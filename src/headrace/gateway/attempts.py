@@ -13,6 +13,10 @@ from headrace.gateway.upstream import TimedOut, Unreachable, UpstreamAnswer, Ups
 MOST_BEGUN = 2
 """Replicas that may have begun on a request. One that broke off on two may be what ends them: it gets no third."""
 
+WORTH = 1 / 8
+"""Of a replica's longest silence, so much of a request's time must be left that another one is asked after it: in less
+hardly an answer would begin, and the retry may be somebody else's."""
+
 _CANNOT_NOW = frozenset({502, 503, 504})
 """By these an engine, or what stands before it, says that it is at fault and not the request."""
 
@@ -63,7 +67,8 @@ class Attempts:
     pool's retry budget, and after no more than `MOST_BEGUN` that may have begun on it.
 
     A replica that works for others while it says nothing to this request has it in a line that moves: it is waited for
-    until the deadline. One that says nothing to anybody is given up sooner.
+    until the deadline, and not to blame for one that its client set. One that was silent to everybody for as long as it
+    may be is given up, and another one asked.
 
     Args:
         pool: What is chosen from.
@@ -79,6 +84,7 @@ class Attempts:
         self._silence_s = silence_s
         self._tried: list[Replica] = []
         self._begun = 0
+        self._late: TimedOut | None = None
         pool.retries.earn()
 
     @property
@@ -96,10 +102,10 @@ class Attempts:
         return timeout_s / 2 if assignment.on_trial else timeout_s
 
     def more_s(self, assignment: Assignment) -> float:
-        """How much longer it is waited for, once `timeout_s` is over."""
-        if assignment.on_trial or not assignment.works_for_others(self._silence_s):
+        """How much longer it is waited for, once `timeout_s` is over: until it will have been silent for too long."""
+        if assignment.on_trial:
             return 0.0
-        return min(self.left_s, self._silence_s)
+        return max(min(self.left_s, assignment.silence_left_s(self._silence_s)), 0.0)
 
     def goes_on_after(self, assignment: Assignment, error: UpstreamError, *, patient: bool) -> bool:
         """Note that there was no answer, and take a retry if there may be one.
@@ -107,16 +113,22 @@ class Attempts:
         Args:
             assignment: Who gave none.
             error: How.
-            patient: Whether it had time enough that it is to blame for a `TimedOut`.
+            patient: Whether it had time enough that it is to blame for a `TimedOut`, unless it works for others.
         """
+        worth_s = 0.0
         if not isinstance(error, TimedOut):
             assignment.failed()
         else:
-            if patient or assignment.on_trial:
-                assignment.timed_out()
+            self._late = error
             if not assignment.on_trial:
-                return False  # it had all the time there was
-        return self._another(assignment, begun=not isinstance(error, Unreachable))
+                worth_s = WORTH * self._silence_s
+            if assignment.on_trial or (patient and assignment.silence_left_s(self._silence_s) <= 0.0):
+                assignment.timed_out()
+        return self._another(assignment, begun=not isinstance(error, Unreachable), worth_s=worth_s)
+
+    def told(self, error: UpstreamError) -> UpstreamError:
+        """What to say of an end by this error: that a replica was late, if one was, for that one may have begun."""
+        return self._late or error
 
     def goes_on_instead_of(self, assignment: Assignment, answer: UpstreamAnswer) -> bool:
         """Note that an answer began, and take a retry if it says no more than that this replica cannot now."""
@@ -126,12 +138,12 @@ class Attempts:
         assignment.failed()
         return self._another(assignment, begun=True)
 
-    def _another(self, assignment: Assignment, *, begun: bool) -> bool:
+    def _another(self, assignment: Assignment, *, begun: bool, worth_s: float = 0.0) -> bool:
         self._tried.append(assignment.replica)
         self._begun += begun
         return (
             any(replica not in self._tried for replica in self._pool.replicas)
             and self._begun < MOST_BEGUN
-            and self.left_s > 0.0
+            and self.left_s > worth_s
             and self._pool.retries.spend()
         )

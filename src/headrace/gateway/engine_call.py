@@ -211,7 +211,7 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[A
             goes_on = attempts.goes_on_after(assignment, error, patient=timeout_s > silence_s / 2)
             assignment.release()
             if not goes_on:
-                raise _translated(call, error) from error
+                raise _translated(call, attempts.told(error)) from error
         except BaseException:
             assignment.release()
             raise

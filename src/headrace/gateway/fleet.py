@@ -110,9 +110,14 @@ class Assignment:
         self.replica.health.answered(self._clock())
         self._end_trial()
 
-    def works_for_others(self, within_s: float) -> bool:
-        """Whether the replica answers somebody, or began to within the last so many seconds."""
-        return self.replica.answering > 0 or self.replica.health.heard_at > self._clock() - within_s
+    def silence_left_s(self, most_s: float) -> float:
+        """For how much longer the replica may be silent, if it may for so long; at most 0: it was, to everybody.
+
+        While it answers somebody it is not: a stream that stalls has a limit of its own.
+        """
+        if self.replica.answering > 0:
+            return most_s
+        return self.replica.health.heard_at + most_s - self._clock()
 
     def failed(self) -> None:
         """The replica is at fault that there is no answer, or half of one."""

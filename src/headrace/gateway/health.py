@@ -30,7 +30,7 @@ class Health:
 
     Attributes:
         failures: In a row.
-        heard_at: When an answer of it began last.
+        heard_at: When it was last known to work, for whomever: an answer of it began, or its engine had made tokens.
         on_trial: Whether a request is under way that is to show whether it is back.
         stands_still: Whether it owes answers and makes nothing: it is not tried while that is so.
     """
@@ -72,6 +72,10 @@ class Health:
         if self._ejected_until is not None:
             self._ejected_until = None
             self._returned_at = now
+
+    def made_tokens(self, now: float) -> None:
+        """Its engine has made some since it was looked at last, be it for another gateway."""
+        self.heard_at = now
 
     def failed(self, now: float, *, at_once: bool = False) -> None:
         """A request got no answer from it, or half of one.

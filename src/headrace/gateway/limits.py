@@ -15,7 +15,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         snapshot_bytes: Of a routing snapshot.
         connect_timeout_s: To reach an engine or the control plane.
         first_byte_timeout_s: From a streaming request's arrival at the engine to the first byte of its answer, where
-            the engine says nothing to anybody meanwhile.
+            the engine does nothing for anybody meanwhile.
         answer_timeout_s: The same where it works for others, and for a unary request, whose first byte comes when all
             tokens are made. OpenAI's client gives up after 600 s.
         stall_timeout_s: The longest that nothing comes of an answer that has begun, while its client reads.

@@ -1,8 +1,9 @@
-"""Replicas that make nothing though they were asked to, seen by what their engines count.
+"""Whether replicas work or stand still while they say nothing to us, seen by what their engines count.
 
 A stream that does not begin shows it by its first-byte deadline. A unary answer has its first byte when all of it is
 made, which may take minutes; so where a replica owes nothing but such answers, its engine is asked how many tokens it
 has made. An engine that is busy counts on; one that computes nothing does not, though it may say that it is healthy.
+And a stream that waits behind unary answers, or behind what other gateways asked, waits in a line that moves.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class _Stand(NamedTuple):
 
 
 class Standstills:
-    """Looks for replicas that stand still, and ejects them; nobody tries them while they do.
+    """Looks at replicas: notes that they work, and ejects those that stand still; nobody tries them while they do.
 
-    Only where there is another one to go to, and not at external servers, whose metrics are not ours to read. Requests
-    that such a replica has wait on: it may still answer them.
+    Ejects only where there is another one to go to. Requests that such a replica has wait on: it may still answer them.
+    External servers are not looked at, for their metrics are not ours to read.
 
     Args:
         fleet: Whose replicas.
@@ -56,26 +57,42 @@ class Standstills:
 
     async def look(self) -> None:
         """Look once at each replica that owes an answer."""
-        owing = [replica for replica in self._replicas() if replica.outstanding > replica.answering]
+        owing = {
+            replica: len(pool.replicas) > 1
+            for pool in self._fleet.pools.values()
+            for replica in pool.replicas
+            if replica.route.external is None and replica.outstanding > replica.answering
+        }
         told = await asyncio.gather(*(text_of(replica) for replica in owing))
         now, before, self._stands = self._clock(), self._stands, {}
-        for replica, text in zip(owing, told, strict=True):
-            tokens = _made(text)
-            if tokens is None:
-                continue
-            stand = before.get(replica)
-            if stand is None or stand.tokens != tokens or replica.health.heard_at > stand.since:
-                stand = _Stand(tokens, now)
-            self._stands[replica] = stand
-            if now - stand.since >= self._timeout_s * (1 - 1 / LOOKS):
-                replica.health.stood_still(now)
+        for (replica, has_others), text in zip(owing.items(), told, strict=True):
+            stand = _stand(replica, text, before.get(replica), now)
+            if stand is not None:
+                self._stands[replica] = stand
+                if has_others and now - stand.since >= self._timeout_s * (1 - 1 / LOOKS):
+                    replica.health.stood_still(now)
         for replica, stand in before.items():
             if self._stands.get(replica) != stand:
                 replica.health.stands_still = False
 
-    def _replicas(self) -> list[Replica]:
-        pools = [pool for pool in self._fleet.pools.values() if len(pool.replicas) > 1]
-        return [replica for pool in pools for replica in pool.replicas if replica.route.external is None]
+
+def _stand(replica: Replica, text: bytes | None, before: _Stand | None, now: float) -> _Stand | None:
+    """Where it stands by what it told, and note if it has made something since; None: it counts nothing.
+
+    Args:
+        replica: Which.
+        text: What it told; None: nothing, so it has made no more.
+        before: Where it stood at the last look; None: nobody looked.
+        now: The time.
+    """
+    tokens = _made(text) if text is not None or before is None else before.tokens
+    if tokens is None:
+        return None
+    if before is not None and _SILENT < before.tokens < tokens:
+        replica.health.made_tokens(now)
+    if before is None or before.tokens != tokens or replica.health.heard_at > before.since:
+        return _Stand(tokens, now)
+    return before
 
 
 def _made(text: bytes | None) -> float | None:

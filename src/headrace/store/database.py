@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 
 from headrace.resources.errors import BadField, DatabaseAway
@@ -53,8 +53,8 @@ class Store:
 
     def __init__(self, url: str, *, threads: int = 4, clock: Callable[[], float] = time.time) -> None:
         self._engine = open_engine(url, connections=threads)
-        self._reading = self._engine if url.startswith("sqlite") else _open_reading(url, connections=threads)
-        self._asking = self._engine if url.startswith("sqlite") else _open_asking(url, connections=threads)
+        self._reading = _open_reading(url, connections=threads)
+        self._asking = self._reading if url.startswith("sqlite") else _open_asking(url, connections=threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._clock = clock
         # SQLite's own queue for its one writer is a sleep and a retry, so ours stands before it.
@@ -65,8 +65,8 @@ class Store:
         """Begin; commit at the end of the block, or roll back when it raises.
 
         Args:
-            read_only: The block will not write, so it need not wait for one that does; it sees one moment.
-            one_query: It does not write and asks once, which is a moment by itself: PostgreSQL is told of no beginning
+            read_only: The block cannot write, so it need not wait for one that does; it sees one moment.
+            one_query: It cannot write and asks once, which is a moment by itself: PostgreSQL is told of no beginning
                 and no end.
 
         Raises:
@@ -76,7 +76,7 @@ class Store:
         with told_as_ours(self._engine):
             if read_only or one_query:
                 engine = self._asking if one_query else self._reading
-                with engine.connect().execution_options(headrace_read_only=True) as connection:
+                with engine.connect() as connection:
                     yield Transaction(connection, self._clock)
                 return
             with self._writer, self._engine.begin() as connection:
@@ -106,6 +106,7 @@ class Store:
         with self._writer, self._engine.begin() as connection:
             connection.exec_driver_sql(f"PRAGMA analysis_limit = {_ROWS_COUNTED}")
             connection.exec_driver_sql("ANALYZE")
+        self._reading.dispose()  # who is connected goes on by the counts of before; who connects anew reads these
 
     def close(self) -> None:
         """Let what is under way finish, and close."""
@@ -138,19 +139,21 @@ def open_engine(url: str, *, connections: int) -> Engine:
     """An engine whose transactions are serialisable and durable."""
     if not url.startswith("sqlite"):
         return _open_server(url, connections=connections, isolation_level="SERIALIZABLE", pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=connections)
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
+    # Immediate: a transaction that began as a reader and then writes could fail in its middle.
+    return _open_file(url, connections=connections, begin="BEGIN IMMEDIATE")
 
 
 def _open_reading(url: str, *, connections: int) -> Engine:
-    """PostgreSQL for transactions that see one moment, wait for nobody, and that nobody can make fail.
+    """An engine for transactions that see one moment, wait for nobody, and that nobody can make fail.
 
-    What they are is said once for each connection, and nobody asks before each whether the server is still there: of
+    What they are is said once for each connection, and nobody asks before each whether PostgreSQL is still there: of
     the dozen times that the driver waits for a read of one row, that were eight. Who meets a connection that is lost
     tries again.
     """
+    if url.startswith("sqlite"):
+        engine = _open_file(url, connections=connections, begin="BEGIN DEFERRED")
+        event.listen(engine, "connect", _refuse_writes_to_sqlite)
+        return engine
     engine = _open_server(url, connections=connections, isolation_level="REPEATABLE READ")
     event.listen(engine, "connect", _prepare_reading)
     return engine
@@ -161,7 +164,16 @@ def _open_asking(url: str, *, connections: int) -> Engine:
 
     Every request asks so for its key: that waits for the server once, where it waited three times.
     """
-    return _open_server(url, connections=connections, isolation_level="AUTOCOMMIT")
+    engine = _open_server(url, connections=connections, isolation_level="AUTOCOMMIT")
+    event.listen(engine, "connect", _prepare_asking)
+    return engine
+
+
+def _open_file(url: str, *, connections: int, begin: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=connections)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
 
 
 def _open_server(url: str, *, connections: int, **options: Any) -> Engine:
@@ -194,14 +206,17 @@ def _prepare_reading(connection: Any, _record: Any) -> None:
     connection.read_only = True
 
 
+def _prepare_asking(connection: Any, _record: Any) -> None:
+    # The driver says what a transaction is where it begins one, and here it begins none.
+    connection.execute("SET default_transaction_read_only = on")
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver is not to begin by itself: `_begin_sqlite` does
+    connection.isolation_level = None  # the driver is not to begin by itself: `_open_file` has how
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # in WAL mode: fsync at every commit
     connection.execute("PRAGMA foreign_keys = ON")
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("headrace_read_only")
-    # Immediate: a transaction that began as a reader and then writes could fail in its middle.
-    connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
+def _refuse_writes_to_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.execute("PRAGMA query_only = ON")

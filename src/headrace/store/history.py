@@ -54,21 +54,30 @@ class History:
             self._connection.execute(delete(transitions).where(transitions.c.sequence.in_(lines)))
         return len(lines)
 
-    def cut_lines(self, *, before: float, at_most: int) -> int:
-        """Delete lines of long timelines that are neither among the first nor among the newest; how many."""
+    def to_cut(self, *, before: float) -> list[tuple[str, str]]:
+        """The long timelines of which `cut_lines` deletes something, by kind and id; reads only.
+
+        A timeline is in the order of time, so the oldest line that may go tells whether one does.
+        """
         lines = transitions.c
         of_one = lines.kind, lines.resource_id
         many = select(*of_one).group_by(*of_one).having(func.count() > FIRST + NEWEST)
-        cut = 0
+        found = []
         for kind, resource_id in self._connection.execute(many).all():
-            own = select(lines.sequence).where(lines.kind == kind, lines.resource_id == resource_id)
-            last_kept = own.order_by(lines.sequence).offset(FIRST - 1).limit(1).scalar_subquery()
-            next_kept = own.order_by(lines.sequence.desc()).offset(NEWEST - 1).limit(1).scalar_subquery()
-            between = own.where(lines.sequence > last_kept, lines.sequence < next_kept, lines.at < before)
-            found = list(self._connection.execute(between.limit(at_most - cut)).scalars())
-            if found:
-                self._connection.execute(delete(transitions).where(lines.sequence.in_(found)))
-            cut += len(found)
-            if cut == at_most:
-                break
-        return cut
+            own = select(lines.at).where(lines.kind == kind, lines.resource_id == resource_id)
+            oldest = self._connection.execute(own.order_by(lines.sequence).offset(FIRST).limit(1)).scalar_one()
+            if oldest < before:
+                found.append((kind, resource_id))
+        return found
+
+    def cut_lines(self, kind: str, resource_id: str, *, before: float, at_most: int) -> int:
+        """Delete lines of one timeline that are neither among the first nor among the newest; how many."""
+        lines = transitions.c
+        own = select(lines.sequence).where(lines.kind == kind, lines.resource_id == resource_id)
+        last_kept = own.order_by(lines.sequence).offset(FIRST - 1).limit(1).scalar_subquery()
+        next_kept = own.order_by(lines.sequence.desc()).offset(NEWEST - 1).limit(1).scalar_subquery()
+        between = own.where(lines.sequence > last_kept, lines.sequence < next_kept, lines.at < before)
+        cut = list(self._connection.execute(between.order_by(lines.sequence).limit(at_most)).scalars())
+        if cut:
+            self._connection.execute(delete(transitions).where(lines.sequence.in_(cut)))
+        return len(cut)

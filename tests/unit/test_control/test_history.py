@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from scripted import World, failure
@@ -33,6 +35,26 @@ def gone(world: World) -> Operation:
 def forget(world: World, **options: float) -> int:
     """What control does every hour."""
     return asyncio.run(Forgetter(world.store, clock=world.clock, **options).forget())
+
+
+def shortened(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Forget; of each transaction that others waited for, how many deployments' timelines it made shorter."""
+    run, counts = world.store.run, []
+
+    def lengths() -> list[int]:
+        return [len(world.timeline(one.id)) for one in world.rows(Deployment)]
+
+    async def watched(work: Callable[[Transaction], Any], *, read_only: bool = False) -> Any:
+        before = lengths()
+        result = await run(work, read_only=read_only)
+        if not read_only:
+            counts.append(sum(now < then for now, then in zip(lengths(), before, strict=True)))
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "run", watched)
+        forget(world)
+    return counts
 
 
 def lines(world: World) -> int:
@@ -104,6 +126,29 @@ def test_of_a_long_timeline_the_beginning_and_the_end_stay(world: World) -> None
     assert world.timeline(deployment.id) == shown
     assert world.write(lambda tx: tx.timelines.shown("deployment", deployment.id)) == shown
     assert world.write(lambda tx: tx.timelines.newest("deployment", deployment.id)) == whole[-1]
+
+
+def test_timelines_are_cut_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are long, no transaction that others wait for cuts two of them, nor is there one for those that stay
+    as they are."""
+    for _ in range(2):
+        world.deploy()
+    asyncio.run(world.until(lambda: all(one.state == "READY" for one in world.rows(Deployment))))
+    deployments = world.rows(Deployment)
+
+    def grow(tx: Transaction) -> None:
+        for deployment in deployments:
+            for number in range(FIRST + NEWEST + 5):
+                tx.move(deployment, deployment.state, detail=f"{number}")
+
+    short = shortened(world, monkeypatch)
+    assert not any(short)
+    world.write(grow)
+    assert shortened(world, monkeypatch) == short
+    world.clock.now += 91 * DAY_S
+    world.write(lambda tx: tx.move(deployments[0], deployments[0].state, detail="new"))
+    assert sorted(shortened(world, monkeypatch)) == [*short, 1, 1]
+    assert {len(world.timeline(one.id)) for one in deployments} == {FIRST + NEWEST}
 
 
 def test_a_store_that_is_told_to_keeps_everything(world: World) -> None:
