@@ -141,6 +141,11 @@ class Gateway:
         """Whether it has a snapshot to route by and takes requests."""
         return self._routing.generation > 0 and not self._draining
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._active
+
     async def watch(self) -> None:
         """Look for replicas that stand still, until cancelled."""
         await self._standstills.watch()

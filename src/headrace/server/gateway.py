@@ -14,7 +14,7 @@ import uvloop
 from headrace.gateway import Cors, Gateway, HttpServer, Limits, Sibling
 from headrace.request_log import LogFiles, LogFormat
 from headrace.resources.layout import Layout, gateway_name
-from headrace.server import open_files, process
+from headrace.server import garbage, open_files, process
 from headrace.server.asgi import unix_socket
 from headrace.server.tls.files import CertificateFiles, FollowedCertificate
 from headrace.server.tls.port import TlsPort
@@ -49,6 +49,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     await public.start(listener)
     following = await _serve_tls(public, options)
     watching, leasing = asyncio.create_task(gateway.watch()), asyncio.create_task(gateway.lease())
+    sweeping = asyncio.create_task(garbage.sweep(lambda: gateway.idle))
     await admin.start(unix_socket(layout.gateway_socket_of(options.number)))
     process.settle()
     sys.setswitchinterval(SWITCH_S)
@@ -64,6 +65,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     if await gateway.drain(options.drain_timeout_s, public.emptied):
         gateway.break_off()
     watching.cancel()
+    sweeping.cancel()
     await public.close(CLOSE_TIMEOUT_S)
     await gateway.close()
 
