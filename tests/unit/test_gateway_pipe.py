@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gateway_upstream import CHUNKED, LENGTH, Wire
+from test_gateway_upstream_answers import CHUNKED, LENGTH, Wire
 
 from headrace.gateway.exchange import ClientGone
 from headrace.gateway.upstream import BrokeOff, Stalled
