@@ -16,6 +16,7 @@ from headrace.request_log import LogFiles, LogFormat
 from headrace.resources.layout import Layout, gateway_name
 from headrace.server import garbage, open_files, process
 from headrace.server.asgi import unix_socket
+from headrace.server.short_turns import take_short_turns
 from headrace.server.tls.files import CertificateFiles, FollowedCertificate
 from headrace.server.tls.port import TlsPort
 from headrace.server.tracing import start_tracing
@@ -53,6 +54,7 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
     await admin.start(unix_socket(layout.gateway_socket_of(options.number)))
     process.settle()
     sys.setswitchinterval(SWITCH_S)
+    take_short_turns()
     process.notify(options, "ready")
     await stop.wait()
     leasing.cancel()
