@@ -119,12 +119,17 @@ class Attempts:
         if not isinstance(error, TimedOut):
             assignment.failed()
         else:
-            self._late = error
+            self._late = TimedOut(*error.args)
             if not assignment.on_trial:
                 worth_s = WORTH * self._silence_s
             if assignment.on_trial or (patient and assignment.silence_left_s(self._silence_s) <= 0.0):
                 assignment.timed_out()
         return self._another(assignment, begun=not isinstance(error, Unreachable), worth_s=worth_s)
+
+    @property
+    def was_late(self) -> bool:
+        """Whether a replica had it and did not answer in time: nobody knows what that one has done of it."""
+        return self._late is not None
 
     def told(self, error: UpstreamError) -> UpstreamError:
         """What to say of an end by this error: that a replica was late, if one was, for that one may have begun."""

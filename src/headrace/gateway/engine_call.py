@@ -128,6 +128,7 @@ class EngineAnswer:
                 self._visit.used = call.newly_used()
                 self._charge()
             if error is None:
+                assignment.ended()
                 call.answers += 1
                 call.sent_bytes += len(self._body)
         self._room.depart(self._visit)
@@ -191,7 +192,8 @@ async def _begin_owing(call: Call, path: str, body: bytes, *, stream: bool) -> t
     except HeadraceError:
         call.owing -= 1
         raise
-    call.owing -= begun[1].status >= 300
+    assignment, answer = begun
+    call.owing -= answer.status >= 300 and not assignment.after_late
     return begun
 
 
@@ -217,6 +219,7 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[A
             raise
         else:
             if not attempts.goes_on_instead_of(assignment, answer):
+                assignment.after_late = attempts.was_late
                 return assignment, answer
             answer.close()
             assignment.release()

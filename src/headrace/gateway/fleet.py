@@ -75,6 +75,7 @@ class Assignment:
         on_trial: Whether it is to show if an ejected replica is back.
         began_at: When it was assigned, by the pool's clock.
         attempt: Its span; None where nobody traces.
+        after_late: Whether another replica had the request before, was late with it, and may have begun on it.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class Assignment:
         "_clock",
         "_output_tokens",
         "_prompt_tokens",
+        "after_late",
         "attempt",
         "began_at",
         "on_trial",
@@ -94,6 +96,7 @@ class Assignment:
         self.replica = replica
         self.on_trial = on_trial
         self.attempt: Attempt | None = None
+        self.after_late = False
         self.began_at = clock()
         self._clock = clock
         self._answering = False
@@ -109,6 +112,10 @@ class Assignment:
         self._prompt_tokens, self._answering = 0, True
         self.replica.health.answered(self._clock())
         self._end_trial()
+
+    def ended(self) -> None:
+        """All of the answer has come: the replica worked until now."""
+        self.replica.health.made_tokens(self._clock())
 
     def silence_left_s(self, most_s: float) -> float:
         """For how much longer the replica may be silent, if it may for so long; at most 0: it was, to everybody.

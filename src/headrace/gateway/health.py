@@ -74,7 +74,7 @@ class Health:
             self._returned_at = now
 
     def made_tokens(self, now: float) -> None:
-        """Its engine has made some since it was looked at last, be it for another gateway."""
+        """Its engine has made some until now, or since it was looked at last, be it for another gateway."""
         self.heard_at = now
 
     def failed(self, now: float, *, at_once: bool = False) -> None:

@@ -27,10 +27,16 @@ async def in_parallel(
         for index, question in to_do:
             answers[index] = await ask(question)
 
+    failed: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(at_a_time, len(questions))):
                 group.create_task(work())
     except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # the others were cancelled, or failed in the same moment
+        failed = failures.exceptions[0]  # the others were cancelled, or failed in the same moment
+    if failed is not None:
+        try:
+            raise failed
+        finally:
+            del failed, group
     return [answers[index] for index in range(len(questions))]

@@ -76,5 +76,9 @@ class _Request:
         if self._error is not None:
             assert self._task is not None
             if self._task.uncancel() <= self._cancelled_before and kind is asyncio.CancelledError:
-                raise self._error from None
+                told, self._error = self._error, None
+                try:
+                    raise told from None
+                finally:
+                    del told
         return False

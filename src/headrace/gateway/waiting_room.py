@@ -182,6 +182,8 @@ class WaitingRoom:
         finally:
             patience.cancel()
             line.leave(visit)
+            visit.turn = None
+            del turn  # it holds the error whose frames hold this one
             self._active_at = time.monotonic()
 
     def _make_room(self, newcomer: Visit) -> None:

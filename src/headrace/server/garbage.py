@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 SWEPT_EVERY_S = 0.1
 
-WHOLE_EVERY_S = 600.0
+WHOLE_EVERY_S = 60.0
 """After so long everything is looked through, as soon as nobody waits."""
 
-WHOLE_AT_LAST_S = 3600.0
+WHOLE_AT_LAST_S = 600.0
 """After so long it is, whoever waits: some 30 ms, and as many more for each 1,000 streams."""
 
 

@@ -58,7 +58,6 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._parser = RequestParser(self)
         self._transport: asyncio.Transport | None = None
         self.client, self.scheme = "", "http"
         self._deaf = False  # nothing that comes is looked at any more
@@ -81,6 +80,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop. A connection on which nothing comes is kept like one between two requests."""
         self._transport = cast("asyncio.Transport", transport)
+        self._parser = RequestParser(self)
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if isinstance(peer, tuple) else ""
         if transport.get_extra_info("sslcontext") is not None:
@@ -123,6 +123,7 @@ class Connection(asyncio.Protocol):
         self._server.forget(self)
         self._queue.clear()
         self._ahead.clear()
+        self._receiving = None  # which holds this
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
         exchange, self._current = self._current, None

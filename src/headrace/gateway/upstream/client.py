@@ -160,7 +160,7 @@ class Upstream:
             TimedOut: The answer did not begin in that time.
         """
         deadline = time.monotonic() + timeout_s
-        broken: NoAnswer | None = None
+        broken = ""
         if self._kept and request.repeatable:
             connection = self._kept.pop()
             try:
@@ -169,11 +169,11 @@ class Upstream:
                 over = time.monotonic() >= deadline  # it had more time, and there is none to connect anew
                 if over or connection.answered or not isinstance(request.body, bytes):
                     raise
-                broken = error
+                broken = str(error)
         try:
             connection = await self._connect(deadline - time.monotonic())
         except Unreachable as error:
-            if broken is None or isinstance(error, Untrusted):
+            if not broken or isinstance(error, Untrusted):
                 raise
             raise NoAnswer(f"{broken} {error}") from error  # it was sent, and may be what ended the server
         return await self._exchange(connection, request, deadline - time.monotonic(), more_s, stall_timeout_s)
@@ -198,7 +198,10 @@ class Upstream:
             if pump is not None:
                 pump.cancel()
                 if failure := _failure_of(pump):
-                    raise failure from None  # the body could not be read: that is why there is no answer
+                    try:
+                        raise failure from None  # the body could not be read: that is why there is no answer
+                    finally:
+                        del failure, pump
             raise
         return UpstreamAnswer(self, connection, pump, self._secret, stall_timeout_s)
 

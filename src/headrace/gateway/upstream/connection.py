@@ -44,7 +44,6 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_lost: Callable[[Connection], None]) -> None:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -157,8 +156,12 @@ class Connection(asyncio.Protocol):
                 await self._some(timeout_s)
         finally:
             self._taker = None
-        if self._taker_failed is not None:
-            raise self._taker_failed
+            failed, self._taker_failed = self._taker_failed, None
+        if failed is not None:
+            try:
+                raise failed
+            finally:
+                del failed
         return False
 
     @property
@@ -181,6 +184,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         self._transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -317,7 +321,7 @@ class Connection(asyncio.Protocol):
         try:
             while not (self.complete or self._pieces or (taking and self._taker is None)):
                 if self._error is not None:
-                    raise self._error
+                    raise type(self._error)(*self._error.args)
                 self._reader = self._loop.create_future()
                 await self._reader
         finally:
