@@ -183,6 +183,24 @@ def test_a_client_that_leaves_tells_how_long_it_waited(tmp_path: Path) -> None:
     assert unary.service == Service()
 
 
+def test_a_client_that_gives_it_no_time_says_nothing_of_the_model(tmp_path: Path) -> None:
+    """Whoever sets a timeout of its own is as one that left: otherwise any key could have any canary rolled back."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine:
+            engine.script = Script(hang=True)
+            async with gateway_before(tmp_path, deployed(engine.address, watched=True)) as gateway:
+                for body in (STREAM, CHAT):
+                    hurried = {"x-stainless-read-timeout": "0.1"}
+                    assert (await gateway.client.post(URL, json=body, headers=hurried)).status_code == 504
+
+    asyncio.run(main())
+    stream, unary = written(tmp_path)
+    assert stream.service is not None
+    assert (stream.service.failed, stream.service.abandoned) == (False, True)
+    assert unary.service == Service()
+
+
 def test_a_keys_limits_are_not_the_models_fault(tmp_path: Path) -> None:
     """A request that its key may not send leaves no record with who would have answered."""
 
@@ -217,6 +235,7 @@ def test_whose_fault_each_error_is() -> None:
     }
     assert not blamed & {
         "BAD_FIELD",
+        "CLIENT_TIMEOUT",
         "ENGINE_REFUSED",
         "KEY_LIMIT_REACHED",
         "KEY_LIMIT_TOO_SMALL",

@@ -27,16 +27,12 @@ _PATIENCE = {b"x-stainless-read-timeout": 0.0, b"x-stainless-timeout": 1.0, b"x-
 _LONGEST_PATIENCE_S = 86_400.0
 
 
-def patience_of(head: RequestHead, endpoint_s: float = 0.0) -> float | None:
-    """For how many seconds the client waits for the first byte; None if nobody says.
+def patience_of(head: RequestHead) -> float | None:
+    """For how many seconds the client says that it waits for the first byte; None if it does not say.
 
     The shortest, where it says several things. What is no number above zero is as if it were not there.
-
-    Args:
-        head: What the client says of itself.
-        endpoint_s: What its endpoint says of all its clients; 0: nothing.
     """
-    shortest: float | None = endpoint_s or None
+    shortest: float | None = None
     for name, value in head.headers:
         if name in _PATIENCE:
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from headrace.contracts.openai.usage import Usage
@@ -18,6 +20,11 @@ _PASSED_ON = (b"traceparent", b"tracestate")
 """Headers of the client that an engine gets to see (W3C Trace Context). Its key is not among them."""
 
 
+IMPATIENT_S = 30.0
+"""A client that gives an answer less to begin is as one that left: that there was none says nothing of who was asked.
+One that waits for longer and gets nothing is let down, though the gateway itself would have waited on."""
+
+
 class Call(msgspec.Struct, kw_only=True):
     """An inference request that was authenticated and routed.
 
@@ -26,6 +33,7 @@ class Call(msgspec.Struct, kw_only=True):
         headers: For the answer.
         forwarded: For the engine.
         patience_s: How long the client says that it waits for the answer to begin; None if it does not say.
+        endpoint_s: What its endpoint has for that; 0: nothing.
         answers: Engines' answers that are over, so far: one, or one for each instance.
         sent_bytes: Of the bodies of those.
         priority: The class in which it waits for its turn.
@@ -45,6 +53,7 @@ class Call(msgspec.Struct, kw_only=True):
     headers: Headers
     forwarded: Headers
     patience_s: float | None = None
+    endpoint_s: float = 0.0
     answers: int = 0
     sent_bytes: int = 0
     priority: Priority = Priority.INTERACTIVE
@@ -54,6 +63,20 @@ class Call(msgspec.Struct, kw_only=True):
     meter: Meter
     hides_usage: bool = False
     claim: Claim | None = None
+
+    @property
+    def waits_s(self) -> float | None:
+        """For how long an answer to it may take to begin, by its client and its endpoint; None: nobody says."""
+        said = [seconds for seconds in (self.patience_s, self.endpoint_s) if seconds]
+        return min(said, default=None)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether an impatient client's time for it is over, and its endpoint's, if that has one, is not."""
+        patience_s, waited_s = self.patience_s, time.monotonic() - self.record.arrived_s
+        if patience_s is None or patience_s >= IMPATIENT_S:
+            return False
+        return waited_s >= patience_s and not 0.0 < self.endpoint_s <= waited_s
 
     def learn(self) -> None:
         """Tell the pool what the request came to, once all of it is answered and if the engines counted it."""

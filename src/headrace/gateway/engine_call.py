@@ -18,6 +18,7 @@ from headrace.gateway.upstream import MoreTime, TimedOut, UpstreamAnswer, Upstre
 from headrace.gateway.waiting_room import failed_for_good
 from headrace.gateway.work import used_work
 from headrace.resources.errors import (
+    ClientTimeout,
     EngineBrokeOff,
     EngineStalled,
     EngineTimeout,
@@ -200,7 +201,7 @@ async def _begin_owing(call: Call, path: str, body: bytes, *, stream: bool) -> t
 async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[Assignment, UpstreamAnswer]:
     pool, limits = call.pool, call.limits
     silence_s = limits.first_byte_timeout_s if stream else limits.answer_timeout_s
-    deadline = deadline_of(call.record.arrived_s, max(silence_s, limits.answer_timeout_s), call.patience_s)
+    deadline = deadline_of(call.record.arrived_s, max(silence_s, limits.answer_timeout_s), call.waits_s)
     attempts = Attempts(pool, pool.demand_of(path, body), deadline, silence_s)
     if attempts.left_s <= 0.0:
         raise _translated(call, TimedOut("The time that its client gives it was over before an engine could have it."))
@@ -266,6 +267,12 @@ def _not_ready(call: Call) -> NotReady:
 
 
 def _translated(call: Call, error: UpstreamError) -> HeadraceError:
+    if isinstance(error, TimedOut) and call.given_up:
+        return ClientTimeout(
+            f"No answer of {call.pool.name} began within the {call.patience_s:g} s that its client waits.",
+            evidence=str(error),
+            fix="Give the client more time (its `timeout`), ask for fewer tokens, or stream the answer.",
+        )
     if call.deployed.external_host:
         return external.silence_of(call.deployed.external_host, error)
     if isinstance(error, TimedOut):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from headrace.resources.errors import Draining, HeadraceError, InternalError, NotSupported, QueueFull
+from headrace.resources.errors import ClientTimeout, Draining, HeadraceError, InternalError, NotSupported, QueueFull
 
-_NOT_ITS_OWN = (Draining, InternalError, NotSupported)
-"""From 500 on, and yet the gateway's own; or a question that the model is not made for."""
+_NOT_ITS_OWN = (ClientTimeout, Draining, InternalError, NotSupported)
+"""From 500 on, and yet the gateway's own, or the client's; or a question that the model is not made for."""
 
 
 def is_its_fault(error: HeadraceError) -> bool:

@@ -20,6 +20,7 @@ every contract can be translated to; numbers are gRPC's, HTTP codes as in ``goog
 """
 
 from headrace.resources.errors.engines import (
+    ClientTimeout,
     EngineBadTensor,
     EngineBrokeOff,
     EngineContextTooLong,
@@ -221,6 +222,7 @@ __all__ = [
     "ChatTemplateInvalid",
     "ChatTemplateLimited",
     "ChatTemplateMissing",
+    "ClientTimeout",
     "ConfigInvalid",
     "ConfigMissing",
     "ControlPlaneDown",

@@ -129,6 +129,12 @@ class EngineTimeout(DeadlineExceeded):
     code = "ENGINE_TIMEOUT"
 
 
+class ClientTimeout(EngineTimeout):
+    """The time was over that an impatient client gives its request, before an engine had begun the answer."""
+
+    code = "CLIENT_TIMEOUT"
+
+
 class EngineStalled(DeadlineExceeded):
     """The engine began its answer, and then nothing more of it came for too long."""
 
