@@ -100,6 +100,25 @@ def test_starting_tells_how_long_it_lasts_and_what_was_expected():
     assert phases.current == "STARTING for 20 s, expected to take about 55 s"
 
 
+def test_what_was_over_before_it_was_asked_for_is_nothing_new():
+    """Whoever undeploys what ran for weeks is shown how that goes, and not the weeks."""
+    lines = []
+    phases = Phases(lines.append)
+    weeks = [
+        {"state": "STARTING", "at": 1.0, "detail": ""},
+        {"state": "READY", "at": 5.0, "detail": ""},
+        {"state": "PLACING", "at": 50.0, "detail": "Its replicas are lost."},
+        {"state": "READY", "at": 60.0, "detail": "Replicas from now on: 2."},
+    ]
+    phases.update(weeks, since=100.0)
+    phases.update([*weeks, {"state": "DRAINING", "at": 100.5, "detail": ""}], since=100.0)
+    phases.update(
+        [*weeks, {"state": "DRAINING", "at": 100.5, "detail": ""}, {"state": "GONE", "at": 102.0, "detail": ""}],
+        since=100.0,
+    )
+    assert lines == ["DRAINING     1.5 s", "GONE"]
+
+
 def test_a_phase_that_is_over_tells_no_progress():
     """Of copying remains how much it was, not how far it had come when it was last seen."""
     lines = []

@@ -68,9 +68,15 @@ class Phases:
         """Know how long the plan says that STARTING takes; 0: it does not say."""
         self._expected_s = load_s
 
-    def update(self, timeline: list[dict[str, Any]]) -> None:
-        """Show what is new: a phase when it ends, with the seconds that it took."""
-        for move in timeline[self._shown :]:
+    def update(self, timeline: list[dict[str, Any]], *, since: float = 0.0) -> None:
+        """Show what is new: a phase when it ends, with the seconds that it took.
+
+        Args:
+            timeline: All of it, which may have begun long ago.
+            since: Unix seconds at which what is watched was asked for: what was over before is nothing new.
+        """
+        over = [place for place, move in enumerate(timeline) if move["at"] < since and move["state"] in _ENDS]
+        for move in timeline[max(self._shown, over[-1] + 1 if over else 0) :]:
             if move["state"] != self._state:
                 self._finish(move["at"])
                 self._state, self._since, self._detail, self._facts = move["state"], move["at"], "", []
@@ -119,7 +125,7 @@ def watch(
             if left_s <= 0:
                 raise _waited(operation_id, phases, timeout_s or 0.0)
             operation = _ask(client, operation_id, seen=phases.shown, wait_s=left_s)
-            phases.update(operation.get("timeline") or [])
+            phases.update(operation.get("timeline") or [], since=operation.get("created_at") or 0.0)
             phases.expect(((operation.get("deployment") or {}).get("predicted") or {}).get("load_s") or 0.0)
             _show(step, phases)
             if operation["done"]:
