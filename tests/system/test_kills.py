@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def test_a_killed_engine_ends_the_stream_with_a_clear_error(server: ServerProces
     assert dead[0]["exit_status"] == -signal.SIGKILL
     assert dead[0]["log_tail"]
     assert dead[0]["failure"]["code"] == "ENGINE_DIED"
+    assert one(server, "headrace_engines") != victim
+
+
+def test_nobody_is_refused_while_a_killed_engine_is_replaced(server: ServerProcess, demo_model: Path) -> None:
+    """The only engine killed: whoever asks then, and until its successor is there, gets an answer and no error."""
+    endpoint = server.deployed(demo_model)
+    victim = one(server, "headrace_engines")
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    os.kill(victim, signal.SIGKILL)
+    with server.client() as client, ThreadPoolExecutor(4) as callers:
+        for _ in range(5):  # the first while nobody knows of it, the last when the next one answers
+            calls = [callers.submit(client.post, f"/v1/{endpoint}/chat/completions", json=asked) for _ in range(4)]
+            assert [call.result().status_code for call in calls] == [200] * 4
     assert one(server, "headrace_engines") != victim
 
 

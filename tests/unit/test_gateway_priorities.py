@@ -290,7 +290,10 @@ def test_a_key_is_charged_what_the_engine_counted(tmp_path: Path) -> None:
     """The estimate gives way to the engine's count; a refusal costs nothing; so does an engine that is not there."""
 
     async def main() -> None:
-        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+        async with (
+            StandIn(tmp_path / "e") as engine,
+            gateway_before(tmp_path, deployed(engine.address), noticed_s=0.0) as served,
+        ):
             stays = asyncio.create_task(ask(served, "stays", standin={"gated": True}))
             await engine.until(began=1)
 

@@ -309,7 +309,9 @@ def test_no_replica_answers(tmp_path: Path) -> None:
         async with StandIn(tmp_path / "e") as engine:
             gone = f"unix:{tmp_path / 'gone'}"
             waiting = deployed(why_not_ready="It loads its weights.")
-            async with gateway_before(tmp_path, deployed(gone, gone), first_byte_timeout_s=0.05) as served:
+            async with gateway_before(
+                tmp_path, deployed(gone, gone), first_byte_timeout_s=0.05, noticed_s=0.0
+            ) as served:
                 ask = served.client.post
                 answer = await ask(f"{BASE}/chat/completions", json=CHAT)
                 assert (answer.status_code, reason(answer)) == (503, "ENGINE_UNREACHABLE")

@@ -41,7 +41,7 @@ async def watched_engine(folder: Path) -> AsyncIterator[tuple[StandIn, Served]]:
     """An engine, and a gateway before it that has it watched."""
     async with (
         StandIn(folder / "e") as engine,
-        gateway_before(folder, deployed(engine.address, watched=True)) as gateway,
+        gateway_before(folder, deployed(engine.address, watched=True), noticed_s=0.0) as gateway,
     ):
         yield engine, gateway
 

@@ -134,6 +134,7 @@ def _route(
         for replica in ready
         if replica.address and replica.failure is None  # one that lives and does not answer has a failure
     )
+    first = deploy_runs(tx, deployment)
     return DeployedRoute(
         id=deployed.id,
         deployment_id=deployment.id,
@@ -147,8 +148,9 @@ def _route(
         created_at=deployed.created_at,
         max_running=max(MOST_RUNNING // gateways, 1),
         max_waiting=max(MOST_WAITING // gateways, 1),
-        wakes=bool(deployment.scale_to_zero_after_s) and not failed and not deploy_runs(tx, deployment),
-        pending=not replicas and deploy_runs(tx, deployment),
+        wakes=bool(deployment.scale_to_zero_after_s) and not failed and not first,
+        returns=not replicas and server is None and not failed and not first,
+        pending=not replicas and first,
         failure=deployment.failure if failed else None,
         why_not_ready="" if replicas else _why_not_ready(deployment, [one.failure for one in ready if one.failure]),
         external_host=external_host(server) if server is not None else "",

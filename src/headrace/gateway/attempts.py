@@ -122,6 +122,33 @@ class Attempts:
                 assignment.timed_out()
         return self._another(assignment, begun=not isinstance(error, Unreachable), worth_s=worth_s)
 
+    async def replacement(self) -> Assignment | None:
+        """The replica that gets it where there is none: one that is expected, and comes in time."""
+        return self.choose() if await self.replaced() else None
+
+    async def replaced(self, noticed_s: float = 0.0) -> bool:
+        """Wait for a replica that takes the place of those that ended, if that is to come, and take a retry.
+
+        Not where one was late, for it lives; and not where others are left to which it may not go.
+
+        Args:
+            noticed_s: For how long they may be listed on, because nobody knows yet that they ended.
+
+        Returns:
+            Whether one came.
+        """
+        pool, until, came = self._pool, time.monotonic() + noticed_s, False
+        while self._late is None and self._begun < MOST_BEGUN:
+            if any(replica not in self._tried for replica in pool.replicas):
+                return came and pool.retries.spend()
+            expected_s = until - time.monotonic() if pool.replicas else pool.replacement.left_s
+            within_s = min(expected_s, self.left_s)
+            if within_s <= 0.0:
+                return False
+            await pool.replacement.change(within_s)
+            came = True
+        return False
+
     @property
     def was_late(self) -> bool:
         """Whether a replica had it and did not answer in time: nobody knows what that one has done of it."""

@@ -86,7 +86,7 @@ class EngineAnswer:
     async def _enter(self) -> UpstreamAnswer:
         call = self._call
         call.record.stream = self._stream
-        if not call.pool.replicas and not call.pool.wakes:
+        if not call.pool.replicas and not call.pool.awaited:
             raise _not_ready(call)
         waiting = None if call.record.trace is None else call.record.trace.begin("wait for a turn")
         await self._room.come_in(self._visit)
@@ -205,7 +205,8 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[A
     attempts = Attempts(pool, pool.demand_of(path, body), deadline, silence_s)
     if attempts.left_s <= 0.0:
         raise _translated(call, TimedOut("The time that its client gives it was over before an engine could have it."))
-    while assignment := attempts.choose():
+    noticed_s = 0.0 if call.deployed.external_host else limits.noticed_s
+    while assignment := attempts.choose() or await attempts.replacement():
         timeout_s = attempts.timeout_s(assignment)
         try:
             more_s = partial(attempts.more_s, assignment)
@@ -213,7 +214,7 @@ async def _begin(call: Call, path: str, body: bytes, *, stream: bool) -> tuple[A
         except UpstreamError as error:
             goes_on = attempts.goes_on_after(assignment, error, patient=timeout_s > silence_s / 2)
             assignment.release()
-            if not goes_on:
+            if not goes_on and not await attempts.replaced(noticed_s):
                 raise _translated(call, attempts.told(error)) from error
         except BaseException:
             assignment.release()

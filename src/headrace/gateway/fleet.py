@@ -16,6 +16,7 @@ from headrace.gateway.expectation import Expectation
 from headrace.gateway.health import Health
 from headrace.gateway.kept_places import places_of
 from headrace.gateway.prefix_map import PrefixMap, prefixes
+from headrace.gateway.replacement import Replacement
 from headrace.gateway.request_head import Headers
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.upstream import Outside, Upstream, read_address
@@ -163,6 +164,7 @@ class Pool:
         arrivals: How many requests come.
         expectation: What its requests come to.
         retries: What may be sent again.
+        replacement: Whether replicas come back where there is none.
     """
 
     def __init__(self, deployed: DeployedRoute, clock: Callable[[], float] = time.monotonic) -> None:
@@ -177,6 +179,7 @@ class Pool:
         self.arrivals = Arrivals()
         self.expectation = Expectation()
         self.retries = RetryBudget(clock, burst=deployed.max_running)
+        self.replacement = Replacement(clock)
         self._max_model_len, self._max_running = deployed.max_model_len, deployed.max_running
         self._prefixes: PrefixMap[Replica] = PrefixMap()
 
@@ -191,6 +194,7 @@ class Pool:
             self.room.open()
         self.replicas, self.wakes = replicas, deployed.wakes
         self._prefixes.follow(replicas)
+        self.replacement.follow(deployed, there=bool(replicas))
         self._max_running = places_of(deployed.max_running, sold.values())
         self.retries.burst = float(deployed.max_running)
         self.room.closed_because = deployed.why_not_ready
@@ -208,7 +212,13 @@ class Pool:
         """Send everybody in line away: the deployment is not in the newest snapshot."""
         self.replicas, self.wakes = (), False
         self._prefixes.follow(())
+        self.replacement.follow(None, there=False)
         self.room.dismiss(no_longer_deployed(self.name))
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a request that finds no replica waits for one."""
+        return self.wakes or self.replacement.left_s > 0.0
 
     def demand_of(self, path: str, body: bytes) -> Demand:
         """What a request asks; where there is nothing to choose it is not read for that."""

@@ -14,6 +14,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         body_bytes: Of an inference request. Bodies for the control plane pass through; it has limits of its own.
         snapshot_bytes: Of a routing snapshot.
         connect_timeout_s: To reach an engine or the control plane.
+        noticed_s: From when the last engine of a deployment does not answer its socket any more until control knows.
+            A request waits so long for word that the engine is being replaced, and then for its successor.
         first_byte_timeout_s: From a streaming request's arrival at the engine to the first byte of its answer, where
             the engine does nothing for anybody meanwhile.
         answer_timeout_s: The same where it works for others, and for a unary request, whose first byte comes when all
@@ -32,6 +34,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int = 32 * MIB
     snapshot_bytes: int = 64 * MIB
     connect_timeout_s: float = 5.0
+    noticed_s: float = 5.0
     first_byte_timeout_s: float = 120.0
     answer_timeout_s: float = 600.0
     stall_timeout_s: float = 120.0

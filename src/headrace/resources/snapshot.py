@@ -81,6 +81,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
         max_wait_s: The longest that one of them waits.
         wakes: Whether a request that finds no replica waits for one: the deployment scales to zero.
         max_wake_s: The longest that one of them waits then. Loading an engine takes seconds to minutes.
+        returns: Whether it was READY and its replicas, of which there is none, are being replaced.
         why_not_ready: A sentence for callers when `replicas` is empty.
         pending: Whether it has not been READY yet, and may still be.
         failure: Why it never comes (back), where that is so.
@@ -104,6 +105,7 @@ class DeployedRoute(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_s: float = 60.0
     wakes: bool = False
     max_wake_s: float = 300.0
+    returns: bool = False
     why_not_ready: str = ""
     pending: bool = False
     failure: Failure | None = None

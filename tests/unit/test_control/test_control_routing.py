@@ -247,6 +247,7 @@ def test_an_engine_that_does_not_answer_gets_no_requests(world: World) -> None:
     asyncio.run(world.until(lambda: not world.gateway.replicas))
     ((route,),) = [endpoint.deployed for endpoint in world.gateway.snapshot.endpoints]
     assert "ENGINE_UNREACHABLE: It does not answer." in route.why_not_ready
+    assert route.returns
     assert world.deployment.state == "READY"
     world.node.replicas[replica] = well
     asyncio.run(world.until(lambda: world.gateway.replicas == [replica]))
