@@ -226,6 +226,20 @@ def test_status_shows_the_last_error(server, capsys):
     assert "EMPTY" in out
 
 
+@pytest.mark.parametrize(
+    ("shown", "said", "not_said"),
+    [(True, "No node has reported yet.", "every project"), (False, "keys of every project only", "reported")],
+)
+def test_status_tells_no_node_from_none_that_is_shown(server, capsys, shown, said, not_said):
+    """A project's key is not shown the machine, which is no word about whether there is one."""
+    answer = {"version": "1", "at": 1.0, "endpoints": [], "nodes": [], "nodes_shown": shown, "resident_bytes": 0}
+    server.answers["GET /headrace/v1/status"] = (200, answer)
+    assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert not_said not in out
+
+
 def test_status_tells_what_sleeps_from_what_is_gone(server, capsys):
     """An engine that sleeps still holds memory of the machine, and what it reserved; one that was stopped does not."""
     pool = {"state": "ASLEEP", "min_replicas": 1, "memory_bytes": 10**9, "resident_bytes": 5 * 10**8}
