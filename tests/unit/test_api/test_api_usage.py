@@ -62,6 +62,17 @@ def test_usage_is_told_apart_as_asked(world: World) -> None:
     assert not any("key_name" in one for one in shown)
 
 
+def test_a_key_of_every_project_is_named_in_each(world: World) -> None:
+    """For whoever may list it, also where one project is asked for; a project's own admin may not."""
+    (of_all,) = world.json("GET", "/headrace/v1/keys")["keys"]
+    assert of_all["project"] == "*"
+    use(world, record(of_all["id"]))
+    query = f"{URL}?by=key&project=my-proj"
+    assert [one["key_name"] for one in world.json("GET", query)["usage"]] == [of_all["name"]]
+    (one,) = world.json("GET", query, key=world.key("my-proj", Role.ADMIN))["usage"]
+    assert "key_name" not in one
+
+
 def test_the_span_is_of_whole_hours(world: World) -> None:
     """The last day if not told; an hour that a bound falls into is in."""
     use(world, *(record(hours_ago=hours) for hours in (0, 5, 23, 100)))

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
-from headrace.api.native.nouns import reach, reach_of_project
+from headrace.api.native.nouns import reach
 from headrace.api.requests import answer, context_of, number, principal_of
-from headrace.resources.access import Permission
+from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import BadField
 from headrace.resources.models import Model
@@ -61,7 +61,10 @@ def _names(tx: Transaction, request: Request, conditions: dict[str, Any]) -> dic
     principal = principal_of(request)
     if not principal.may(Permission.ADMINISTER, principal.project):
         return names
-    return names | {("key", "", key.id): key.name for key in tx.list(ApiKey, **reach_of_project(request))}
+    # Keys of every project use each one's endpoints: whoever may list them is told their names whatever was asked for.
+    everywhere = principal.reaches(EVERY_PROJECT)
+    keys = tx.list(ApiKey) if everywhere else tx.list(ApiKey, project=principal.project)
+    return names | {("key", "", key.id): key.name for key in keys}
 
 
 def _named(found: UsageSum, names: dict[tuple[str, str, str], str]) -> dict[str, str]:
