@@ -26,10 +26,19 @@ async def get_usage(request: Request) -> Response:
     """Sums from ``from`` to ``to`` (Unix seconds, widened to whole hours; the last day if not told), told apart ``by``.
 
     ``by`` names any of key, endpoint and model, with commas; all three if not told, a single sum if empty.
+
+    Raises:
+        BadField: What was asked for cannot be understood, or ends before it begins.
     """
     context, conditions, by = context_of(request), reach(request), _by(request)
     until = number(request, "to", default=context.clock(), most=_LATEST_AT)
     since = number(request, "from", default=max(0.0, until - DEFAULT_SPAN_S), most=_LATEST_AT)
+    if "to" in request.query_params and since > until:
+        raise BadField(
+            "from must not be after to.",
+            evidence=f"from is {since:.15g}, to is {until:.15g}.",
+            fix="Give from the earlier time, in Unix seconds.",
+        )
     begin_at, end_at = hour_of(since), math.ceil(until / HOUR_S) * HOUR_S
 
     def read(tx: Transaction) -> list[dict[str, Any]]:
