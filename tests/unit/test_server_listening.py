@@ -51,7 +51,7 @@ def test_nobody_shares_the_port_of_another_server(sockets: int, theirs: int) -> 
         assert SAID[-1] == f"Port {port} is taken; using {used.pop()}."
 
 
-@pytest.mark.parametrize("host", ["300.1.1.1", "192.0.2.1", "2001:db8::1"])
+@pytest.mark.parametrize("host", ["300.1.1.1", "192.0.2.1"])
 def test_an_address_of_another_machine_is_no_taken_port(host: str) -> None:
     """Whoever mistyped the address is told of the address, and no other port is tried at it."""
     for opening in (
