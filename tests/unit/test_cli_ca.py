@@ -166,6 +166,21 @@ def test_options_that_go_nowhere(tmp_path, arguments, capsys):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "both"),
+    [
+        (["--port", "18090", "--tls-port", "18090"], "--port and --tls-port"),
+        (["--port", "0", "--tls-port", "18090", "--grpc-port", "18090"], "--tls-port and --grpc-port"),
+    ],
+)
+def test_one_port_is_not_given_twice(tmp_path, arguments, both, capsys):
+    """Nobody else has it, so it is not called taken: the two options that name it are told."""
+    assert run(["serve", "--json", *arguments]) == 2
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["code"], error["evidence"]) == ("USAGE", f"{both} are both 18090.")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_certificate_that_cannot_be_shown(tmp_path, capsys):
     """A server does not start with it, and says why."""
     files = self_signed(tmp_path, password=b"secret")

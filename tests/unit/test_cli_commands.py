@@ -226,6 +226,20 @@ def test_status_shows_the_last_error(server, capsys):
     assert "EMPTY" in out
 
 
+@pytest.mark.parametrize(
+    ("shown", "said", "not_said"),
+    [(True, "No node has reported yet.", "every project"), (False, "keys of every project only", "reported")],
+)
+def test_status_tells_no_node_from_none_that_is_shown(server, capsys, shown, said, not_said):
+    """A project's key is not shown the machine, which is no word about whether there is one."""
+    answer = {"version": "1", "at": 1.0, "endpoints": [], "nodes": [], "nodes_shown": shown, "resident_bytes": 0}
+    server.answers["GET /headrace/v1/status"] = (200, answer)
+    assert run(["status"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert not_said not in out
+
+
 def test_status_tells_what_sleeps_from_what_is_gone(server, capsys):
     """An engine that sleeps still holds memory of the machine, and what it reserved; one that was stopped does not."""
     pool = {"state": "ASLEEP", "min_replicas": 1, "memory_bytes": 10**9, "resident_bytes": 5 * 10**8}
@@ -875,6 +889,8 @@ def test_what_a_key_may_use_is_given_and_changed(server, capsys):
     assert run(["keys", "create", "me", "--tokens-per-minute", "10000"]) == 0
     assert "It may use 10,000 tokens per minute." in capsys.readouterr().out
     assert server.asked("POST /headrace/v1/keys")[-1]["tokens_per_minute"] == 10_000
+    listed = made | {"hint": "hr-abc", "created_at": 1.0, "requests_per_minute": 5}
+    server.answers["GET /headrace/v1/keys"] = (200, {"keys": [listed]})
     server.answers["PATCH /headrace/v1/keys/3"] = (200, made | {"tokens_per_minute": None, "requests_per_minute": 1})
     assert run(["keys", "update", "3", "--tokens-per-minute", "0", "--requests-per-minute", "1"]) == 0
     assert capsys.readouterr().out == "Key 3 ('me') may use 1 request per minute.\n"
@@ -883,10 +899,28 @@ def test_what_a_key_may_use_is_given_and_changed(server, capsys):
     assert run(["keys", "update", "3"]) == 2
     assert server.asked("PATCH /headrace/v1/keys/3") == asked
     capsys.readouterr()
-    listed = made | {"hint": "hr-abc", "created_at": 1.0, "requests_per_minute": 5}
-    server.answers["GET /headrace/v1/keys"] = (200, {"keys": [listed]})
     assert run(["keys"]) == 0
     assert "5 requests, 10,000 tokens" in capsys.readouterr().out
+
+
+def test_a_key_is_meant_by_its_id_or_by_a_name_that_is_its_alone(server, capsys):
+    """An id goes before a name, a good key before revoked ones; several of the name are told with their ids."""
+    rows = [("1", "me", 5.0), ("2", "me", None), ("3", "2", None), ("4", "twin", None), ("5", "twin", None)]
+    keys = [{"id": key_id, "name": name, "revoked_at": revoked_at} for key_id, name, revoked_at in rows]
+    server.answers["GET /headrace/v1/keys"] = (200, {"keys": keys})
+    server.answers["DELETE /headrace/v1/keys/2"] = (200, keys[1])
+    server.answers["PATCH /headrace/v1/keys/2"] = (200, keys[1])
+    for wanted in ("me", "2"):
+        assert run(["keys", "revoke", wanted, "--yes"]) == 0
+        assert capsys.readouterr().out == "Key 2 ('me') is revoked.\n"
+        assert run(["keys", "update", wanted, "--tokens-per-minute", "0"]) == 0
+        assert capsys.readouterr().out == "Key 2 ('me') has no limits.\n"
+    assert run(["keys", "revoke", "twin", "--yes"]) == 2
+    shown = capsys.readouterr().err
+    assert "NAME_AMBIGUOUS" in shown
+    assert "Their ids: 4, 5." in shown
+    assert run(["keys", "revoke", "nobody", "--yes"]) == 3
+    assert "KEY_NOT_FOUND" in capsys.readouterr().err
 
 
 def test_login_checks_and_keeps_the_key(server, capsys, monkeypatch, tmp_path):

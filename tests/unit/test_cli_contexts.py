@@ -165,6 +165,17 @@ def test_login_without_an_address_or_a_server_here_names_the_way(capsys):
     assert "headrace login URL" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "origin"), [(["login", "{}"], "the command line"), (["login", "--url", "{}"], "--url")]
+)
+def test_an_address_that_cannot_be_reached_comes_from_where_it_was_given(capsys, words, origin):
+    """No option is blamed that nobody gave."""
+    with serving() as server:
+        gone = server.url
+    assert run([*(word.format(gone) for word in words), "--key", "hr-x"]) == 5
+    assert f"The address comes from {origin}." in capsys.readouterr().err
+
+
 def test_logins_are_listed_chosen_and_forgotten(tmp_path, capsys):
     """`contexts` shows which one is in use and no key; without a current one the local server is used."""
     _store(one=Context(url="http://one", key="hr-1"), two=Context(url="http://two", key="hr-2"))

@@ -127,6 +127,17 @@ def test_get_shows_the_newest(server: ScriptedServer, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["id"] == "5"
 
 
+@pytest.mark.parametrize(("mean", "shown"), [(1.0, "100 %"), (0.995, "100 %"), (0.25, "25 %"), (0.0952, "9.5 %")])
+def test_shares_of_errors_are_percents(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str], mean: float, shown: str
+) -> None:
+    """However many of the answers were errors, a person reads a percentage, never a power of ten."""
+    errors = MEASURE | {"canary": {"count": 3, "mean": mean}}
+    server.answers[f"GET {ROOT}/5"] = (200, ROLLOUT | {"measures": [errors]})
+    assert run(["rollouts", "get", "7"]) == 0
+    assert f" {shown} of 3 " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "state"),
     [("pause", "PAUSED"), ("resume", "RUNNING"), ("promote", "PROMOTED"), ("abort", "ROLLED_BACK")],

@@ -14,6 +14,7 @@ import pytest
 from gateway_serving import BASE, CHAT, KEY, Served, deployed, gateway_before, pieces_of, serving
 from test_gateway_control import Control
 from test_gateway_http import exchanged
+from test_gateway_key_limits import limited
 
 from headrace.gateway import Cors
 from headrace.gateway.cors import read_origins
@@ -131,6 +132,24 @@ def test_every_answer_to_the_page_can_be_read(tmp_path: Path) -> None:
                 assert answer.headers["vary"] == "origin"
                 assert {"x-request-id", "retry-after"} <= words(answer, EXPOSE)
                 assert "access-control-allow-credentials" not in answer.headers
+
+    asyncio.run(main())
+
+
+def test_a_page_may_read_what_its_key_has_left(tmp_path: Path) -> None:
+    """Every header of ours that an answer or a refusal of a key with limits carries is one that a page may read."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, shared(tmp_path, deployed(engine.address)) as (client, served):
+            model = deployed(engine.address)
+            await served.push(limited(model, tokens_per_minute=100, requests_per_minute=9))
+            answers = [
+                await client.post(URL, json=CHAT | {"max_tokens": most}, headers=sent_by(PAGE)) for most in (10, 1000)
+            ]
+            assert [answer.status_code for answer in answers] == [200, 429]
+            told = {name for answer in answers for name in answer.headers if name.startswith("x-")}
+            assert {"x-should-retry", "x-ratelimit-reset-tokens", "x-ratelimit-remaining-requests"} <= told
+            assert told <= words(answers[0], EXPOSE)
 
     asyncio.run(main())
 

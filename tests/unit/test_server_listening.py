@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
-from headrace.resources.errors import PortTaken
-from headrace.server.listening import listening
+from headrace.resources.errors import BadField, PortTaken
+from headrace.server.listening import listening, reserved
 
 HOST = "127.0.0.1"
 SAID: list[str] = []
@@ -49,3 +49,14 @@ def test_nobody_shares_the_port_of_another_server(sockets: int, theirs: int) -> 
         assert len(used) == 1
         assert port not in used
         assert SAID[-1] == f"Port {port} is taken; using {used.pop()}."
+
+
+@pytest.mark.parametrize("host", ["300.1.1.1", "192.0.2.1"])
+def test_an_address_of_another_machine_is_no_taken_port(host: str) -> None:
+    """Whoever mistyped the address is told of the address, and no other port is tried at it."""
+    for opening in (
+        listening(host, 0, search=True, sockets=1, say=SAID.append),
+        reserved(host, 0, search=True, say=SAID.append),
+    ):
+        with pytest.raises(BadField, match=f"{host!r} is no address of this machine"), opening:
+            pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,12 @@ from headrace.cli.output import age
 from headrace.cli.paths import segment
 from headrace.cli.service_accounts import create_service_account
 from headrace.resources.access import KeyFormat, Role
+from headrace.resources.errors import KeyNotFound, NameAmbiguous
 
+if TYPE_CHECKING:
+    from headrace.cli.client import Client
+
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, or its name where that is its alone.")]
 RequestsOption = Annotated[
     int | None,
     typer.Option("--requests-per-minute", min=0, metavar="N", help="Inference requests in any 60 s. 0: no limit."),
@@ -107,7 +112,7 @@ def list_keys(invocation: Invocation) -> None:
 
 def update(
     invocation: Invocation,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `headrace keys list`.")],
+    wanted: KeyArgument,
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,
 ) -> None:
@@ -116,6 +121,7 @@ def update(
     if not changes:
         raise typer.BadParameter("Give --requests-per-minute, --tokens-per-minute, or both.")
     with invocation.client() as client:
+        key_id = find_key(client, wanted)["id"]
         changed = client.patch(f"{ROOT}/keys/{segment(key_id)}", changes)
     invocation.output.document(changed)
     told = f"may use {_told(changed)} per minute" if _told(changed) else "has no limits"
@@ -124,15 +130,44 @@ def update(
 
 def revoke(
     invocation: Invocation,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `headrace keys list`.")],
+    wanted: KeyArgument,
     yes: YesOption = False,
 ) -> None:
     """Make a key worthless, for good; reaches the gateway within a second."""
     with invocation.client() as client:
-        confirm(invocation, f"Revoke key {key_id}?", yes=yes)
+        found = find_key(client, wanted)
+        key_id = found["id"]
+        confirm(invocation, f"Revoke key {key_id} ({found['name']!r})?", yes=yes)
         revoked = client.delete(f"{ROOT}/keys/{segment(key_id)}")
     invocation.output.document(revoked)
     invocation.output.line(f"Key {key_id} ({revoked['name']!r}) is revoked.")
+
+
+def find_key(client: Client, wanted: str) -> dict[str, Any]:
+    """The key with this id, else the one with this name: of several, the good one.
+
+    Raises:
+        KeyNotFound: There is none.
+        NameAmbiguous: Several have the name, and not just one of them is good.
+    """
+    keys = client.get(f"{ROOT}/keys")["keys"]
+    by_id = [each for each in keys if each["id"] == wanted]
+    named = by_id or [each for each in keys if each["name"] == wanted]
+    meant = [each for each in named if not each.get("revoked_at")] or named
+    if not meant:
+        raise KeyNotFound(
+            f"There is no key {wanted!r}.",
+            evidence="No key that you may see has this id or name.",
+            fix="`headrace keys list` shows them, ids first.",
+        )
+    if len(meant) > 1:
+        raise NameAmbiguous(
+            f"{len(meant)} keys have the name {wanted!r}.",
+            evidence=f"Their ids: {', '.join(each['id'] for each in meant)}.",
+            fix="Give the id of one of them.",
+        )
+    found: dict[str, Any] = meant[0]
+    return found
 
 
 def _limits(requests_per_minute: int | None, tokens_per_minute: int | None) -> dict[str, Any]:

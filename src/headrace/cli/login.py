@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Annotated
 
+import msgspec
 import typer
 
 from headrace.cli import contexts
@@ -113,8 +114,11 @@ def _target(wish: Wish, address: str) -> Login:
     Raises:
         NotLoggedIn: None is named, and none runs here.
     """
-    if address or wish.url or wish.context or os.environ.get("HEADRACE_URL"):
-        return resolve(Wish(**{**_fields(wish), "url": address or wish.url}), key_needed=False)
+    if address:
+        found = resolve(Wish(**{**_fields(wish), "url": address}), key_needed=False)
+        return msgspec.structs.replace(found, origin="the command line")
+    if wish.url or wish.context or os.environ.get("HEADRACE_URL"):
+        return resolve(wish, key_needed=False)
     return local_login(default_data_dir())
 
 

@@ -250,8 +250,18 @@ def _row(measure: dict[str, Any]) -> tuple[str, ...]:
 def _side(measure: str, seen: dict[str, Any]) -> str:
     if seen["mean"] is None:
         return "none seen"
-    mean = f"{100 * seen['mean']:.2g} %" if measure == Measure.ERRORS else duration(seen["mean"])
+    mean = _percent(seen["mean"]) if measure == Measure.ERRORS else duration(seen["mean"])
     return f"{mean} of {seen['count']:,}"
+
+
+def _percent(share: float) -> str:
+    """A share with two digits, a whole number from 10 % on.
+
+    >>> [_percent(share) for share in (1.0, 0.996, 0.25, 1 / 90, 0.0)]
+    ['100 %', '100 %', '25 %', '1.1 %', '0 %']
+    """
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
 
 def _percents(text: str) -> list[int]:

@@ -187,6 +187,7 @@ def serve(
         )
     for mirror in model_mirror or ():
         read_mirror(mirror)  # one that cannot be read is told of before anything is made
+    _distinct({"--port": port, "--tls-port": tls_port, "--grpc-port": grpc_port})
     settings = ServeSettings(
         data_dir=data_dir or default_data_dir(),
         host=host,
@@ -215,6 +216,22 @@ def serve(
         invocation.output.event({"message": sentence})
 
     run_server(settings, say=say)
+
+
+def _distinct(ports: dict[str, int | None]) -> None:
+    """Hold that no two of these options name one port; 0 names none yet.
+
+    Raises:
+        WrongUsage: Two do.
+    """
+    of: dict[int, str] = {}
+    for option, port in ports.items():
+        if port and (other := of.setdefault(port, option)) != option:
+            raise WrongUsage(
+                "One port cannot be two.",
+                evidence=f"{other} and {option} are both {port}.",
+                fix=f"Give {option} another one; 0 takes a free one.",
+            )
 
 
 def _tls(port: int | None, names: list[str], certificate: Path | None, key: Path | None) -> TlsSettings | None:

@@ -27,6 +27,8 @@ _FOLLOW_EVERY_S = 1.0
 _HOLDS_NOTHING = frozenset({"FAILED", "GONE"})
 """States of replicas that reserve no memory; one that sleeps keeps what it had, one that was stopped is gone."""
 
+_NOT_SHOWN = "Nodes are shown to keys of every project only, and this key is one project's."
+
 _FOLLOW_LINES = 10_000
 """The most that the server gives at a time; more than that within a second is lost to a follower."""
 
@@ -66,7 +68,8 @@ def status(invocation: Invocation) -> None:
         for each in found["nodes"]
     ]
     of_nodes = ("NODE", "MEMORY", "CORES", "MODEL CACHE", "LAST SEEN")
-    invocation.output.table(of_nodes, nodes, empty="No node has reported yet.")
+    none = "No node has reported yet." if found.get("nodes_shown", True) else _NOT_SHOWN
+    invocation.output.table(of_nodes, nodes, empty=none)
     invocation.output.line(f"\nReplicas hold {size(found['resident_bytes'])} of memory.")
     if error := found.get("last_error"):
         invocation.output.line(f"\nLast error, {age(found['at'] - error['at'])} ago, {error['kind']} {error['id']}:")

@@ -45,6 +45,12 @@ _EXPOSED = b", ".join(
         b"x-request-id",
         b"retry-after",
         b"www-authenticate",
+        b"x-should-retry",
+        *(
+            b"x-ratelimit-%s-%s" % (what, unit)
+            for what in (b"limit", b"remaining", b"reset")
+            for unit in (b"requests", b"tokens")
+        ),
         b"x-vertex-ai-endpoint-id",
         b"x-vertex-ai-deployed-model-id",
         b"x-vertex-ai-model-id",

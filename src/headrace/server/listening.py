@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterator
 
-from headrace.resources.errors import PortTaken
+from headrace.resources.errors import BadField, PortTaken
 
 PORTS_TO_TRY = 50
 BACKLOG = 2048
@@ -27,6 +28,7 @@ def listening(
         say: Takes the sentences meant for a person.
 
     Raises:
+        BadField: The host is no address of this machine.
         PortTaken: The port is taken, and no other was to be tried.
     """
     with contextlib.ExitStack() as held:
@@ -57,6 +59,7 @@ def reserved(host: str, port: int, *, search: bool, say: Callable[[str], None]) 
         say: Takes the sentences meant for a person.
 
     Raises:
+        BadField: The host is no address of this machine.
         PortTaken: The port is taken, and no other was to be tried.
     """
     with _bound(host, port, search=search, say=say) as first:
@@ -89,6 +92,12 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         bound.bind((host, port))
     except OSError as problem:
         bound.close()
+        if isinstance(problem, socket.gaierror) or problem.errno == errno.EADDRNOTAVAIL:
+            raise BadField(
+                f"{host!r} is no address of this machine.",
+                evidence=f"{problem}.",
+                fix="Listen on one that it has: 127.0.0.1 for this machine alone, 0.0.0.0 for all of them (`ip addr`).",
+            ) from None
         raise PortTaken(
             f"Cannot listen on {host}:{port}.",
             evidence=str(problem),

@@ -114,6 +114,7 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
         DataDirUnusable: It cannot be written.
         DatabaseCorrupt: What is in it is no database.
         DatabaseAway: PostgreSQL cannot be reached, or not be used.
+        BadField: A host is no address of this machine.
         PortTaken: A port is taken, and no other was to be tried.
         TlsCertificateInvalid: The certificate for the TLS port cannot be used.
     """

@@ -100,6 +100,7 @@ def opened(ways: WaysIn, host: str, *, search: bool, say: Callable[[str], None])
         say: Takes the sentences meant for a person.
 
     Raises:
+        BadField: A host is no address of this machine.
         PortTaken: One is taken, and no other was to be tried.
     """
     grpc, proxy = "", None

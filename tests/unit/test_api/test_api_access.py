@@ -113,9 +113,11 @@ def test_the_machine_is_not_a_projects_business(world: World) -> None:
     admin = world.key("my-proj", Role.ADMIN)
     for path in ("nodes", "runtimes"):
         assert world.error("GET", f"/headrace/v1/{path}", key=admin) == (403, "ROLE_MISSING")
-    assert world.json("GET", "/headrace/v1/status", key=admin)["nodes"] == []
+    of_project = world.json("GET", "/headrace/v1/status", key=admin)
+    assert (of_project["nodes"], of_project["nodes_shown"]) == ([], False)
     everywhere = world.key("*", Role.VIEWER)
-    assert len(world.json("GET", "/headrace/v1/status", key=everywhere)["nodes"]) == 1
+    of_all = world.json("GET", "/headrace/v1/status", key=everywhere)
+    assert (len(of_all["nodes"]), of_all["nodes_shown"]) == (1, True)
     assert len(world.json("GET", "/headrace/v1/nodes", key=everywhere)["nodes"]) == 1
 
 

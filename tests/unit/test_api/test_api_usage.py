@@ -62,6 +62,17 @@ def test_usage_is_told_apart_as_asked(world: World) -> None:
     assert not any("key_name" in one for one in shown)
 
 
+def test_a_key_of_every_project_is_named_in_each(world: World) -> None:
+    """For whoever may list it, also where one project is asked for; a project's own admin may not."""
+    (of_all,) = world.json("GET", "/headrace/v1/keys")["keys"]
+    assert of_all["project"] == "*"
+    use(world, record(of_all["id"]))
+    query = f"{URL}?by=key&project=my-proj"
+    assert [one["key_name"] for one in world.json("GET", query)["usage"]] == [of_all["name"]]
+    (one,) = world.json("GET", query, key=world.key("my-proj", Role.ADMIN))["usage"]
+    assert "key_name" not in one
+
+
 def test_the_span_is_of_whole_hours(world: World) -> None:
     """The last day if not told; an hour that a bound falls into is in."""
     use(world, *(record(hours_ago=hours) for hours in (0, 5, 23, 100)))
@@ -86,7 +97,7 @@ def test_each_sees_its_own_project(world: World) -> None:
     assert world.error("GET", f"{URL}?project=my-proj", key=viewer) == (403, "ROLE_MISSING")
 
 
-@pytest.mark.parametrize("query", ["by=user", "by=key;model", "from=yesterday", "to=-1"])
+@pytest.mark.parametrize("query", ["by=user", "by=key;model", "from=yesterday", "to=-1", "from=5&to=1"])
 def test_what_cannot_be_understood_is_refused(world: World, query: str) -> None:
-    """With the field's name."""
+    """With the field's name; a span that ends before it begins, too."""
     assert world.error("GET", f"{URL}?{query}") == (400, "BAD_FIELD")

@@ -118,6 +118,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
             resident_bytes=_INTEGER,
             last_error=maybe(record(at=_NUMBER, kind=STRING, id=STRING, failure=Failure)),
             nodes={"type": "array", "items": Noun(Node)},
+            nodes_shown={"type": "boolean"},
         ),
     ),
     f"GET {ROOT}/nodes": Description(answer=listed("nodes", Noun(Node))),

@@ -48,6 +48,7 @@ async def status(request: Request) -> Response:
             "resident_bytes": sum(replica.resident_bytes for replica in replicas),
             "last_error": _last_error([*deployments, *replicas]),
             "nodes": [noun_json(node) for node in tx.list(Node)] if sees_nodes else [],
+            "nodes_shown": sees_nodes,
         }
 
     return answer({"version": __version__, "at": context.clock(), **await context.read(read)})

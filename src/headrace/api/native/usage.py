@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
-from headrace.api.native.nouns import reach, reach_of_project
+from headrace.api.native.nouns import reach
 from headrace.api.requests import answer, context_of, number, principal_of
-from headrace.resources.access import Permission
+from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import BadField
 from headrace.resources.models import Model
@@ -26,10 +26,19 @@ async def get_usage(request: Request) -> Response:
     """Sums from ``from`` to ``to`` (Unix seconds, widened to whole hours; the last day if not told), told apart ``by``.
 
     ``by`` names any of key, endpoint and model, with commas; all three if not told, a single sum if empty.
+
+    Raises:
+        BadField: What was asked for cannot be understood, or ends before it begins.
     """
     context, conditions, by = context_of(request), reach(request), _by(request)
     until = number(request, "to", default=context.clock(), most=_LATEST_AT)
     since = number(request, "from", default=max(0.0, until - DEFAULT_SPAN_S), most=_LATEST_AT)
+    if "to" in request.query_params and since > until:
+        raise BadField(
+            "from must not be after to.",
+            evidence=f"from is {since:.15g}, to is {until:.15g}.",
+            fix="Give from the earlier time, in Unix seconds.",
+        )
     begin_at, end_at = hour_of(since), math.ceil(until / HOUR_S) * HOUR_S
 
     def read(tx: Transaction) -> list[dict[str, Any]]:
@@ -61,7 +70,10 @@ def _names(tx: Transaction, request: Request, conditions: dict[str, Any]) -> dic
     principal = principal_of(request)
     if not principal.may(Permission.ADMINISTER, principal.project):
         return names
-    return names | {("key", "", key.id): key.name for key in tx.list(ApiKey, **reach_of_project(request))}
+    # Keys of every project use each one's endpoints: whoever may list them is told their names whatever was asked for.
+    everywhere = principal.reaches(EVERY_PROJECT)
+    keys = tx.list(ApiKey) if everywhere else tx.list(ApiKey, project=principal.project)
+    return names | {("key", "", key.id): key.name for key in keys}
 
 
 def _named(found: UsageSum, names: dict[tuple[str, str, str], str]) -> dict[str, str]:
