@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from headrace.gateway.request_head import RequestHead
 from headrace.gateway.request_log import RequestLogger
 from headrace.gateway.request_recording import MAX_REQUEST_BYTES
 from headrace.request_log import LogFiles
-from headrace.resources.request_log import RequestLog
+from headrace.resources.layout import Layout
+from headrace.resources.request_log import REQUEST_LOG_FOLDER, RequestLog
 from headrace.resources.snapshot import EndpointRoute
 from standin import Script, StandIn
 
@@ -386,6 +388,66 @@ os.kill(os.getpid(), signal.SIGKILL)
     found = [int(row["request_id"]) for row in lines_in(tmp_path / "requests")]
     assert found == list(range(len(found)))
     assert len(found) >= 20
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_writer_that_does_not_end_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int) -> None:
+    """And what it had not written is lost, counted and told: be it in the pipe, or not even there yet."""
+    log = RequestLogger(tmp_path / "snapshot.json", LogFiles())
+    log.put(logged(), 0)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not log.writer.written and time.monotonic() < deadline:
+        time.sleep(0.01)
+    pid = log.writer.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    for number in range(1, 21):
+        log.put(logged(number, request=b'"%s"' % (b"x" * size)), 0)
+    log.close(0.2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert (log.writer.written, log.dropped) == (1, 20)
+    assert "20 requests were not written" in caplog.text
+
+
+def test_a_busy_writer_does_not_outlive_its_gateway_for_long(tmp_path: Path) -> None:
+    """Though the pipe of the one that was killed holds work for minutes."""
+    code = """
+import os, signal, sys, time
+from pathlib import Path
+from headrace.gateway.request_log import RequestLogger
+from headrace.request_log import LogFiles
+from headrace.resources.request_log import RequestLog
+from logged_requests import logged
+
+log = RequestLogger(Path(sys.argv[1]) / "snapshot.json", LogFiles())
+slow = RequestLog(redact_patterns=("(a|aa)+$",))
+for number in range(5000):
+    log.put(logged(number, settings=slow, request=b'"%s!"' % (b"a" * 60)), 0)
+while not log.writer.written:
+    time.sleep(0.001)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    program = f"import sys; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n{code}"
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (path,) = (tmp_path / "requests").iterdir()
+    deadline = time.monotonic() + TIMEOUT_S
+    while is_written(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_written(path)
+
+
+def test_the_documented_query_reads_every_gateways_files(tmp_path: Path) -> None:
+    """However many gateways there are, each with a folder of its own."""
+    query = re.search("FROM '(.*)'", (Path(__file__).parents[2] / "docs" / "request-log.md").read_text())
+    assert query is not None
+    layout = Layout(tmp_path)
+    written = [layout.snapshot_of(n).with_name(REQUEST_LOG_FOLDER) / "x.parquet" for n in (0, 1, 12)]
+    for path in written:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert sorted(tmp_path.glob(query[1])) == sorted(written)
 
 
 def test_a_writer_that_cannot_be_started_costs_the_log_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,50 @@ def test_nothing_else_is_changed(value: Any) -> None:
     assert Redaction(["elsewhere", "b.messages.content.x"], [SECRET], KEY).apply(value) == value
 
 
+SLOW = "(a|aa)+$"
+"""The time that it takes doubles with every ``a``."""
+
+
+def test_what_cannot_be_redacted_in_time_is_not_written() -> None:
+    """The row says so, has what could be, and the next one is not late for it."""
+    redaction = Redaction([], [SLOW, "555"], KEY)
+    endless = json.dumps({"x": ["a" * 60 + "!"] * 9}).encode()
+    row = row_of(logged(request=endless), redaction)
+    assert (bytes(row.request), row.note) == (b"null", "request could not be redacted in time")
+    assert json.loads(bytes(row.response)) == json.loads(CHAT_ANSWER)
+    row = row_of(logged(answer=[endless]), redaction)
+    assert (bytes(row.response), row.note) == (b"null", "response could not be redacted in time")
+    assert MARK.encode() in bytes(row.request)
+    streamed = [b'data: {"choices": [{"index": 0, "delta": {"content": "%b!"}}]}\n\n' % (b"a" * 60)]
+    assert row_of(logged(streamed=True, answer=streamed), redaction).note == "response could not be redacted in time"
+    assert row_of(logged(), redaction).note == ""
+
+
+@given(text=st.text("ab1{}[]:,e dgit\\", max_size=20))
+@settings(deadline=None)
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a{e}",
+        "a{i<=1}",
+        "a{,2}b",
+        "{}",
+        r"\{e}",
+        "[{e}]",
+        "a{2}{1e}",
+        "[a:]e",
+        "[:e]",
+        r"\[:a",
+        r"[\\[:]",
+        r"\d+",
+        r"\N{COLON}",
+    ],
+)
+def test_a_pattern_means_what_it_means_to_pythons_re(pattern: str, text: str) -> None:
+    """Whatever else the library that looks for it would understand."""
+    assert Redaction([], [pattern], KEY).apply(text) == re.sub(pattern, MARK, text)
+
+
 def test_equal_texts_have_equal_hashes_under_one_key() -> None:
     """So that repetition can be seen, and nobody without the key can try texts."""
     one, other = (Redaction(["content"], [], key) for key in (KEY, b"other" * 4))

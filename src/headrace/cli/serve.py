@@ -137,7 +137,8 @@ def serve(
         LogFormat, typer.Option(help="What files of request logs become; parquet is the extra headrace\\[parquet].")
     ] = LogFormat.JSONL,
     request_log_max_bytes: Annotated[
-        int, typer.Option(min=2**20, help="How much request logs may take before the oldest files go.")
+        int,
+        typer.Option(min=2**20, help="How much the request logs of each gateway may take before the oldest files go."),
     ] = MAX_BYTES,
     grpc_port: Annotated[
         int | None,

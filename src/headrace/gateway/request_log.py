@@ -22,6 +22,8 @@ MEMORY_BYTES = 128 * 2**20
 """What recordings and the queue may hold."""
 
 CLOSE_TIMEOUT_S = 5.0
+_KILLED_S = 2.0
+"""For the thread to count what is lost, once its writer is killed."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -83,7 +85,9 @@ class RequestLogger:
         self._queue.put((request, size_bytes))
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Hand over what is left, and let the writer close its file. What is not done in time is lost.
+        """Hand over what is left, and let the writer close its file. What is not done in time is lost, and counted.
+
+        The writer has ended then, if the system lets it be killed.
 
         Blocks: the event loop calls it in a thread.
         """
@@ -91,8 +95,15 @@ class RequestLogger:
             return
         self._queue.put(None)
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            _LOGGER.warning("%d requests were not written to the request log: it stands still", self._queue.qsize())
+        if not self._thread.is_alive():
+            return
+        before = self.writer.lost
+        self.writer.kill()
+        self._thread.join(_KILLED_S)
+        lost = self.writer.lost - before
+        if self._thread.is_alive():  # what waits for the disk cannot be killed
+            lost += max(0, self._queue.qsize() - 1) + self.writer.owing
+        _LOGGER.warning("%d requests were not written to the request log: it took more than %g s", lost, timeout_s)
 
     def _hand_over(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ class RequestLogWriter:
         self._started_s = float("-inf")
         self._sent = 0
         self._troubled = False
+        self._killed = False
 
     @property
     def pid(self) -> int | None:
@@ -60,6 +62,11 @@ class RequestLogWriter:
     def failed(self) -> int:
         """Requests that could not be written."""
         return 0 if self._counts is None else self._counts.failed
+
+    @property
+    def owing(self) -> int:
+        """Requests that it was given and has neither written nor failed to write."""
+        return max(0, self._sent - self.written - self.failed)
 
     def send(self, request: LoggedRequest) -> None:
         """Hand a request over; waits while the process does not read. One that cannot be handed over is counted."""
@@ -87,14 +94,23 @@ class RequestLogWriter:
         self._settle()
         self._tell()
 
+    def kill(self) -> None:
+        """End it for good, whatever it does. Called by another thread, while this one may be waiting for it."""
+        self._killed = True
+        process = self._process
+        if process is not None:
+            process.kill()  # what asks more kindly it ignores
+
     def _running(self) -> bool:
         """Whether there is a process; one is started unless that was done just now."""
         if self._process is not None and self._process.poll() is not None:
             self._bury()
-        if self._process is None and time.monotonic() - self._started_s >= RESTART_S:
+        if self._process is None and not self._killed and time.monotonic() - self._started_s >= RESTART_S:
             self._started_s = time.monotonic()
             try:
                 self._process = self._start()
+                if self._killed:  # meanwhile
+                    self._process.kill()
             except OSError as error:
                 _LOGGER.error("the request log has no writer: %s", error)  # noqa: TRY400 - it says all
         return self._process is not None
@@ -105,6 +121,7 @@ class RequestLogWriter:
         counts = self._counts.descriptor
         module = [sys.executable, "-m", "headrace.request_log.writer", "--folder", str(self._folder)]
         options = [f"--format={self._files.format}", f"--max-bytes={self._files.max_bytes}", f"--counts-fd={counts}"]
+        options.append(f"--parent={os.getpid()}")
         process = subprocess.Popen(
             [*module, *options],
             stdin=subprocess.PIPE,
@@ -127,12 +144,12 @@ class RequestLogWriter:
         status = self._process.wait()
         self._process = None
         self._settle()
-        _LOGGER.error("the request log's writer ended with %d; it is started again", status)
+        if not self._killed:
+            _LOGGER.error("the request log's writer ended with %d; it is started again", status)
 
     def _settle(self) -> None:
-        done = self.written + self.failed
-        self.lost += max(0, self._sent - done)
-        self._sent = done
+        self.lost += self.owing
+        self._sent = self.written + self.failed
 
     def _tell(self) -> None:
         """Say it once when requests cannot be written, and once when they can be again."""

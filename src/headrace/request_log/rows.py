@@ -105,7 +105,7 @@ def _response(logged: LoggedRequest, redaction: Redaction, notes: list[str]) -> 
         if logged.cut:
             notes.append("response cut")
         value = assembled(whole)
-        return NULL if value is None else _redacted(value, redaction, "response", notes)
+        return NULL if value is None else _redacted(value, len(whole), redaction, "response", notes)
     if logged.cut:
         notes.append("response too large")
         return NULL
@@ -119,15 +119,18 @@ def _document(content: bytes, redaction: Redaction, what: str, notes: list[str])
             formatted = msgspec.json.format(content, indent=-1)
             if b"\n" not in formatted:
                 return msgspec.Raw(formatted)
-        return _redacted(msgspec.json.decode(content), redaction, what, notes)
+        return _redacted(msgspec.json.decode(content), len(content), redaction, what, notes)
     except _UNREADABLE:
         notes.append(f"{what} is not JSON that can be read")
         return NULL
 
 
-def _redacted(value: Any, redaction: Redaction, what: str, notes: list[str]) -> msgspec.Raw:
+def _redacted(value: Any, size_bytes: int, redaction: Redaction, what: str, notes: list[str]) -> msgspec.Raw:
     try:
-        return msgspec.Raw(_ENCODE(redaction.apply(value) if redaction else value))
+        return msgspec.Raw(_ENCODE(redaction.apply(value, size_bytes) if redaction else value))
+    except TimeoutError:
+        notes.append(f"{what} could not be redacted in time")
+        return NULL
     except _UNREADABLE:
         notes.append(f"{what} is not JSON that can be read")
         return NULL

@@ -1,14 +1,15 @@
 """The process that writes the log of one gateway: ``python -m headrace.request_log.writer``.
 
 It reads requests from its standard input until that ends, which is when its gateway is done or gone: then it writes
-what is still in the pipe, closes its file and ends. Signals that end a whole service (systemd sends SIGTERM to each of
-its processes) are not for it: its gateway goes on for a while. What it has done it counts in memory that the gateway
-has, too.
+what is still in the pipe, closes its file and ends; a gateway that is gone it outlives by `LINGER_S` at most. Signals
+that end a whole service (systemd sends SIGTERM to each of its processes) are not for it: its gateway goes on for a
+while. What it has done it counts in memory that the gateway has, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import logging
 import os
@@ -28,6 +29,10 @@ from headrace.resources.request_log import LoggedRequest
 
 _LOGGER = logging.getLogger(__name__)
 _STDIN = 0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LINGER_S = 5
+"""For what is in the pipe of a gateway that is gone."""
+
 _NICER = 10
 """Engines and the gateway come first."""
 
@@ -88,6 +93,15 @@ def _closed(kind: LogFormat) -> Closed | None:
     return to_parquet
 
 
+def end_after(parent: int) -> None:
+    """Have this process end `LINGER_S` after its parent at the latest, whatever it does then."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends it, and takes no turn of the interpreter for that
+    signal.signal(signal.SIGUSR1, lambda *_: signal.alarm(LINGER_S))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above took effect
+        signal.alarm(LINGER_S)
+
+
 def main() -> None:
     """Entry of the process."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,11 +109,13 @@ def main() -> None:
     parser.add_argument("--format", type=LogFormat, required=True)
     parser.add_argument("--max-bytes", type=int, required=True)
     parser.add_argument("--counts-fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.nice(_NICER)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    end_after(options.parent)
     files = LogFiles(format=options.format, max_bytes=options.max_bytes)
     Writer(options.folder, files, Counts(options.counts_fd)).serve(_STDIN)
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import regex
 
 from headrace.control.commands.texts import check_text
+from headrace.request_log.patterns import compiled
 from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import BadField, EndpointNotFound
 from headrace.resources.names import Scope
@@ -80,8 +82,8 @@ def _check_number(name: str, values: Sequence[str]) -> None:
 
 def _check_pattern(pattern: str) -> None:
     try:
-        empty = re.compile(pattern).search("") is not None
-    except (re.error, RecursionError, OverflowError) as error:
+        empty = compiled(pattern).search("") is not None
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
         raise BadField(
             "A pattern to redact is no regular expression.",
             evidence=f"{pattern!r}: {error}.",
