@@ -163,6 +163,17 @@ def test_gateways_share_the_key_of_the_hash(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_equal_values_have_equal_hashes_whichever_gateway_logs_them(tmp_path: Path) -> None:
+    """The writers of several gateways have one key, which the first of them makes."""
+    files = LogFiles(key_folder=tmp_path / "gateway")
+    hidden = []
+    for name in ("gateway-1", "gateway"):
+        writer = Writer(tmp_path / name / "requests", files, Counts.new())
+        hidden.append(writer._redaction(("content",), ()).apply({"content": "my name"}))
+    assert hidden[0] == hidden[1]
+    assert [path.parent.name for path in tmp_path.rglob("request-log.key")] == ["gateway"]
+
+
 # ---------------------------------------------------------------- rows
 
 

@@ -122,6 +122,8 @@ class RequestLogWriter:
         module = [sys.executable, "-m", "headrace.request_log.writer", "--folder", str(self._folder)]
         options = [f"--format={self._files.format}", f"--max-bytes={self._files.max_bytes}", f"--counts-fd={counts}"]
         options.append(f"--parent={os.getpid()}")
+        if self._files.key_folder is not None:
+            options.append(f"--key-folder={self._files.key_folder}")
         process = subprocess.Popen(
             [*module, *options],
             stdin=subprocess.PIPE,

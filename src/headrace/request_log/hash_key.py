@@ -25,6 +25,7 @@ def hash_key(folder: Path) -> bytes:
     path = folder / KEY_NAME
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = folder / f"{KEY_NAME}.{secrets.token_hex(4)}"
     write_private(fresh, secrets.token_bytes(_KEY_BYTES))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
@@ -35,10 +36,12 @@ class LogFiles(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         format: Of the files that are closed.
         max_bytes: What all files may take before the oldest go.
+        key_folder: Where the key of hashes lies, one for all gateways; None: in the folder above the files.
     """
 
     format: LogFormat = LogFormat.JSONL
     max_bytes: int = MAX_BYTES
+    key_folder: Path | None = None
 
     @property
     def segment_bytes(self) -> int:

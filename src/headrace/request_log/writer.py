@@ -48,7 +48,7 @@ class Writer:
 
     def __init__(self, folder: Path, files: LogFiles, counts: Counts) -> None:
         self._counts = counts
-        self._folder = folder
+        self._key_folder = files.key_folder or folder.parent
         self._segments = Segments(
             folder, max_bytes=files.max_bytes, segment_bytes=files.segment_bytes, closed=_closed(files.format)
         )
@@ -82,7 +82,7 @@ class Writer:
             self._counts.add_written()
 
     def _new_redaction(self, fields: tuple[str, ...], patterns: tuple[str, ...]) -> Redaction:
-        return Redaction(fields, patterns, hash_key(self._folder.parent) if fields else b"")
+        return Redaction(fields, patterns, hash_key(self._key_folder) if fields else b"")
 
 
 def _closed(kind: LogFormat) -> Closed | None:
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--format", type=LogFormat, required=True)
     parser.add_argument("--max-bytes", type=int, required=True)
+    parser.add_argument("--key-folder", type=Path)
     parser.add_argument("--counts-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
@@ -116,7 +117,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     end_after(options.parent)
-    files = LogFiles(format=options.format, max_bytes=options.max_bytes)
+    files = LogFiles(format=options.format, max_bytes=options.max_bytes, key_folder=options.key_folder)
     Writer(options.folder, files, Counts(options.counts_fd)).serve(_STDIN)
 
 

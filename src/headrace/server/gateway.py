@@ -40,7 +40,11 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         control_address=f"unix:{layout.control_socket}",
         admin_token=process.internal_token(layout),
         limits=Limits(stall_timeout_s=options.stall_timeout_s),
-        log_files=LogFiles(format=LogFormat(options.request_log_format), max_bytes=options.request_log_max_bytes),
+        log_files=LogFiles(
+            format=LogFormat(options.request_log_format),
+            max_bytes=options.request_log_max_bytes,
+            key_folder=layout.snapshot.parent,  # the first gateway's, and there before any starts
+        ),
         tracing=start_tracing(options.otlp_traces_endpoint),
         number=options.number,
         others=_others(layout, options),
