@@ -30,7 +30,8 @@ class Script:
 
     ``delay_ms`` comes before every chunk. ``die_after`` cuts the connection after so many chunks (0: before the first
     byte; a unary answer is cut in its middle). ``hang`` never answers. ``gated`` waits for one permit of
-    `StandIn.gate` before each chunk (or before a unary answer). ``refuse`` answers with this status instead.
+    `StandIn.gate` before each chunk (or before a unary answer). ``refuse`` answers with this status instead;
+    ``refuse_short`` does so on the routes that generate nothing.
     """
 
     chunks: int = 3
@@ -40,6 +41,7 @@ class Script:
     hang: bool = False
     gated: bool = False
     refuse: int = 0
+    refuse_short: int = 0
 
 
 @dataclass
@@ -162,7 +164,10 @@ class StandIn:
             return await self._generate(reader, writer, headers, json.loads(body), chat="chat" in path)
         elif method == "POST" and path in _SHORT_ANSWERS:
             self.seen.bodies.append(json.loads(body))
-            _send(writer, 200, _SHORT_ANSWERS[path])
+            if self.script.refuse_short:
+                _send(writer, self.script.refuse_short, _error("It cannot be read.", "invalid_value"))
+            else:
+                _send(writer, 200, _SHORT_ANSWERS[path])
             await self._count(began=1, answered=1)
         else:
             _send(writer, 404, _error(f"{method} {path}: Not Found", "not_found"))

@@ -232,6 +232,23 @@ def test_what_an_engine_refuses_costs_nothing(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_an_engines_refusal_is_the_same_for_every_key(tmp_path: Path) -> None:
+    """A prompt that it cannot read is refused in its own words and by its own code, not by who counts its tokens."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(refuse=400, refuse_short=400)
+            told = []
+            for limits in ({}, {"tokens_per_minute": 1000}):
+                await served.push(limited(deployed(engine.address), 2 + len(told), **limits))
+                answer = await served.client.post("/v1/chat/completions", json=CHAT | {"model": "e1", "max_tokens": 5})
+                told.append((answer.status_code, answer.json()))
+            assert told[0] == told[1]
+            assert told[0][0] == 400
+
+    asyncio.run(main())
+
+
 def test_a_changed_limit_holds_at_once(tmp_path: Path) -> None:
     """For what was used before as well; a key whose limit is taken away goes free."""
 

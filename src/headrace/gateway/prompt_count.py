@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 
+from headrace.contracts.openai.errors import REFUSALS
 from headrace.contracts.openai.requests import OpenAIBody, for_engine
 from headrace.gateway.call import Call
 from headrace.gateway.engine_call import Aside
@@ -34,15 +35,16 @@ class _Counted(msgspec.Struct):
 async def count_prompts(call: Call, questions: Sequence[OpenAIBody]) -> list[int]:
     """Tokens of each prompt.
 
-    Where no engine of ours is there to ask (the server is not ours, or the deployment sleeps), as many as it has bytes:
-    a token is of at least one.
+    Where no engine of ours is there to ask (the server is not ours, or the deployment sleeps), or where it refuses the
+    prompt, as many as it has bytes: a token is of at least one. A request with such a prompt is refused by the engine
+    itself, in the same words as for a key without limits.
 
     Args:
         call: Whose prompts they are.
         questions: Bodies for ``/tokenize``, without the model.
 
     Raises:
-        HeadraceError: An engine refuses a prompt as it would refuse the request, or does not answer.
+        HeadraceError: An engine fails at a prompt, or does not answer.
     """
     trace = call.record.trace
     counting = None if trace is None else trace.begin("count the prompt's tokens")
@@ -57,7 +59,7 @@ async def _count(call: Call, question: OpenAIBody) -> int:
         return _at_most(call, question)
     async with Aside(call, TOKENIZE_PATH, for_engine(question, call.deployed.served_name)) as answer:
         whole = await read_whole(call, answer)
-    if answer.status in _NO_SUCH_ROUTE:
+    if answer.status in _NO_SUCH_ROUTE or answer.status in REFUSALS:  # of what it refuses here, it refuses the request
         return _at_most(call, question)
     if answer.status >= 300:
         raise engine_error(call, answer, whole)
