@@ -264,6 +264,9 @@ def test_openai_errors() -> None:
     assert openai_error(EngineTimeout("Late.")) == (504, {"error": body})
     unknown = openai_error(ModelNotFound("No."))[1]["error"]
     assert (unknown["code"], unknown["param"]) == ("model_not_found", "model")
+    named = openai_error(BadField("`messages[0].role` must be a role."))[1]["error"]
+    assert (named["code"], named["param"]) == ("BAD_FIELD", "messages[0].role")
+    assert openai_error(BadField("The request must say `max_tokens`."))[1]["error"]["param"] is None
 
 
 @pytest.mark.parametrize("code", sorted(CODES))

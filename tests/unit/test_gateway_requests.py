@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 from gateway_serving import (
@@ -348,6 +350,25 @@ def test_a_wrong_method_is_told_the_right_one(tmp_path: Path) -> None:
             assert (await served.client.get("/v1/chat/completions")).status_code == 401
             root = await served.client.get("/")
             assert (root.status_code, "/healthz" in root.text) == (200, True)
+
+    asyncio.run(main())
+
+
+def test_what_is_not_read_is_named(tmp_path: Path) -> None:
+    """A compressed body, and a key in a header of other vendors: each is said, and not only what is missing."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            zipped = gzip.compress(msgspec.json.encode(CHAT))
+            answer = await served.client.post(
+                f"{BASE}/chat/completions", content=zipped, headers={"content-encoding": "gzip"}
+            )
+            assert (answer.status_code, reason(answer)) == (400, "BAD_JSON")
+            assert "Content-Encoding: gzip" in answer.text
+            del served.client.headers["authorization"]
+            answer = await served.client.post("/v1/chat/completions", json=CHAT, headers={"x-api-key": KEY})
+            assert answer.status_code == 401
+            assert "X-Api-Key" in answer.text
 
     asyncio.run(main())
 

@@ -37,7 +37,8 @@ def authenticate(head: RequestHead, table: RoutingTable) -> Principal:
     """
     key = key_of(head)
     if not key:
-        raise NoKey("The request carries no key.", fix=_HOW)
+        elsewhere = "It has an X-Api-Key, which nobody reads here." if head.header(b"x-api-key") else ""
+        raise NoKey("The request carries no key.", evidence=elsewhere, fix=_HOW)
     principal = table.principal(secret_hash(key))
     if principal is not None:
         return principal

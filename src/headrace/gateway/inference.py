@@ -34,7 +34,7 @@ from headrace.gateway.routing import Routing
 from headrace.gateway.traffic import session_of
 from headrace.gateway.usage_log import UsageLog
 from headrace.resources.access import Permission, Principal
-from headrace.resources.errors import HeadraceError, NotReady, NotSupported
+from headrace.resources.errors import BadJson, HeadraceError, NotReady, NotSupported
 from headrace.resources.snapshot import EndpointRoute
 
 _ENGINE_PATHS = {
@@ -105,7 +105,7 @@ class Inference:
                 fix="For a model of text: logprobs, on `/chat/completions` or in generationConfig.responseLogprobs.",
             )
         whole = await exchange.read_all(self._limits.body_bytes)
-        body = read_object(whole)
+        body = _object(exchange, whole)
         # A newer table may have come while the body did. From here to the waiting room nothing awaits, but for keys
         # with a limit of tokens, whose prompts are counted: what is undeployed meanwhile is as if it were then.
         endpoint = open_to(principal, self._endpoint(match, body, principal))
@@ -208,6 +208,21 @@ class Inference:
                 await self._claim(asked, call)
             if moved is not None:
                 await moved()
+
+
+def _object(exchange: Exchange, whole: bytes) -> OpenAIBody:
+    """The body as `read_object` has it; of one that cannot be read because it is compressed, that is said."""
+    try:
+        return read_object(whole)
+    except BadJson as error:
+        coding = (exchange.head.header(b"content-encoding") or b"identity").decode("latin-1")
+        if coding == "identity":
+            raise
+        raise BadJson(
+            "The body is compressed, and is not read so.",
+            evidence=f"It has Content-Encoding: {coding[:40]}.",
+            fix="Send the JSON as it is.",
+        ) from error
 
 
 async def _answer(exchange: Exchange, call: Call, action: Action, body: OpenAIBody) -> None:
