@@ -249,6 +249,29 @@ def test_an_engines_refusal_is_the_same_for_every_key(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("refusal", [503, 400])
+def test_what_one_was_late_with_is_charged_though_another_refuses_it(
+    tmp_path: Path, refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what the late one has done of it, whatever is told at the end."""
+    monkeypatch.setattr("headrace.gateway.fleet.random.choice", min)  # of equals, the first one
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "a") as late, StandIn(tmp_path / "b") as other:
+            both = deployed(late.address, other.address)
+            async with gateway_before(tmp_path, both, first_byte_timeout_s=0.2) as served:
+                await served.push(limited(both, tokens_per_minute=1000))
+                late.script, other.script = Script(hang=True), Script(refuse=refusal)
+                assert (
+                    await served.client.post(URL, json=CHAT | {"stream": True, "max_tokens": 93})
+                ).status_code >= 400
+                assert (late.seen.began, other.seen.began) == (2, 1)  # the first one counted the prompt, too
+                late.script = other.script = Script()
+                assert left(await ask(served)) == 1000 - (PROMPT + 93) - (PROMPT + CHUNKS)
+
+    asyncio.run(main())
+
+
 def test_a_changed_limit_holds_at_once(tmp_path: Path) -> None:
     """For what was used before as well; a key whose limit is taken away goes free."""
 

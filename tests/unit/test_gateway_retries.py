@@ -326,6 +326,28 @@ def test_of_a_late_and_a_dead_replica_the_late_one_is_told() -> None:
     assert attempts.was_late
 
 
+def test_a_replica_that_answered_until_now_is_not_silent(tmp_path: Path) -> None:
+    """Its silence begins at the end of what it answered last, and not at the beginning."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            engine.script = Script(gated=True)
+            asking = asyncio.create_task(served.client.post(PATH, json=CHAT | {"stream": True}))
+            await engine.until(began=1)
+            engine.gate.release()
+            health = replica_at(served, engine).health
+            async with asyncio.timeout(20):
+                while health.heard_at < 0.0:  # noqa: ASYNC110 - it has no event for that
+                    await asyncio.sleep(0)
+            began_at = health.heard_at
+            for _ in range(2):
+                engine.gate.release()
+            assert (await asking).status_code == 200
+            assert health.heard_at > began_at
+
+    asyncio.run(main())
+
+
 def test_a_busy_replica_is_not_blamed_for_impatient_clients() -> None:
     """However many give up together on one that answers somebody else, it stays trusted; on a silent one they count."""
     now = 1000.0
