@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -47,6 +48,17 @@ class Hours:
                 await asyncio.sleep(0)
 
 
+@asynccontextmanager
+async def sweeping(*, idle: bool) -> AsyncIterator[Hours]:
+    """Sweeps, until the block ends; yields their clock."""
+    hours = Hours()
+    task = asyncio.create_task(garbage.sweep(lambda: idle, hours))
+    try:
+        yield hours
+    finally:
+        task.cancel()
+
+
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody else looks for garbage, and afterwards everything is looked through as before."""
@@ -63,13 +75,11 @@ def test_the_youngest_are_looked_through_all_the_time() -> None:
     """What nobody holds any more is gone after a sweep, whoever waits."""
 
     async def main() -> None:
-        hours = Hours()
-        sweeping = asyncio.create_task(garbage.sweep(lambda: False, hours))
-        await hours.sweeps()
-        gone = weakref.ref(two_that_hold_each_other())
-        await hours.sweeps()
-        assert gone() is None
-        sweeping.cancel()
+        async with sweeping(idle=False) as hours:
+            await hours.sweeps()
+            gone = weakref.ref(two_that_hold_each_other())
+            await hours.sweeps()
+            assert gone() is None
 
     asyncio.run(main())
 
@@ -87,18 +97,16 @@ def test_what_outlived_a_sweep_is_looked_through_while_nobody_waits(after_s: flo
     """Only after a time, and only when no request is under way, until it was put off for long enough."""
 
     async def main() -> None:
-        hours = Hours()
-        sweeping = asyncio.create_task(garbage.sweep(lambda: idle, hours))
-        held = two_that_hold_each_other()
-        await hours.sweeps()
-        kept = weakref.ref(held)
-        del held
-        await hours.sweeps()
-        assert kept() is not None
-        hours.now_s = after_s
-        await hours.sweeps()
-        assert (kept() is None) == searched
-        sweeping.cancel()
+        async with sweeping(idle=idle) as hours:
+            held = two_that_hold_each_other()
+            await hours.sweeps()
+            kept = weakref.ref(held)
+            del held
+            await hours.sweeps()
+            assert kept() is not None
+            hours.now_s = after_s
+            await hours.sweeps()
+            assert (kept() is None) == searched
 
     asyncio.run(main())
 
@@ -107,14 +115,12 @@ def test_what_is_set_aside_goes_with_its_last_holder() -> None:
     """Nothing has to be searched for that."""
 
     async def main() -> None:
-        hours = Hours()
-        sweeping = asyncio.create_task(garbage.sweep(lambda: False, hours))
-        held = Node()
-        await hours.sweeps()
-        gone = weakref.ref(held)
-        assert not any(each is held for each in gc.get_objects())
-        del held
-        assert gone() is None
-        sweeping.cancel()
+        async with sweeping(idle=False) as hours:
+            held = Node()
+            await hours.sweeps()
+            gone = weakref.ref(held)
+            assert not any(each is held for each in gc.get_objects())
+            del held
+            assert gone() is None
 
     asyncio.run(main())

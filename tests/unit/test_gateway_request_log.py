@@ -361,6 +361,18 @@ def test_a_full_queue_holds_nobody(tmp_path: Path) -> None:
     assert (len(found), found) == (log.writer.written, sorted(set(found))), "each once, in their order"
 
 
+def killed_with(code: str, folder: Path) -> None:
+    """A process that runs this, and kills itself; until nobody writes its log any more."""
+    program = f"import sys; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n{code}"
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (path,) = (folder / "requests").iterdir()
+    deadline = time.monotonic() + TIMEOUT_S
+    while is_written(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_written(path)
+
+
 def test_a_gateway_that_is_killed_leaves_readable_files(tmp_path: Path) -> None:
     """What it had handed over is written by then or soon after; no line is cut, and none is there twice."""
     code = """
@@ -377,14 +389,7 @@ while log.writer.written < 20:
     time.sleep(0.001)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    program = f"import sys; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n{code}"
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    (path,) = (tmp_path / "requests").iterdir()
-    deadline = time.monotonic() + TIMEOUT_S
-    while is_written(path) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_written(path)
+    killed_with(code, tmp_path)
     found = [int(row["request_id"]) for row in lines_in(tmp_path / "requests")]
     assert found == list(range(len(found)))
     assert len(found) >= 20
@@ -428,14 +433,7 @@ while not log.writer.written:
     time.sleep(0.001)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    program = f"import sys; sys.path[:0] = {[str(Path(__file__).parent)]!r}\n{code}"
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    (path,) = (tmp_path / "requests").iterdir()
-    deadline = time.monotonic() + TIMEOUT_S
-    while is_written(path) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_written(path)
+    killed_with(code, tmp_path)
 
 
 def test_the_documented_query_reads_every_gateways_files(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class Attempts:
         if not isinstance(error, TimedOut):
             assignment.failed()
         else:
-            self._late = TimedOut(*error.args)
+            self._late = TimedOut(*error.args)  # without the traceback, which holds this
             if not assignment.on_trial:
                 worth_s = WORTH * self._silence_s
             if assignment.on_trial or (patient and assignment.silence_left_s(self._silence_s) <= 0.0):

@@ -38,5 +38,5 @@ async def in_parallel(
         try:
             raise failed
         finally:
-            del failed, group
+            del failed, group  # else its traceback and this frame would hold each other
     return [answers[index] for index in range(len(questions))]

@@ -138,7 +138,7 @@ class Inference:
             call.meter.break_off()
             if call.claim is not None:
                 settle_work(call, body, len(whole), whole=answered, error=failed)
-            del failed
+            del failed  # its traceback holds this frame, and the two would hold each other
         call.learn()
 
     async def _claim(self, asked: Asked, call: Call) -> None:

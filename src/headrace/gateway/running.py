@@ -80,5 +80,5 @@ class _Request:
                 try:
                     raise told from None
                 finally:
-                    del told
+                    del told  # its traceback holds this frame, and the two would hold each other
         return False

@@ -201,7 +201,7 @@ class Upstream:
                     try:
                         raise failure from None  # the body could not be read: that is why there is no answer
                     finally:
-                        del failure, pump
+                        del failure, pump  # else its traceback and this frame would hold each other
             raise
         return UpstreamAnswer(self, connection, pump, self._secret, stall_timeout_s)
 

@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
             try:
                 raise failed
             finally:
-                del failed
+                del failed  # its traceback holds this frame, and the two would hold each other
         return False
 
     @property
@@ -321,7 +321,7 @@ class Connection(asyncio.Protocol):
         try:
             while not (self.complete or self._pieces or (taking and self._taker is None)):
                 if self._error is not None:
-                    raise type(self._error)(*self._error.args)
+                    raise type(self._error)(*self._error.args)  # one whose traceback this does not hold
                 self._reader = self._loop.create_future()
                 await self._reader
         finally:
