@@ -84,6 +84,36 @@ def end(status: int | None, *lines: str, peak: int = 0, limit: int | None = None
     )
 
 
+@pytest.mark.parametrize("runtime", sorted(RUNTIMES))
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_every_engine_asks_for_huge_pages_unless_the_operator_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, own: str | None, told: str
+) -> None:
+    """Weights that are read for every token lie in pages of 2 MiB; other settings of the C library stay."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    launch = Launch(
+        model_dir=tmp_path / "model",
+        served_name="chat",
+        nonce="nonce-of-7",
+        socket=tmp_path / "7.engine",
+        max_model_len=2048,
+        dtype="bfloat16",
+        threads=2,
+    )
+    (tmp_path / "model").mkdir()
+    command = RUNTIMES[runtime].command(launch, Environment(tmp_path / "env", tmp_path / "engines"))
+    assert command.env["GLIBC_TUNABLES"] == told
+
+
 @pytest.mark.parametrize(
     ("ended", "code", "evidence"),
     [

@@ -10,7 +10,7 @@ from headrace.runtimes import ending
 from headrace.runtimes.conversions import CONVERTIBLE_TYPES, openvino_conversion
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import Conversion, EngineCommand, EngineEnd, Environment, Launch
-from headrace.runtimes.surroundings import engine_command, surroundings
+from headrace.runtimes.surroundings import engine_command, huge_pages, surroundings
 
 
 class OpenVinoRuntime:
@@ -39,7 +39,8 @@ class OpenVinoRuntime:
         """How to start an engine."""
         prefix_caching = {True: ("--prefix-caching",), False: ("--no-prefix-caching",), None: ()}
         flags = prefix_caching[launch.prefix_caching]
-        return engine_command(self.name, launch, environment, surroundings(environment), *flags)
+        env = surroundings(environment) | huge_pages()
+        return engine_command(self.name, launch, environment, env, *flags)
 
     def classify(self, end: EngineEnd) -> Failure:
         """What an engine's end means."""

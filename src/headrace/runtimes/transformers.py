@@ -10,7 +10,7 @@ from headrace.runtimes import ending
 from headrace.runtimes.architectures import CAUSAL_LM_TYPES, ENCODER_DECODER_TYPES, VISION_LANGUAGE_TYPES
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
-from headrace.runtimes.surroundings import OFFLINE, engine_command, modules_cache, surroundings
+from headrace.runtimes.surroundings import OFFLINE, engine_command, huge_pages, modules_cache, surroundings
 from headrace.weights.task import ENCODER_TYPES
 
 KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
@@ -44,7 +44,8 @@ class TransformersRuntime:
         # Threads that spin while they wait for each other starve whoever holds the core they wait for: with two engines
         # on two cores, spinning made both some ten times slower (bench/NOTES.md).
         threads = {"OMP_NUM_THREADS": str(launch.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        env = surroundings(environment, "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND") | OFFLINE | threads | KERNELS
+        passed_on = surroundings(environment, "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND")
+        env = passed_on | OFFLINE | threads | KERNELS | huge_pages()
         if not launch.allow_custom_code:
             return engine_command(self.name, launch, environment, env)
         return engine_command(self.name, launch, environment, env | modules_cache(environment), "--allow-custom-code")

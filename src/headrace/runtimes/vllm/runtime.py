@@ -18,7 +18,14 @@ from headrace.resources.errors import Failure
 from headrace.resources.models import Dtype
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch, SleepMode
-from headrace.runtimes.surroundings import OFFLINE, TOKEN_VARIABLE, modules_cache, run_module, surroundings
+from headrace.runtimes.surroundings import (
+    OFFLINE,
+    TOKEN_VARIABLE,
+    huge_pages,
+    modules_cache,
+    run_module,
+    surroundings,
+)
 from headrace.runtimes.vllm.ending import classify
 from headrace.runtimes.vllm.model_types import GENERATION_TYPES
 from headrace.runtimes.vllm.tool_calls import tool_call_parser
@@ -154,6 +161,7 @@ class VllmRuntime:
             paths.append(environment.engines_path / EVERY_PROCESS)
         return (
             surroundings(environment, "CUDA_VISIBLE_DEVICES")
+            | huge_pages()
             | _SILENCED
             | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "VLLM_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS)}
             | {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
