@@ -19,8 +19,8 @@ PAGE = "https://chat.example.org"
 
 @pytest.fixture
 def secure_server(tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server with a TLS port, for the pages of one origin."""
-    tls = ("--tls-port", "0", "--tls-name", "models.example.org")
+    """A server with a TLS port at an address of its own, for the pages of one origin."""
+    tls = ("--tls-port", "0", "--tls-host", "127.0.0.2", "--tls-name", "models.example.org")
     with running_server(tmp_path / "data", *tls, "--cors-origin", PAGE) as server:
         yield server
 
@@ -29,8 +29,10 @@ def test_everything_works_by_tls(secure_server: ServerProcess, demo_model: Path,
     """With the exported authority the command line and a stream use it, and the stream outlives its gateway."""
     server, authority = secure_server, tmp_path / "ca.pem"
     url = server.login["tls_url"]
-    assert url.startswith("https://")
+    assert url.startswith("https://127.0.0.2:")
     assert url in server.output
+    with pytest.raises(httpx.ConnectError):  # what is not encrypted stays where it was
+        httpx.get(f"{server.url.replace('127.0.0.1', '127.0.0.2')}/healthz")
     server.cli("ca", "export", str(authority), "--data-dir", str(server.data_dir))
     server.cli("login", url, "--name", "tls", "--ca-file", str(authority), "--key", server.key)
     server.cli("deploy", str(demo_model), "--name", "river", "--context", "tls")

@@ -150,6 +150,7 @@ def test_a_file_without_authorities(tmp_path, content, capsys):
     "arguments",
     [
         ["--tls-name", "a.example.org"],
+        ["--tls-host", "0.0.0.0"],
         ["--tls-certificate", "CERTIFICATE"],
         ["--tls-port", "0", "--tls-key", "KEY"],
         ["--tls-port", "0", "--tls-certificate", "CERTIFICATE", "--tls-name", "a.example.org"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 import warnings
@@ -201,19 +202,44 @@ async def _serves(handler: Any, plain: socket.socket, tls: socket.socket, contex
 
 
 @on_both_loops
-def test_a_client_that_speaks_no_tls_is_let_go(tmp_path: Path, loop: Loop) -> None:
-    """Its connection ends, and nobody is asked anything."""
+@pytest.mark.parametrize("body_bytes", [0, 2**20])
+def test_a_client_that_forgot_tls_is_told_so(tmp_path: Path, body_bytes: int, loop: Loop) -> None:
+    """It reads why its request was refused, whatever it still sends, and nobody is asked anything."""
 
     async def main() -> None:
-        async def nobody(_: Exchange) -> None:
-            raise AssertionError
-
-        _, context = authority_in(tmp_path / "data")
-        async with serving(nobody, tls=context) as url:
-            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            with contextlib.suppress(ConnectionError):
-                assert not (await reader.read()).startswith(b"HTTP")
-            writer.close()
+        async with _silent(tmp_path) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % body_bytes + bytes(body_bytes))
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert json.loads(body)["error"]["details"][0]["reason"] == "TLS_EXPECTED"
 
     run(main(), loop)
+
+
+@on_both_loops
+@pytest.mark.parametrize("said", [b"\0" * 300, b"\x16\x03\x01\x00\x05hello", b""])
+def test_a_client_that_speaks_no_tls_is_let_go(tmp_path: Path, said: bytes, loop: Loop) -> None:
+    """Its connection ends without an answer in HTTP, and nobody is asked anything."""
+
+    async def main() -> None:
+        async with _silent(tmp_path) as (reader, writer):
+            writer.write(said)
+            writer.write_eof()
+            with contextlib.suppress(ConnectionError):
+                assert not (await reader.read()).startswith(b"HTTP")
+
+    run(main(), loop)
+
+
+@asynccontextmanager
+async def _silent(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection to a TLS port whose handler must not be reached."""
+
+    async def nobody(_: Exchange) -> None:
+        raise AssertionError
+
+    _, context = authority_in(folder / "data")
+    async with serving(nobody, tls=context) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        yield reader, writer
+        writer.close()

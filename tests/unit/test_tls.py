@@ -11,7 +11,9 @@ import socket
 import ssl
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -179,7 +181,20 @@ def test_a_machine_is_called_by_its_own_names(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(socket, "gethostname", lambda: "Node7")
     assert served_names("10.1.2.3", ["a.b"]) == (*LOCAL_NAMES, "node7", "10.1.2.3", "a.b")
     monkeypatch.setattr(socket, "gethostname", lambda: "not a name")
-    assert served_names("0.0.0.0", []) == served_names("::", []) == LOCAL_NAMES
+    assert served_names("not a name", []) == LOCAL_NAMES
+
+
+def test_who_listens_everywhere_is_called_by_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its interfaces, always in one order; not those that nobody else can reach it by."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "not a name")
+    addresses = ["fe80::1%eth0", "2001:db8::7", "169.254.0.9", "10.1.2.3", "10.0.0.9", "127.0.0.1", "::1"]
+    families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+    own = [SimpleNamespace(family=family, address=address) for family, address in zip(families, addresses, strict=True)]
+    link = SimpleNamespace(family=socket.AF_PACKET, address="02:fc:00:00:00:05")
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [link, *own[:4]], "eth1": own[4:]})
+    every = (*LOCAL_NAMES, "10.0.0.9", "10.1.2.3", "2001:db8::7")
+    assert served_names("0.0.0.0", []) == served_names("::", []) == every
+    assert served_names("10.1.2.3", []) == (*LOCAL_NAMES, "10.1.2.3")
 
 
 def test_a_server_that_runs_renews_and_says_when_it_cannot() -> None:

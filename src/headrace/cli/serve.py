@@ -110,6 +110,13 @@ def serve(
     tls_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve TLS, too, on this port; 0 takes a free one.")
     ] = None,
+    tls_host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of the TLS port, if another than --host: so the plain one stays on this machine.",
+        ),
+    ] = "",
     tls_name: Annotated[
         list[str] | None,
         typer.Option(
@@ -205,7 +212,7 @@ def serve(
         ),
         model_cache_bytes=model_cache_bytes,
         model_mirrors=tuple(model_mirror or ()),
-        tls=_tls(tls_port, tls_name or [], tls_certificate, tls_key),
+        tls=_tls(tls_port, tls_host, tls_name or [], tls_certificate, tls_key),
         cors_origins=read_origins(cors_origin or ()),
         request_log=LogFiles(format=request_log_format, max_bytes=request_log_max_bytes),
         otlp_traces_endpoint=otlp_traces_endpoint,
@@ -235,7 +242,9 @@ def _distinct(ports: dict[str, int | None]) -> None:
             )
 
 
-def _tls(port: int | None, names: list[str], certificate: Path | None, key: Path | None) -> TlsSettings | None:
+def _tls(
+    port: int | None, host: str, names: list[str], certificate: Path | None, key: Path | None
+) -> TlsSettings | None:
     """The TLS port, if there is to be one.
 
     Raises:
@@ -245,10 +254,10 @@ def _tls(port: int | None, names: list[str], certificate: Path | None, key: Path
     from headrace.server import CertificateFiles, TlsSettings  # noqa: PLC0415  # see above
     from headrace.server.tls.names import read_name  # noqa: PLC0415
 
-    if port is None and (names or certificate or key):
+    if port is None and (host or names or certificate or key):
         raise WrongUsage(
-            "A certificate is for the TLS port, and there is none.",
-            evidence="--tls-name, --tls-certificate or --tls-key was given, and --tls-port was not.",
+            "Address and certificate are for the TLS port, and there is none.",
+            evidence="--tls-host, --tls-name, --tls-certificate or --tls-key was given, and --tls-port was not.",
             fix="Add --tls-port 8443.",
         )
     if (key and not certificate) or (names and certificate):
@@ -260,7 +269,7 @@ def _tls(port: int | None, names: list[str], certificate: Path | None, key: Path
     if port is None:
         return None
     own = CertificateFiles(certificate.absolute(), (key or certificate).absolute()) if certificate else None
-    return TlsSettings(port=port, names=tuple(read_name(name) for name in names), own=own)
+    return TlsSettings(port=port, host=host, names=tuple(read_name(name) for name in names), own=own)
 
 
 def _ways_in(grpc_port: int | None, proxy_port: int | None, proxy_host: str, *, has_tls: bool) -> WaysIn:

@@ -42,11 +42,13 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         port: Port to listen on, next to the plain one; 0 takes a free one.
+        host: Address of that port; empty: the plain one's.
         names: What clients may call this machine, besides its own names, in a certificate of the private authority.
         own: The operator's certificate; None: one of the private authority, which is made if need be.
     """
 
     port: int
+    host: str = ""
     names: tuple[str, ...] = ()
     own: CertificateFiles | None = None
 
@@ -97,6 +99,11 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_history_days: float = KEPT_DAYS
     ways: WaysIn = WaysIn()
 
+    @property
+    def secure_host(self) -> str:
+        """Address of what is served with TLS."""
+        return (self.tls.host if self.tls is not None else "") or self.host
+
 
 _FRONTS_COME = "Vertex AI's other ways in are not open yet; each is told here once it is. gRPC takes some seconds."
 """Google's library, whose messages it takes, is imported first."""
@@ -124,14 +131,14 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = print) -> Non
     _make_folders(layout)
     with contextlib.ExitStack() as held:
         held.enter_context(_sole_server(layout))
-        ports = [settings.port] if settings.tls is None else [settings.port, settings.tls.port]
+        places = [(settings.host, settings.port)]
+        if settings.tls is not None:
+            places.append((settings.secure_host, settings.tls.port))
         listeners = [
-            held.enter_context(
-                listening(settings.host, port, search=settings.port_search, sockets=settings.gateways, say=say)
-            )
-            for port in ports
+            held.enter_context(listening(host, port, search=settings.port_search, sockets=settings.gateways, say=say))
+            for host, port in places
         ]
-        ways = held.enter_context(opened(settings.ways, settings.host, search=settings.port_search, say=say))
+        ways = held.enter_context(opened(settings.ways, settings.secure_host, search=settings.port_search, say=say))
         # Fresh at each start: only our own processes show it, and they start below.
         write_private(layout.internal_token, secrets.token_urlsafe(32).encode())
         keep_url(layout, settings.database_url)
@@ -327,7 +334,7 @@ class _Supervisor:
         """
         names: tuple[str, ...] = ()
         if self._settings.tls is not None and self._addresses.tls_authority:
-            names = served_names(self._settings.host, self._settings.tls.names)
+            names = served_names(self._settings.secure_host, self._settings.tls.names)
         proxied = (PROXY, *CERTIFIED_NAMES) if self._addresses.proxy_authority else ()
         await errand.send("tls.certify", str(self._layout.data_dir), *names, *proxied)
 

@@ -9,7 +9,13 @@ import msgspec
 from headrace.contracts.vertex.errors import google_error
 from headrace.gateway.http1.answer import status_line
 from headrace.gateway.request_head import Headers
-from headrace.resources.errors import HeadersTooLarge, HeadraceError, RequestTooSlow, TooManyConnections
+from headrace.resources.errors import (
+    HeadersTooLarge,
+    HeadraceError,
+    RequestTooSlow,
+    TlsExpected,
+    TooManyConnections,
+)
 
 RETRY_AFTER_S = 1.0
 """For a place among the connections: those of requests end within seconds, and nobody knows which."""
@@ -65,4 +71,13 @@ def too_many(limit: int) -> TooManyConnections:
         evidence=f"They are {limit}, which is what its limit of open files allows.",
         fix="Try again; reuse connections, or raise the server's limit (`ulimit -Hn`).",
         retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def without_tls() -> TlsExpected:
+    """HTTP in the clear on the port of TLS."""
+    return TlsExpected(
+        "This port speaks TLS only.",
+        evidence="The request came unencrypted.",
+        fix="Write https:// where the address says http://, or use the server's plain port.",
     )

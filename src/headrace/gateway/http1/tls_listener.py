@@ -15,6 +15,8 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from headrace.gateway.http1.refusal import refusal, without_tls
+
 if TYPE_CHECKING:
     from headrace.gateway.http1.connection import Connection
     from headrace.gateway.http1.server import HttpServer
@@ -26,6 +28,8 @@ _TAKEN_AT_ONCE = 64
 
 _PAUSE_S = 1.0
 """For descriptors or memory to come back, before another connection is taken."""
+
+_READ_BYTES = 2**16
 
 _NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -105,6 +109,38 @@ class TlsListener:
     async def _shake_hands(self, accepted: socket.socket, connection: Connection) -> None:
         accepted.setblocking(False)
         with contextlib.suppress(OSError):  # the client left, was too slow, or speaks no TLS that is spoken here
-            await self._loop.connect_accepted_socket(
-                lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=self._server.patience.head_s
-            )
+            if await self._speaks_tls(accepted):
+                await self._loop.connect_accepted_socket(
+                    lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=self._server.patience.head_s
+                )
+
+    async def _speaks_tls(self, accepted: socket.socket) -> bool:
+        """Whether what comes may be a handshake. Who begins with a letter, as HTTP does, is told so, and closed."""
+        try:
+            async with asyncio.timeout(self._server.patience.head_s):
+                await self._readable(accepted)
+                if not accepted.recv(1, socket.MSG_PEEK).isalpha():
+                    return True
+                await self._refuse(accepted)
+        except BaseException:
+            accepted.close()
+            raise
+        accepted.close()
+        return False
+
+    async def _readable(self, accepted: socket.socket) -> None:
+        came = asyncio.Event()
+        self._loop.add_reader(accepted, came.set)
+        try:
+            await came.wait()
+        finally:
+            self._loop.remove_reader(accepted)
+
+    async def _refuse(self, accepted: socket.socket) -> None:
+        answer = refusal(without_tls(), self._server.date_line, self._server.marks([]))
+        await self._loop.sock_sendall(accepted, answer)
+        accepted.shutdown(socket.SHUT_WR)
+        while await self._loop.sock_recv(
+            accepted, _READ_BYTES
+        ):  # closed with bytes unread, it would take the answer along
+            pass

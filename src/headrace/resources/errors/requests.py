@@ -107,6 +107,12 @@ class RequestTooSlow(DeadlineExceeded):
     http_status = 408
 
 
+class TlsExpected(InvalidArgument):
+    """The request came unencrypted to a port that speaks TLS."""
+
+    code = "TLS_EXPECTED"
+
+
 class NoKey(Unauthenticated):
     """The request carries no key."""
 

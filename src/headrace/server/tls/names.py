@@ -12,6 +12,9 @@ from headrace.resources.errors import BadField
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
 PROXY = "--proxy"
 """On `certify`'s command line: the names after it are for what the proxy for the names of Vertex AI shows."""
 
@@ -48,12 +51,22 @@ def served_names(host: str, wished: Iterable[str]) -> tuple[str, ...]:
     """What a server's certificate is to be good for: this machine's own names, and those that were asked for.
 
     Args:
-        host: The address that it listens on; none, where that stands for all of them.
+        host: The address that it listens on. Where that stands for all of them, all that others may reach it by are
+            meant, as of now.
         wished: More names, as `read_name` has them.
     """
     found = [*LOCAL_NAMES]
-    for own in (socket.gethostname(), host):
+    for own in (socket.gethostname(), *(_own_addresses() if host in _EVERYWHERE else (host,))):
         with contextlib.suppress(BadField):  # a machine may be called what no certificate may
             found.append(read_name(own))
-    found = [name for name in found if name not in ("0.0.0.0", "::")]  # noqa: S104 - compared, not bound
     return tuple(dict.fromkeys([*found, *wished]))
+
+
+def _own_addresses() -> list[str]:
+    """Addresses of this machine's interfaces, but for those that nobody else reaches it by."""
+    import psutil  # noqa: PLC0415  # nobody else who reads names needs it
+
+    interfaces = psutil.net_if_addrs().values()
+    every = {one.address.partition("%")[0] for each in interfaces for one in each if one.family in _FAMILIES}
+    addresses = sorted(map(ipaddress.ip_address, every), key=lambda one: (one.version, int(one)))
+    return [str(one) for one in addresses if not (one.is_loopback or one.is_link_local or one.is_unspecified)]
