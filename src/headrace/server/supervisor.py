@@ -25,7 +25,7 @@ from headrace.resources.errors import DataDirInUse, DataDirUnusable
 from headrace.resources.files import private_dir, write_private
 from headrace.resources.layout import Layout, gateway_name
 from headrace.resources.operations import KEPT_DAYS
-from headrace.server import errand, open_files
+from headrace.server import errand, huge_pages, open_files
 from headrace.server.children import Child
 from headrace.server.database import keep_url
 from headrace.server.listening import listening
@@ -300,6 +300,8 @@ class _Supervisor:
             whose = "your certificate" if tls.own else "a certificate of its own authority: `headrace ca export FILE`"
             self._say(f"TLS at {self._tls_url}, with {whose}")
         self._say(open_files.sentence(open_files.most(), self._settings.gateways))
+        if slower := huge_pages.sentence():
+            self._say(slower)
         if self._fronts:
             self._say(_FRONTS_COME)
             await _all_ready(self._fronts)
