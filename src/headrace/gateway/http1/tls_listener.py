@@ -140,7 +140,6 @@ class TlsListener:
         answer = refusal(without_tls(), self._server.date_line, self._server.marks([]))
         await self._loop.sock_sendall(accepted, answer)
         accepted.shutdown(socket.SHUT_WR)
-        while await self._loop.sock_recv(
-            accepted, _READ_BYTES
-        ):  # closed with bytes unread, it would take the answer along
+        # Closed while bytes are unread, the connection would take the answer along.
+        while await self._loop.sock_recv(accepted, _READ_BYTES):
             pass
