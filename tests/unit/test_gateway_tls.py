@@ -21,7 +21,7 @@ from test_gateway_control import Control
 from tls_certificates import authority_in
 
 from headrace.gateway.exchange import Exchange
-from headrace.gateway.http1 import HttpServer
+from headrace.gateway.http1 import HttpServer, Patience
 from standin import Script, StandIn
 
 URL = f"{BASE}/chat/completions"
@@ -217,6 +217,29 @@ def test_a_client_that_forgot_tls_is_told_so(tmp_path: Path, body_bytes: int, lo
 
 
 @on_both_loops
+def test_who_was_told_so_is_not_waited_for(tmp_path: Path, loop: Loop) -> None:
+    """A client that forgot TLS, read why and keeps its end open holds no place for long, and no server's end up."""
+
+    async def main() -> None:
+        _, context = authority_in(tmp_path / "data")
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = HttpServer(_nobody, Patience(head_s=3600, linger_s=0.05))
+        await server.start(listener.dup(), context)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        async with asyncio.timeout(60):
+            server.retire()
+            await server.emptied()
+        assert not server.shaking_hands
+        await server.close(0)
+        writer.close()
+        listener.close()
+
+    run(main(), loop)
+
+
+@on_both_loops
 @pytest.mark.parametrize("said", [b"\0" * 300, b"\x16\x03\x01\x00\x05hello", b""])
 def test_a_client_that_speaks_no_tls_is_let_go(tmp_path: Path, said: bytes, loop: Loop) -> None:
     """Its connection ends without an answer in HTTP, and nobody is asked anything."""
@@ -234,12 +257,12 @@ def test_a_client_that_speaks_no_tls_is_let_go(tmp_path: Path, said: bytes, loop
 @asynccontextmanager
 async def _silent(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A bare connection to a TLS port whose handler must not be reached."""
-
-    async def nobody(_: Exchange) -> None:
-        raise AssertionError
-
     _, context = authority_in(folder / "data")
-    async with serving(nobody, tls=context) as url:
+    async with serving(_nobody, tls=context) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         yield reader, writer
         writer.close()
+
+
+async def _nobody(_: Exchange) -> None:
+    raise AssertionError

@@ -179,9 +179,9 @@ def test_what_is_no_name(text: str) -> None:
 def test_a_machine_is_called_by_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its host name and the address that it listens on are in the certificate, unless they cannot be."""
     monkeypatch.setattr(socket, "gethostname", lambda: "Node7")
-    assert served_names("10.1.2.3", ["a.b"]) == (*LOCAL_NAMES, "node7", "10.1.2.3", "a.b")
+    assert served_names(["10.1.2.3"], ["a.b"]) == (*LOCAL_NAMES, "node7", "10.1.2.3", "a.b")
     monkeypatch.setattr(socket, "gethostname", lambda: "not a name")
-    assert served_names("not a name", []) == LOCAL_NAMES
+    assert served_names(["not a name", "127.0.0.1"], []) == LOCAL_NAMES
 
 
 def test_who_listens_everywhere_is_called_by_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +193,10 @@ def test_who_listens_everywhere_is_called_by_every_address(monkeypatch: pytest.M
     link = SimpleNamespace(family=socket.AF_PACKET, address="02:fc:00:00:00:05")
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [link, *own[:4]], "eth1": own[4:]})
     every = (*LOCAL_NAMES, "10.0.0.9", "10.1.2.3", "2001:db8::7")
-    assert served_names("0.0.0.0", []) == served_names("::", []) == every
-    assert served_names("10.1.2.3", []) == (*LOCAL_NAMES, "10.1.2.3")
+    assert served_names(["0.0.0.0"], []) == served_names(["::"], []) == every
+    assert served_names(["0", "0.0.0.0"], []) == served_names(["0:0::", "::"], []) == every, "however it was written"
+    assert served_names(["127.2", "127.0.0.2"], ["a.b"])[-2:] == ("127.0.0.2", "a.b")
+    assert served_names(["10.1.2.3", "10.1.2.3"], []) == (*LOCAL_NAMES, "10.1.2.3")
 
 
 def test_a_server_that_runs_renews_and_says_when_it_cannot() -> None:

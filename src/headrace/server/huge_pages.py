@@ -21,6 +21,6 @@ def sentence(enabled: Path = ENABLED) -> str:
     if "[never]" not in switch:
         return ""
     return (
-        "This machine gives no huge pages, with which engines on its CPU make a token in five sixths of the time. "
-        f"As root: echo madvise > {enabled}"
+        "This machine gives no huge pages, with which OpenVINO on its CPU makes a token in five sixths of the time. "
+        f"As root, until the machine's next start: echo madvise > {enabled}"
     )

@@ -176,19 +176,31 @@ def _sole_server(layout: Layout) -> Iterator[None]:
         yield
 
 
+_REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+"""Who listens on all addresses is reached from this machine by its loopback's."""
+
+
+def _place(host: str, port: object) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _url(scheme: str, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104 - compared, not bound
+    return f"{scheme}://{_place(_REACHED_BY.get(host, host), port)}"
+
+
+def _reached(place: str) -> str:
+    host, _, port = place.rpartition(":")
+    return _place(_REACHED_BY.get(host.strip("[]"), host.strip("[]")), port) if place else ""
 
 
 def _known_as(settings: ServeSettings, listener: socket.socket) -> str:
     """Host and port of the TLS port, as clients that may be elsewhere can know it and its certificate has it."""
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+    if host in _REACHED_BY:
         named = settings.tls.names if settings.tls is not None else ()
         host = next((name for name in named if not name.startswith("*")), socket.gethostname())
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return _place(host, port)
 
 
 async def _all_ready(children: Iterable[Child]) -> None:
@@ -256,6 +268,7 @@ class _Supervisor:
         plain, *secure = listeners
         self._url = _url("http", plain[0])
         self._tls_url = _url("https", secure[0][0]) if secure else ""
+        self._secure_address = secure[0][0].getsockname()[0] if secure else ""
         self._say = say
         self._control = Child("control", layout, arguments=_control_arguments(settings))
         self._node = Child("node", layout, arguments=_node_arguments(settings.model_cache_bytes))
@@ -323,7 +336,7 @@ class _Supervisor:
             url=self._url,
             tls_url=self._tls_url,
             tls_authority=authority if tls is not None and tls.own is None else "",
-            grpc=self._ways.grpc.replace("0.0.0.0:", "127.0.0.1:"),
+            grpc=_reached(self._ways.grpc),
             proxy_url=_url("http", proxy) if proxy is not None else "",
             proxy_authority=authority if proxy is not None else "",
         )
@@ -336,7 +349,7 @@ class _Supervisor:
         """
         names: tuple[str, ...] = ()
         if self._settings.tls is not None and self._addresses.tls_authority:
-            names = served_names(self._settings.secure_host, self._settings.tls.names)
+            names = served_names((self._settings.secure_host, self._secure_address), self._settings.tls.names)
         proxied = (PROXY, *CERTIFIED_NAMES) if self._addresses.proxy_authority else ()
         await errand.send("tls.certify", str(self._layout.data_dir), *names, *proxied)
 

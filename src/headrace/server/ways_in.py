@@ -95,7 +95,7 @@ def opened(ways: WaysIn, host: str, *, search: bool, say: Callable[[str], None])
 
     Args:
         ways: Which.
-        host: The server's address.
+        host: Address of what is served with TLS.
         search: Whether a taken port means the next free one.
         say: Takes the sentences meant for a person.
 

@@ -31,6 +31,12 @@ _PAUSE_S = 1.0
 
 _READ_BYTES = 2**16
 
+_UNREAD_PIECES = 64
+"""Of a request that was refused, so many pieces are read; who sends more may find no answer."""
+
+_SHORTEST_S = 0.001
+"""For a handshake whose first byte came at the last moment: a timeout of nothing is none that a loop takes."""
+
 _NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -108,19 +114,22 @@ class TlsListener:
 
     async def _shake_hands(self, accepted: socket.socket, connection: Connection) -> None:
         accepted.setblocking(False)
+        deadline = self._loop.time() + self._server.patience.head_s
         with contextlib.suppress(OSError):  # the client left, was too slow, or speaks no TLS that is spoken here
-            if await self._speaks_tls(accepted):
+            if await self._speaks_tls(accepted, deadline):
+                left_s = max(deadline - self._loop.time(), _SHORTEST_S)
                 await self._loop.connect_accepted_socket(
-                    lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=self._server.patience.head_s
+                    lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=left_s
                 )
 
-    async def _speaks_tls(self, accepted: socket.socket) -> bool:
+    async def _speaks_tls(self, accepted: socket.socket, deadline: float) -> bool:
         """Whether what comes may be a handshake. Who begins with a letter, as HTTP does, is told so, and closed."""
         try:
-            async with asyncio.timeout(self._server.patience.head_s):
+            async with asyncio.timeout_at(deadline):
                 await self._readable(accepted)
-                if not accepted.recv(1, socket.MSG_PEEK).isalpha():
-                    return True
+            if not accepted.recv(1, socket.MSG_PEEK).isalpha():
+                return True
+            async with asyncio.timeout(self._server.patience.linger_s):
                 await self._refuse(accepted)
         except BaseException:
             accepted.close()
@@ -141,5 +150,7 @@ class TlsListener:
         await self._loop.sock_sendall(accepted, answer)
         accepted.shutdown(socket.SHUT_WR)
         # Closed while bytes are unread, the connection would take the answer along.
-        while await self._loop.sock_recv(accepted, _READ_BYTES):
-            pass
+        for _ in range(_UNREAD_PIECES):
+            if not await self._loop.sock_recv(accepted, _READ_BYTES):
+                return
+            await asyncio.sleep(0)  # where there is more already, the line above does not wait

@@ -6,13 +6,13 @@ import contextlib
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from headrace.resources.errors import BadField
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 PROXY = "--proxy"
@@ -47,16 +47,17 @@ def read_name(text: str) -> str:
     return name
 
 
-def served_names(host: str, wished: Iterable[str]) -> tuple[str, ...]:
+def served_names(hosts: Sequence[str], wished: Iterable[str]) -> tuple[str, ...]:
     """What a server's certificate is to be good for: this machine's own names, and those that were asked for.
 
     Args:
-        host: The address that it listens on. Where that stands for all of them, all that others may reach it by are
-            meant, as of now.
+        hosts: What it was told to listen on, and the address that this came to. Where that stands for all addresses,
+            all that others may reach it by are meant, as of now.
         wished: More names, as `read_name` has them.
     """
+    listening = _own_addresses() if set(hosts) & _EVERYWHERE else hosts
     found = [*LOCAL_NAMES]
-    for own in (socket.gethostname(), *(_own_addresses() if host in _EVERYWHERE else (host,))):
+    for own in (socket.gethostname(), *listening):
         with contextlib.suppress(BadField):  # a machine may be called what no certificate may
             found.append(read_name(own))
     return tuple(dict.fromkeys([*found, *wished]))
