@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from launches import launch_in
 
 from headrace.resources.errors import CODES
-from headrace.runtimes import RUNTIMES, EngineEnd, Environment, Launch
+from headrace.runtimes import RUNTIMES, EngineEnd, Environment
 from headrace.runtimes.ending import FIXES, classify
 
 
@@ -21,16 +22,7 @@ def test_an_engines_command_holds_what_it_needs_and_no_secret_of_ours(
     """The environment is made, not inherited, and the nonce is not on the command line."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("HF_TOKEN", "hunter3")
-    launch = Launch(
-        model_dir=tmp_path / "model",
-        served_name="chat",
-        nonce="nonce-of-7",
-        socket=tmp_path / "7.engine",
-        max_model_len=2048,
-        dtype="bfloat16",
-        threads=2,
-    )
-    command = RUNTIMES["transformers"].command(launch, Environment(tmp_path / "env", tmp_path / "engines"))
+    command = RUNTIMES["transformers"].command(launch_in(tmp_path), Environment(tmp_path / "env", tmp_path / "engines"))
     assert command.argv[0] == str(tmp_path / "env" / "bin" / "python")
     assert command.argv[command.argv.index("--max-model-len") + 1] == "2048"
     assert "nonce-of-7" not in command.argv
@@ -53,16 +45,7 @@ def test_engines_behind_our_shell_are_told_what_a_version_wishes(
     tmp_path: Path, runtime: str, prefix_caching: bool | None, switches: set[str]
 ) -> None:
     """A chat template by its file; prefix caching where the engine has it, and nothing of what was left open."""
-    launch = Launch(
-        model_dir=tmp_path / "model",
-        served_name="chat",
-        nonce="nonce-of-7",
-        socket=tmp_path / "7.engine",
-        max_model_len=2048,
-        dtype="bfloat16",
-        threads=2,
-        prefix_caching=prefix_caching,
-    )
+    launch = launch_in(tmp_path, prefix_caching=prefix_caching)
     environment = Environment(tmp_path / "env", tmp_path / "engines")
     argv = RUNTIMES[runtime].command(launch, environment).argv
     assert {part for part in argv if "prefix-caching" in part} == switches
@@ -100,17 +83,8 @@ def test_every_engine_asks_for_huge_pages_unless_the_operator_says_otherwise(
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     if own is not None:
         monkeypatch.setenv("GLIBC_TUNABLES", own)
-    launch = Launch(
-        model_dir=tmp_path / "model",
-        served_name="chat",
-        nonce="nonce-of-7",
-        socket=tmp_path / "7.engine",
-        max_model_len=2048,
-        dtype="bfloat16",
-        threads=2,
-    )
     (tmp_path / "model").mkdir()
-    command = RUNTIMES[runtime].command(launch, Environment(tmp_path / "env", tmp_path / "engines"))
+    command = RUNTIMES[runtime].command(launch_in(tmp_path), Environment(tmp_path / "env", tmp_path / "engines"))
     assert command.env["GLIBC_TUNABLES"] == told
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launches import launch_in
 
 import headrace_engines
-from headrace.runtimes import RUNTIMES, EngineCommand, Environment, Launch, environments
+from headrace.runtimes import RUNTIMES, EngineCommand, Environment, environments
 from headrace.runtimes.vllm import VllmRuntime
 from headrace.runtimes.vllm.model_types import GENERATION_TYPES, IMAGE_TYPES
 from headrace.runtimes.vllm.tool_calls import _SIGNS, TOOL_PARSERS, tool_call_parser
@@ -21,18 +22,7 @@ def command(
     tmp_path: Path, runtime: VllmRuntime, *, cores: tuple[int, ...] = (), kv: int = 0, **wished: Any
 ) -> EngineCommand:
     """The command for a folder that may hold a chat template."""
-    launch = Launch(
-        model_dir=tmp_path,
-        served_name="chat",
-        nonce="nonce-of-7",
-        socket=tmp_path / "7.engine",
-        max_model_len=2048,
-        dtype="bfloat16",
-        threads=2,
-        cores=cores,
-        kv_cache_bytes=kv,
-        **wished,
-    )
+    launch = launch_in(tmp_path, model_dir=tmp_path, cores=cores, kv_cache_bytes=kv, **wished)
     return runtime.command(launch, Environment(tmp_path / "env", tmp_path / "engines"))
 
 

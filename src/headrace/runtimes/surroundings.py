@@ -37,8 +37,8 @@ def huge_pages() -> dict[str, str]:
     """Asks the C library for memory in pages of 2 MiB, for a program that reads all of its weights for every token.
 
     With pages of 4 KiB a CPU looks up an address for each of them, and no prefetcher of its reads beyond one: OpenVINO
-    took a sixth longer for a token (``bench/NOTES.md``). By itself the kernel gives huge pages only to who asks
-    (``/sys/kernel/mm/transparent_hugepage/enabled`` says ``madvise``). Where there are none, or another C library than
+    took a sixth longer for a token (``bench/NOTES.md``). Where ``/sys/kernel/mm/transparent_hugepage/enabled``
+    says ``madvise``, the kernel gives huge pages only to who asks. Where there are none, or another C library than
     glibc 2.35 and newer, this changes nothing. What the operator's own ``GLIBC_TUNABLES`` say of it stays.
     """
     own = os.environ.get(_TUNABLES, "")

@@ -14,6 +14,11 @@ BACKLOG = 2048
 """Connections that may wait for a gateway: while it is replaced, too."""
 
 
+def place_of(host: str, port: object) -> str:
+    """Host and port as addresses have them, an IPv6 one in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @contextlib.contextmanager
 def listening(
     host: str, port: int, *, search: bool, sockets: int, say: Callable[[str], None]

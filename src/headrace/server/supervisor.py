@@ -28,7 +28,7 @@ from headrace.resources.operations import KEPT_DAYS
 from headrace.server import errand, huge_pages, open_files
 from headrace.server.children import Child
 from headrace.server.database import keep_url
-from headrace.server.listening import listening
+from headrace.server.listening import listening, place_of
 from headrace.server.tls.files import CertificateFiles
 from headrace.server.tls.names import PROXY, served_names
 from headrace.server.tls.renewal import keep_renewed
@@ -180,18 +180,14 @@ _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, no
 """Who listens on all addresses is reached from this machine by its loopback's."""
 
 
-def _place(host: str, port: object) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _url(scheme: str, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"{scheme}://{_place(_REACHED_BY.get(host, host), port)}"
+    return f"{scheme}://{place_of(_REACHED_BY.get(host, host), port)}"
 
 
 def _reached(place: str) -> str:
     host, _, port = place.rpartition(":")
-    return _place(_REACHED_BY.get(host.strip("[]"), host.strip("[]")), port) if place else ""
+    return place_of(_REACHED_BY.get(host.strip("[]"), host.strip("[]")), port) if place else ""
 
 
 def _known_as(settings: ServeSettings, listener: socket.socket) -> str:
@@ -200,7 +196,7 @@ def _known_as(settings: ServeSettings, listener: socket.socket) -> str:
     if host in _REACHED_BY:
         named = settings.tls.names if settings.tls is not None else ()
         host = next((name for name in named if not name.startswith("*")), socket.gethostname())
-    return _place(host, port)
+    return place_of(host, port)
 
 
 async def _all_ready(children: Iterable[Child]) -> None:
