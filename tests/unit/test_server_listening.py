@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 import pytest
 
 from headrace.resources.errors import BadField, PortTaken
-from headrace.server.listening import listening, reserved
+from headrace.server.listening import listening, place_here, reserved
 
 HOST = "127.0.0.1"
 SAID: list[str] = []
@@ -60,3 +60,18 @@ def test_an_address_of_another_machine_is_no_taken_port(host: str) -> None:
     ):
         with pytest.raises(BadField, match=f"{host!r} is no address of this machine"), opening:
             pass
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("0.0.0.0", "127.0.0.1:8443"),
+        ("::", "[::1]:8443"),
+        ("10.0.0.0", "10.0.0.0:8443"),
+        ("2001:db8::7", "[2001:db8::7]:8443"),
+        ("models.example.org", "models.example.org:8443"),
+    ],
+)
+def test_what_listens_everywhere_is_told_by_an_address_that_can_be_asked(host: str, place: str) -> None:
+    """And any other by itself, in brackets if need be."""
+    assert place_here(host, 8443) == place

@@ -14,9 +14,18 @@ BACKLOG = 2048
 """Connections that may wait for a gateway: while it is replaced, too."""
 
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+"""What stands for all addresses of a machine, and by which of them it is reached from the machine itself."""
+
+
 def place_of(host: str, port: object) -> str:
     """Host and port as addresses have them, an IPv6 one in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def place_here(host: str, port: object) -> str:
+    """As `place_of`, for who asks from this machine: no certificate is good for what stands for all addresses."""
+    return place_of(EVERYWHERE.get(host, host), port)
 
 
 @contextlib.contextmanager

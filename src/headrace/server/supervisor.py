@@ -28,7 +28,7 @@ from headrace.resources.operations import KEPT_DAYS
 from headrace.server import errand, huge_pages, open_files
 from headrace.server.children import Child
 from headrace.server.database import keep_url
-from headrace.server.listening import listening, place_of
+from headrace.server.listening import EVERYWHERE, listening, place_here, place_of
 from headrace.server.tls.files import CertificateFiles
 from headrace.server.tls.names import PROXY, served_names
 from headrace.server.tls.renewal import keep_renewed
@@ -176,24 +176,20 @@ def _sole_server(layout: Layout) -> Iterator[None]:
         yield
 
 
-_REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-"""Who listens on all addresses is reached from this machine by its loopback's."""
-
-
 def _url(scheme: str, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"{scheme}://{place_of(_REACHED_BY.get(host, host), port)}"
+    return f"{scheme}://{place_here(host, port)}"
 
 
 def _reached(place: str) -> str:
     host, _, port = place.rpartition(":")
-    return place_of(_REACHED_BY.get(host.strip("[]"), host.strip("[]")), port) if place else ""
+    return place_here(host.strip("[]"), port) if place else ""
 
 
 def _known_as(settings: ServeSettings, listener: socket.socket) -> str:
     """Host and port of the TLS port, as clients that may be elsewhere can know it and its certificate has it."""
     host, port = listener.getsockname()[:2]
-    if host in _REACHED_BY:
+    if host in EVERYWHERE:
         named = settings.tls.names if settings.tls is not None else ()
         host = next((name for name in named if not name.startswith("*")), socket.gethostname())
     return place_of(host, port)

@@ -9,10 +9,10 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from headrace.resources.errors import BadField
+from headrace.server.listening import EVERYWHERE
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 PROXY = "--proxy"
@@ -55,7 +55,7 @@ def served_names(hosts: Sequence[str], wished: Iterable[str]) -> tuple[str, ...]
             all that others may reach it by are meant, as of now.
         wished: More names, as `read_name` has them.
     """
-    listening = _own_addresses() if set(hosts) & _EVERYWHERE else hosts
+    listening = _own_addresses() if EVERYWHERE.keys() & hosts else hosts
     found = [*LOCAL_NAMES]
     for own in (socket.gethostname(), *listening):
         with contextlib.suppress(BadField):  # a machine may be called what no certificate may
