@@ -150,7 +150,7 @@ def look(runtime: str, folder: Path, *, as_served: bool = False) -> Seen:
     weights_bytes = need.weights_bytes + copied_bytes(model, "auto", runtime)
     if runtime in PACKING:
         weights_bytes -= looked_up_bytes(model)
-    merged_bytes = MERGES[runtime](model) if runtime in MERGES else 0
+    replaced_bytes = sum(bytes_of(model) for bytes_of in REPLACED.get(runtime, ()))
     wished = {"max_model_len": CONTEXT, "kv_cache_bytes": need.kv_bytes, "prefix_caching": False}
     heap = {} if as_served else HEAP.get(runtime, {})
     with (
@@ -161,7 +161,7 @@ def look(runtime: str, folder: Path, *, as_served: bool = False) -> Seen:
         loading = watched.restarted_peak()
         reading: list[Memory] = []
         fill(engine, FILLING.get(runtime, PLANNED_SEQUENCES), lambda: reading.append(watched.restarted_peak()))
-        mapped = mapped_bytes(psutil.Process(engine.process.pid)) - merged_bytes
+        mapped = mapped_bytes(psutil.Process(engine.process.pid)) - replaced_bytes
         return Seen(need, loading, *reading, watched.peak, mapped, weights_bytes, droppable=runtime in PACKING)
 
 
@@ -180,7 +180,13 @@ def experts_bytes(model: ModelFolder) -> int:
     return sum(tensor.size_bytes for tensor in model.tensors if ".experts." in tensor.name)
 
 
-MERGES = {"transformers": experts_bytes}
+def packed_bytes(model: ModelFolder) -> int:
+    """Of matrices that this engine of transformers computes with packed copies of; what the file has can go, too."""
+    matrices = [tensor for tensor in model.tensors if len(tensor.shape) == 2 and "embed" not in tensor.name]
+    return sum(tensor.size_bytes for tensor in matrices if ".experts." not in tensor.name)
+
+
+REPLACED = {"transformers": (experts_bytes, packed_bytes)}
 
 
 def fill(engine: EngineProcess, sequences: int, when_all_write: Callable[[], object]) -> None:

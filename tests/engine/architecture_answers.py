@@ -23,11 +23,15 @@ from headrace_engines.transformers.checkpoint import load_weights
 from headrace_engines.transformers.forward import PROBE_TOKENS, Forward, probe
 from headrace_engines.transformers.kinds import kind_of, read_config
 from headrace_engines.transformers.loading import LOADERS, forward_of
+from headrace_engines.transformers.packed import pack
 from headrace_engines.transformers.sequence import Sequence
 
 NEW_TOKENS = 24
 LENGTHS = (3, 41, 1, 12, 20, 7)
 LEAVES_AFTER = 5
+
+ROUNDED = 2**-7
+"""Of the largest logit: what one rounding more may come to."""
 
 # Small, so that these short prompts come in several pieces.
 pace.PIECE_TOKENS, pace.COMPANY_TOKENS, pace.COMPANY_TOKENS_PER_ROW = 24, 8, 1
@@ -110,6 +114,28 @@ def counted_passes(forward: Forward) -> Iterator[list[int]]:
         forward.run = run  # type: ignore[method-assign]
 
 
+def logits_twice(forward: Forward, prompt_ids: list[int]) -> Any:
+    """Of a prompt and of one token more."""
+    sequence = sequence_of(prompt_ids)
+    token_ids = forward.token_ids(sequence)
+    state = forward.start([prompt_ids])
+    first = forward.run(state, [token_ids], [len(token_ids)], [len(token_ids)])
+    return torch.stack([first, forward.run(state, [[5]], [len(token_ids) + 1], [len(token_ids) + 1])])
+
+
+def packing_changes_nothing(path: Path, config: Any, kind: Any, prompt_ids: list[int]) -> bool:
+    """Whether packed matrices give the same logits in bfloat16.
+
+    To the bit, unless torch computes such a product in two steps (of a slice of a larger tensor, and adds the bias
+    then) and rounds twice.
+    """
+    model = load_weights(path, config, LOADERS[kind], "bfloat16").eval()
+    plain = logits_twice(forward_of(kind, model), prompt_ids)
+    pack(model)
+    packed = logits_twice(forward_of(kind, model), prompt_ids)
+    return bool(torch.allclose(packed, plain, rtol=0, atol=ROUNDED * float(plain.abs().max())))
+
+
 def compare(name: str, folder: Path) -> dict[str, Any]:
     """What is equal, and how it was computed."""
     path = build(name, folder)
@@ -125,7 +151,9 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
         together = by_batch(forward, every)
         at_once = by_batch(forward, every, at_once=True)
         pressed = by_batch(forward, every, budget=(3, 77))
+        packs = packing_changes_nothing(path, config, kind, every[3])
     return {
+        "packs": packs,
         "kind": kind,
         "shares": forward.abilities.shares,
         "distinct": len({tuple(answer) for answer in expected}),

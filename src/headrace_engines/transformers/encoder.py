@@ -12,6 +12,7 @@ from headrace_engines.serving.embedder import EmbedderLimits
 from headrace_engines.serving.generator import OnDeath
 from headrace_engines.transformers.checkpoint import load_weights
 from headrace_engines.transformers.embedder import EncoderEmbedder
+from headrace_engines.transformers.packed import pack
 from headrace_engines.transformers.pooling import Pooling, read_pooling
 
 MAX_BATCH_INPUTS = 256
@@ -40,6 +41,7 @@ def load_embedder(
     pooling = read_pooling(folder)
     loader = transformers.AutoModel
     model = load_weights(folder, config, loader, dtype, unused="pooler.", own_code=own_code).to(device).eval()
+    pack(model)
     own = [pooling.max_tokens, max_model_len, _positions(config)]
     limits = EmbedderLimits(
         max_input_tokens=min(tokens for tokens in own if tokens),
