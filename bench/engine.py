@@ -2,8 +2,8 @@
 
 SmolLM2-135M in bfloat16, 64 tokens that cannot end early. Each of ours through the whole gateway and asked directly;
 beside them vLLM's own server, `transformers serve`, the OpenVINO pipeline and `model.generate` as libraries. All of
-them are up at once and take turns, there and back, so that a slow minute of the machine is everybody's and nobody always
-comes after the same one; what counts is the median of the ratios of one round.
+them are up at once and take turns, there and back, so that a slow minute of the machine is everybody's and nobody
+always comes after the same one; what counts is the median of the ratios of one round.
 
     make bench-engine                                   # everything: some 80 minutes; each part is kept as it ends
     make bench-engine ARGUMENTS="--only short"          # a part: results/engine-short.json
