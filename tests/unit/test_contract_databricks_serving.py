@@ -220,6 +220,8 @@ def test_every_error_has_its_word(code: str) -> None:
         ("ROLE_MISSING", (403, "PERMISSION_DENIED")),
         ("NO_KEY", (401, "UNAUTHENTICATED")),
         ("QUEUE_FULL", (429, "REQUEST_LIMIT_EXCEEDED")),
+        ("KEY_LIMIT_REACHED", (429, "REQUEST_LIMIT_EXCEEDED")),
+        ("KEY_LIMIT_TOO_SMALL", (400, "REQUEST_LIMIT_EXCEEDED")),
         ("NOT_SUPPORTED", (501, "NOT_IMPLEMENTED")),
         ("NOT_READY", (503, "TEMPORARILY_UNAVAILABLE")),
     ],

@@ -11,7 +11,7 @@ from headrace.contracts.openai.usage import Usage
 from headrace.gateway.drain_rate import DrainRate
 from headrace.gateway.fair_queue import FairQueue, Visit
 from headrace.gateway.kept_places import REMEMBERED_S, KeptPlaces
-from headrace.resources.errors import Failure, HeadraceError, NotReady, QueueFull, QueueTimeout
+from headrace.resources.errors import FailedForGood, Failure, HeadraceError, NotReady, QueueFull, QueueTimeout
 from headrace.resources.priority import Priority
 
 CLOSED_RETRY_AFTER_S = 30.0
@@ -345,9 +345,9 @@ def _send_away(visit: Visit, error: HeadraceError) -> None:
         visit.turn.set_exception(error)
 
 
-def failed_for_good(name: str, failure: Failure) -> NotReady:
+def failed_for_good(name: str, failure: Failure) -> FailedForGood:
     """What is told of a deployment that will not be READY again: waiting does not help."""
-    return NotReady(
+    return FailedForGood(
         f"{name} failed, and does not come back by itself.",
         evidence=f"{failure.code}: {failure.message}",
         fix=f"{failure.fix} `headrace status` shows its last error.".lstrip(),
