@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import posixpath
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -116,9 +117,9 @@ def test_pages_are_the_list(items: list[str], size: int) -> None:
 @pytest.mark.parametrize("token", ["!", "bm8", "e30", "\u00e9", "MTIz"])
 def test_a_token_is_ours_or_refused(token: str) -> None:
     """A page token that no list gave is a wrong field, as a negative number is."""
-    with pytest.raises(BadField):
+    with pytest.raises(BadField, match="Fix: Begin at the first page"):
         PageQuery(page_token=token).page(["a"], str)
-    with pytest.raises(BadField):
+    with pytest.raises(BadField, match="Fix: Leave it out"):
         PageQuery(max_results=-1).page(["a"], str)
 
 
@@ -137,10 +138,26 @@ def test_unknown_fields_are_left_alone() -> None:
     assert read_object(body, unity_catalog.ModelBody).full_name == FullName("ml", "llm", "fm")
     assert read_object(b'{"name": "a.b.c", "version": "1", "x": 1}', mlflow.Versioned).version == "1"
     assert read_query({"max_results": "5", "catalog_name": "ml"}, unity_catalog.ModelsQuery).max_results == 5
-    with pytest.raises(BadField):
-        read_query({"max_results": "many"}, PageQuery)
-    with pytest.raises(BadField):
-        read_query({}, mlflow.Named)
+
+
+@pytest.mark.parametrize(
+    ("read", "fix"),
+    [
+        (lambda: read_object(b"{}", mlflow.Versioned), "The fields are: name, version."),
+        (
+            lambda: read_object(b'{"name": "a.b.c", "tags": [{"value": 1}]}', mlflow.CreateModel),
+            "The fields of tags are: key",
+        ),
+        (lambda: read_query({"max_results": "many"}, PageQuery), "The parameters are: max_results, page_token."),
+        (lambda: read_query({}, mlflow.Named), "The parameters are: name."),
+        (lambda: read_object(b"{", mlflow.Named), "Send one JSON object"),
+    ],
+)
+def test_a_wrong_field_is_told_with_the_right_ones(read: Callable[[], object], fix: str) -> None:
+    """Whoever mistyped it, or left one out, is told what there is."""
+    with pytest.raises((BadField, BadJson)) as refused:
+        read()
+    assert fix in refused.value.fix
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,13 @@ def test_a_config_that_cannot_be(config: dict[str, Any], told: str) -> None:
     assert told in str(refused.value)
 
 
+def test_a_throughput_alone_decides() -> None:
+    """A workload size beside it, as Databricks' SDK sends it, is taken and kept, and is no second scale."""
+    both = one(min_provisioned_throughput=0, max_provisioned_throughput=980, workload_size="Large")
+    (entity,) = read(both).entities
+    assert (entity.provisioned, entity.max_provisioned_throughput, entity.workload_size) == (True, 980, "Large")
+
+
 @pytest.mark.parametrize("field", ["external_model", "environment_vars", "instance_profile_arn"])
 def test_what_is_not_done_here_is_refused_where_it_says_something(field: str) -> None:
     """And let pass where it says nothing, as clients send whole objects."""
@@ -220,6 +227,8 @@ def test_every_error_has_its_word(code: str) -> None:
         ("ROLE_MISSING", (403, "PERMISSION_DENIED")),
         ("NO_KEY", (401, "UNAUTHENTICATED")),
         ("QUEUE_FULL", (429, "REQUEST_LIMIT_EXCEEDED")),
+        ("KEY_LIMIT_REACHED", (429, "REQUEST_LIMIT_EXCEEDED")),
+        ("KEY_LIMIT_TOO_SMALL", (400, "REQUEST_LIMIT_EXCEEDED")),
         ("NOT_SUPPORTED", (501, "NOT_IMPLEMENTED")),
         ("NOT_READY", (503, "TEMPORARILY_UNAVAILABLE")),
     ],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.contracts.openai.need import EMBEDDINGS_PATH, need_of
 from headrace.contracts.openai.requests import read_object
+from headrace.resources.errors import BadField
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
@@ -33,7 +34,10 @@ def total(path: str, body: dict[str, Any], *counted: int, context: int = 1000) -
         (CHAT, {"messages": HI, "max_tokens": 5, "n": None}, [7], 12),
         (CHAT, {"messages": HI}, [7], 1000),
         (CHAT, {"messages": HI, "max_tokens": None}, [7], 1000),
-        (CHAT, {"messages": HI, "max_tokens": "5"}, [7], 1000),
+        (CHAT, {"messages": HI, "max_tokens": "5"}, [7], 12),
+        (CHAT, {"messages": HI, "max_tokens": 4.5}, [7], 12),
+        (CHAT, {"messages": HI, "max_tokens": 0}, [7], 8),
+        (CHAT, {"messages": HI, "max_tokens": -1}, [7], 1000),
         (CHAT, {"messages": HI, "max_tokens": 5000}, [7], 1000),
         (CHAT, {"messages": HI}, [1200], 1200),
         (COMPLETIONS, {"prompt": "a", "max_tokens": 5}, [2], 7),
@@ -53,6 +57,15 @@ def total(path: str, body: dict[str, Any], *counted: int, context: int = 1000) -
 def test_what_a_request_needs(path: str, body: dict[str, Any], counted: list[int], tokens: int) -> None:
     """Each prompt, and as many answers to it as are asked for, each as long as it may get."""
     assert total(path, body, *counted) == tokens
+
+
+@pytest.mark.parametrize("value", ["x", "nan", True, [5], {}], ids=repr)
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n", "best_of"])
+def test_what_is_no_number_is_named(field: str, value: Any) -> None:
+    """A request is not taken for one that may use the whole context because its cap cannot be read."""
+    with pytest.raises(BadField, match=f"`{field}` must be a number") as refused:
+        need_of(CHAT, read_object(msgspec.json.encode({"messages": HI, field: value})))
+    assert refused.value.fix
 
 
 def test_without_a_context_the_request_has_to_say() -> None:
@@ -81,7 +94,7 @@ def test_a_chat_is_counted_with_all_that_its_prompt_is_made_of() -> None:
     }
 
 
-_NUMBERS = st.none() | st.integers(-5, 2000) | st.floats(0, 50) | st.text(max_size=2)
+_NUMBERS = st.none() | st.integers(-5, 2000) | st.floats(0, 50) | st.integers(0, 99).map(str)
 _PROMPTS = st.text(max_size=3) | st.lists(st.integers(0, 9), max_size=4)
 
 

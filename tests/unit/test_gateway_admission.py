@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.gateway.fair_queue import Visit
 from headrace.gateway.traffic import TrafficSplit
 from headrace.gateway.waiting_room import WaitingRoom
 from headrace.resources.errors import NotReady, QueueFull, QueueTimeout
@@ -56,9 +59,20 @@ def room(max_running: int = 1, max_waiting: int = 10, max_wait_s: float = 60) ->
     return WaitingRoom("a model", max_running=max_running, max_waiting=max_waiting, max_wait_s=max_wait_s)
 
 
+@asynccontextmanager
+async def place(room: WaitingRoom, visit: Visit | None = None) -> AsyncIterator[None]:
+    """A turn for as long as the block takes; without a visit, of somebody without a key."""
+    visitor = visit or Visit()
+    await room.come_in(visitor)
+    try:
+        yield
+    finally:
+        room.depart(visitor)
+
+
 async def stay(room: WaitingRoom, leave: asyncio.Event, order: list[int] | None = None, n: int = 0) -> None:
     """Hold a place until told to leave."""
-    async with room.place():
+    async with place(room):
         if order is not None:
             order.append(n)
         await leave.wait()

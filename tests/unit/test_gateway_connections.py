@@ -225,6 +225,30 @@ def test_a_handshake_has_its_time(tmp_path: Path, loop: Loop) -> None:
 
 
 @on_both_loops
+def test_a_handshake_that_never_began(tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that ends between a connection and its handshake closes it, whoever else may still hold the socket."""
+    accept, taken = socket.socket.accept, []
+
+    def kept(listener: socket.socket) -> tuple[socket.socket, object]:
+        accepted, address = accept(listener)
+        taken.append(accepted)
+        return accepted, address
+
+    monkeypatch.setattr(socket.socket, "accept", kept)
+
+    async def main() -> None:
+        _, context = authority_in(tmp_path)
+        async with limited(None, context) as (server, port):
+            with socket.create_connection(("127.0.0.1", port)):
+                while not server.shaking_hands:  # noqa: ASYNC110 - ends in the very turn in which it is taken
+                    await asyncio.sleep(0)
+                await server.close(0)
+                assert [accepted.fileno() for accepted in taken] == [-1]
+
+    run(main(), loop)
+
+
+@on_both_loops
 def test_descriptors_that_come_back(tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none is left for a connection, it waits a moment in the kernel, and is taken then."""
     accept, refusals = socket.socket.accept, [errno.EMFILE, errno.ENFILE]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gateway_serving import CHAT, OTHER_KEY, VIEWER_KEY, deployed, gateway_before
 
+from headrace.resources.errors import Failure
 from standin import Script, StandIn
 
 INVOKE = "/serving-endpoints/my-endpoint/invocations"
@@ -50,6 +51,19 @@ def test_openais_shapes(tmp_path: Path, body: dict[str, Any], kind: str) -> None
 def test_tables(tmp_path: Path, table: dict[str, Any]) -> None:
     """Each row is a request; the answer is the texts that the model wrote, and nothing else."""
     assert ask(tmp_path, INVOKE, table)[:2] == (200, {"predictions": ["tok tok ", "tok tok "]})
+
+
+def test_what_failed_for_good_is_not_asked_again(tmp_path: Path) -> None:
+    """It gets no status that Databricks' SDK repeats for five minutes, whatever else the answer says (429, 503)."""
+
+    async def main() -> None:
+        failure = Failure(code="DOES_NOT_FIT", message="It needs 9 GB.")
+        async with gateway_before(tmp_path, deployed(failure=failure)) as served:
+            answer = await served.client.post(INVOKE, json=CHAT)
+            assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_STATE")
+            assert "NOT_READY" in answer.json()["message"]
+
+    asyncio.run(main())
 
 
 def test_a_stream(tmp_path: Path) -> None:

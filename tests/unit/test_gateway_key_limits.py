@@ -110,6 +110,21 @@ def test_what_never_fits_is_told_at_once(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("path", [URL, f"{BASE}:predict"])
+def test_a_mistake_is_named_before_it_is_counted(tmp_path: Path, path: str) -> None:
+    """A cap of the wrong type is the caller's 400, also where the key has no room for anything."""
+
+    async def main() -> None:
+        async with limiting(tmp_path, tokens_per_minute=1) as (served, engine):
+            wrong = CHAT | {"max_tokens": "x"}
+            refused = await served.client.post(path, json=wrong if path == URL else {"instances": [wrong]})
+            assert (refused.status_code, code(refused)) == (400, "BAD_FIELD")
+            assert left(await ask(served)) == 1
+            assert engine.seen.began == 0
+
+    asyncio.run(main())
+
+
 def test_requests_are_limited_too(tmp_path: Path) -> None:
     """The third of two is refused; nobody counts prompts for a key without a limit of tokens."""
 

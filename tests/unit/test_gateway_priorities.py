@@ -12,7 +12,7 @@ from gateway_serving import BASE, CHAT, KEY, KEYS, Served, deployed, gateway_bef
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from test_gateway_admission import room, settle
+from test_gateway_admission import place, room, settle
 from test_gateway_zero import NAME, URL, until
 
 from headrace.contracts.openai.priority import priority_of as openai_priority
@@ -41,7 +41,7 @@ class Caller:
         self.task = asyncio.get_running_loop().create_task(self._stay())
 
     async def _stay(self) -> None:
-        async with self._places.place(self.visit):
+        async with place(self._places, self.visit):
             self.inside = True
             self._order.append(self)
             try:

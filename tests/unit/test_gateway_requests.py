@@ -374,7 +374,7 @@ def test_what_is_not_read_is_named(tmp_path: Path) -> None:
 
 
 def test_what_failed_for_good_says_so(tmp_path: Path) -> None:
-    """By the failure's own code and fix, without `Retry-After`; it and what is to come are not listed."""
+    """By the failure's own code and fix, and that another try is in vain; it and what is to come are not listed."""
 
     async def main() -> None:
         failure = Failure(code="DOES_NOT_FIT", message="It needs 9 GB.", fix="Use a larger machine.")
@@ -385,6 +385,7 @@ def test_what_failed_for_good_says_so(tmp_path: Path) -> None:
             assert "DOES_NOT_FIT: It needs 9 GB." in answer.text
             assert "Use a larger machine." in answer.text
             assert "retry-after" not in answer.headers
+            assert answer.headers["x-should-retry"] == "false"
             for generation, model in enumerate((dead, deployed(pending=True), deployed()), 2):
                 await served.push(snapshot(model, generation=generation))
                 listed = (await served.client.get("/v1/models")).json()["data"]

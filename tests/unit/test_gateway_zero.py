@@ -19,7 +19,7 @@ from gateway_serving import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gateway_admission import room, settle
+from test_gateway_admission import place, room, settle
 
 from headrace.gateway import Gateway
 from headrace.gateway.returning import WHY as WHY_RETURNING
@@ -189,7 +189,7 @@ def test_nobody_is_let_in_while_it_sleeps(steps: list[str], hasty: bool) -> None
         ends = asyncio.Event()
 
         async def ask() -> None:
-            async with places.place():
+            async with place(places):
                 served.append(places.max_running > 0)
                 await ends.wait()
 

@@ -57,7 +57,7 @@ def test_a_row_has_the_vendors_columns(tmp_path: Path) -> None:
     append(files, 1, request=body, duration_s=1.2344, status=200, deployed_model="d7", key="key-1")
     append(files, 2, request=None, answer=[], status=413, endpoint="e")
     append(files, 3, endpoint="other")
-    assert table(tmp_path / "t").append(log_segments([tmp_path / "requests"])) == 2
+    assert table(tmp_path / "t").append(log_segments(tmp_path / "requests")) == 2
     assert DeltaTable(str(tmp_path / "t")).to_pyarrow_table().column_names == PAYLOAD_SCHEMA.names
     first, second = sorted(rows_of(tmp_path / "t"), key=lambda row: str(row["databricks_request_id"]))
     assert (first["databricks_request_id"], first["client_request_id"]) == ("1", "mine")
@@ -76,15 +76,15 @@ def test_what_is_read_again_is_not_written_again(tmp_path: Path) -> None:
     filler = table(path)
     for number in range(4):
         append(files, number)
-        assert filler.append(log_segments([folder])) == 1
-        assert table(path).append(log_segments([folder])) == 0
+        assert filler.append(log_segments(folder)) == 1
+        assert table(path).append(log_segments(folder)) == 0
     files.close()
-    assert [each.path.suffix for each in log_segments([folder])] == [".parquet"]
-    assert filler.append(log_segments([folder])) == 0
-    assert table(path).append(log_segments([folder])) == 0
+    assert [each.path.suffix for each in log_segments(folder)] == [".parquet"]
+    assert filler.append(log_segments(folder)) == 0
+    assert table(path).append(log_segments(folder)) == 0
     append(files, 4)
-    assert table(path).append(log_segments([folder])) == 1
-    assert filler.append(log_segments([folder])) == 0
+    assert table(path).append(log_segments(folder)) == 1
+    assert filler.append(log_segments(folder)) == 0
     assert ids_of(path) == ["0", "1", "2", "3", "4"]
 
 
@@ -95,7 +95,7 @@ def test_endpoints_may_share_a_table(tmp_path: Path) -> None:
     for number in range(6):
         append(files, number, endpoint="e" if number % 2 else "f")
     fillers = [table(path), InferenceTableWriter(path, project="p", location="l", endpoint="f")]
-    assert [filler.append(log_segments([folder])) for filler in fillers * 2] == [3, 3, 0, 0]
+    assert [filler.append(log_segments(folder)) for filler in fillers * 2] == [3, 3, 0, 0]
     assert ids_of(path) == ["0", "1", "2", "3", "4", "5"]
 
 
@@ -107,9 +107,9 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     path = folder / "20260101T000000Z-0a1b2c3d-000001.jsonl"
     filler = table(tmp_path / "t")
     path.write_bytes(line + line[:20])
-    assert filler.append(log_segments([folder])) == 1
+    assert filler.append(log_segments(folder)) == 1
     path.write_bytes(line + line)
-    assert filler.append(log_segments([folder])) == 1
+    assert filler.append(log_segments(folder)) == 1
     assert ids_of(tmp_path / "t") == ["1", "1"]
 
 
@@ -121,7 +121,7 @@ def test_lines_that_are_not_ours_are_left_out(tmp_path: Path) -> None:
     path = folder / "20260101T000000Z-0a1b2c3d-000001.jsonl"
     path.write_bytes(lines[0] + b"nonsense\n" + lines[1])
     (folder / "notes.txt").write_text("nobody's")
-    assert table(tmp_path / "t").append(log_segments([folder])) == 2
+    assert table(tmp_path / "t").append(log_segments(folder)) == 2
     assert ids_of(tmp_path / "t") == ["0", "1"]
 
 
@@ -132,9 +132,9 @@ def test_what_the_logs_own_writer_writes_is_read(tmp_path: Path, kind: LogFormat
     for number in range(3):
         writer.write(logged(number))
     filler = table(tmp_path / "t")
-    assert filler.append(log_segments([tmp_path / "requests"])) == 3
+    assert filler.append(log_segments(tmp_path / "requests")) == 3
     writer._segments.close()
-    assert filler.append(log_segments([tmp_path / "requests"])) == 0
+    assert filler.append(log_segments(tmp_path / "requests")) == 0
 
 
 STEPS = st.lists(
@@ -161,10 +161,10 @@ def test_every_request_once_whatever_happens(tmp_path_factory: pytest.TempPathFa
         elif step == "restart filler":
             filler = table(path)
         elif step == "kill filler":  # after its commit, before it remembers anything
-            table(path).append(log_segments([folder]))
+            table(path).append(log_segments(folder))
             filler = table(path)
         else:
-            filler.append(log_segments([folder]))
+            filler.append(log_segments(folder))
     assert (ids_of(path) if asked else []) == sorted(str(number) for number in range(asked))
 
 

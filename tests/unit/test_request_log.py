@@ -165,10 +165,9 @@ def test_gateways_share_the_key_of_the_hash(tmp_path: Path) -> None:
 
 def test_equal_values_have_equal_hashes_whichever_gateway_logs_them(tmp_path: Path) -> None:
     """The writers of several gateways have one key, which the first of them makes."""
-    files = LogFiles(key_folder=tmp_path / "gateway")
     hidden = []
-    for name in ("gateway-1", "gateway"):
-        writer = Writer(tmp_path / name / "requests", files, Counts.new())
+    for _ in range(2):
+        writer = Writer(tmp_path / "gateway" / "requests", LogFiles(writers=2), Counts.new())
         hidden.append(writer._redaction(("content",), ()).apply({"content": "my name"}))
     assert hidden[0] == hidden[1]
     assert [path.parent.name for path in tmp_path.rglob("request-log.key")] == ["gateway"]
@@ -292,6 +291,20 @@ def test_the_oldest_files_go(tmp_path: Path) -> None:
     rows.remove("other")
     assert rows == list(range(30))[-len(rows) :]
     assert len(rows) > 2
+
+
+@pytest.mark.parametrize("gateways", [1, 3])
+def test_the_bound_is_of_the_whole_log(tmp_path: Path, gateways: int) -> None:
+    """However many gateways write there, and whatever gateways left that are no more."""
+    (tmp_path / "20200101T000000Z-0-000001.jsonl").write_bytes(b"x" * 3000)
+    files = LogFiles(max_bytes=2000, writers=gateways)
+    writing = [
+        segments(tmp_path, max_bytes=2000, segment_bytes=files.segment_bytes, writers=gateways) for _ in range(gateways)
+    ]
+    for number in range(300):
+        writing[number % gateways].append(b'{"n": %7d}\n' % number)
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2000
+    assert max(row["n"] for row in lines_in(tmp_path)) == 299
 
 
 def test_half_a_line_of_a_killed_writer_goes(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 
+import grpc
 import pytest
 
 from headrace.resources.errors import BadField, PortTaken
 from headrace.server.listening import listening, place_here, reserved
+from headrace.server.vertex_grpc.serving import OPTIONS
 
 HOST = "127.0.0.1"
 SAID: list[str] = []
@@ -60,6 +63,33 @@ def test_an_address_of_another_machine_is_no_taken_port(host: str) -> None:
     ):
         with pytest.raises(BadField, match=f"{host!r} is no address of this machine"), opening:
             pass
+
+
+def reached(host: str, port: int) -> bool:
+    """Whether a connection to this port comes about."""
+    try:
+        socket.create_connection((host, port), timeout=20).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "both"),
+    [("0.0.0.0", (True, False)), ("::", (True, True)), ("127.0.0.1", (True, False)), ("localhost", (True, False))],
+)
+def test_a_host_means_the_same_for_all_ports(host: str, both: tuple[bool, bool]) -> None:
+    """Whoever opens all of IPv4 has not opened IPv6 by it: gRPC's port is reached by the addresses of the others."""
+    server = grpc.server(ThreadPoolExecutor(1), options=OPTIONS)
+    with (
+        listening(host, 0, search=False, sockets=1, say=SAID.append) as [listener],
+        reserved(host, 0, search=False, say=SAID.append) as place,
+    ):
+        assert server.add_insecure_port(place) == int(place.rpartition(":")[2])
+        server.start()
+        for port in (listener.getsockname()[1], int(place.rpartition(":")[2])):
+            assert (reached("127.0.0.1", port), reached("::1", port)) == both
+        server.stop(None).wait()
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class House:
 
         def read(tx: Transaction) -> list[str]:
             (deployment,) = tx.list(Deployment)
-            return [move.detail for move in tx.timelines.whole("deployment", deployment.id)]
+            return [move.detail for move in tx.timelines.during("deployment", deployment.id, 0.0)]
 
         told: list[str] = await self.read(read)
         return told

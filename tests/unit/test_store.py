@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -226,7 +226,7 @@ def test_a_transaction_that_raises_leaves_nothing(store: Store) -> None:
         tx.next_generation("snapshot")
     with store.transaction() as tx:
         assert tx.list(Deployment) == []
-        assert tx.timelines.whole("deployment", "1") == []
+        assert tx.timelines.during("deployment", "1", 0.0) == []
         assert tx.next_generation("snapshot") == 1
 
 
@@ -275,7 +275,7 @@ def test_states_move_only_along_the_table(shared: Store, wishes: list[Deployment
                 with pytest.raises(IllegalMove):
                     tx.move(row, wish)
             assert tx.get(Deployment, scope=DEFAULT_SCOPE, id="1") == row
-        assert [move.state for move in tx.timelines.whole("deployment", "1")] == passed
+        assert [move.state for move in tx.timelines.during("deployment", "1", 0.0)] == passed
 
 
 def test_what_was_replaced_in_a_row_is_written_by_a_move_to_the_same_state(store: Store) -> None:
@@ -310,13 +310,29 @@ def test_a_move_tells_why(store: Store) -> None:
         assert tx.move(row, DeploymentState.CHECKING, detail="Still looking.") == row
         row = tx.move(row, DeploymentState.FAILED, failure=failure)
         assert (row.failure, row.restarts) == (failure, 3)
-        told = [(move.state, move.detail, move.failure) for move in tx.timelines.whole("deployment", "1")]
+        told = [(move.state, move.detail, move.failure) for move in tx.timelines.during("deployment", "1", 0.0)]
         assert told == [
             ("ACCEPTED", "", None),
             ("CHECKING", "Looking.", None),
             ("CHECKING", "Still looking.", None),
             ("FAILED", "", failure),
         ]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [(0.0, None, "123456"), (1.0, 2.0, "12"), (3.5, 5.0, "345"), (4.0, 4.5, "34"), (9.0, None, "6")],
+)
+def test_what_passed_in_a_time(fresh_url: str, since: float, until: float | None, told: str) -> None:
+    """How it stood before, and each move from then on: of a timeline of years nobody reads more than that."""
+    now = [1.0]
+    store = Store(fresh_url, clock=lambda: now[0])
+    with closing(store), store.transaction() as tx:
+        tx.insert(row := _deployment(created_at=1.0))
+        for now[0] in range(2, 7):
+            tx.move(row, row.state, detail=f"{now[0]}")
+        passed = tx.timelines.during("deployment", "1", since, until)
+        assert "".join(move.detail or "1" for move in passed) == told
 
 
 @given(times=st.lists(st.integers(0, 3), max_size=12), size=st.integers(1, 5))

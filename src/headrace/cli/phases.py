@@ -72,7 +72,7 @@ class Phases:
         """Show what is new: a phase when it ends, with the seconds that it took.
 
         Args:
-            timeline: All of it, which may have begun long ago.
+            timeline: All that passed so far, and how it stood before.
             since: Unix seconds at which what is watched was asked for: what was over before is nothing new.
         """
         over = [place for place, move in enumerate(timeline) if move["at"] < since and move["state"] in _ENDS]

@@ -64,7 +64,7 @@ class InferenceTables:
         from headrace.request_log.delta import InferenceTableWriter  # noqa: PLC0415 - an extra, and a large one
         from headrace.request_log.payloads import log_segments  # noqa: PLC0415
 
-        segments, added = log_segments(self._layout.request_logs), 0
+        segments, added = log_segments(self._layout.request_log), 0
         for place in wanted:
             scope, endpoint_id, path = place
             if place not in self._writers:

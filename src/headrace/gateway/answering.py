@@ -23,6 +23,9 @@ ErrorShape: TypeAlias = Callable[[HeadraceError], tuple[int, dict[str, Any]]]
 
 JSON = (b"content-type", b"application/json")
 
+_IN_VAIN = (b"x-should-retry", b"false")
+"""What OpenAI's clients obey: 429 and 5xx alone they would send twice again."""
+
 
 async def send_json(
     exchange: Exchange, record: RequestRecord, value: Any, *, status: int = 200, headers: Headers | None = None
@@ -62,6 +65,8 @@ async def send_error(exchange: Exchange, record: RequestRecord, error: HeadraceE
         headers.append((b"allow", ", ".join(error.allow).encode("ascii")))
     if isinstance(error, KeyLimited):
         headers += error.headers
+    if error.lasting:
+        headers.append(_IN_VAIN)
     if isinstance(error, Draining | TooLarge):  # the rest of a body that is too large is not read
         headers.append((b"connection", b"close"))
     await send_json(exchange, record, body, status=status, headers=headers)

@@ -17,7 +17,7 @@ from headrace.gateway.joint_budget import AnyBudget, AnyReservation
 from headrace.gateway.prompt_count import count_prompts
 from headrace.gateway.request_head import Headers
 from headrace.gateway.routes import Action
-from headrace.resources.errors import BadField, KeyLimited, KeyLimitTooSmall
+from headrace.resources.errors import BadField, KeyLimited
 
 _PATHS = {
     Action.CHAT: CHAT_PATH,
@@ -27,9 +27,6 @@ _PATHS = {
     Action.EMBEDDINGS: EMBEDDINGS_PATH,
 }
 _INSTANCES = frozenset({Action.PREDICT, Action.RAW_PREDICT, Action.STREAM_RAW_PREDICT})
-
-_NEVER = (b"x-should-retry", b"false")
-"""What OpenAI's clients obey: a 429 alone they would send twice again."""
 
 
 @asynccontextmanager
@@ -83,8 +80,7 @@ def _telling(budget: AnyBudget) -> Iterator[None]:
     try:
         yield
     except KeyLimited as error:
-        never = (_NEVER,) if isinstance(error, KeyLimitTooSmall) else ()
-        error.headers = (*limit_headers(budget), *never)
+        error.headers = tuple(limit_headers(budget))
         raise
 
 

@@ -32,13 +32,13 @@ class RequestLogger:
     """One gateway's. Starts neither thread nor process before the first request that is to be logged is over.
 
     Args:
-        snapshot_path: The routing snapshot; the log's folder lies beside it.
+        snapshot_path: The routing snapshot; the log's folder lies beside it, unless `files` has another.
         files: How the files are kept.
         memory_bytes: What it may hold.
     """
 
     def __init__(self, snapshot_path: Path, files: LogFiles, *, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.writer = RequestLogWriter(snapshot_path.with_name(REQUEST_LOG_FOLDER), files)
+        self.writer = RequestLogWriter(files.folder or snapshot_path.with_name(REQUEST_LOG_FOLDER), files)
         self._memory_bytes = memory_bytes
         # Each of these numbers is changed by one thread only: what was taken by the event loop's, what was given back
         # by the one that writes.

@@ -121,9 +121,7 @@ class RequestLogWriter:
         counts = self._counts.descriptor
         module = [sys.executable, "-m", "headrace.request_log.writer", "--folder", str(self._folder)]
         options = [f"--format={self._files.format}", f"--max-bytes={self._files.max_bytes}", f"--counts-fd={counts}"]
-        options.append(f"--parent={os.getpid()}")
-        if self._files.key_folder is not None:
-            options.append(f"--key-folder={self._files.key_folder}")
+        options += [f"--writers={self._files.writers}", f"--parent={os.getpid()}"]
         process = subprocess.Popen(
             [*module, *options],
             stdin=subprocess.PIPE,

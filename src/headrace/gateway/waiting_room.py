@@ -11,7 +11,7 @@ from headrace.contracts.openai.usage import Usage
 from headrace.gateway.drain_rate import DrainRate
 from headrace.gateway.fair_queue import FairQueue, Visit
 from headrace.gateway.kept_places import REMEMBERED_S, KeptPlaces
-from headrace.resources.errors import Failure, HeadraceError, NotReady, QueueFull, QueueTimeout
+from headrace.resources.errors import FailedForGood, Failure, HeadraceError, NotReady, QueueFull, QueueTimeout
 from headrace.resources.priority import Priority
 
 CLOSED_RETRY_AFTER_S = 30.0
@@ -81,21 +81,14 @@ class WaitingRoom:
         self._kept.follow(means, self.max_running, reading_s)
         self._let_in()
 
-    def place(self, visit: Visit | None = None) -> _Place:
-        """A context that waits for a turn, holds it for the block, and gives it to the next in line.
-
-        Args:
-            visit: Who comes; without it, somebody without a key. Told in the block what it used, the room charges that.
+    async def come_in(self, visit: Visit) -> None:
+        """Wait for a turn; `depart` gives it back, and charges what the visit was told by then that it used.
 
         Raises:
             QueueFull: The line is as long as it may be, or others need the place in it.
             QueueTimeout: The turn did not come within `max_wait_s`.
             NotReady: What callers wait for was taken away, or nobody was let in within `max_wait_s`.
         """
-        return _Place(self, visit or Visit())
-
-    async def come_in(self, visit: Visit) -> None:
-        """Wait for a turn; `depart` gives it back."""
         if self._fits(visit):
             self._begin(visit)
             self._lines[visit.priority].enter(visit)
@@ -323,31 +316,15 @@ class WaitingRoom:
 _A = {Priority.GUARANTEED: "a guaranteed", Priority.INTERACTIVE: "an interactive", Priority.BATCH: "a batch"}
 
 
-class _Place:
-    """One request's turn, as a context; a generator would cost twice as much, and every request has one."""
-
-    __slots__ = ("_room", "_visit")
-
-    def __init__(self, room: WaitingRoom, visit: Visit) -> None:
-        self._room = room
-        self._visit = visit
-
-    async def __aenter__(self) -> None:
-        await self._room.come_in(self._visit)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._room.depart(self._visit)
-
-
 def _send_away(visit: Visit, error: HeadraceError) -> None:
     if visit.waits:
         assert visit.turn is not None
         visit.turn.set_exception(error)
 
 
-def failed_for_good(name: str, failure: Failure) -> NotReady:
+def failed_for_good(name: str, failure: Failure) -> FailedForGood:
     """What is told of a deployment that will not be READY again: waiting does not help."""
-    return NotReady(
+    return FailedForGood(
         f"{name} failed, and does not come back by itself.",
         evidence=f"{failure.code}: {failure.message}",
         fix=f"{failure.fix} `headrace status` shows its last error.".lstrip(),

@@ -191,7 +191,7 @@ class Agent:
             if order.wanted == "stop":
                 run.stop()
             else:
-                run.profile = order.profile
+                run.serving.profile = order.profile
                 run.rest(wanted=order.wanted == "sleep")
         placed = [run.stage_order for run in self._runs.values() if run.state is ReplicaState.PLACED]
         self._stager.want([*orders.stages, *placed])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,30 +12,22 @@ from typing import Any
 import msgspec
 
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess
-from headrace.node import chat_template, journal, profiling
+from headrace.node import chat_template
 from headrace.node.cores import Cores
 from headrace.node.launching import engine_spec, launch_of, why_ended
 from headrace.node.load import LoadMeter
 from headrace.node.planned_cache import planned_cache_bytes
-from headrace.node.probe import EngineBroken, EngineBrokeTurning, EngineProbe, EngineSilent, Patience
+from headrace.node.probe import EngineBroken, EngineBrokeTurning, EngineSilent, Patience
+from headrace.node.record import ReplicaRecord
+from headrace.node.serving import LOG_TAIL_LINES, Serving
 from headrace.node.sharing import Share
 from headrace.node.stager import Staged, Stager
-from headrace.node.watch import watch
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
-from headrace.resources.errors import (
-    EngineStartTimeout,
-    EngineUnreachable,
-    EngineWarmupFailed,
-    Failure,
-    HeadraceError,
-    InternalError,
-)
+from headrace.resources.errors import EngineUnreachable, Failure, HeadraceError, InternalError
 from headrace.resources.layout import Layout
-from headrace.resources.states import ReplicaState, check_move
-from headrace.runtimes import Runtime, SleepMode
+from headrace.resources.states import ReplicaState
+from headrace.runtimes import Runtime
 from headrace.storage import Claim, ModelCache
-
-LOG_TAIL_LINES = 20
 
 _COMPUTING = (
     ReplicaState.STARTING,
@@ -85,6 +76,10 @@ class ReplicaRun:
         around: What it shares with others.
         process: Its engine, when that was found and not started here.
         report: What was reported of it before.
+
+    Attributes:
+        order: The same.
+        serving: What is done with its engine while that runs.
     """
 
     def __init__(
@@ -95,23 +90,30 @@ class ReplicaRun:
         report: ReplicaReport | None = None,
     ) -> None:
         self.order = order
-        self.profile = order.profile  # may yet be ordered while it starts
         self._around = around
         self._process = process
         self._cores: Cores = ()
         self._stop_wanted = asyncio.Event()
-        self._turned = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._meter: LoadMeter | None = None
-        self.report = report or ReplicaReport(
-            id=order.id, epoch=order.epoch, state=ReplicaState.PLACED, since=time.time()
+        self._record = ReplicaRecord(order, self._directory, around.changed, report)
+        self.serving = Serving(
+            order,
+            self._record,
+            socket=self._socket,
+            patience=around.patience,
+            sleep_mode=around.runtimes[order.runtime].sleep_mode if order.may_sleep else None,
         )
-        self._rests = self.state in (ReplicaState.DOZING, ReplicaState.ASLEEP)
+
+    @property
+    def report(self) -> ReplicaReport:
+        """What is told of it."""
+        return self._record.report
 
     @property
     def state(self) -> ReplicaState:
         """Where it stands."""
-        return self.report.state
+        return self._record.state
 
     @property
     def over(self) -> bool:
@@ -144,6 +146,10 @@ class ReplicaRun:
     def _directory(self) -> Path:
         return self._around.layout.replica_dir(self.order.id)
 
+    @property
+    def _socket(self) -> Path:
+        return self._around.layout.engine_socket(self.order.id)
+
     def begin(self) -> None:
         """Start, or go on where an earlier node was."""
         if self.state is ReplicaState.DRAINING:
@@ -159,16 +165,10 @@ class ReplicaRun:
 
     def rest(self, *, wanted: bool) -> None:
         """Have it sleep, or be awake; returns at once. It ends where it cannot, or is to sleep and never ran here."""
-        if self._sleep_mode is None or self._task is None:
-            if wanted or self._rests:
-                self.stop()
-        elif wanted != self._rests:
-            self._rests = wanted
-            self._turned.set()
-
-    @property
-    def _sleep_mode(self) -> SleepMode | None:
-        return self._around.runtimes[self.order.runtime].sleep_mode if self.order.may_sleep else None
+        if self.serving.sleep_mode is not None and self._task is not None:
+            self.serving.turn(rests=wanted)
+        elif wanted or self.serving.rests:
+            self.stop()
 
     async def wait(self) -> None:
         """Wait until it is over."""
@@ -187,7 +187,7 @@ class ReplicaRun:
         """Look at its memory."""
         if self._process is not None and not self.over:
             resident_bytes = await asyncio.to_thread(self._process.resident_bytes)
-            self.report = msgspec.structs.replace(self.report, resident_bytes=resident_bytes)
+            self._record.amend(resident_bytes=resident_bytes)
 
     async def weigh(self, cores: int) -> None:
         """Look at what it has to do.
@@ -198,10 +198,10 @@ class ReplicaRun:
         if self._process is None or self.state is not ReplicaState.READY:
             return
         if self._meter is None:
-            self._meter = LoadMeter(self._around.layout.engine_socket(self.order.id), self.order.nonce)
+            self._meter = LoadMeter(self._socket, self.order.nonce)
         load = await self._meter.measure(self._process, len(self._cores) or cores)
         if load is not None:
-            self.report = msgspec.structs.replace(self.report, load=load)
+            self._record.amend(load=load)
 
     def _claim(self) -> Claim | None:
         """Keep its model here, also from an engine that was found running."""
@@ -242,7 +242,7 @@ class ReplicaRun:
             self._process = await self._start(staged)
             self.pin(self._cores)  # others may have come while it was being started
         process = self._process
-        serving = asyncio.create_task(self._serve(process))
+        serving = asyncio.create_task(self.serving.run(process))
         ending = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stop_wanted.wait())
         try:
@@ -281,75 +281,17 @@ class ReplicaRun:
         template = await asyncio.to_thread(chat_template.write, self._directory, order.chat_template)
         share = self._around.share(order.id)  # nothing is awaited from here until its state shows that it computes
         self._cores = share.cores
-        socket = self._around.layout.engine_socket(order.id)
-        launch = launch_of(order, staged, share, socket=socket, kv_cache_bytes=kv_cache_bytes, chat_template=template)
+        launch = launch_of(
+            order, staged, share, socket=self._socket, kv_cache_bytes=kv_cache_bytes, chat_template=template
+        )
         command = self._around.runtimes[order.runtime].command(launch, staged.environment)
         self._move(ReplicaState.STARTING)  # on record before there is anything to find
         unclaimed_timeout_s = self._around.unclaimed_timeout_s
         process = await self._around.backend.start(
             engine_spec(order, command, share, unclaimed_timeout_s=unclaimed_timeout_s)
         )
-        self._note(pid=process.pid)
+        self._record.note(pid=process.pid)
         return process
-
-    async def _serve(self, process: EngineProcess) -> None:
-        order = self.order
-        socket = self._around.layout.engine_socket(order.id)
-        probe = EngineProbe(socket, order.nonce, order.served_name, timeout_s=self._around.patience.timeout_s)
-        try:
-            if self.state in (ReplicaState.STARTING, ReplicaState.WARMING):
-                await self._until_ready(process, probe)
-            while True:
-                await self._sleep_or_wake(probe)
-                await watch(probe, self._around.patience, self._tell_health, self._turned)
-        finally:
-            await probe.close()
-
-    def _tell_health(self, failure: Failure | None) -> None:
-        if (failure is None) != (self.report.failure is None):
-            self._note(failure=failure)
-
-    async def _sleep_or_wake(self, probe: EngineProbe) -> None:
-        """Bring it to where it is wanted; what is begun is ended first."""
-        while self._sleep_mode and self.state is not (ReplicaState.ASLEEP if self._rests else ReplicaState.READY):
-            dozes = self.state in (ReplicaState.READY, ReplicaState.DOZING)
-            self._move(ReplicaState.DOZING if dozes else ReplicaState.WAKING)
-            took_s = await probe.turn(self._sleep_mode, asleep=dozes, timeout_s=self._around.patience.turn_s)
-            if dozes:
-                self._move(ReplicaState.ASLEEP, detail=f"Sleeping, memory released in {took_s:.1f} s.")
-            else:
-                self._move(ReplicaState.READY, detail=f"Awake after {took_s:.1f} s.")
-        self._turned.clear()
-
-    async def _until_ready(self, process: EngineProcess, probe: EngineProbe) -> None:
-        order = self.order
-        try:
-            async with asyncio.timeout(order.startup_timeout_s):
-                if self.state is ReplicaState.STARTING:
-                    await probe.until_healthy()
-                    self._move(ReplicaState.WARMING)
-                warmup = await probe.warm_up(order.max_model_len)
-                resident_bytes = await asyncio.to_thread(process.resident_bytes)
-        except TimeoutError as error:
-            evidence = "\n".join(process.log_tail(LOG_TAIL_LINES)) or "It wrote nothing."
-            if self.state is ReplicaState.WARMING:
-                raise EngineWarmupFailed(
-                    "The engine was healthy and did not generate within its startup deadline.", evidence=evidence
-                ) from error
-            raise EngineStartTimeout(
-                f"The engine was not healthy within {order.startup_timeout_s:g} s.",
-                evidence=evidence,
-                fix="Deploy with a longer startup timeout, or a smaller model.",
-            ) from error
-        socket, profile = self._around.layout.engine_socket(order.id), None
-        warmup = msgspec.structs.replace(warmup, resident_bytes=resident_bytes)
-        if (wanted := self.profile) is not None:
-            self._note(detail=f"Measuring what a replica carries, for about {wanted.budget_s:.0f} s.")
-            profile = await profiling.measure(socket, order, wanted, writes=warmup.output_tokens > 0)
-            if profile.failure is not None and not await probe.healthy():
-                raise EngineBroken("The engine broke while it was measured.", evidence=profile.failure.message)
-        told = {"warmup": warmup, "resident_bytes": resident_bytes, "profile": profile}
-        self._move(ReplicaState.READY, address=f"unix:{socket}", **told)
 
     async def _drain(self, process: EngineProcess) -> None:
         self._move(ReplicaState.DRAINING)
@@ -384,18 +326,6 @@ class ReplicaRun:
         )
 
     def _move(self, state: ReplicaState, **changes: object) -> None:
-        check_move(f"Replica {self.order.id}", self.state, state)
-        if state is not self.state:
-            kept = self.report.failure if state is ReplicaState.GONE else None
-            self._note(state=state, since=time.time(), **({"failure": kept, "detail": ""} | changes))
+        self._record.move(state, **changes)
         if self.over:
             chat_template.remove(self._directory)
-
-    def _note(self, **changes: object) -> None:
-        self.report = msgspec.structs.replace(self.report, **changes)
-        if self._process is not None or self.state is ReplicaState.STARTING:
-            try:
-                journal.write(self._directory, journal.Entry(self.order, self.report))
-            except OSError as error:  # a full disk is no reason to end an engine
-                _log.warning("Replica %s cannot be recorded: %s", self.order.id, error)
-        self._around.changed()

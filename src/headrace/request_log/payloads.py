@@ -9,7 +9,7 @@ import fcntl
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,10 +74,10 @@ class Batch(NamedTuple):
     end_byte: int
 
 
-def log_segments(folders: Iterable[Path]) -> list[LogSegment]:
-    """The files in some gateways' folders, each writer's in order. A file that just became Parquet is there once."""
+def log_segments(folder: Path) -> list[LogSegment]:
+    """The files of the log, each writer's in order. A file that just became Parquet is there once."""
     found: dict[tuple[str, int], LogSegment] = {}
-    for path in sorted(path for folder in folders for path in folder.glob("*")):
+    for path in sorted(folder.glob("*")):
         name = _NAME.fullmatch(path.stem)
         if name is not None and path.suffix in (LINES_SUFFIX, SUFFIX):
             segment = LogSegment(name[1], int(name[2]), path)

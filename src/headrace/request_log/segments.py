@@ -38,6 +38,7 @@ class Segments:
         folder: Where they go; made, mode 0700, with the first one.
         max_bytes: What all files in it may take before the oldest go.
         segment_bytes: From what size on the next line begins another file.
+        writers: How many write there at a time.
         segment_s: From what age on a file is closed.
         closed: What is done with a file that is closed; None: it stays as it is.
     """
@@ -48,12 +49,14 @@ class Segments:
         *,
         max_bytes: int,
         segment_bytes: int,
+        writers: int = 1,
         segment_s: float = SEGMENT_S,
         closed: Closed | None = None,
     ) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
+        self._written_bytes = segment_bytes * writers
         self._segment_s = segment_s
         self._closed = closed
         self._instance = secrets.token_hex(4)
@@ -103,7 +106,7 @@ class Segments:
 
     def _begin(self) -> Segment:
         private_dir(self._folder)
-        self._make_room(self._segment_bytes)
+        self._make_room(self._written_bytes)
         self._number += 1
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._name = f"{at}-{self._instance}-{self._number:06d}{LINES_SUFFIX}"

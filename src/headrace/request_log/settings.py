@@ -36,14 +36,19 @@ class LogFiles(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         format: Of the files that are closed.
         max_bytes: What all files may take before the oldest go.
-        key_folder: Where the key of hashes lies, one for all gateways; None: in the folder above the files.
+        folder: Where they lie, with the key of hashes above it; None: beside what else a gateway keeps.
+        writers: How many write there at a time, one for each gateway.
     """
 
     format: LogFormat = LogFormat.JSONL
     max_bytes: int = MAX_BYTES
-    key_folder: Path | None = None
+    folder: Path | None = None
+    writers: int = 1
 
     @property
     def segment_bytes(self) -> int:
-        """From what size on a file is followed by another: an eighth of all, so that few rows go at a time."""
-        return min(SEGMENT_BYTES, max(1, self.max_bytes // _SEGMENTS))
+        """From what size on a file is followed by another.
+
+        Those that are being written are an eighth of all together at most, so that few rows go at a time.
+        """
+        return min(SEGMENT_BYTES, max(1, self.max_bytes // (_SEGMENTS * self.writers)))

@@ -48,9 +48,13 @@ class Writer:
 
     def __init__(self, folder: Path, files: LogFiles, counts: Counts) -> None:
         self._counts = counts
-        self._key_folder = files.key_folder or folder.parent
+        self._key_folder = folder.parent
         self._segments = Segments(
-            folder, max_bytes=files.max_bytes, segment_bytes=files.segment_bytes, closed=_closed(files.format)
+            folder,
+            max_bytes=files.max_bytes,
+            segment_bytes=files.segment_bytes,
+            writers=files.writers,
+            closed=_closed(files.format),
         )
         self._redaction = lru_cache(maxsize=64)(self._new_redaction)
 
@@ -108,7 +112,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--format", type=LogFormat, required=True)
     parser.add_argument("--max-bytes", type=int, required=True)
-    parser.add_argument("--key-folder", type=Path)
+    parser.add_argument("--writers", type=int, required=True)
     parser.add_argument("--counts-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
@@ -117,7 +121,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     end_after(options.parent)
-    files = LogFiles(format=options.format, max_bytes=options.max_bytes, key_folder=options.key_folder)
+    files = LogFiles(format=options.format, max_bytes=options.max_bytes, writers=options.writers)
     Writer(options.folder, files, Counts(options.counts_fd)).serve(_STDIN)
 
 

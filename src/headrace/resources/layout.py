@@ -65,9 +65,9 @@ class Layout:
         return self.snapshot.with_name(USAGE_FOLDER)
 
     @property
-    def request_logs(self) -> list[Path]:
-        """What gateways logged of requests, a folder for each that ever did."""
-        return sorted(self.data_dir.glob(f"{gateway_name(0)}*/{REQUEST_LOG_FOLDER}"))
+    def request_log(self) -> Path:
+        """What all gateways logged of requests."""
+        return self.snapshot.with_name(REQUEST_LOG_FOLDER)
 
     @property
     def tables_dir(self) -> Path:

@@ -43,7 +43,8 @@ async def _run(layout: Layout, listener: socket.socket, options: process.Options
         log_files=LogFiles(
             format=LogFormat(options.request_log_format),
             max_bytes=options.request_log_max_bytes,
-            key_folder=layout.snapshot.parent,  # the first gateway's: one key for all
+            folder=layout.request_log,
+            writers=options.gateways,
         ),
         tracing=start_tracing(options.otlp_traces_endpoint),
         number=options.number,

@@ -14,8 +14,10 @@ BACKLOG = 2048
 """Connections that may wait for a gateway: while it is replaced, too."""
 
 
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-"""What stands for all addresses of a machine, and by which of them it is reached from the machine itself."""
+_ALL_IPV4 = "0.0.0.0"  # noqa: S104 - compared, not bound
+EVERYWHERE = {_ALL_IPV4: "127.0.0.1", "::": "::1"}
+"""What stands for all addresses of a machine, and by which of them it is reached from the machine itself. The first is
+all of IPv4 and nothing else, the second all of both kinds, whatever the system's ``net.ipv6.bindv6only`` says."""
 
 
 def place_of(host: str, port: object) -> str:
@@ -61,10 +63,12 @@ def listening(
 
 
 @contextlib.contextmanager
-def reserved(host: str, port: int, *, search: bool, say: Callable[[str], None]) -> Iterator[int]:
+def reserved(host: str, port: int, *, search: bool, say: Callable[[str], None]) -> Iterator[str]:
     """A port that is kept for one process of ours, which opens it by itself, shared (``SO_REUSEPORT``).
 
-    Nobody is connected to the socket that keeps it, for it does not listen.
+    Nobody is connected to the socket that keeps it, for it does not listen. Yielded is what that process is to open: an
+    address, for a name may be several to it. For ``0.0.0.0`` the port is kept in IPv6 as well, and shared with nobody:
+    gRPC would open it there too, unless it finds it taken.
 
     Args:
         host: Address of the port.
@@ -77,9 +81,13 @@ def reserved(host: str, port: int, *, search: bool, say: Callable[[str], None]) 
         PortTaken: The port is taken, and no other was to be tried.
     """
     with _bound(host, port, search=search, say=say) as first:
-        found = int(first.getsockname()[1])
-    with _bind(host, found, shared=True):
-        yield found
+        address, found = first.getsockname()[:2]
+    with contextlib.ExitStack() as held:
+        held.enter_context(_bind(address, found, shared=True))
+        if address == _ALL_IPV4:
+            with contextlib.suppress(OSError):  # it is taken, or there is no IPv6: for gRPC, too
+                held.enter_context(_kept_in_ipv6(found))
+        yield place_of(address, found)
 
 
 def _bound(host: str, wanted: int, *, search: bool, say: Callable[[str], None]) -> socket.socket:
@@ -97,9 +105,24 @@ def _bound(host: str, wanted: int, *, search: bool, say: Callable[[str], None]) 
     raise taken
 
 
+def _kept_in_ipv6(port: int) -> socket.socket:
+    """A port that nobody else gets: not even with ``SO_REUSEADDR``, which this has not."""
+    kept = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    kept.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+    try:
+        kept.bind(("::", port))
+    except OSError:
+        kept.close()
+        raise
+    return kept
+
+
 def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, False)
     if shared:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:

@@ -15,7 +15,7 @@ import msgspec
 from headrace.resources.layout import Layout
 from headrace.server import vertex_grpc
 from headrace.server.children import Child
-from headrace.server.listening import listening, place_of, reserved
+from headrace.server.listening import listening, reserved
 from headrace.server.tls.files import CertificateFiles
 
 LOOPBACK = "127.0.0.1"
@@ -106,8 +106,7 @@ def opened(ways: WaysIn, host: str, *, search: bool, say: Callable[[str], None])
     grpc, proxy = "", None
     with contextlib.ExitStack() as held:
         if ways.grpc_port is not None:
-            port = held.enter_context(reserved(host, ways.grpc_port, search=search, say=say))
-            grpc = place_of(host, port)
+            grpc = held.enter_context(reserved(host, ways.grpc_port, search=search, say=say))
         if ways.proxy_port is not None:
             [proxy] = held.enter_context(listening(ways.proxy_host, ways.proxy_port, search=search, sockets=1, say=say))
         yield Opened(grpc, proxy)

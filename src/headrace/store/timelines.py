@@ -26,9 +26,24 @@ class Timelines:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def whole(self, kind: str, resource_id: str) -> list[Transition]:
-        """Every move, oldest first. A state that comes again at once tells of progress within it."""
-        return self._read(_of(kind, resource_id).order_by(transitions.c.sequence))
+    def during(self, kind: str, resource_id: str, since: float, until: float | None = None) -> list[Transition]:
+        """How it stood at a time, and every move from then on, oldest first.
+
+        A state that comes again at once tells of progress within it.
+
+        Args:
+            kind: What it is.
+            resource_id: Which.
+            since: Unix seconds.
+            until: Unix seconds of the last move that is wanted; None: of whichever there are.
+        """
+        lines = _of(kind, resource_id)
+        before = lines.with_only_columns(transitions.c.sequence).where(transitions.c.at < since)
+        stood = before.order_by(transitions.c.sequence.desc()).limit(1).scalar_subquery()
+        found = lines.where(transitions.c.sequence >= func.coalesce(stood, 0))
+        if until is not None:
+            found = found.where(transitions.c.at <= until)
+        return self._read(found.order_by(transitions.c.sequence))
 
     def shown(self, kind: str, resource_id: str) -> list[Transition]:
         """The first and the newest lines, oldest first; all of them where there are no more."""

@@ -429,6 +429,20 @@ def test_operations_with_timeline(world: World) -> None:
     assert world.error("GET", "/headrace/v1/operations/1") == (404, "OPERATION_NOT_FOUND")
 
 
+def test_an_operation_tells_what_passed_while_it_ran(world: World) -> None:
+    """Its deployment goes on for years; what comes after the operation has ended is not the operation's."""
+    operation = world.deploy()
+    world.advance(operation)
+    [shown] = world.json("GET", "/headrace/v1/operations")["operations"]
+    [listed] = world.json("GET", "/headrace/v1/deployments")["deployments"]
+    path = f"/headrace/v1/deployments/{listed['id']}"
+    passed = world.json("GET", f"/headrace/v1/operations/{shown['id']}")["timeline"]
+    assert [passed[0]["state"], passed[-1]["state"]] == ["ACCEPTED", "READY"]
+    world.json("PATCH", path, json={"scale_to_zero_after_s": 60})
+    assert len(world.json("GET", path)["timeline"]) == len(passed) + 1
+    assert world.json("GET", f"/headrace/v1/operations/{shown['id']}")["timeline"] == passed
+
+
 def test_waiting_for_news(world: World) -> None:
     """A client that has seen all so far waits until something passes, and hears of it at once."""
     operation = world.deploy()

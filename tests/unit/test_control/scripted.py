@@ -343,7 +343,7 @@ class World:
     def timeline(self, resource_id: str, kind: str = "deployment") -> list[Any]:
         """Every entry of it."""
         with Store.transaction(self.store, read_only=True) as tx:
-            return tx.timelines.whole(kind, resource_id)
+            return tx.timelines.during(kind, resource_id, 0.0)
 
     def states(self, resource_id: str, kind: str = "deployment") -> list[str]:
         """The states that it passed."""

@@ -150,6 +150,6 @@ def test_a_first_replica_that_starts_is_not_spoken_of_as_another(world: World, f
     sell(world, "b", 1, 1, own=True)
     name = world.deployment.id
     asyncio.run(world.until(lambda: stored(world, name).state is DeploymentState.STARTING, at_most=30))
-    (last,) = world.write(lambda tx: tx.timelines.whole("deployment", name)[-1:])
+    (last,) = world.write(lambda tx: tx.timelines.during("deployment", name, 0.0)[-1:])
     assert last.detail
     assert pending(world, name).startswith(f"0 of 1 replicas serve. The first is starting. {last.detail} It is tried")

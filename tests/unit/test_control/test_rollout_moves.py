@@ -115,7 +115,7 @@ class Stage:
     def timeline(self) -> list[tuple[str, str]]:
         """States and details."""
         with self.store.transaction(read_only=True) as tx:
-            return [(move.state, move.detail) for move in tx.timelines.whole("rollout", self.rollout_id)]
+            return [(move.state, move.detail) for move in tx.timelines.during("rollout", self.rollout_id, 0.0)]
 
 
 def _insert_ready(tx: Transaction, endpoint_id: str, name: str, share: int) -> None:

@@ -55,8 +55,13 @@ def _state(text: str) -> OperationState:
         raise BadField(f"state must be one of {names}.", evidence=f"It is {text[:40]!r}.") from error
 
 
+def _passed(tx: Transaction, operation: Operation, deployment_id: str) -> list[Transition]:
+    until = None if operation.state is OperationState.RUNNING else operation.updated_at
+    return tx.timelines.during("deployment", deployment_id, operation.created_at, until)
+
+
 async def get_operation(request: Request) -> Response:
-    """One operation with its deployment and that one's timeline.
+    """One operation with its deployment, and that one's timeline while it ran: how it stood, and what passed.
 
     With ``wait_s`` the answer waits until the operation is done or the timeline is longer than ``seen``.
     """
@@ -71,7 +76,7 @@ async def get_operation(request: Request) -> Response:
         operation = found[0]
         deployment_id = operation.targets.get("deployment", "")
         deployment = tx.get(Deployment, scope=operation.scope, id=deployment_id) if deployment_id else None
-        return _Watched(operation, deployment, tx.timelines.whole("deployment", deployment_id) if deployment_id else [])
+        return _Watched(operation, deployment, _passed(tx, operation, deployment_id) if deployment_id else [])
 
     def news(watched: _Watched) -> bool:
         return watched.operation.state is not OperationState.RUNNING or len(watched.timeline) > seen

@@ -155,14 +155,18 @@ class _Plan:
 
     def run(self, client: Client, steps: Steps, *, flood: str) -> tuple[Certificate, list[Asked]]:
         """Make what is needed, ask, and take off again what was made."""
+        from headrace.cli.certify.leftovers import name_for, remove_leftovers  # noqa: PLC0415
         from headrace.cli.certify.tenants import flooding, other_key  # noqa: PLC0415
 
         with ExitStack() as made:
             tenants = [self._tenant(client, client.login.key, self._target.path, self._tokens_per_s, streams=True)]
             if self._flood_times:
-                sold = f"0x:{SLICES_OF_FLOOD}x"
-                path = made.enter_context(flooding(client, self._target, steps, endpoint=flood, throughput=sold))
-                key = made.enter_context(other_key(client, client.login.project))
+                remove_leftovers(client, steps)
+                sold, name = f"0x:{SLICES_OF_FLOOD}x", name_for(self._seconds)
+                path = made.enter_context(
+                    flooding(client, self._target, steps, endpoint=flood, throughput=sold, name=name)
+                )
+                key = made.enter_context(other_key(client, client.login.project, name))
                 tenants.append(self._tenant(client, key, path, self._flood_tokens_per_s(), streams=False))
             at = time.time()
             what = f"Asking {self._tokens_per_s:,.0f} tokens/s of {self._target.name} for {self._seconds:.0f} s"

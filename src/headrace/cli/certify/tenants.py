@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -84,7 +83,9 @@ def look_up(client: Client, endpoint: str) -> Target:
 
 
 @contextmanager
-def flooding(client: Client, target: Target, steps: Steps, *, endpoint: str, throughput: str) -> Iterator[str]:
+def flooding(
+    client: Client, target: Target, steps: Steps, *, endpoint: str, throughput: str, name: str
+) -> Iterator[str]:
     """The path of a deployed model on the same engines, with nothing guaranteed to it; taken off again where made.
 
     Args:
@@ -93,6 +94,7 @@ def flooding(client: Client, target: Target, steps: Steps, *, endpoint: str, thr
         steps: Told of what is made.
         endpoint: One that is there; empty: one is made.
         throughput: What the one that is made is sold, as ``0x:4x``.
+        name: Of the one that is made.
 
     Raises:
         NotReady: The endpoint that was named runs on something else.
@@ -108,7 +110,6 @@ def flooding(client: Client, target: Target, steps: Steps, *, endpoint: str, thr
         return
     from headrace.cli.phases import watch  # noqa: PLC0415  # brings the HTTP client
 
-    name = f"certify-{secrets.token_hex(4)}"
     parent = f"/v1beta1/{client.login.scope}/endpoints"
     made = client.post(f"{parent}?endpointId={name}", {"displayName": name})
     try:
@@ -134,10 +135,10 @@ def flooding(client: Client, target: Target, steps: Steps, *, endpoint: str, thr
 
 
 @contextmanager
-def other_key(client: Client, project: str) -> Iterator[str]:
+def other_key(client: Client, project: str, name: str) -> Iterator[str]:
     """A key for another tenant, revoked at the end; the command's own where it may make none."""
     try:
-        made = client.post(f"{ROOT}/keys", {"name": f"certify-{secrets.token_hex(4)}", "project": project})
+        made = client.post(f"{ROOT}/keys", {"name": name, "project": project})
     except RoleMissing:
         yield client.login.key
         return

@@ -1,7 +1,8 @@
 """Errors as Databricks' REST API sends them: ``error_code`` for programs, ``message`` for people, ``details``.
 
 The names are those that `databricks-sdk` maps to exceptions of their own; it goes by ``error_code`` first and by the
-HTTP status where it does not know that. It repeats whatever comes with 429 or 503, for minutes.
+HTTP status where it does not know that. It repeats whatever comes with 429 or 503, for five minutes, whatever the
+answer says besides: what another try cannot change (`HeadraceError.lasting`) gets neither.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from headrace.resources.errors import (
     AlreadyExists,
     BadJson,
     DeadlineExceeded,
+    FailedForGood,
     FailedPrecondition,
     HeadraceError,
     Internal,
     InvalidArgument,
     KeyLimited,
+    KeyLimitTooSmall,
     MethodNotAllowed,
     NotFound,
     NotSupported,
@@ -37,6 +40,8 @@ _CODES: Mapping[type[HeadraceError], tuple[str, int | None]] = {
     MethodNotAllowed: ("ENDPOINT_NOT_FOUND", None),
     UnknownPath: ("ENDPOINT_NOT_FOUND", None),  # Databricks' word for a path that no route has
     NotSupported: ("NOT_IMPLEMENTED", None),
+    FailedForGood: ("INVALID_STATE", 400),
+    KeyLimitTooSmall: ("REQUEST_LIMIT_EXCEEDED", 400),
     KeyLimited: ("REQUEST_LIMIT_EXCEEDED", None),
     QueueFull: ("REQUEST_LIMIT_EXCEEDED", None),
     InvalidArgument: ("INVALID_PARAMETER_VALUE", None),

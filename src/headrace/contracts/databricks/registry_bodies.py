@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from headrace.contracts.databricks.reading import wrong_field
 from headrace.resources.errors import BadField, BadJson
 
 DEFAULT_PAGE_SIZE = 100
@@ -31,9 +32,11 @@ def read_object(body: bytes, shape: type[S]) -> S:
     try:
         return msgspec.json.decode(body or b"{}", type=shape, strict=False)
     except msgspec.ValidationError as error:
-        raise BadField("The body has a wrong field.", evidence=str(error)) from error
+        raise wrong_field(error, shape) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadJson("The body is not valid JSON.", evidence=str(error)) from error
+        raise BadJson(
+            "The body is not valid JSON.", evidence=str(error), fix="Send one JSON object, encoded as UTF-8."
+        ) from error
 
 
 def read_query(query: Mapping[str, str], shape: type[S]) -> S:
@@ -45,7 +48,10 @@ def read_query(query: Mapping[str, str], shape: type[S]) -> S:
     try:
         return msgspec.convert(dict(query), shape, strict=False)
     except msgspec.ValidationError as error:
-        raise BadField("The query has a wrong parameter.", evidence=str(error)) from error
+        parameters = ", ".join(shape.__struct_fields__)
+        raise BadField(
+            "The query has a wrong parameter.", evidence=f"{error}.", fix=f"The parameters are: {parameters}."
+        ) from error
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +74,11 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
             BadField: The number is negative, or the token is none of ours.
         """
         if self.max_results < 0:
-            raise BadField("max_results must be 0 or more.", evidence=f"It is {self.max_results}.")
+            raise BadField(
+                "max_results must be 0 or more.",
+                evidence=f"It is {self.max_results}.",
+                fix=f"Leave it out for pages of {DEFAULT_PAGE_SIZE}.",
+            )
         after = _key_of(self.page_token) if self.page_token else None
         size = min(self.max_results or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         rest = [item for item in items if after is None or key(item) > after]
@@ -84,4 +94,8 @@ def _key_of(token: str) -> str:
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), type=str)
     except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
-        raise BadField("page_token is not one that this list gave.", evidence=f"It is {token[:80]!r}.") from error
+        raise BadField(
+            "page_token is not one that this list gave.",
+            evidence=f"It is {token[:80]!r}.",
+            fix="Begin at the first page: leave it out.",
+        ) from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from headrace.contracts.openai.requests import OpenAIBody
+from headrace.resources.errors import BadField
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 
@@ -26,6 +27,7 @@ _NUMBER_STARTS = b"-0123456789"
 _NULL = msgspec.Raw(b"null")
 _NOTHING = (_NULL, msgspec.Raw(b"[]"))
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_SHOWN_BYTES = 40
 _MOST = 10**12
 """Of a number that a request says: more is as good as this, and refused all the same."""
 
@@ -83,11 +85,14 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def need_of(path: str, body: Mapping[str, msgspec.Raw]) -> Need:
-    """What a request for `path` may use. What cannot be read is the engine's to refuse, and makes nothing.
+    """What a request for `path` may use. A prompt that cannot be read is the engine's to refuse, and makes nothing.
 
     Args:
         path: Of the engine's route.
         body: Its fields.
+
+    Raises:
+        BadField: How much it asks for is no number: taken for nothing said, it would be refused for all that may be.
     """
     if path == EMBEDDINGS_PATH:
         questions, known = _prompts(body.get("input", _NULL), body)
@@ -97,8 +102,9 @@ def need_of(path: str, body: Mapping[str, msgspec.Raw]) -> Need:
         questions, known = ({"messages": body["messages"]} | beside,), ()
     else:
         questions, known = _prompts(body.get("prompt", _NULL), body)
-    caps = [cap for cap in (_number(body.get(name, _NULL)) for name in _CAPS) if cap is not None]
-    samples = max(_number(body.get(name, _NULL)) or 1 for name in _SAMPLES)
+    # Below zero there is no cap: servers that are not ours have it so. Of 0 some make a token all the same.
+    caps = [max(cap, 1) for cap in (_number(body, name) for name in _CAPS) if cap is not None and cap >= 0]
+    samples = max(1, *(_number(body, name) or 1 for name in _SAMPLES))
     # Engines differ in which of the two caps they obey, so the larger one is what may come.
     return Need(questions=questions, known=known, samples=samples, max_tokens=max(caps, default=None))
 
@@ -130,10 +136,20 @@ def _items(value: msgspec.Raw) -> list[msgspec.Raw] | None:
         return None
 
 
-def _number(value: msgspec.Raw) -> int | None:
-    """A number, rounded up; None for what is none."""
-    try:
-        number = msgspec.json.decode(value, type=float)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+def _number(body: Mapping[str, msgspec.Raw], name: str) -> int | None:
+    """A number, rounded up, also from a string, as some servers read it; None where nothing is said.
+
+    Raises:
+        BadField: It is none.
+    """
+    value = body.get(name, _NULL)
+    if value == _NULL:
         return None
-    return math.ceil(min(number, _MOST)) if number > 0 else None
+    try:
+        return math.ceil(max(min(msgspec.json.decode(value, type=float, strict=False), _MOST), -_MOST))
+    except ValueError as error:
+        raise BadField(
+            f"`{name}` must be a number.",
+            evidence=f"It is {bytes(value)[:_SHOWN_BYTES].decode(errors='replace')}.",
+            fix="Give a whole number, or leave it out.",
+        ) from error

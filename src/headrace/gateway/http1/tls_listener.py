@@ -103,38 +103,39 @@ class TlsListener:
     def _begin(self, accepted: socket.socket) -> None:
         connection = self._connection()
         self._server.shake_hands(connection)
-        handshake = self._loop.create_task(self._shake_hands(accepted, connection))
+        closing = contextlib.ExitStack()  # not the task's: one that is cancelled before its first step does nothing
+        closing.callback(accepted.close)
+        handshake = self._loop.create_task(self._shake_hands(accepted, connection, closing))
         self._handshakes.add(handshake)
 
         def over(handshake: asyncio.Task[None]) -> None:
+            closing.close()
             self._handshakes.discard(handshake)
             self._server.hands_shaken(connection)
 
         handshake.add_done_callback(over)
 
-    async def _shake_hands(self, accepted: socket.socket, connection: Connection) -> None:
+    async def _shake_hands(
+        self, accepted: socket.socket, connection: Connection, closing: contextlib.ExitStack
+    ) -> None:
         accepted.setblocking(False)
         deadline = self._loop.time() + self._server.patience.head_s
         with contextlib.suppress(OSError):  # the client left, was too slow, or speaks no TLS that is spoken here
             if await self._speaks_tls(accepted, deadline):
                 left_s = max(deadline - self._loop.time(), _SHORTEST_S)
+                closing.pop_all()  # from here on it is the transport's
                 await self._loop.connect_accepted_socket(
                     lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=left_s
                 )
 
     async def _speaks_tls(self, accepted: socket.socket, deadline: float) -> bool:
-        """Whether what comes may be a handshake. Who begins with a letter, as HTTP does, is told so, and closed."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._readable(accepted)
-            if not accepted.recv(1, socket.MSG_PEEK).isalpha():
-                return True
-            async with asyncio.timeout(self._server.patience.linger_s):
-                await self._refuse(accepted)
-        except BaseException:
-            accepted.close()
-            raise
-        accepted.close()
+        """Whether what comes may be a handshake. Who begins with a letter, as HTTP does, is told so."""
+        async with asyncio.timeout_at(deadline):
+            await self._readable(accepted)
+        if not accepted.recv(1, socket.MSG_PEEK).isalpha():
+            return True
+        async with asyncio.timeout(self._server.patience.linger_s):
+            await self._refuse(accepted)
         return False
 
     async def _readable(self, accepted: socket.socket) -> None:

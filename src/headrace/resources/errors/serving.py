@@ -18,6 +18,12 @@ class NotReady(Unavailable):
     code = "NOT_READY"
 
 
+class FailedForGood(NotReady):
+    """What is deployed there failed, and does not come back by itself."""
+
+    lasting = True
+
+
 class QueueFull(ResourceExhausted):
     """More requests wait for this deployment than its waiting room holds."""
 
@@ -51,6 +57,7 @@ class KeyLimitTooSmall(KeyLimited):
     """The request needs more than the key may use in a whole minute: it never fits."""
 
     code = "KEY_LIMIT_TOO_SMALL"
+    lasting = True
 
 
 class EndpointLimitReached(KeyLimitReached):
@@ -93,6 +100,7 @@ class NotSupported(FailedPrecondition):
     """The method exists in the vendor's API and not (yet) here."""
 
     code = "NOT_SUPPORTED"
+    lasting = True
     status, grpc_code, http_status = "UNIMPLEMENTED", 12, 501
 
 

@@ -28,8 +28,14 @@ CODES: dict[str, type[HeadraceError]] = {}
 
 
 class HeadraceError(Exception):
-    """A failure on its way up. Raise a leaf of the tree; catch a branch."""
+    """A failure on its way up. Raise a leaf of the tree; catch a branch.
 
+    Attributes:
+        lasting: Whether the same request meets it again until a person changes something, although its HTTP status is
+            one that clients take for passing (429, 5xx).
+    """
+
+    lasting: ClassVar[bool] = False
     status: ClassVar[str] = "INTERNAL"
     grpc_code: ClassVar[int] = 13
     http_status: ClassVar[int] = 500
