@@ -4,6 +4,7 @@ Usage: ``python architecture_answers.py FOLDER [TYPE ...]``; prints a line of JS
 """
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -14,16 +15,19 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from tiny_models import TEXT_MODELS, build
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from headrace_engines.serving.generator import Generation, GenerationRequest, Sampling
 from headrace_engines.transformers import pace
+from headrace_engines.transformers.attention import attend_as_cpus_should
 from headrace_engines.transformers.batch import DynamicBatch
 from headrace_engines.transformers.cache_cost import cost_of
 from headrace_engines.transformers.checkpoint import load_weights
 from headrace_engines.transformers.forward import PROBE_TOKENS, Forward, probe
 from headrace_engines.transformers.kinds import kind_of, read_config
 from headrace_engines.transformers.loading import LOADERS, forward_of
-from headrace_engines.transformers.packed import pack
+from headrace_engines.transformers.packed import multiplies_bfloat16, pack
 from headrace_engines.transformers.sequence import Sequence
 
 NEW_TOKENS = 24
@@ -123,17 +127,40 @@ def logits_twice(forward: Forward, prompt_ids: list[int]) -> Any:
     return torch.stack([first, forward.run(state, [[5]], [len(token_ids) + 1], [len(token_ids) + 1])])
 
 
-def packing_changes_nothing(path: Path, config: Any, kind: Any, prompt_ids: list[int]) -> bool:
-    """Whether packed matrices give the same logits in bfloat16.
+@contextmanager
+def attending() -> Iterator[None]:
+    """Attention as `load` has it computed on a CPU, while this lasts."""
+    attend_as_cpus_should()
+    try:
+        yield
+    finally:
+        AttentionInterface.register("sdpa", sdpa_attention_forward)
+        del os.environ["TRANSFORMERS_SDPA_FORCE_GQA"]
 
-    To the bit, unless torch computes such a product in two steps (of a slice of a larger tensor, and adds the bias
-    then) and rounds twice.
+
+def hastened(path: Path, config: Any, kind: Any, prompt_ids: list[int]) -> dict[str, Any]:
+    """What is done for speed in bfloat16, and whether the logits are still the same.
+
+    To the bit, unless torch computes a product in two steps (of a slice of a larger tensor, and adds the bias then) and
+    rounds twice, or heads that share keys are computed in another order.
     """
     model = load_weights(path, config, LOADERS[kind], "bfloat16").eval()
     plain = logits_twice(forward_of(kind, model), prompt_ids)
-    pack(model)
+    allowed = ROUNDED * float(plain.abs().max())
+    with attending():
+        attended = logits_twice(forward_of(kind, model), prompt_ids)
+    matrices = pack(model)
     packed = logits_twice(forward_of(kind, model), prompt_ids)
-    return bool(torch.allclose(packed, plain, rtol=0, atol=ROUNDED * float(plain.abs().max())))
+    left = {name.split(".")[-1] for name, module in model.named_modules() if type(module) is torch.nn.Linear}
+    return {
+        "attends": bool(torch.allclose(attended, plain, rtol=0, atol=allowed)),
+        "packs": bool(torch.allclose(packed, plain, rtol=0, atol=allowed)),
+        "matrices_packed": matrices,
+        "left_plain": sorted(left),
+        "tied": model.get_output_embeddings() is not None
+        and model.get_output_embeddings().weight is model.get_input_embeddings().weight,
+        "can_pack": multiplies_bfloat16(),
+    }
 
 
 def compare(name: str, folder: Path) -> dict[str, Any]:
@@ -151,9 +178,8 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
         together = by_batch(forward, every)
         at_once = by_batch(forward, every, at_once=True)
         pressed = by_batch(forward, every, budget=(3, 77))
-        packs = packing_changes_nothing(path, config, kind, every[3])
-    return {
-        "packs": packs,
+        in_bfloat16 = hastened(path, config, kind, every[3])
+    return in_bfloat16 | {
         "kind": kind,
         "shares": forward.abilities.shares,
         "distinct": len({tuple(answer) for answer in expected}),

@@ -9,6 +9,9 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from headrace_engines.transformers.attention import attend_as_cpus_should
+
+attend_as_cpus_should()  # in bfloat16 heads that share keys are rounded in another order, and likeliest tokens are near
 given = json.load(sys.stdin)
 torch.set_num_threads(int(sys.argv[2]))
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])

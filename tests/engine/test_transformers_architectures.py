@@ -20,6 +20,9 @@ ONE_AT_A_TIME = {"llama-longrope"}
 ROWS_PER_PASS = 2.5
 """Of seven sequences that come at once, the least that is called sharing: the longest prompt comes in pieces, alone."""
 
+WITHOUT_LINEAR_LAYERS = {"gpt2"}
+"""Of torch's own type: transformers has another for it."""
+
 NAMES = [
     *(
         "bart",
@@ -89,11 +92,24 @@ def test_greedy_is_what_generate_says(answers: dict[str, dict[str, Any]], name: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_matrices_change_no_number(answers: dict[str, dict[str, Any]], name: str) -> None:
-    """In bfloat16, what a CPU computes with matrices laid out for it is what it computes with the checkpoint's."""
+def test_what_is_done_for_speed_changes_no_number(answers: dict[str, dict[str, Any]], name: str) -> None:
+    """In bfloat16, with matrices laid out for a CPU and attention as one should have it: what transformers computes."""
     answer = answers[name]
     assert "error" not in answer, answer["error"]
     assert answer["packs"]
+    assert answer["attends"]
+    assert (answer["matrices_packed"] > 0) is (answer["can_pack"] and name not in WITHOUT_LINEAR_LAYERS)
+
+
+def test_matrices_with_another_use_stay_as_they_are(answers: dict[str, dict[str, Any]]) -> None:
+    """A head that is the table of embeddings is not there twice, and what a model's code reads is not unpacked."""
+    tied = [answer for answer in answers.values() if answer["tied"]]
+    assert len(tied) > 1
+    assert [answer["name"] for answer in tied if "lm_head" not in answer["left_plain"]] == []
+    assert "wo" in answers["t5"]["left_plain"]
+    assert "dt_proj" in answers["mamba"]["left_plain"]
+    if answers["llama"]["can_pack"]:
+        assert "q_proj" not in answers["llama"]["left_plain"]
 
 
 @pytest.mark.parametrize("name", NAMES)

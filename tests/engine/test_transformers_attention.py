@@ -25,4 +25,5 @@ def test_every_head_reads_what_it_would_by_itself() -> None:
     cases = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(cases) == CASES
     assert [case["name"] for case in cases if case["shapes"][0] != case["shapes"][1]] == []
+    assert [case["name"] for case in cases if not case["contiguous"]] == []
     assert [(case["name"], case["off"]) for case in cases if not case["off"] < case["exact_enough"]] == []

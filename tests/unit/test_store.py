@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -327,12 +328,31 @@ def test_what_passed_in_a_time(fresh_url: str, since: float, until: float | None
     """How it stood before, and each move from then on: of a timeline of years nobody reads more than that."""
     now = [1.0]
     store = Store(fresh_url, clock=lambda: now[0])
-    with closing(store), store.transaction() as tx:
-        tx.insert(row := _deployment(created_at=1.0))
+    with closing(store):
+        with store.transaction() as tx:
+            tx.insert(row := _deployment(created_at=1.0))
         for now[0] in range(2, 7):
-            tx.move(row, row.state, detail=f"{now[0]}")
-        passed = tx.timelines.during("deployment", "1", since, until)
+            with store.transaction() as tx:
+                tx.move(row, row.state, detail=f"{now[0]}")
+        with store.transaction() as tx:
+            passed = tx.timelines.during("deployment", "1", since, until)
         assert "".join(move.detail or "1" for move in passed) == told
+
+
+def test_what_is_done_together_has_one_time(fresh_url: str) -> None:
+    """Whichever is written first: what ends with an operation passed while it ran."""
+    ticking = itertools.count(2.0)
+    with closing(Store(fresh_url, clock=lambda: next(ticking))) as store:
+        with store.transaction() as tx:
+            tx.insert(first := _model("first", created_at=1.0))
+            tx.insert(second := _deployment(created_at=1.0))
+            tx.insert(third := _model("third", created_at=1.0))
+        with store.transaction() as tx:
+            first = tx.update(msgspec.structs.replace(first, display_name="x"))
+            tx.move(second, second.state, detail="moved")
+            third = tx.update(msgspec.structs.replace(third, display_name="y"))
+            moved = tx.timelines.during("deployment", "1", 0.0)[-1]
+        assert first.updated_at == moved.at == third.updated_at
 
 
 @given(times=st.lists(st.integers(0, 3), max_size=12), size=st.integers(1, 5))

@@ -184,10 +184,11 @@ def copied_bytes(folder: ModelFolder, dtype: Dtype, runtime: str) -> int:
 
     vLLM 0.32.0 packs each matrix for oneDNN and lets go of the original, but not of the head's, which may be the
     embedding (``remove_weight=False``, vllm/model_executor/layers/vocab_parallel_embedding.py:71). OpenVINO packs all
-    of them, and our transformers engine nearly all; both leave the originals in a mapped file, which the kernel takes
-    back when memory is short. But for OpenVINO, of some mixtures of experts optimum-intel 2.2.0 writes a graph that
-    cuts gate and up out of one matrix (``lfm2_moe_experts_forward``, optimum/exporters/openvino/model_patcher.py), and
-    both halves are computed once more when it is compiled (bench/NOTES.md has what Mixtral was seen to take).
+    of them, and our transformers engine nearly all; both leave the originals in a mapped file (where its format is the
+    one that is computed in), which the kernel takes back when memory is short. But for OpenVINO, of some mixtures of
+    experts optimum-intel 2.2.0 writes a graph that cuts gate and up out of one matrix (``lfm2_moe_experts_forward``,
+    optimum/exporters/openvino/model_patcher.py), and both halves are computed once more when it is compiled
+    (bench/NOTES.md has what Mixtral was seen to take).
     """
     if runtime == "openvino" and folder.config.model_type in _CUT_EXPERTS:
         return sum(tensor.size_bytes for tensor in folder.tensors if _GATE_OR_UP.search(tensor.name))

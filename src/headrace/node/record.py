@@ -27,6 +27,7 @@ class ReplicaRecord:
 
     Attributes:
         report: What is told of it.
+        has_engine: Whether one was started, or found: what becomes of it is remembered to the end.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class ReplicaRecord:
         self._order = order
         self._directory = directory
         self._changed = changed
-        self._has_engine = found is not None
+        self.has_engine = found is not None
         self.report = found or ReplicaReport(
             id=order.id, epoch=order.epoch, state=ReplicaState.PLACED, since=time.time()
         )
@@ -59,8 +60,7 @@ class ReplicaRecord:
     def note(self, **changes: object) -> None:
         """Say something else of it; remembered on disk once there may be an engine for the next node to find."""
         self.amend(**changes)
-        self._has_engine |= self.state is ReplicaState.STARTING
-        if self._has_engine:
+        if self.has_engine or self.state is ReplicaState.STARTING:
             try:
                 journal.write(self._directory, journal.Entry(self._order, self.report))
             except OSError as error:  # a full disk is no reason to end an engine

@@ -96,13 +96,14 @@ class ReplicaRun:
         self._stop_wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._meter: LoadMeter | None = None
+        runtime = around.runtimes.get(order.runtime)
         self._record = ReplicaRecord(order, self._directory, around.changed, report)
         self.serving = Serving(
             order,
             self._record,
             socket=self._socket,
             patience=around.patience,
-            sleep_mode=around.runtimes[order.runtime].sleep_mode if order.may_sleep else None,
+            sleep_mode=runtime.sleep_mode if runtime is not None and order.may_sleep else None,
         )
 
     @property
@@ -291,6 +292,7 @@ class ReplicaRun:
             engine_spec(order, command, share, unclaimed_timeout_s=unclaimed_timeout_s)
         )
         self._record.note(pid=process.pid)
+        self._record.has_engine = True
         return process
 
     async def _drain(self, process: EngineProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -42,12 +43,12 @@ class Transaction:
 
     Args:
         connection: With a transaction begun.
-        clock: Gives Unix seconds.
+        clock: Gives Unix seconds; asked once, for all that happens together has one time.
     """
 
     def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
         self._connection = connection
-        self._clock = clock
+        self._clock = cache(clock)
 
     @property
     def usage(self) -> UsageRows:

@@ -11,6 +11,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 _ASKED_TWICE = 2
 
+_NOT_OURS = frozenset({"softcap", "cache"})
+"""What a layer may say that transformers alone answers to: a refusal, or a cache of its own."""
+
 
 def attend_as_cpus_should() -> None:
     """Let transformers' ``sdpa`` be `attend` from now on, and repeat no keys and values where there is a mask.
@@ -52,10 +55,10 @@ def attend(
         more: What else a model says; transformers' affair, too.
 
     Returns:
-        What every head read, of shape (rows, new tokens, heads, width), and no scores.
+        What every head read, of shape (rows, new tokens, heads, width) and contiguous, and no scores.
     """
     rows, heads, new, width = query.shape
-    if new > 1 or query.dtype != torch.bfloat16 or position_bias is not None or more.get("softcap"):
+    if new > 1 or query.dtype != torch.bfloat16 or position_bias is not None or more.keys() & _NOT_OURS:
         more |= {"dropout": dropout, "scaling": scaling, "position_bias": position_bias}
         read, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **more)
         return read, None
@@ -65,10 +68,10 @@ def attend(
     else:
         asked = query.reshape(rows, kv_heads, heads // kv_heads, width)
         if attention_mask is not None and attention_mask.shape[1] > 1:
-            attention_mask = attention_mask.reshape(rows, kv_heads, heads // kv_heads, -1)
+            attention_mask = attention_mask.reshape(len(attention_mask), kv_heads, heads // kv_heads, -1)
     read = torch.nn.functional.scaled_dot_product_attention(
         asked, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
     )
     if kv_heads == heads:
         read = read[:, :, :1]
-    return read.reshape(rows, 1, heads, value.shape[-1]), None
+    return read.reshape(len(read), 1, heads, value.shape[-1]).contiguous(), None

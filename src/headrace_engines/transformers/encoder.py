@@ -10,6 +10,7 @@ import transformers
 
 from headrace_engines.serving.embedder import EmbedderLimits
 from headrace_engines.serving.generator import OnDeath
+from headrace_engines.serving.heap import give_back
 from headrace_engines.transformers.checkpoint import load_weights
 from headrace_engines.transformers.embedder import EncoderEmbedder
 from headrace_engines.transformers.packed import pack
@@ -41,7 +42,9 @@ def load_embedder(
     pooling = read_pooling(folder)
     loader = transformers.AutoModel
     model = load_weights(folder, config, loader, dtype, unused="pooler.", own_code=own_code).to(device).eval()
-    pack(model)
+    if not own_code:
+        pack(model)
+    give_back()  # what loading copied
     own = [pooling.max_tokens, max_model_len, _positions(config)]
     limits = EmbedderLimits(
         max_input_tokens=min(tokens for tokens in own if tokens),

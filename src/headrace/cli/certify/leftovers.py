@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from headrace.cli.deployments import ROOT
 from headrace.cli.endpoints import fetch_endpoints
 from headrace.cli.paths import segment
-from headrace.resources.errors import NotFound, PermissionDenied
+from headrace.resources.errors import HeadraceError, NotFound, PermissionDenied
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
@@ -38,10 +38,10 @@ def remove_leftovers(client: Client, steps: Steps) -> None:
     """
     for endpoint in fetch_endpoints(client):
         if _is_over(endpoint.get("displayName", "")):
-            with _unless_in_vain():
+            with _or_say(steps):
                 client.delete(f"/v1beta1/{endpoint['name']}?force=true")
                 steps.say(f"Removed endpoint {endpoint['displayName']}, left by a certificate that was killed.")
-    with _unless_in_vain():
+    with _or_say(steps):
         for key in client.get(f"{ROOT}/keys", project=client.login.project)["keys"]:
             if not key["revoked_at"] and _is_over(key["name"]):
                 client.delete(f"{ROOT}/keys/{segment(key['id'])}")
@@ -54,9 +54,11 @@ def _is_over(name: str) -> bool:
 
 
 @contextmanager
-def _unless_in_vain() -> Iterator[None]:
-    """Leave what this key may not remove, and what another certificate removes at the same time."""
+def _or_say(steps: Steps) -> Iterator[None]:
+    """Leave what cannot be removed: the certificate that is asked for does not need it."""
     try:
         yield
-    except (PermissionDenied, NotFound):
+    except (PermissionDenied, NotFound):  # not this key's affair; or another certificate removed it
         return
+    except HeadraceError as error:
+        steps.say(f"Something that a killed certificate left stays: {error}")
