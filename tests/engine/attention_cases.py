@@ -1,13 +1,16 @@
 """Run by the engine's Python: what attention on a CPU reads, beside every head by itself in float64.
 
-Prints a line of JSON for each case: its name, the largest difference by the largest value, and the shapes of both.
+Prints JSON, for each case its name, the largest difference by the largest value, the shapes of both, and whether it was
+left to transformers.
 """
 
 import json
 from types import SimpleNamespace
 
 import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from headrace_engines.transformers import attention
 from headrace_engines.transformers.attention import attend, attend_as_cpus_should
 
 ROWS, HEADS, WIDTH, TOKENS = 3, 6, 16, 50
@@ -47,21 +50,35 @@ def case(kv_heads, value_width, new, kind, dtype):
     if kind == "added":
         mask = mask.to(dtype)
     module = SimpleNamespace(num_key_value_groups=HEADS // kv_heads, is_causal=False, layer_idx=0)
-    read, _ = attend(module, query, key, value, mask, scaling=0.3, is_causal=False)
+    left.clear()
+    # Many models say that they have no softcap.
+    read, _ = attend(module, query, key, value, mask, scaling=0.3, is_causal=False, softcap=None)
     expected = by_itself(query, key, value, mask, 0.3)
     return {
         "name": f"{kv_heads} of {HEADS} heads, values of {value_width}, {new} new, mask {kind}, {dtype}",
         "off": float((read.double() - expected).abs().max() / expected.abs().max()),
         "shapes": [list(read.shape), list(expected.shape)],
+        "left": bool(left),
+        "hastened": new == 1 and dtype == torch.bfloat16,
         "contiguous": read.is_contiguous(),  # some models look at it in another shape
         "exact_enough": {torch.bfloat16: 2**-6, torch.float32: 1e-5}[dtype],
     }
 
 
+def left_to_transformers(*given, **more):
+    """As transformers' own, and noted."""
+    left.append(given)
+    return sdpa_attention_forward(*given, **more)
+
+
+left = []
+attention.sdpa_attention_forward = left_to_transformers
 attend_as_cpus_should()
+cases = []
 with torch.inference_mode():
     for dtype in (torch.bfloat16, torch.float32):
         for kind in MASKS:
             for kv_heads in (1, 2, 3, 6):
                 for value_width, new in ((16, 1), (24, 1), (16, 4)):
-                    print(json.dumps(case(kv_heads, value_width, new, kind, dtype)))
+                    cases.append(case(kv_heads, value_width, new, kind, dtype))
+print(json.dumps(cases))

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_launch import ENGINES, THREADS, folder_for, required
+from engine_launch import ENGINES, THREADS, environment_of, folder_for, required
 from engine_process import EngineProcess, remembered, start_engine
 from model_folders import TOOL_TEMPLATE, with_template
 from reference_cases import GREEDY_TOKENS, PROMPTS, SAMPLED_PROMPT, SAMPLING
 from xdist.scheduler import LoadScopeScheduling
 
 from headrace.weights.demo import GGUF_MEMBER, REQUIREMENT
+
+ATTENTION = "headrace_engines/transformers/attention.py"
+"""What the reference attends by, as the engine does."""
 
 SHARED = "shared_"
 """How the name of a test tells an engine that it shares with others."""
@@ -106,5 +109,6 @@ def reference(model_folder: Path) -> dict[str, Any]:
     """What transformers' own ``generate`` says to `PROMPTS`, and its probabilities of one first token."""
     program = Path(__file__).parent / "generate_reference.py"
     given = {"prompts": PROMPTS, "max_new_tokens": GREEDY_TOKENS, "sampled_prompt": SAMPLED_PROMPT} | SAMPLING
+    given["attention"] = (environment_of("transformers").engines_path / ATTENTION).read_text()  # remembered with it
     answer: dict[str, Any] = remembered(program, str(model_folder), str(THREADS), given=given)
     return answer

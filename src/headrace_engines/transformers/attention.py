@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 _ASKED_TWICE = 2
 
-_NOT_OURS = frozenset({"softcap", "cache"})
+_NOT_OURS = ("softcap", "cache")
 """What a layer may say that transformers alone answers to: a refusal, or a cache of its own."""
 
 
@@ -58,7 +58,8 @@ def attend(
         What every head read, of shape (rows, new tokens, heads, width) and contiguous, and no scores.
     """
     rows, heads, new, width = query.shape
-    if new > 1 or query.dtype != torch.bfloat16 or position_bias is not None or more.keys() & _NOT_OURS:
+    theirs = position_bias is not None or any(more.get(name) is not None for name in _NOT_OURS)
+    if theirs or new > 1 or query.dtype != torch.bfloat16:
         more |= {"dropout": dropout, "scaling": scaling, "position_bias": position_bias}
         read, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **more)
         return read, None
@@ -68,7 +69,7 @@ def attend(
     else:
         asked = query.reshape(rows, kv_heads, heads // kv_heads, width)
         if attention_mask is not None and attention_mask.shape[1] > 1:
-            attention_mask = attention_mask.reshape(len(attention_mask), kv_heads, heads // kv_heads, -1)
+            attention_mask = attention_mask.reshape(len(attention_mask), kv_heads, heads // kv_heads, key.shape[2])
     read = torch.nn.functional.scaled_dot_product_attention(
         asked, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
     )
