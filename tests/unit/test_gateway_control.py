@@ -248,7 +248,8 @@ def test_control_down_and_back(tmp_path: Path) -> None:
 
     async def main() -> None:
         control = Control()
-        async with gateway_before(tmp_path, deployed(), control=f"unix:{tmp_path / 'c'}") as served:
+        address = f"unix:{tmp_path / 'c'}"
+        async with gateway_before(tmp_path, deployed(), control=address, control_returns_s=0) as served:
             for _ in range(2):
                 async with serving(control, uds=tmp_path / "c"):
                     assert (await served.client.get("/v1/x")).status_code == 207
@@ -258,5 +259,53 @@ def test_control_down_and_back(tmp_path: Path) -> None:
                 assert down.json()["error"]["details"][0]["reason"] == "CONTROL_PLANE_DOWN"
                 inference = await served.client.post("/v1/chat/completions", json=CHAT | {"model": "e1"})
                 assert inference.json()["error"]["code"] == "NOT_READY"
+
+    asyncio.run(main())
+
+
+def test_who_comes_while_control_starts_waits_for_it(tmp_path: Path) -> None:
+    """What finds nobody there, changes too, reaches the next control whole and once; inference is not held up by it."""
+
+    async def main() -> None:
+        control = Control()
+        async with gateway_before(tmp_path, deployed(), control=f"unix:{tmp_path / 'c'}") as served:
+            waiting = [
+                asyncio.create_task(served.client.post("/v1/x", content=b"first")),
+                asyncio.create_task(served.client.get("/v1/y")),
+            ]
+            inference = await served.client.post("/v1/chat/completions", json=CHAT | {"model": "e1"})
+            assert inference.json()["error"]["code"] == "NOT_READY"
+            assert not any(one.done() for one in waiting)
+            async with serving(control, uds=tmp_path / "c"):
+                answers = await asyncio.gather(*waiting)
+        assert [answer.status_code for answer in answers] == [207, 207]
+        assert answers[0].text == "first|first"
+        assert sorted(head.target for head in control.heads) == [b"/v1/x", b"/v1/y"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("method", "status", "times"), [("GET", 200, 2), ("POST", 503, 1), ("DELETE", 503, 1)])
+def test_what_control_was_working_on_is_sent_again_only_if_it_is_read(
+    tmp_path: Path, method: str, status: int, times: int
+) -> None:
+    """A control that ends in the midst of a request may have carried it out: its next one gets nothing but reads."""
+    seen = []
+
+    async def break_off_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(seen) > 1:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        async with (
+            await asyncio.start_unix_server(break_off_first, tmp_path / "c"),
+            gateway_before(tmp_path, control=f"unix:{tmp_path / 'c'}") as served,
+        ):
+            answer = await served.client.request(method, "/v1/x")
+            assert (answer.status_code, len(seen)) == (status, times)
+            if status == 503:
+                assert "may have been carried out" in answer.text
 
     asyncio.run(main())

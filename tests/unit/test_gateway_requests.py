@@ -37,6 +37,7 @@ from gateway_serving import (
 from headrace.contracts.databricks.oauth import TOKEN_PATH
 from headrace.gateway import Gateway
 from headrace.gateway.access_log import write_collected
+from headrace.gateway.limits import Limits
 from headrace.resources.access import PUBLIC_ROUTES
 from headrace.resources.errors import Failure
 from headrace.resources.snapshot import EndpointRoute, RoutingSnapshot
@@ -335,7 +336,7 @@ def test_a_wrong_method_is_told_the_right_one(tmp_path: Path) -> None:
     """405 with `Allow`, in the shape of the path's clients; strangers get 401, and at the root a text."""
 
     async def main() -> None:
-        async with gateway_before(tmp_path, deployed()) as served:
+        async with gateway_before(tmp_path, deployed(), control_returns_s=0) as served:
             openai_s = await served.client.get("/v1/chat/completions")
             assert (openai_s.status_code, openai_s.headers["allow"]) == (405, "POST")
             error = openai_s.json()["error"]
@@ -502,7 +503,10 @@ def test_snapshots_survive_and_never_go_back(tmp_path: Path) -> None:
                 assert (old.status_code, reason(old)) == (409, "STALE_WRITE")
             path = tmp_path / "snapshot.json"
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            again = Gateway(snapshot_path=path, control_address="unix:/nowhere", admin_token=ADMIN_TOKEN)
+            limits = Limits(control_returns_s=0)
+            again = Gateway(
+                snapshot_path=path, control_address="unix:/nowhere", admin_token=ADMIN_TOKEN, limits=limits
+            )
             async with serving(again.handle) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
                 assert (await client.get("/readyz")).status_code == 200
                 answer = await client.post(f"{BASE}/chat/completions", json=CHAT, headers=bearer(KEY))

@@ -17,7 +17,8 @@ from headrace.resources.layout import default_data_dir
 from headrace.resources.operations import KEPT_DAYS
 
 if TYPE_CHECKING:
-    from headrace.server import TlsSettings, WaysIn
+    from headrace.server.supervisor import TlsSettings
+    from headrace.server.ways_in import WaysIn
 
 DataDirOption = Annotated[
     Path | None,
@@ -172,8 +173,9 @@ def serve(
     """Serve until Ctrl-C or SIGTERM; running requests may finish, then everything stops."""
     from headrace.catalogue import read_mirror  # noqa: PLC0415  # brings NumPy
     from headrace.gateway.cors import read_origins  # noqa: PLC0415  # brings the whole gateway
-    from headrace.server import ServeSettings, database, tracing  # noqa: PLC0415  # brings the whole server
-    from headrace.server import serve as run_server  # noqa: PLC0415
+    from headrace.server import database, tracing  # noqa: PLC0415  # brings the whole server
+    from headrace.server.supervisor import ServeSettings  # noqa: PLC0415
+    from headrace.server.supervisor import serve as run_server  # noqa: PLC0415
 
     if otlp_traces_endpoint and not tracing.available():
         raise WrongUsage(
@@ -251,7 +253,8 @@ def _tls(
         WrongUsage: What is said of it goes nowhere.
         BadField: A name cannot be one.
     """
-    from headrace.server import CertificateFiles, TlsSettings  # noqa: PLC0415  # see above
+    from headrace.server.supervisor import TlsSettings  # noqa: PLC0415  # see above
+    from headrace.server.tls.files import CertificateFiles  # noqa: PLC0415
     from headrace.server.tls.names import read_name  # noqa: PLC0415
 
     if port is None and (host or names or certificate or key):
@@ -278,7 +281,8 @@ def _ways_in(grpc_port: int | None, proxy_port: int | None, proxy_host: str, *, 
     Raises:
         WrongUsage: gRPC cannot be spoken, or has no certificate to show.
     """
-    from headrace.server import WaysIn, vertex_grpc  # noqa: PLC0415  # see above
+    from headrace.server import vertex_grpc  # noqa: PLC0415  # see above
+    from headrace.server.ways_in import WaysIn  # noqa: PLC0415
     from headrace.server.ways_in import LOOPBACK  # noqa: PLC0415
 
     if grpc_port is not None and not vertex_grpc.available():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from headrace.gateway.exchange import Exchange
+from headrace.gateway.limits import Limits
 from headrace.gateway.record import RequestRecord
 from headrace.gateway.request_head import Headers, RequestHead
 from headrace.gateway.upstream import (
     BrokeOff,
+    NoAnswer,
     TimedOut,
     Unreachable,
+    Untrusted,
     Upstream,
     UpstreamAnswer,
     UpstreamError,
@@ -59,17 +64,24 @@ REPEATABLE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2. Others are never sent twice, so they get a connection of their own."""
 
 
-async def forward_to_control(exchange: Exchange, record: RequestRecord, control: Upstream, *, timeout_s: float) -> None:
-    """Pass a request on, body and answer streaming.
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""What changes nothing (RFC 9110, section 9.2.1), so that it may be sent to the next control, too."""
+
+_LOOK_AGAIN_S = 0.05
+
+
+async def forward_to_control(exchange: Exchange, record: RequestRecord, control: Upstream, limits: Limits) -> None:
+    """Pass a request on, body and answer streaming. It waits for a control that has just been started.
 
     Raises:
         ControlPlaneDown: Control does not answer.
     """
+    timeout_s = limits.control_timeout_s
     request = await _request(exchange, record)
     if is_upload(exchange.head):
         timeout_s = max(timeout_s, UPLOAD_TIMEOUT_S)
     try:
-        answer = await control.send(request, timeout_s=timeout_s)
+        answer = await _answer(control, request, timeout_s, returns_s=limits.control_returns_s)
     except UpstreamError as error:
         raise _control_down(exchange.head, error) from error
     async with answer:
@@ -88,6 +100,21 @@ async def forward_to_control(exchange: Exchange, record: RequestRecord, control:
         except BrokeOff as error:
             raise _control_down(exchange.head, error) from error
         await exchange.end()
+
+
+async def _answer(
+    control: Upstream, request: UpstreamRequest, timeout_s: float, *, returns_s: float
+) -> UpstreamAnswer:
+    """Control's answer. What cannot have reached it, or changes nothing, is sent to the one that comes after it, too."""
+    until = time.monotonic() + returns_s
+    while True:
+        try:
+            return await control.send(request, timeout_s=timeout_s)
+        except (Unreachable, NoAnswer) as error:
+            harmless = isinstance(error, Unreachable) or (request.method in _READING and request.body == b"")
+            if isinstance(error, Untrusted) or not harmless or time.monotonic() >= until:
+                raise
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 def is_upload(head: RequestHead) -> bool:
@@ -148,6 +175,6 @@ def _control_down(head: RequestHead, error: UpstreamError) -> ControlPlaneDown:
         message = "The control plane did not answer in time; inference goes on."
     else:
         message = "The control plane broke off this request; inference goes on."
-    unsure = isinstance(error, Unreachable) or head.method in ("GET", "HEAD", "OPTIONS")
+    unsure = isinstance(error, Unreachable) or head.method in _READING
     fix = "Try again in a few seconds." if unsure else "It may have been carried out: look before you send it again."
     return ControlPlaneDown(message, evidence=str(error), fix=fix, retry_after_s=2.0)

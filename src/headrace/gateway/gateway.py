@@ -277,7 +277,7 @@ class Gateway:
         if matched.action is Action.METRICS:
             await self._show_metrics(exchange, record)
         else:
-            await forward_to_control(exchange, record, self._control, timeout_s=self._limits.control_timeout_s)
+            await forward_to_control(exchange, record, self._control, self._limits)
 
     async def _show_metrics(self, exchange: Exchange, record: RequestRecord) -> None:
         """Those of all gateways and of every engine, for keys that may read every project."""

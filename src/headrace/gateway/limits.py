@@ -22,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             tokens are made. OpenAI's client gives up after 600 s.
         stall_timeout_s: The longest that nothing comes of an answer that has begun, while its client reads.
         control_timeout_s: The same for the control plane.
+        control_returns_s: How long a request for the control plane waits while nobody listens there: it was killed and
+            is back within seconds, or the server has just been started.
         held_answer_bytes: A unary answer up to this size is held until it is complete, so that one that is cut off
             becomes an error with a status. A longer one streams.
         predict_parallel: Instances of one ``:predict`` that are worked on at a time.
@@ -39,6 +41,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     answer_timeout_s: float = 600.0
     stall_timeout_s: float = 120.0
     control_timeout_s: float = 600.0
+    control_returns_s: float = 15.0
     held_answer_bytes: int = MIB
     predict_parallel: int = 16
     heartbeat_s: float = 15.0

@@ -138,7 +138,9 @@ class RoutingTable:
                 raise NotReady(
                     f"Endpoint {endpoint.display_name or endpoint.id!r} has nothing that takes traffic.",
                     evidence=f"It has {len(endpoint.deployed)} deployed models, none with a share of the traffic.",
-                    fix="Deploy a model to it: `headrace deploy`.",
+                    fix="Give one a share: `headrace endpoints traffic`."
+                    if endpoint.deployed
+                    else "Deploy a model to it: `headrace deploy`.",
                 )
         for deployed in endpoint.deployed:
             if deployed.id == deployed_id:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -57,15 +56,3 @@ def server(app: Any, *, drain_timeout_s: int | None = None) -> Server:
         timeout_graceful_shutdown=drain_timeout_s,
     )
     return Server(config)
-
-
-def unix_socket(path: Path) -> socket.socket:
-    """A listening unix socket at `path`, in the place of whatever a dead process left there."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener

@@ -16,7 +16,8 @@ from headrace.resources.egress import Egress
 from headrace.resources.layout import Layout
 from headrace.resources.operations import KEPT_DAYS
 from headrace.server import database, process
-from headrace.server.asgi import server, unix_socket
+from headrace.server.asgi import server
+from headrace.server.listening import unix_socket
 from headrace.storage import Credentials
 from headrace.storage.uploads import sweep
 from headrace.store import Store, migrate

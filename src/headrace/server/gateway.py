@@ -15,7 +15,7 @@ from headrace.gateway import Cors, Gateway, HttpServer, Limits, Sibling
 from headrace.request_log import LogFiles, LogFormat
 from headrace.resources.layout import Layout, gateway_name
 from headrace.server import garbage, open_files, process
-from headrace.server.asgi import unix_socket
+from headrace.server.listening import unix_socket
 from headrace.server.short_turns import take_short_turns
 from headrace.server.tls.files import CertificateFiles, FollowedCertificate
 from headrace.server.tls.port import TlsPort

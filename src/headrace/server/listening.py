@@ -1,4 +1,4 @@
-"""The public ports: listening sockets that the supervisor opens and holds, one for each gateway."""
+"""Listening sockets: the public ports, which the supervisor opens and holds, one for each gateway; and unix sockets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from headrace.resources.errors import BadField, PortTaken
 
@@ -141,3 +142,14 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             fix="Stop what listens there, or choose another port (`headrace serve --help`; 0 takes a free one).",
         ) from None
     return bound
+
+def unix_socket(path: Path) -> socket.socket:
+    """A listening unix socket at `path`, in the place of whatever a dead process left there."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener

@@ -168,7 +168,9 @@ def read_body(body: bytes, shape: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise wrong_field(error, shape) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadJson("The body is not valid JSON.", evidence=f"{error}."[:200]) from error
+        raise BadJson(
+            "The body is not valid JSON.", evidence=f"{error}."[:200], fix="Send one JSON object, in UTF-8."
+        ) from error
 
 
 def _refuse(body: msgspec.Struct, words: Mapping[str, str]) -> None:
@@ -212,6 +214,10 @@ def _routes(body: TrafficBody | None) -> dict[str, int] | None:
     for route in body.routes:
         name = route.served_entity_name or route.served_model_name or ""
         if name in shares:
-            raise BadField("traffic_config has two routes to one entity.", evidence=f"It is {name[:80]!r}.")
+            raise BadField(
+                "traffic_config has two routes to one entity.",
+                evidence=f"It is {name[:80]!r}.",
+                fix="Give it one, with the sum of both.",
+            )
         shares[name] = route.traffic_percentage
     return shares

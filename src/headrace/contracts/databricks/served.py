@@ -111,7 +111,11 @@ def check_tags(tags: Sequence[Mapping[str, str]]) -> None:
         BadField: They are too many, or one has no key, is too long, cannot be shown, or is there twice.
     """
     if len(tags) > MOST_TAGS:
-        raise BadField("There are too many tags.", evidence=f"There are {len(tags)}; {MOST_TAGS} are allowed.")
+        raise BadField(
+            "There are too many tags.",
+            evidence=f"There are {len(tags)}; {MOST_TAGS} are allowed.",
+            fix=f"Leave out {len(tags) - MOST_TAGS} of them.",
+        )
     for tag in tags:
         for what, text in tag.items():
             if len(text) > MOST_TAG_CHARACTERS or not text.isprintable() or (what == "key" and not text.strip()):
@@ -122,7 +126,9 @@ def check_tags(tags: Sequence[Mapping[str, str]]) -> None:
                 )
     for key, times in Counter(tag["key"] for tag in tags).items():
         if times > 1:
-            raise BadField("Two tags have one key.", evidence=f"It is {key[:80]!r}.")
+            raise BadField(
+                "Two tags have one key.", evidence=f"It is {key[:80]!r}.", fix="Give each key once, with one value."
+            )
 
 
 def config_of(entities: Sequence[ServedEntity], routes: Mapping[str, int] | None) -> Config:
@@ -137,7 +143,9 @@ def config_of(entities: Sequence[ServedEntity], routes: Mapping[str, int] | None
     """
     if len(entities) > MOST_ENTITIES:
         raise BadField(
-            "An endpoint serves too many entities.", evidence=f"{len(entities)}; {MOST_ENTITIES} are allowed."
+            "An endpoint serves too many entities.",
+            evidence=f"{len(entities)}; {MOST_ENTITIES} are allowed.",
+            fix="Serve the others by an endpoint of their own.",
         )
     for entity in entities:
         _check(entity)
@@ -176,7 +184,9 @@ def _shares(names: Sequence[str], routes: Mapping[str, int] | None) -> dict[str,
         )
     if any(share < 0 for share in routes.values()) or sum(routes.values()) != WHOLE:
         raise BadField(
-            "The percentages of traffic_config must add up to 100.", evidence=f"They make {sum(routes.values())}."
+            "The percentages of traffic_config are from 0 to 100 and add up to 100.",
+            evidence=f"They are {', '.join(str(share) for share in routes.values())}: {sum(routes.values())} in all.",
+            fix="Share 100 out over the routes.",
         )
     return {name: routes.get(name, 0) for name in names}
 
@@ -191,10 +201,16 @@ def _check(entity: ServedEntity) -> None:
             f"{entity.name[:80]!r} is no name of a served entity.",
             evidence="It has 1 to 128 letters, digits, dots, hyphens and underscores, and begins with a letter or "
             "digit.",
+            fix="Choose another, or leave it out: one is made of the model's name and version.",
         )
     if entity.workload_type is not None and not _TYPES.fullmatch(entity.workload_type):
         raise BadField(
             f"{entity.workload_type[:40]!r} is no workload_type.", fix="It is CPU, GPU_SMALL, GPU_MEDIUM, or the like."
+        )
+    if entity.workload_size is not None and entity.workload_size not in WORKLOADS:
+        raise BadField(
+            f"{entity.workload_size[:40]!r} is no workload_size.",
+            fix=f"It is one of {', '.join(WORKLOADS)}, or min_ and max_provisioned_concurrency are given.",
         )
     if entity.provisioned:
         _check_throughput(entity)
@@ -223,11 +239,6 @@ def _check_throughput(entity: ServedEntity) -> None:
 
 
 def _check_workload(entity: ServedEntity) -> None:
-    if entity.workload_size is not None and entity.workload_size not in WORKLOADS:
-        raise BadField(
-            f"{entity.workload_size[:40]!r} is no workload_size.",
-            fix=f"It is one of {', '.join(WORKLOADS)}, or min_ and max_provisioned_concurrency are given.",
-        )
     least, most = entity.min_provisioned_concurrency, entity.max_provisioned_concurrency
     for what, value in (("min_provisioned_concurrency", least), ("max_provisioned_concurrency", most)):
         if value is not None and (value < 0 or value % CONCURRENCY_OF_A_REPLICA):
@@ -241,4 +252,5 @@ def _check_workload(entity: ServedEntity) -> None:
         raise BadField(
             "max_provisioned_concurrency is above 0 and no less than min_provisioned_concurrency.",
             evidence=f"From {least} to {most} were asked for.",
+            fix=f"Ask for {max(least or 0, CONCURRENCY_OF_A_REPLICA)} or more at most.",
         )
