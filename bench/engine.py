@@ -73,7 +73,7 @@ SCENARIOS = {
         Scenario(SHORT, 1, 4, 4),
         Scenario(SHORT, 8, 24, 4),
         Scenario(SHORT, 32, 96, 4),
-        Scenario(SHORT, 128, 256, 1),
+        Scenario(SHORT, 128, 256, 2),
     ],
     "long": [Scenario(LONG, 1, 3, 1), Scenario(LONG, 8, 16, 1), Scenario(LONG, 32, 32, 1), Scenario(LONG, 128, 128, 1)],
 }

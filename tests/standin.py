@@ -29,15 +29,18 @@ class Script:
     """How the engine answers generation requests.
 
     ``delay_ms`` comes before every chunk. ``die_after`` cuts the connection after so many chunks (0: before the first
-    byte; a unary answer is cut in its middle). ``hang`` never answers. ``gated`` waits for one permit of
-    `StandIn.gate` before each chunk (or before a unary answer). ``refuse`` answers with this status instead;
-    ``refuse_short`` does so on the routes that generate nothing.
+    byte; a unary answer is cut in its middle). ``fail_after`` ends a stream after so many chunks with an error event of
+    type ``fail_type``, and without [DONE], as the shell of our engines does; without a type, with nothing. ``hang``
+    never answers. ``gated`` waits for one permit of `StandIn.gate` before each chunk (or before a unary answer).
+    ``refuse`` answers with this status instead; ``refuse_short`` does so on the routes that generate nothing.
     """
 
     chunks: int = 3
     chunk_text: str = "tok "
     delay_ms: float = 0.0
     die_after: int | None = None
+    fail_after: int | None = None
+    fail_type: str = "server_error"
     hang: bool = False
     gated: bool = False
     refuse: int = 0
@@ -243,6 +246,8 @@ class StandIn:
                 await asyncio.sleep(script.delay_ms / 1000)
             if script.die_after == index:
                 raise Cut
+            if script.fail_after == index > 0:
+                break
             if index == 0:
                 writer.write(
                     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -251,11 +256,20 @@ class StandIn:
             _send_event(writer, self._chunk(script, index, chat=chat))
             await writer.drain()
             await self._count(chunks_sent=1)
+        else:
+            self._close_stream(writer, script, body, chat=chat)
+            await writer.drain()
+            return
+        if script.fail_type:
+            _send_event(writer, _error("The worker died.", "ENGINE_DIED", script.fail_type))
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    def _close_stream(self, writer: asyncio.StreamWriter, script: Script, body: dict[str, Any], *, chat: bool) -> None:
         if (body.get("stream_options") or {}).get("include_usage"):
             _send_event(writer, self._chunk(script, -1, chat=chat) | {"choices": [], "usage": _usage(script.chunks)})
         _send_event(writer, "[DONE]")
         writer.write(b"0\r\n\r\n")
-        await writer.drain()
 
     def _chunk(self, script: Script, index: int, *, chat: bool) -> dict[str, Any]:
         piece = {"delta": {"content": script.chunk_text}} if chat else {"text": script.chunk_text}
@@ -273,8 +287,8 @@ def _usage(chunks: int) -> dict[str, int]:
     return {"prompt_tokens": 7, "completion_tokens": chunks, "total_tokens": 7 + chunks}
 
 
-def _error(message: str, code: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+def _error(message: str, code: str, kind: str = "invalid_request_error") -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def _send(writer: asyncio.StreamWriter, status: int, value: Any, *, cut: bool = False) -> None:

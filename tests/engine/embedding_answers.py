@@ -69,9 +69,13 @@ async def compare(folder: Path, mode: str, *, normalise: bool) -> dict[str, Any]
     """Both, and the limits."""
     served = load(options(folder), asyncio.get_running_loop(), lambda fatal: print(fatal.line, file=sys.stderr))
     embedder = served.embedder
-    together, *apart = await asyncio.gather(embedder.embed(INPUTS), *(embedder.embed([one]) for one in INPUTS))
+    computed: list[int] = []
+    together, *apart = await asyncio.gather(
+        embedder.embed(INPUTS, computed.append), *(embedder.embed([one], computed.append) for one in INPUTS)
+    )
+    counted = sum(computed)
     expected = torch.tensor(plainly(folder, mode, normalise=normalise))
-    given_up = asyncio.ensure_future(embedder.embed(INPUTS * 20))
+    given_up = asyncio.ensure_future(embedder.embed(INPUTS * 20, computed.append))
     await asyncio.sleep(0)
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
@@ -82,6 +86,7 @@ async def compare(folder: Path, mode: str, *, normalise: bool) -> dict[str, Any]
         "max_input_tokens": embedder.limits.max_input_tokens,
         "dimensions": embedder.limits.dimensions,
         "left": len(embedder._open),
+        "counted": counted / sum(map(len, INPUTS)),
     }
 
 

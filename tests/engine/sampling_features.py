@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from headrace_engines.serving.generator import GenerationFailed, GenerationRequest, Grammar, Sampling
 from headrace_engines.transformers.loading import LoadOptions, load
+from headrace_engines.transformers.sampler import Sampler
 
 PROMPT = [72, 101, 108, 108, 111]
 GREEDY = Sampling(temperature=0)
@@ -72,6 +73,11 @@ async def main() -> dict[str, Any]:
         "stopped_late": await outcome(
             generator, ignore_eos=True, stop_token_ids=frozenset([plain[4]]), min_tokens=plain.index(plain[4]) + 3
         ),
+        "without_an_end": Sampler(
+            GenerationRequest(prompt_ids=PROMPT, max_tokens=5, min_tokens=3, sampling=GREEDY), frozenset(), "cpu"
+        )
+        .pick(torch.eye(8)[2:3], PROMPT)
+        .token_id,
         "logprobs": await outcome(generator, max_tokens=1, ignore_eos=True, top_logprobs=3),
         "expected_logprobs": [best.values.tolist(), best.indices.tolist()],
         "logprobs_of_biased": await outcome(

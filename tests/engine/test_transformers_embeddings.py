@@ -24,6 +24,7 @@ def test_vectors_are_those_of_a_plain_computation(answers: dict[str, Any], name:
     """Each input alone through transformers, pooled as the folder says: the same, however requests are put together."""
     answer = answers[name]
     assert (answer["generates"], answer["dimensions"], answer["left"]) == (False, 32, 0)
+    assert answer["counted"] == 2, "each input is counted once, whoever shares its pass"
     assert max(answer["together"], answer["apart"]) < 1e-4
 
 

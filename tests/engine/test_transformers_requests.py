@@ -39,6 +39,11 @@ def test_min_tokens_holds_for_stop_tokens(answers: dict[str, Any]) -> None:
     assert len(answers["stopped_late"]["ids"]) >= at_least
 
 
+def test_min_tokens_of_a_model_without_an_end_asks_nothing(answers: dict[str, Any]) -> None:
+    """Where no token ends a sequence none is kept out, and nobody's batch fails for it."""
+    assert answers["without_an_end"] == 2
+
+
 def test_log_probabilities_are_the_models_own(answers: dict[str, Any]) -> None:
     """They are those of the plain distribution, best first, whatever bias moved the choice."""
     values, ids = answers["expected_logprobs"]

@@ -162,10 +162,13 @@ async def serving(
     template: str | None = HERMES_TEMPLATE,
     tool_parser: str | None = None,
     sees: bool = False,
+    codec: TextCodec | None = None,
+    continues: bool = True,
 ) -> AsyncIterator[Client]:
     """A client of the shell once it is ready."""
     shell = Engine(MODEL, {"engine": engine}, _never, tool_parser=tool_parser, templates=TEMPLATES)
-    await shell.start(lambda loop, on_death: ServedModel(generator, Bytes(template), embedder=embedder, sees=sees))
+    served = ServedModel(generator, codec or Bytes(template), embedder=embedder, sees=sees, continues=continues)
+    await shell.start(lambda loop, on_death: served)
     assert shell.state == "ready"
     if isinstance(generator, Saying):
         generator.requests.clear()  # the shell's own, to be ready

@@ -64,12 +64,11 @@ def test_chats() -> None:
 
 
 def test_streamed_lines() -> None:
-    """A line holds the new text; the end and chunks without text give none; an error is passed on."""
+    """A line holds the new text; the end and chunks without text give none."""
     (instance,) = instances([{"prompt": "Hi", "raw_response": True}])
     assert instance.stream_line(b'{"choices":[{"text":"a\\n"}]}') == b'{"predictions":["a\\n"]}\n'
     assert instance.stream_line(b'{"choices":[],"usage":{}}') == b""
     assert instance.stream_line(b"[DONE]") == b""
-    assert instance.stream_line(b'{"error":{"message":"m"}}') == b'{"error":{"message":"m"}}\n'
     assert instance.prediction({"choices": [{"text": "a"}]}) == "a"
 
 

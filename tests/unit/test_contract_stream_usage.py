@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from headrace.contracts.openai.events import ends_stream, text_pieces
 from headrace.contracts.openai.requests import read_object
 from headrace.contracts.openai.stream_usage import ask_for_usage, without_usage
+from headrace.resources.errors import BadField
 from headrace_engines.serving.answers import AnswerShape, ChatShape, CompletionShape
 from headrace_engines.serving.choices import Piece
 
@@ -58,8 +59,30 @@ def test_who_did_not_ask_is_asked_for(options: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"include_usage": True}, {"include_usage": 0}, {"continuous_usage_stats": True}, [], "x", {"y": None}]
+    ("options", "kept"),
+    [
+        ({"include_obfuscation": False}, {"include_obfuscation": False}),
+        ({"include_usage": None, "continuous_usage_stats": False}, {"continuous_usage_stats": False}),
+        ({"continuous_usage_stats": True}, {}),
+        ({"y": None}, {"y": None}),
+    ],
 )
+def test_other_options_make_no_stream_unmetered(options: Any, kept: Any) -> None:
+    """They go on to the engine as they are; but what would put usage into each chunk, which nobody asked for."""
+    body = read_object(json.dumps({"stream_options": options}).encode())
+    assert ask_for_usage(body)
+    assert msgspec.json.decode(body["stream_options"]) == kept | {"include_usage": True}
+
+
+@pytest.mark.parametrize("asked", [0, 1, "false", [], {}])
+def test_an_option_that_engines_may_read_as_they_like_is_refused(asked: Any) -> None:
+    """vLLM takes 0 for a no, and the stream would end without its usage."""
+    body = read_object(json.dumps({"stream_options": {"include_usage": asked}}).encode())
+    with pytest.raises(BadField, match=r"stream_options\.include_usage must be true or false"):
+        ask_for_usage(body)
+
+
+@pytest.mark.parametrize("options", [{"include_usage": True}, [], "x"])
 def test_what_was_asked_stays_as_it_is(options: Any) -> None:
     """Options that ask for usage, or for what only the engine can judge, reach it unchanged."""
     body = read_object(json.dumps({"stream_options": options}).encode())

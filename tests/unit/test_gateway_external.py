@@ -258,7 +258,7 @@ def test_a_key_that_is_repeated_goes_no_further(tmp_path: Path, path: str, statu
 
 def test_a_key_in_a_stream_goes_no_further(tmp_path: Path) -> None:
     """Nor does the key in an event of a stream, and the rest of the stream is as it was."""
-    events = f"data: {ECHO}\n\ndata: {{}}\n\ndata: [DONE]\n\n"
+    events = f'data: {{"said": {ECHO}}}\n\ndata: {{}}\n\ndata: [DONE]\n\n'
     app = Scripted(200, events.encode(), content_type="text/event-stream")
     answer = answered(app, tmp_path, **ASK, stream=True)
     assert answer.text == events.replace(EXTERNAL_KEY, "***")

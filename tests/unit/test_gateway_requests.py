@@ -504,9 +504,7 @@ def test_snapshots_survive_and_never_go_back(tmp_path: Path) -> None:
             path = tmp_path / "snapshot.json"
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             limits = Limits(control_returns_s=0)
-            again = Gateway(
-                snapshot_path=path, control_address="unix:/nowhere", admin_token=ADMIN_TOKEN, limits=limits
-            )
+            again = Gateway(snapshot_path=path, control_address="unix:/nowhere", admin_token=ADMIN_TOKEN, limits=limits)
             async with serving(again.handle) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
                 assert (await client.get("/readyz")).status_code == 200
                 answer = await client.post(f"{BASE}/chat/completions", json=CHAT, headers=bearer(KEY))

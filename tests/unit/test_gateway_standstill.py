@@ -28,11 +28,13 @@ class Engine:
 
     Attributes:
         made: Tokens that it says it has made; None: it says nothing.
+        makes: What it counts: one that embeds counts what it reads.
         counts: Whether its metrics have tokens at all.
     """
 
     def __init__(self) -> None:
         self.made: int | None = 5
+        self.makes = b"generation"
         self.counts = True
         self.asked = 0
         self.asked_once, self.may_answer = asyncio.Event(), asyncio.Event()
@@ -43,7 +45,7 @@ class Engine:
             if self.made is None:
                 exchange.abort()
                 return
-            text = b'vllm:generation_tokens_total{engine="0",model_name="m"} %d.0\n' % self.made
+            text = b'vllm:%s_tokens_total{engine="0",model_name="m"} %d.0\n' % (self.makes, self.made)
             await exchange.answer(200, [], text if self.counts else b"")
             return
         self.asked += 1
@@ -137,11 +139,14 @@ def test_what_makes_nothing_is_ejected_in_time(tmp_path: Path, made: int | None)
     asyncio.run(main())
 
 
-def test_what_counts_on_is_waited_for(tmp_path: Path) -> None:
-    """A long answer is no standstill, however long it takes, as long as tokens are made."""
+@pytest.mark.parametrize("makes", [b"generation", b"prompt"])
+def test_what_counts_on_is_waited_for(tmp_path: Path, makes: bytes) -> None:
+    """A long answer is no standstill, however long it takes, as long as tokens are made, or read to be embedded."""
 
     async def main() -> None:
         async with case(tmp_path) as given:
+            for engine in given.engines:
+                engine.makes = makes
             busy = await given.owes()
             for _ in range(4 * LOOKS):
                 await given.standstills.look()

@@ -9,6 +9,7 @@ from pathlib import Path
 import openai
 import pytest
 from gateway_serving import BASE, CHAT, KEY, KEYS, deployed, gateway_before, key, pieces_of, snapshot
+from test_gateway_usage import written
 
 from standin import Script, StandIn
 
@@ -248,5 +249,54 @@ def test_long_unary_answer_streams(tmp_path: Path) -> None:
             engine.script = Script(chunks=1, chunk_text="x" * 300_000, die_after=1)
             async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT) as cut:
                 assert not (await pieces_of(cut))[1]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "evidence"),
+    [
+        ("server_error", "ENGINE_BROKE_OFF", "The worker died."),
+        ("invalid_request_error", "ENGINE_REFUSED", ""),
+        ("", "ENGINE_BROKE_OFF", "without [DONE]"),
+    ],
+)
+def test_an_answer_whose_engine_says_that_it_failed_is_not_whole(
+    tmp_path: Path, kind: str, code: str, evidence: str
+) -> None:
+    """An error event of an engine that lives on, or an end without [DONE], ends the client's stream as a death does."""
+
+    async def main() -> None:
+        async with (
+            StandIn(tmp_path / "e") as engine,
+            gateway_before(tmp_path, deployed(engine.address, watched=True)) as served,
+        ):
+            engine.script = Script(chunks=5, fail_after=2, fail_type=kind)
+            health = served.gateway._routing.fleet.pools["dep-d1"].replicas[0].health
+            async with served.client.stream("POST", f"{BASE}/chat/completions", json=CHAT | {"stream": True}) as answer:
+                pieces, whole = await pieces_of(answer)
+            events = b"".join(pieces).strip().split(b"\n\n")
+            error = json.loads(events[-1].removeprefix(b"data: "))["error"]
+            assert (whole, len(events), error["code"]) == (False, 3, code)
+            assert evidence in error["evidence"]
+            assert (health.badness()[0] > 0) == (code == "ENGINE_BROKE_OFF")
+        (found,) = written(tmp_path / "usage")
+        assert (found.completion_tokens, found.finished, found.inexact) == (2, False, True)
+        assert found.service is not None
+        assert found.service.failed == (code == "ENGINE_BROKE_OFF")
+
+    asyncio.run(main())
+
+
+def test_a_stream_asked_for_by_a_number_is_refused(tmp_path: Path) -> None:
+    """What one engine would take for a yes and nobody here, and so meter wrongly, is a clear error."""
+
+    async def main() -> None:
+        async with StandIn(tmp_path / "e") as engine, gateway_before(tmp_path, deployed(engine.address)) as served:
+            for given in (1, "true", {}):
+                answer = await served.client.post("/v1/chat/completions", json=CHAT | {"model": "e1", "stream": given})
+                assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BAD_FIELD")
+                assert answer.json()["error"]["param"] == "stream"
+            assert engine.seen.began == 0
 
     asyncio.run(main())

@@ -115,7 +115,7 @@ def test_each_token_comes_before_the_next_is_made(
 def test_events_that_the_engine_sends_together_stay_apart(tmp_path: Path, tls: bool) -> None:
     """However an engine cuts its bytes into packets, the client gets its events whole and in its order, as they were
     and at once: of half an event nothing, until its other half is there."""
-    events = [b'data: {"n": %d}\n\n' % number for number in range(4)]
+    events = [*(b'data: {"n": %d}\n\n' % number for number in range(3)), b"data: [DONE]\n\n"]
     cuts = [events[0] + events[1][:7], events[1][7:] + events[2] + events[3]]
 
     async def main() -> None:

@@ -216,3 +216,18 @@ def test_the_real_runtimes_pins_are_exact() -> None:
         lines = [line for line in runtime.requirements.splitlines() if line.strip() and not line.startswith("#")]
         assert len(lines) == len(environments._pins(runtime.requirements)) > 0
     assert sys.version_info >= (3, 11)
+
+
+def test_what_is_removed_while_it_is_looked_at_breaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node looks at environments while somebody removes them."""
+    root, runtime = tmp_path / "runtimes", Pinned("tinypackage==1.0\n")
+    Environments(root).install(runtime)
+    versions = environments._versions
+
+    def removed_meanwhile(path: Path, requirements: str) -> dict[str, str]:
+        Environments(root).remove(runtime)
+        return versions(path, requirements)
+
+    monkeypatch.setattr(environments, "_versions", removed_meanwhile)
+    assert "tinypackage is missing" in Environments(root).inspect(runtime).mismatch
+    assert not Environments(root).inspect(runtime).installed

@@ -1,4 +1,4 @@
-"""What each process of a server does not load: it would take memory in all of them, and time whenever one starts anew."""
+"""What each process of a server does not load: it would take memory in all of them, and time at each start."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -135,8 +136,9 @@ class Ones(Embedder):
         max_input_tokens=CONTEXT, dimensions=1, max_batch_inputs=2, vocab_size=VOCAB_SIZE, matryoshka=False
     )
 
-    async def embed(self, inputs: list[list[int]]) -> list[list[float]]:
+    async def embed(self, inputs: list[list[int]], computed: Callable[[int], object]) -> list[list[float]]:
         """One dimension of it."""
+        computed(sum(map(len, inputs)))
         return [[1.0] for _ in inputs]
 
 

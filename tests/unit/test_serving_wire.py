@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -76,6 +77,23 @@ async def test_prompts_times_n_are_choices_in_that_order() -> None:
     assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 8, "total_tokens": 13}
     assert texts_of(chunks[:-1], 4) == ["abz", "abz", "cdez", "cdez"]
     assert chunks[-1]["usage"] == answer["usage"]
+
+
+class Spaced(Bytes):
+    """As SentencePiece decodes: a space before the first word is none of the text's."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Without it."""
+        return super().decode(token_ids, skip_special_tokens=skip_special_tokens).removeprefix(" ")
+
+
+@pytest.mark.parametrize(("continues", "text"), [(True, " Das Haus."), (False, "Das Haus.")])
+async def test_an_answer_begins_as_its_model_wrote_it(continues: bool, text: str) -> None:
+    """A decoder's answer goes on with its prompt, after a space; an encoder-decoder's is a text of its own."""
+    async with serving(Saying(" Das Haus."), codec=Spaced(None), continues=continues) as client:
+        answer = await post(client, COMPLETIONS, {"prompt": "translate: The house.", "max_tokens": 20})
+        chunks = await stream(client, COMPLETIONS, {"prompt": "translate: The house.", "max_tokens": 20})
+    assert (answer["choices"][0]["text"], texts_of(chunks, 1)) == (text, [text])
 
 
 def texts_of(chunks: list[dict[str, Any]], choices: int) -> list[str]:
@@ -471,9 +489,11 @@ class Lengths(Embedder):
         )
         self.batches: list[int] = []
 
-    async def embed(self, inputs: list[list[int]]) -> list[list[float]]:
+    async def embed(self, inputs: list[list[int]], computed: Callable[[int], object]) -> list[list[float]]:
         """Not what a model would say."""
         self.batches.append(len(inputs))
+        for each in inputs:
+            computed(len(each))
         return [[float(len(each)), float(each[0]), 0.5] for each in inputs]
 
 

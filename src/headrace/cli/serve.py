@@ -282,8 +282,7 @@ def _ways_in(grpc_port: int | None, proxy_port: int | None, proxy_host: str, *, 
         WrongUsage: gRPC cannot be spoken, or has no certificate to show.
     """
     from headrace.server import vertex_grpc  # noqa: PLC0415  # see above
-    from headrace.server.ways_in import WaysIn  # noqa: PLC0415
-    from headrace.server.ways_in import LOOPBACK  # noqa: PLC0415
+    from headrace.server.ways_in import LOOPBACK, WaysIn  # noqa: PLC0415
 
     if grpc_port is not None and not vertex_grpc.available():
         raise WrongUsage(

@@ -102,10 +102,8 @@ async def forward_to_control(exchange: Exchange, record: RequestRecord, control:
         await exchange.end()
 
 
-async def _answer(
-    control: Upstream, request: UpstreamRequest, timeout_s: float, *, returns_s: float
-) -> UpstreamAnswer:
-    """Control's answer. What cannot have reached it, or changes nothing, is sent to the one that comes after it, too."""
+async def _answer(control: Upstream, request: UpstreamRequest, timeout_s: float, *, returns_s: float) -> UpstreamAnswer:
+    """Control's answer. What cannot have reached it, or changes nothing, is sent to the one that comes next, too."""
     until = time.monotonic() + returns_s
     while True:
         try:

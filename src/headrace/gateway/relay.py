@@ -79,7 +79,8 @@ async def relay_events(
         broken: The last piece of an answer that broke off; without it, an event.
 
     Raises:
-        EngineBrokeOff: The engine did.
+        EngineBrokeOff: The engine did, or said that it failed.
+        EngineRefused: It said in the midst that the request is at fault.
         EngineStalled: It stood still.
     """
     meter = StreamMeter(call.meter)
@@ -90,6 +91,7 @@ async def relay_events(
         while not await answer.pipe(pump.take):
             await exchange.drained()
         rest = pump.rest()
+        _require_end(call, meter)
         meter.finish()
         if closing is not None:
             rest += closing()
@@ -98,6 +100,12 @@ async def relay_events(
         raise broke_off(call, error) from error
     finally:
         meter.add()
+
+
+def _require_end(call: Call, meter: StreamMeter) -> None:
+    """Hold that a stream that is over came to its end: engines of ours say so, others may not."""
+    if not (meter.ended or call.deployed.external_host):
+        raise BrokeOff("The stream ended without [DONE].")
 
 
 async def begin_stream(exchange: Exchange, call: Call, content_type: bytes, *, broken: LastWords | None = None) -> None:

@@ -2,8 +2,9 @@
 
 A stream that does not begin shows it by its first-byte deadline. A unary answer has its first byte when all of it is
 made, which may take minutes; so where a replica owes nothing but such answers, its engine is asked how many tokens it
-has made. An engine that is busy counts on; one that computes nothing does not, though it may say that it is healthy.
-And a stream that waits behind unary answers, or behind what other gateways asked, waits in a line that moves.
+has made and read (one that embeds makes none). An engine that is busy counts on; one that computes nothing does not,
+though it may say that it is healthy. And a stream that waits behind unary answers, or behind what other gateways asked,
+waits in a line that moves.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from headrace.gateway.fleet import Fleet, Replica
 LOOKS = 8
 """So many times within the deadline each replica is looked at, and in all but the first it has to have made nothing."""
 
-_MADE = re.compile(rb"^vllm:generation_tokens_total(?:\{[^}\n]*\})? (\S+)$", re.MULTILINE)
+_MADE = re.compile(rb"^vllm:(?:generation|prompt)_tokens_total(?:\{[^}\n]*\})? (\S+)$", re.MULTILINE)
 _SILENT = -1.0
 
 
@@ -96,7 +97,7 @@ def _stand(replica: Replica, text: bytes | None, before: _Stand | None, now: flo
 
 
 def _made(text: bytes | None) -> float | None:
-    r"""How many tokens an engine says that it has made; one that says nothing has made no more. None: it counts none.
+    r"""How many tokens an engine says that it has made and read; silent, it has made no more. None: it counts none.
 
     >>> _made(b'vllm:generation_tokens_total{model_name="m"} 7.0\n')
     7.0

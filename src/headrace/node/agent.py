@@ -274,8 +274,12 @@ class Agent:
 
     async def _look(self) -> None:
         while True:
-            self._runtime_reports, self._machine, self._cache_report = await asyncio.to_thread(self._look_once)
-            self._on_change()
+            try:
+                self._runtime_reports, self._machine, self._cache_report = await asyncio.to_thread(self._look_once)
+            except OSError as error:  # somebody removes what is looked at
+                _log.warning("What is on the disk cannot be told now: %s", error)
+            else:
+                self._on_change()
             await asyncio.sleep(_LOOK_S)
 
     def _look_once(self) -> tuple[tuple[RuntimeReport, ...], MachineShape, ModelCacheReport]:

@@ -87,7 +87,9 @@ class Environments:
     def inspect(self, runtime: Installable) -> RuntimeReport:
         """What is there, and how it differs from what this version of Headrace pins. Starts no interpreter."""
         path = self._path(runtime)
-        if not (path / MANIFEST).exists():
+        try:
+            manifest = (path / MANIFEST).read_bytes()
+        except FileNotFoundError:
             return RuntimeReport(name=runtime.name, installed=False, mismatch=self._why_missing(runtime, path))
         versions = _versions(path, runtime.requirements)
         stamps = engines.placed(path)
@@ -95,7 +97,7 @@ class Environments:
             name=runtime.name,
             installed=True,
             path=str(path),
-            size_bytes=msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest).size_bytes,
+            size_bytes=msgspec.json.decode(manifest, type=Manifest).size_bytes,
             versions=versions,
             engines_stamp=engines.stamp() if engines.stamp() in stamps else (stamps or [""])[-1],
             mismatch=_mismatch(versions, runtime.requirements, stamps),

@@ -143,6 +143,7 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         ) from None
     return bound
 
+
 def unix_socket(path: Path) -> socket.socket:
     """A listening unix socket at `path`, in the place of whatever a dead process left there."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

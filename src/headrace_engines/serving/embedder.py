@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import msgspec
 
@@ -31,7 +32,7 @@ class Embedder(ABC):
     limits: EmbedderLimits
 
     @abstractmethod
-    async def embed(self, inputs: list[list[int]]) -> list[list[float]]:
+    async def embed(self, inputs: list[list[int]], computed: Callable[[int], object]) -> list[list[float]]:
         """The vectors of `inputs`, in their order, each of `EmbedderLimits.dimensions` finite numbers.
 
         Pooled and normalised as the model's makers say. When the awaiting task is cancelled (the client hung up),
@@ -39,6 +40,8 @@ class Embedder(ABC):
 
         Args:
             inputs: One to `max_batch_inputs` sequences of one to `max_input_tokens` token ids.
+            computed: Called with the tokens of an input as soon as that is computed, by which those who look on see
+                that the engine works.
 
         Raises:
             QueueFull: Too much is waiting.

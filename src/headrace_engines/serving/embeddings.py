@@ -47,7 +47,7 @@ async def embeddings(request: Request) -> Response:
     dimensions = _dimensions(embedder, parameters.dimensions)
     inputs = await unless_hung_up(request.receive, _read_inputs(engine, _separate(parameters.input)))
     try:
-        vectors = await unless_hung_up(request.receive, _embed(embedder, inputs))
+        vectors = await unless_hung_up(request.receive, _embed(engine, embedder, inputs))
     except (QueueFull, GenerationFailed) as error:
         engine.metrics.ended["error"].inc()
         raise api_error_from(error) from error
@@ -57,7 +57,7 @@ async def embeddings(request: Request) -> Response:
     if dimensions is not None:
         vectors = [_shortened(vector, dimensions) for vector in vectors]
     tokens = sum(map(len, inputs))
-    engine.metrics.embedded(tokens, time.monotonic() - arrived_s)
+    engine.metrics.embedded(time.monotonic() - arrived_s)
     encode = _base64 if parameters.encoding_format == "base64" else list
     answer = {
         "object": "list",
@@ -70,11 +70,11 @@ async def embeddings(request: Request) -> Response:
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-async def _embed(embedder: Embedder, inputs: list[list[int]]) -> list[list[float]]:
+async def _embed(engine: Engine, embedder: Embedder, inputs: list[list[int]]) -> list[list[float]]:
     vectors: list[list[float]] = []
     size = embedder.limits.max_batch_inputs
     for start in range(0, len(inputs), size):
-        vectors += await embedder.embed(inputs[start : start + size])
+        vectors += await embedder.embed(inputs[start : start + size], engine.metrics.prompt_tokens.inc)
     return vectors
 
 

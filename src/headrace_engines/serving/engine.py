@@ -253,7 +253,7 @@ class Engine:
 
 
 async def _warm_embedder(embedder: Embedder, prompt_ids: list[int]) -> None:
-    vectors = await embedder.embed([prompt_ids])
+    vectors = await embedder.embed([prompt_ids], lambda _: None)
     lengths = [len(vector) for vector in vectors]
     if lengths != [embedder.limits.dimensions]:
         raise FatalError("ENGINE_DIED", "The engine computed no embedding.", evidence=f"lengths: {lengths}")

@@ -305,6 +305,8 @@ class ServedModel(NamedTuple):
         sampling: How tokens are picked where a request does not say.
         embedder: Computes embeddings; None for a model that generates.
         sees: The folder's model takes images, on an engine that passes them (`serving.images`).
+        continues: Whether an answer goes on with the text of its prompt, as a decoder's does; what an encoder has read
+            is another text.
     """
 
     generator: Generator | None
@@ -312,6 +314,7 @@ class ServedModel(NamedTuple):
     sampling: Sampling = Sampling()
     embedder: Embedder | None = None
     sees: bool = False
+    continues: bool = True
 
 
 OnDeath = Callable[[FatalError], None]

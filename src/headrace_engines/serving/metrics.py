@@ -81,9 +81,8 @@ class Metrics:
         whole = Histogram(f"vllm:{name}", text, ["model_name"], buckets=buckets, registry=self._registry)
         return whole.labels(self._model)
 
-    def embedded(self, tokens: int, duration_s: float) -> None:
-        """A request for embeddings was answered."""
-        self.prompt_tokens.inc(tokens)
+    def embedded(self, duration_s: float) -> None:
+        """A request for embeddings was answered; its tokens were counted as they were computed."""
         self.latency.observe(duration_s)
         self.ended["stop"].inc()
 

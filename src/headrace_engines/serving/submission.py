@@ -177,6 +177,7 @@ def _readers(
 
     def reader_of(request: GenerationRequest) -> TextReader:
         log = None if top is None else TokenLog(engine.token_text, top)
-        return TextReader(decode, prompt_ids=request.prompt_ids, stop=stop, log=log)
+        context = request.prompt_ids if engine.served.continues else ()
+        return TextReader(decode, prompt_ids=context, stop=stop, log=log)
 
     return reader_of

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["auto", "bfloat16", "float16", "float32"], default="auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    parser.add_argument("--max-running", type=int, default=64, metavar="N", help="sequences computed at once")
+    parser.add_argument("--max-running", type=int, default=128, metavar="N", help="sequences computed at once")
     parser.add_argument("--max-waiting", type=int, default=256, metavar="N", help="sequences accepted beyond those")
     parser.add_argument("--kv-cache-bytes", type=int, default=0, metavar="B", help="key-value cache (0: own choice)")
     parser.add_argument("--allow-custom-code", action="store_true", help="run the folder's own Python code")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +67,7 @@ class EncoderEmbedder(Embedder):
         self._open: set[asyncio.Future[list[float]]] = set()  # the event loop's thread only
         threading.Thread(target=self._run, name="model", daemon=True).start()
 
-    async def embed(self, inputs: list[list[int]]) -> list[list[float]]:
+    async def embed(self, inputs: list[list[int]], computed: Callable[[int], object]) -> list[list[float]]:
         """The vectors of `inputs`."""
         if self._fatal is not None:
             raise GenerationFailed(self._fatal.code, self._fatal.message)
@@ -81,8 +82,9 @@ class EncoderEmbedder(Embedder):
             )
         places = [self._loop.create_future() for _ in inputs]
         self._open.update(places)
-        for place in places:
+        for token_ids, place in zip(inputs, places, strict=True):
             place.add_done_callback(self._open.discard)
+            place.add_done_callback(partial(_tell, computed, len(token_ids)))
         with self._changed:
             self._waiting += [_Input(token_ids, place) for token_ids, place in zip(inputs, places, strict=True)]
             self._changed.notify()
@@ -150,6 +152,11 @@ class EncoderEmbedder(Embedder):
             if not place.done():
                 place.set_exception(GenerationFailed(fatal.code, fatal.message))
         self._on_death(fatal)
+
+
+def _tell(computed: Callable[[int], object], tokens: int, place: asyncio.Future[list[float]]) -> None:
+    if not place.cancelled() and place.exception() is None:
+        computed(tokens)
 
 
 def _deliver(batch: list[_Input], vectors: list[list[float]]) -> None:

@@ -150,6 +150,7 @@ def _load(options: LoadOptions, loop: asyncio.AbstractEventLoop, on_death: OnDea
         HuggingFaceCodec(tokenizer),
         recommended_sampling(options.folder),
         sees=sees(config.model_type, config.architectures),
+        continues=kind != "encoder-decoder",
     )
 
 

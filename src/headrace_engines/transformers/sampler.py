@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from headrace_engines.serving.fatal import is_out_of_memory
 from headrace_engines.serving.generator import (
     GenerationFailed,
     GenerationRequest,
@@ -23,6 +25,8 @@ from headrace_engines.serving.generator import (
     TokenLogprob,
 )
 from headrace_engines.transformers.grammar import Follower
+
+_log = logging.getLogger(__name__)
 
 # vLLM's _SAMPLING_EPS: below this a temperature only overflows; the likeliest token is what it means.
 _GREEDY_BELOW_TEMPERATURE = 1e-5
@@ -92,7 +96,9 @@ class Sampler:
         """
         scores = self._penalised(self._biased(logits), token_ids)
         if self._is_too_early(token_ids):
-            scores = scores.index_fill(1, torch.tensor(self._end_ids, device=scores.device), -torch.inf)
+            scores = scores.index_fill(
+                1, torch.tensor(self._end_ids, dtype=torch.long, device=scores.device), -torch.inf
+            )
         if self.follower is not None:
             scores = self.follower.allowed(scores)
         scores = self._warpers(None, scores)
@@ -155,6 +161,11 @@ def _pick_one(sampler: Sampler, logits: Any, token_ids: list[int]) -> Picked | G
         return sampler.pick(logits.to(torch.float32, copy=True), token_ids)
     except GenerationFailed as error:
         return error
+    except Exception as error:
+        _log.exception("A token cannot be picked.")
+        if is_out_of_memory(error):
+            raise
+        return GenerationFailed("ENGINE_DIED", f"No token can be picked for this request: {type(error).__name__}.")
 
 
 def _can_be_picked_from(scores: Any) -> bool:

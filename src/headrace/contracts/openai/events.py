@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace.contracts.openai.errors import message_of
 
 MAX_EVENT_BYTES = 1024 * 1024
 
@@ -11,6 +16,35 @@ _TEXT = re.compile(rb'te(?:nt|xt)"\s*:\s*"[^"]')
 """A member ``content`` or ``text`` that is a text and not an empty one. Quotes in a model's text are escaped, so it
 holds none of these. The names' common letters stand first, which makes it five times as fast as whole names.
 """
+
+
+_EACH = re.compile(rb".+?(?:\n\n|\r\n\r\n|\Z)", re.DOTALL)
+_ERROR = b'"error"'
+"""Quotes in a model's text are escaped, so it holds this nowhere but where a token's own text is told."""
+
+_REFUSALS = frozenset({"invalid_request_error", "BadRequestError"})
+"""What our engines, OpenAI and vLLM call an error of the request."""
+
+
+class _Said(msgspec.Struct):
+    error: Any = None
+
+
+_SAID = msgspec.json.Decoder(_Said)
+
+
+class ErrorEvent(NamedTuple):
+    """An error in the place of the rest of an answer.
+
+    Attributes:
+        before: The events that came before it.
+        message: What the engine says.
+        refused: Whether the request is at fault, and not the engine.
+    """
+
+    before: bytes
+    message: str
+    refused: bool
 
 
 class WholeEvents:
@@ -47,6 +81,39 @@ def event_data(events: bytes) -> list[bytes]:
     """The ``data`` of each of some whole events; comments and other fields are left out."""
     lines = events.replace(b"\r\n", b"\n").split(b"\n")
     return [line[5:].lstrip(b" ") for line in lines if line.startswith(b"data:")]
+
+
+def each_event(events: bytes) -> list[bytes]:
+    """Some whole events, one by one."""
+    return _EACH.findall(events)
+
+
+def error_in(events: bytes) -> ErrorEvent | None:
+    r"""The first error that some whole events tell; None where they tell none.
+
+    >>> error_in(b'data: {"choices": []}\n\ndata: {"error": {"message": "No room."}}\n\n')
+    ErrorEvent(before=b'data: {"choices": []}\n\n', message='No room.', refused=False)
+    """
+    if _ERROR not in events:
+        return None
+    before = b""
+    for one in each_event(events):
+        for data in event_data(one) if _ERROR in one else ():
+            try:
+                error = _SAID.decode(data).error
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            if error is not None:
+                return ErrorEvent(before, message_of(data), _is_refusal(error))
+        before += one
+    return None
+
+
+def _is_refusal(error: object) -> bool:
+    if not isinstance(error, dict):
+        return False
+    code = error.get("code")
+    return error.get("type") in _REFUSALS or (isinstance(code, int) and 400 <= code < 500 and code != 429)
 
 
 def event(data: bytes) -> bytes:

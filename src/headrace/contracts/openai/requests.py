@@ -14,7 +14,7 @@ OpenAIBody = dict[str, msgspec.Raw]
 
 _DECODER = msgspec.json.Decoder(OpenAIBody)
 _ENCODER = msgspec.json.Encoder()
-_TRUE = msgspec.Raw(b"true")
+_TRUE, _FALSE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"false"), msgspec.Raw(b"null")
 
 
 def read_object(body: bytes) -> OpenAIBody:
@@ -52,6 +52,21 @@ def model_of(body: OpenAIBody) -> str:
 def wants_stream(body: OpenAIBody) -> bool:
     """Whether ``stream`` is true; anything but a boolean is left for the engine to refuse."""
     return body.get("stream") == _TRUE
+
+
+def require_no_stream(body: OpenAIBody) -> None:
+    """Hold that ``stream`` is false or not there.
+
+    Raises:
+        BadField: It is neither that nor true. Some engines would take 1 for a yes, and nobody here would know.
+    """
+    given = body.get("stream")
+    if given is not None and given not in (_FALSE, _NULL):
+        raise BadField(
+            "stream must be true or false.",
+            evidence=f"It is {bytes(given)[:40].decode('utf-8', 'replace')}.",
+            fix="Send a boolean.",
+        )
 
 
 def for_engine(body: OpenAIBody, served_name: str) -> bytes:

@@ -106,8 +106,6 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         if event == b"[DONE]":
             return b""
         chunk = msgspec.json.decode(event)
-        if "error" in chunk:
-            return event + b"\n"
         piece = chunk if self.prompt is None else "".join(choice.get("text", "") for choice in chunk.get("choices", ()))
         return msgspec.json.encode({"predictions": [piece]}) + b"\n" if piece else b""
 
