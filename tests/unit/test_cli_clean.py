@@ -42,7 +42,7 @@ def test_only_what_nobody_uses_is_found(layout):
 
 def test_a_staged_model_is_named(layout, capsys):
     """By what it was registered as and where it came from: a fingerprint tells a person nothing."""
-    version = {"model_id": "9", "version": "1", "fingerprint": "bbb", "artifact_uri": "/weights/river"}
+    version = {"project": "p", "model_id": "9", "version": "1", "fingerprint": "bbb", "artifact_uri": "/weights/river"}
     models = {"models": [{"display_name": "river", "versions": [version]}]}
     with serving() as server, layout.lock.open("w") as lock:
         layout.local_login.write_text(json.dumps({"url": server.url, "key": "k"}))
@@ -52,6 +52,56 @@ def test_a_staged_model_is_named(layout, capsys):
         assert run(["clean", "--dry-run", "--data-dir", str(layout.data_dir)]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if str(layout.models_dir / "bbb") in line]
     assert "river, /weights/river" in line
+
+
+def test_uploads_of_deleted_versions_go(layout, capsys):
+    """Not one that has a row, nor one that another version's artifacts are in, nor what control is at."""
+    uploads = layout.uploads_dir
+    gone = [uploads / "p" / "models" / "7" / "1", uploads / "p" / "served" / "7" / "1", uploads / "q" / "models/9/1"]
+    kept = [
+        uploads / "p" / "models" / "9" / "1",
+        uploads / "p" / "served" / "9" / "1",
+        uploads / "p" / "models" / "8" / "1" / "model",
+        uploads / "p" / "models" / "7" / ".2.abcd.removing",
+        uploads / "p" / "volumes" / "ml" / "llm" / "raw",
+        uploads / ".incoming",
+    ]
+    for folder in (*gone, *kept):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x")
+    versions = [
+        {"project": "p", "model_id": "9", "version": "1", "fingerprint": "", "artifact_uri": ""},
+        {"project": "p", "model_id": "m", "version": "1", "fingerprint": "", "artifact_uri": kept[2].as_uri()},
+    ]
+    with serving() as server, layout.lock.open("w") as lock:
+        layout.local_login.write_text(json.dumps({"url": server.url, "key": "k"}))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server.answers["GET /headrace/v1/deployments"] = (200, {"deployments": []})
+        server.answers["GET /headrace/v1/models"] = (200, {"models": [{"display_name": "m", "versions": versions}]})
+        assert run(["clean", "--yes", "--data-dir", str(layout.data_dir)]) == 0
+        assert all(line.endswith("?project=*") or "%2A" in line for line, _, _ in server.requests if "/models" in line)
+    assert [folder.exists() for folder in gone] == [False] * len(gone)
+    assert [(folder / "file").exists() for folder in kept] == [True] * len(kept)
+    assert "was deleted" in capsys.readouterr().out
+
+
+def test_an_upload_that_came_into_use_while_it_asked_stays(layout, capsys):
+    """The server is asked once more before anything of them goes."""
+    folder = layout.uploads_dir / "p" / "models" / "9" / "1"
+    folder.mkdir(parents=True)
+    version = {"project": "p", "model_id": "9", "version": "1", "fingerprint": "", "artifact_uri": ""}
+    answers = [[], [version]]
+    with serving() as server, layout.lock.open("w") as lock:
+        layout.local_login.write_text(json.dumps({"url": server.url, "key": "k"}))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server.answers["GET /headrace/v1/deployments"] = (200, {"deployments": []})
+        server.answers["GET /headrace/v1/models"] = lambda _: (
+            200,
+            {"models": [{"display_name": "m", "versions": answers.pop(0)}]},
+        )
+        assert run(["clean", "--yes", "--data-dir", str(layout.data_dir)]) == 0
+    assert folder.exists()
+    assert f"{folder} stays: it came into use meanwhile." in capsys.readouterr().out
 
 
 def test_a_dry_run_shows_sizes_and_removes_nothing(layout, capsys):

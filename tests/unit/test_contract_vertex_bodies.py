@@ -227,6 +227,8 @@ def test_scaling_to_zero_is_a_time_without_requests() -> None:
         ({"modelConfig": {"modelUserId": "a", "model_user_id": "a"}}, BadField, "given twice"),
         ({"modelConfig": {"modelUserId": "Not An Id"}}, BadName, "modelConfig.modelUserId"),
         ({"modelConfig": {"containerSpec": {"deploymentTimeout": "ten minutes"}}}, BadField, "a duration"),
+        ({"modelConfig": {"containerSpec": {"deploymentTimeout": "0s"}}}, BadField, "more than 0s"),
+        ({"modelConfig": {"containerSpec": {"deploymentTimeout": "999999999999s"}}}, BadField, "at most 2592000s"),
         ({"modelConfig": {"containerSpec": {"ports": [{"containerPort": "x"}]}}}, BadField, "ports[0].containerPort"),
         ({"destination": "projects/other/locations/us-central1"}, BadField, "destination"),
         ({"customModel": {}}, BadField, "customModel.gcsUri is missing"),

@@ -87,6 +87,7 @@ def test_what_means_nothing_here_is_kept() -> None:
         ({"containerSpec": {"imageUri": "i", "ports": [{"containerPort": 0}]}}, {}, BadField, "ports[0]"),
         ({"containerSpec": {"imageUri": "i", "grpcPorts": [{"containerPort": 65536}]}}, {}, BadField, "grpcPorts[0]"),
         ({"containerSpec": {"imageUri": "i", "deploymentTimeout": "0s"}}, {}, BadField, "deploymentTimeout"),
+        ({"containerSpec": {"imageUri": "i", "deploymentTimeout": "2592001s"}}, {}, BadField, "at most 2592000s"),
         ({"containerSpec": {"imageUri": "i", "sharedMemorySizeMb": "-1"}}, {}, BadField, "sharedMemorySizeMb"),
         (
             {"containerSpec": {"imageUri": "i", "healthProbe": {"exec": {}, "httpGet": {}}}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from headrace.contracts.databricks.paths import is_databricks_path
 from headrace.contracts.openai.errors import openai_error
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.contracts.vertex.errors import google_error
+from headrace.control.reading import with_weights
 from headrace.resources.access import Principal
 from headrace.resources.errors import BadField, BodyTooLarge, HeadraceError, MethodNotAllowed
 from headrace.resources.layout import Layout
@@ -70,12 +72,12 @@ class Context(msgspec.Struct, frozen=True):
     gateways: tuple[Counting, ...] = ()
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
-        """Read from the store, at one moment of it."""
-        return await self.store.run(work, read_only=True)
+        """Read from the store, at one moment of it; once more after weights that it asks for were read."""
+        return await with_weights(partial(self.store.run, read_only=True), work)
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
-        """Change the store, and have the reconciler act on it."""
-        result = await self.store.run(work)
+        """Change the store, and have the reconciler act on it; weights that it asks for are read before."""
+        result = await with_weights(self.store.run, work)
         self.reconciler.wake()
         return result
 

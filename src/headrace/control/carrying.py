@@ -10,7 +10,8 @@ from headrace.capacity import PLANNED_SEQUENCES, Load, context_tokens, place_of
 from headrace.capacity.carried import predicted
 from headrace.control.placement import home
 from headrace.control.predicting import computes_in, shape_at
-from headrace.control.standing import Weights, newest_profile, read_weights, standing_now
+from headrace.control.reading import Weights, weights_of
+from headrace.control.standing import newest_profile, standing_now
 from headrace.hardware import Shape, find_shape, read_catalogue
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import HeadraceError, NotOptimizable
@@ -39,10 +40,11 @@ def carried_by(
         NotOptimizable: No throughput of it can be stated: it writes no text, is somebody else's server, its weights
             cannot be read, nothing is known of the machine's speed, or not even one request at a time keeps the
             latencies.
+        Unread: Its weights are to be read first; `with_weights` does, and begins again.
         BadField: There is no such machine.
         MachineSpecIncomplete: The machine is named in part.
     """
-    weights = read_weights(version, data_dir)
+    weights = weights_of(version, data_dir)
     _require_text(version, weights)
     shape, facts = _where(tx, machine, data_dir)
     try:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
 from headrace.capacity import PLANNED_SEQUENCES, context_tokens
 from headrace.control.placement import home
+from headrace.control.reading import Weights, staged_weights
 from headrace.hardware import MachineShape, identity
 from headrace.resources.deployments import Deployment
-from headrace.resources.errors import HeadraceError, NotOptimizable
-from headrace.resources.external import EXTERNAL
-from headrace.resources.layout import Layout
+from headrace.resources.errors import HeadraceError
 from headrace.resources.models import ModelVersion, ServingSpec
 from headrace.resources.nodes import Node
 from headrace.resources.profiles import Profile
 from headrace.runtimes import RUNTIMES, MachineFacts, choose, facts_of, machine_of
-from headrace.storage import Credentials, open_artifacts, require_own
 from headrace.store import Order, Transaction
-from headrace.weights import inspect
-from headrace.weights.custom_code import OwnCode, own_code
-from headrace.weights.folder import ModelFolder
-from headrace.weights.reader import ReadOnce
-
-_READ_KEPT = 64
-"""Folders whose headers are remembered: what a list of profiles asks of each version is read once."""
 
 _NEWEST = (Order("created_at", descending=True), Order("id", descending=True))
 
@@ -54,17 +44,6 @@ class Standing(msgspec.Struct, frozen=True):
             if then != now:
                 return f"The {word} would be {now} now; it was {then}."
         return ""
-
-
-class Weights(msgspec.Struct, frozen=True):
-    """What is read of a version's files.
-
-    Attributes:
-        code: What the folder asks for of its own; None: nothing.
-    """
-
-    folder: ModelFolder
-    code: OwnCode | None
 
 
 def hardware_name(node: Node | None) -> str:
@@ -137,51 +116,17 @@ def newest_profile(tx: Transaction, version: ModelVersion, standing: Standing) -
 
 
 def why_stale(tx: Transaction, profile: Profile, data_dir: Path | None) -> str:
-    """Why a measurement does not hold for a deployment that would be made now, as a sentence; empty: it does."""
+    """Why a measurement does not hold for a deployment that would be made now, as a sentence; empty: it does.
+
+    No store is asked: of a version that no node has staged here, the machine alone is compared.
+    """
     version = tx.get(ModelVersion, scope=profile.scope, model_id=profile.model_id, version=profile.model_version)
     if version is None:
         return "The version was deleted."
     try:
-        return standing_now(tx, version, read_weights(version, data_dir)).differs(profile)
+        weights = staged_weights(version, data_dir)
+        if weights is None:
+            return Standing(profile.runtime, hardware_name(home(tx)), profile.engine).differs(profile)
+        return standing_now(tx, version, weights).differs(profile)
     except HeadraceError as error:
         return f"Nothing would serve the version now: {error.message}"
-
-
-def read_weights(version: ModelVersion, data_dir: Path | None) -> Weights:
-    """A version's listing, small files and headers; from the copy that a node staged here, if there is one.
-
-    Those of a version that was checked are read once by each process: its files have an identity.
-
-    Raises:
-        NotOptimizable: They cannot be read, or there are none.
-    """
-    if version.spec.external is not None or version.spec.runtime == EXTERNAL:
-        raise NotOptimizable(
-            "No throughput of somebody else's server can be promised.",
-            evidence=f"Version {version.version} of model {version.model_id!r} is served at {version.artifact_uri}.",
-        )
-    try:
-        if version.fingerprint:
-            return _read_kept(version.artifact_uri, version.fingerprint, version.scope.project, data_dir)
-        return _read(version.artifact_uri, "", version.scope.project, data_dir)
-    except HeadraceError as error:
-        raise NotOptimizable(
-            "What the model's replica carries cannot be told: its weights cannot be read.",
-            evidence=f"{error.code}: {error.message}",
-            fix=error.fix,
-        ) from error
-
-
-def _read(uri: str, fingerprint: str, project: str, data_dir: Path | None) -> Weights:
-    layout = Layout(data_dir) if data_dir is not None else None
-    staged = layout.models_dir / fingerprint if layout is not None and fingerprint else None
-    if staged is not None and staged.is_dir():
-        artifacts = open_artifacts(str(staged))
-    else:
-        require_own(uri, project, data_dir)
-        artifacts = open_artifacts(uri, Credentials(layout.credentials).options(project, uri) if layout else {})
-    reader = ReadOnce(artifacts)
-    return Weights(inspect(reader), own_code(reader))
-
-
-_read_kept = lru_cache(maxsize=_READ_KEPT)(_read)

@@ -105,6 +105,20 @@ def entity_of_garden(name: FullName, version: str = VERSION) -> Wanted:
     return Wanted(catalogue=entry.id)
 
 
+def published_version(tx: Transaction, scope: Scope, name: FullName, located: Located, *, now: float) -> ModelVersion:
+    """The version that a deployment of an entity of ``system.ai`` would have, stored or not; nothing is stored.
+
+    Args:
+        tx: An open transaction.
+        scope: Where.
+        name: The entity's.
+        located: Where its weights are now.
+        now: Unix seconds.
+    """
+    full_name = name_of(find_published(name))
+    return _version(_stored(tx, scope, full_name)[1], scope, full_name, located, now)
+
+
 def register_published(
     tx: Transaction, scope: Scope, name: FullName, located: Located, *, now: float
 ) -> tuple[Model, ModelVersion]:
@@ -121,23 +135,39 @@ def register_published(
         StillInUse: Its weights are at another address now, and what is deployed uses the old one.
     """
     full_name = name_of(find_published(name))
-    found = tx.list(Model, scope=scope, display_name=str(full_name), limit=1)
-    model = found[0] if found else _new_model(scope, full_name, located, now)
-    version = tx.get(ModelVersion, scope=scope, model_id=model.id, version=VERSION)
-    if version is None:
-        fresh = ModelVersion(
+    model, stored = _stored(tx, scope, full_name)
+    model = model or _new_model(scope, full_name, located, now)
+    version = _version(stored, scope, full_name, located, now)
+    if stored is None:
+        return model, register_version(tx, model, version)
+    if version.artifact_uri != stored.artifact_uri:
+        require_unused(tx, scope, model.id, version=VERSION, what=f"'{full_name}'")
+        version = tx.update(version)
+    return model, version
+
+
+def _stored(tx: Transaction, scope: Scope, name: FullName) -> tuple[Model | None, ModelVersion | None]:
+    """The project's model and version of that name, as far as there are any."""
+    found = tx.list(Model, scope=scope, display_name=str(name), limit=1)
+    if not found:
+        return None, None
+    return found[0], tx.get(ModelVersion, scope=scope, model_id=found[0].id, version=VERSION)
+
+
+def _version(stored: ModelVersion | None, scope: Scope, name: FullName, located: Located, now: float) -> ModelVersion:
+    """It, with its weights where they are now."""
+    if stored is None:
+        return ModelVersion(
             scope=scope,
-            model_id="",
-            version="",
+            model_id=str(name),
+            version=VERSION,
             artifact_uri=located.address,
             user_id=located.publisher_model,
             created_at=now,
         )
-        return model, register_version(tx, model, fresh)
-    if version.artifact_uri != located.address:
-        require_unused(tx, scope, model.id, version=VERSION, what=f"'{full_name}'")
-        version = tx.update(msgspec.structs.replace(version, artifact_uri=located.address, fingerprint=""))
-    return model, version
+    if stored.artifact_uri == located.address:
+        return stored
+    return msgspec.structs.replace(stored, artifact_uri=located.address, fingerprint="")
 
 
 def _new_model(scope: Scope, name: FullName, located: Located, now: float) -> Model:

@@ -10,6 +10,9 @@ from headrace.resources.names import Scope
 from headrace.resources.profiles import Carried
 from headrace.resources.states import DeploymentState, ReplicaState
 
+LONGEST_DEADLINE_S = 30 * 86_400.0
+"""How long a deployment may be given until it is READY: longer than any model takes to come over a network."""
+
 
 class MachineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The machine asked for: all three, or none and the platform picks."""

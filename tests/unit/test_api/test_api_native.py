@@ -71,6 +71,18 @@ def test_status(world: World) -> None:
     assert world.json("GET", "/headrace/v1/nodes")["nodes"] == status["nodes"]
 
 
+def test_a_deadline_that_no_calendar_has_breaks_no_list(world: World) -> None:
+    """Of a row that is there; who asks for one is refused."""
+    operation = world.deploy(endpointConfig={"endpointUserId": "e"})
+    with world.store.transaction() as tx:
+        tx.update(msgspec.structs.replace(world.deployment(tx, operation), deadline_at=1e12))
+    (listed,) = world.json("GET", "/headrace/v1/status")["endpoints"]
+    assert "It has until 9999-12-31" in listed["deployed_models"][0]["deployment"]["pending"]
+    assert len(world.json("GET", "/headrace/v1/endpoints")["endpoints"]) == 1
+    body = {"artifact_uri": "/", "project": "my-proj", "timeout_s": 1e12}
+    assert world.error("POST", "/headrace/v1/deployments", json=body) == (400, "BAD_FIELD")
+
+
 def test_last_error(world: World) -> None:
     """The last error is the newest of all deployments and replicas that are not gone."""
     operation = world.deploy()

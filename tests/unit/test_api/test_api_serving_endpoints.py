@@ -9,20 +9,20 @@ import pytest
 from api_world import World
 
 from headrace.control import commands
+from headrace.control.garden import Located
+from headrace.control.system_ai import register_published
+from headrace.hardware import look
 from headrace.resources.access import Role
 from headrace.resources.endpoints import DeployedModel
+from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_SCOPE, Scope
-from headrace.resources.profiles import Carried, Cost
+from headrace.resources.nodes import Node
+from headrace.resources.unity_catalog import read_full_name
+from small_models import write_llama
 
 SERVING = "/api/2.0/serving-endpoints"
 MODEL = "ml.llm.fm"
-CARRIED = Carried(
-    cost=Cost(prompt=1e-4, prompt_squared=0.0, step=0.02, sequence=1e-3, context=0.0),
-    concurrency=8,
-    first_s=0.5,
-    gap_s=0.05,
-    measured=True,
-)
+SYSTEM_MODEL = "system.ai.smollm2_135m_instruct"
 
 
 @pytest.fixture
@@ -34,6 +34,18 @@ def registered(world: World) -> World:
         )
         commands.upload(tx, order, now=1.0)
     return world
+
+
+@pytest.fixture
+def readable(registered: World) -> World:
+    """One whose model has weights, and whose node told what machine it is."""
+    folder = write_llama(registered.layout.data_dir / "llama")
+    with registered.store.transaction() as tx:
+        (version,) = tx.list(ModelVersion)
+        tx.update(msgspec.structs.replace(version, artifact_uri=folder.as_uri()))
+        hardware = msgspec.to_builtins(look(folder)) | {"gpus": []}
+        tx.insert(Node(id="local", boot_id="b", memory_bytes=1 << 32, cores=2, hardware=hardware, last_seen_at=1.0))
+    return registered
 
 
 def config(**fields: Any) -> dict[str, Any]:
@@ -102,12 +114,11 @@ def test_a_name_is_taken_once(registered: World) -> None:
     assert registered.json("GET", f"{SERVING}/pt1") == before
 
 
-def test_a_throughput_that_cannot_be_sold_names_what_can(registered: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_throughput_that_cannot_be_sold_names_what_can(readable: World) -> None:
     """The nearest whole chunks; a least above the most; a most of nothing. A least of nothing is sold."""
-    for module in ("headrace.control.commands.provision", "headrace.control.serving.scale"):
-        monkeypatch.setattr(f"{module}.carried_by", lambda *_, **__: CARRIED)
-    monkeypatch.setattr("headrace.api.databricks.serving_endpoints.carried_by", lambda *_, **__: CARRIED)
+    registered = readable
     info = registered.json("GET", f"{SERVING}/get-model-optimization-info/{MODEL}/1")
+    assert info["model_type"] == "llama"
     chunk = info["throughput_chunk_size"]
     assert info["optimizable"] is True
     assert info["headrace"]["tokens_per_s_of_a_replica"] >= 4 * chunk > 0
@@ -140,8 +151,23 @@ def test_what_is_not_optimizable_says_why(registered: World) -> None:
     info = registered.json("GET", f"{SERVING}/get-model-optimization-info/{MODEL}/1")
     assert info["optimizable"] is False
     assert info["headrace"]["code"] == "NOT_OPTIMIZABLE"
-    path = f"{SERVING}/get-model-optimization-info/{MODEL}/9"
-    assert refused(registered, "GET", path)[:2] == (404, "RESOURCE_DOES_NOT_EXIST")
+    for name, version in ((MODEL, "9"), (SYSTEM_MODEL, "2"), ("system.ai.nothing", "1")):
+        path = f"{SERVING}/get-model-optimization-info/{name}/{version}"
+        assert refused(registered, "GET", path)[:2] == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_who_looks_at_a_model_of_the_garden_stores_nothing(world: World) -> None:
+    """Nor is what is stored pointed elsewhere: a viewer reads alone."""
+    viewer, path = world.key("default", Role.VIEWER), f"{SERVING}/get-model-optimization-info/{SYSTEM_MODEL}/1"
+    assert "optimizable" in world.json("GET", path, key=viewer)
+    with world.store.transaction() as tx:
+        assert tx.list(Model) == tx.list(ModelVersion) == []
+        located = Located("/elsewhere", "SmolLM2", "publishers/x/models/y@z")
+        register_published(tx, DEFAULT_SCOPE, read_full_name(SYSTEM_MODEL), located, now=1.0)
+        before = (tx.list(Model), tx.list(ModelVersion))
+    assert "optimizable" in world.json("GET", path, key=viewer)
+    with world.store.transaction() as tx:
+        assert (tx.list(Model), tx.list(ModelVersion)) == before
 
 
 def test_a_workspace_is_the_keys_project(registered: World) -> None:

@@ -259,6 +259,23 @@ def test_nothing_changes_while_a_version_is_looked_at(world: World, method: str,
     assert sorted(folder.glob("*")) == before
 
 
+def test_what_is_set_while_a_version_is_looked_at_stays(world: World) -> None:
+    """Its end is written to the row as it is by then, with its tags; of one that was deleted there is no end."""
+    registered(world)
+    version = row(world, pending(world))
+    with world.store.transaction() as tx:
+        unity_catalog.tag_version(tx, version, added={"team": "a"})
+    with world.store.transaction() as tx:
+        ended = unity_catalog.conclude_version(tx, version, Outcome(RegistrationState.READY, "", "file:///a"))
+    assert ended.registration is not None
+    assert (ended.registration.state, ended.artifact_uri) == (RegistrationState.READY, "file:///a")
+    assert ended.labels == {"team": "a"}
+    assert row(world, version.version) == ended
+    world.json("DELETE", f"{UC}/models/{NAME}/versions/{version.version}")
+    with world.store.transaction() as tx, pytest.raises(ModelNotFound, match="deleted meanwhile"):
+        unity_catalog.conclude_version(tx, version, Outcome(RegistrationState.READY))
+
+
 def test_files_of_a_volume(world: World) -> None:
     """The same files API for volumes: whole files, folders, ``overwrite``, what is not there."""
     place = "Volumes/ml/llm/raw"

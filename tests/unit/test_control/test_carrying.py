@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from headrace.capacity.units import FIRST_S, GAP_S, chunk, tokens_per_s
 from headrace.control.carrying import carried_by
-from headrace.control.standing import Standing, read_weights, standing_now, why_stale
+from headrace.control.reading import weights_of
+from headrace.control.standing import Standing, standing_now, why_stale
 from headrace.hardware import look
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import BadField, NotOptimizable
@@ -48,8 +49,13 @@ def undone(store: Store) -> Iterator[Transaction]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small llama."""
-    return write_llama(tmp_path_factory.mktemp("model"))
+    """A small llama, as a node of this machine stages it."""
+    return write_llama(tmp_path_factory.mktemp("data") / "models" / "llama")
+
+
+def data_of(folder: Path) -> Path:
+    """The data directory of a staged copy."""
+    return folder.parents[1]
 
 
 @pytest.fixture(scope="module", params=DATABASES)
@@ -74,12 +80,13 @@ def _filled(url: str, folder: Path) -> Iterator[Store]:
 
 
 def version_of(folder: Path, **spec: Any) -> ModelVersion:
-    """A version of what lies there."""
+    """A version of what is staged there."""
     return ModelVersion(
         scope=SCOPE,
         model_id="m",
         version="1",
-        artifact_uri=folder.as_uri(),
+        artifact_uri="s3://bucket/model",
+        fingerprint=folder.name,
         spec=ServingSpec(**spec),
         created_at=1.0,
     )
@@ -112,16 +119,16 @@ def test_the_newest_measurement_that_still_holds_counts(store: Store, folder: Pa
     """One holds as long as version, runtime, hardware and engine arguments are what a deployment would have now."""
     version = version_of(folder)
     with undone(store) as tx:
-        now = standing_now(tx, version, read_weights(version, None))
+        now = standing_now(tx, version, weights_of(version, data_of(folder)))
         holding = None
         for number, names in enumerate(changed):
             one = msgspec.structs.replace(profile(number, now), **dict.fromkeys(names, "another"))
             tx.insert(one)
-            stale = why_stale(tx, one, None)
+            stale = why_stale(tx, one, data_of(folder))
             assert bool(stale) == bool(names)
             assert "another" in stale or not names or "model_version" in names
             holding = holding if names else one
-        found = carried_by(tx, version)
+        found = carried_by(tx, version, data_dir=data_of(folder))
         if holding is None:
             assert (found.measured, found.profile_id) == (False, "")
         else:
@@ -135,7 +142,7 @@ def test_what_an_engine_is_started_with_makes_a_measurement_stale(
     """Whatever of it changes what a replica carries."""
     version, other = version_of(folder), version_of(folder, **change)
     with store.transaction(read_only=True) as tx:
-        before, after = (standing_now(tx, one, read_weights(one, None)) for one in (version, other))
+        before, after = (standing_now(tx, one, weights_of(one, data_of(folder))) for one in (version, other))
         assert before.engine != after.engine
         assert after.differs(profile(1, before)) != "" == before.differs(profile(1, before))
 
@@ -143,7 +150,7 @@ def test_what_an_engine_is_started_with_makes_a_measurement_stale(
 def test_without_a_measurement_the_roofline_tells(store: Store, folder: Path) -> None:
     """Of the node's machine, marked as predicted, at the usual latencies; chunks can be cut of it."""
     with store.transaction(read_only=True) as tx:
-        found = carried_by(tx, version_of(folder))
+        found = carried_by(tx, version_of(folder), data_dir=data_of(folder))
         assert (found.measured, found.first_s, found.gap_s) == (False, FIRST_S, GAP_S)
         assert found.concurrency == 8 * 4096 // 1024, "as many as the planned cache has room for"
         assert 0 < 4 * chunk(found) <= tokens_per_s(found)
@@ -162,12 +169,12 @@ def test_where_no_node_tells_the_machine_that_is_asked_for_counts(store: Store, 
     with undone(store) as tx:
         with_hardware(tx, {})
         with pytest.raises(NotOptimizable, match="speed is not known") as unknown:
-            carried_by(tx, version)
+            carried_by(tx, version, data_dir=data_of(folder))
         assert "No node has told" in unknown.value.evidence
         asked = MachineSpec(machine_type="g2-standard-12", accelerator_type="NVIDIA_L4", accelerator_count=1)
-        assert carried_by(tx, version, asked).concurrency > 0
+        assert carried_by(tx, version, asked, data_dir=data_of(folder)).concurrency > 0
         with pytest.raises(BadField):
-            carried_by(tx, version, MachineSpec(machine_type="g2-standard-1000"))
+            carried_by(tx, version, MachineSpec(machine_type="g2-standard-1000"), data_dir=data_of(folder))
 
 
 def test_a_machine_too_slow_for_the_latencies_sells_nothing(store: Store, folder: Path) -> None:
@@ -177,42 +184,42 @@ def test_a_machine_too_slow_for_the_latencies_sells_nothing(store: Store, folder
         slow = msgspec.to_builtins(look(folder)) | {"cores": 1e-7, "gpus": []}
         with_hardware(tx, slow)
         with pytest.raises(NotOptimizable, match="Not even one request") as refused:
-            carried_by(tx, version)
+            carried_by(tx, version, data_dir=data_of(folder))
         assert "predicted of" in refused.value.evidence
-        now = standing_now(tx, version, read_weights(version, None))
+        now = standing_now(tx, version, weights_of(version, data_of(folder)))
         tx.insert(profile(0, now, carried=msgspec.structs.replace(CARRIED, concurrency=0)))
         with pytest.raises(NotOptimizable, match="Not even one request") as refused:
-            carried_by(tx, version)
+            carried_by(tx, version, data_dir=data_of(folder))
         assert "measured" in refused.value.evidence
 
 
-def test_what_writes_no_text_or_is_not_ours_sells_nothing(store: Store, folder: Path, tmp_path: Path) -> None:
+def test_what_writes_no_text_or_is_not_ours_sells_nothing(store: Store, folder: Path) -> None:
     """Embeddings, somebody else's server, weights that are away, an architecture that nothing serves: each by name."""
-    embeds = write_llama(tmp_path / "embeds")
+    embeds = write_llama(folder.with_name("embeds"))
     (embeds / "modules.json").write_text("[]")
-    unknown = write_llama(tmp_path / "unknown")
+    unknown = write_llama(folder.with_name("unknown"))
     config = json.loads((unknown / "config.json").read_text())
     (unknown / "config.json").write_text(json.dumps(config | {"model_type": "x", "architectures": ["XForecast"]}))
     external = ExternalServer(base_url="https://example.com/v1", model="m")
     cases = {
         "writes no text": version_of(embeds),
         "somebody else's server": version_of(folder, external=external),
-        "weights cannot be read": version_of(tmp_path / "nowhere"),
+        "weights cannot be read": version_of(folder.with_name("nowhere")),
         "nothing here serves it": version_of(unknown),
     }
     with store.transaction(read_only=True) as tx:
         for word, version in cases.items():
             with pytest.raises(NotOptimizable, match=word) as refused:
-                carried_by(tx, version)
+                carried_by(tx, version, data_dir=data_of(folder))
             assert refused.value.evidence
 
 
-def test_a_staged_copy_is_read_where_the_weights_came_from_somewhere_else(store: Store, tmp_path: Path) -> None:
-    """What a node of this machine has of a version that was checked; its source may be away."""
-    data_dir = tmp_path / "data"
-    version = msgspec.structs.replace(version_of(tmp_path / "gone"), fingerprint="f" * 64)
-    with store.transaction(read_only=True) as tx:
-        with pytest.raises(NotOptimizable, match="cannot be read"):
-            carried_by(tx, version, data_dir=data_dir)
-        write_llama(data_dir / "models" / version.fingerprint)
-        assert carried_by(tx, version, data_dir=data_dir).concurrency > 0
+def test_without_a_staged_copy_the_machine_alone_makes_a_measurement_stale(store: Store, folder: Path) -> None:
+    """A list of measurements asks no store for weights, so it neither waits for one nor says that one is away."""
+    with undone(store) as tx:
+        now = standing_now(tx, version_of(folder), weights_of(version_of(folder), data_of(folder)))
+        stored = tx.get(ModelVersion, scope=SCOPE, model_id="m", version="1")
+        assert stored is not None
+        tx.update(msgspec.structs.replace(stored, fingerprint="never staged"))
+        assert why_stale(tx, profile(1, now), data_of(folder)) == ""
+        assert "The machine would be" in why_stale(tx, profile(1, now, hardware="another"), data_of(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from scripted import World
 from headrace.control.commands import create_key, delete_endpoint, delete_model, limit_key, revoke_key, undeploy
 from headrace.control.traffic import share_out
 from headrace.resources.access import Role, secret_hash
-from headrace.resources.deployments import Deployment, MachineSpec
+from headrace.resources.deployments import LONGEST_DEADLINE_S, Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import (
     BadField,
@@ -72,6 +73,8 @@ def test_naming_a_model_adds_a_version(world: World) -> None:
         ({"min_replicas": 0}, BadField),
         ({"min_replicas": 3, "max_replicas": 2}, BadField),
         ({"timeout_s": 0.0}, BadField),
+        ({"timeout_s": LONGEST_DEADLINE_S + 1}, BadField),
+        ({"timeout_s": math.nan}, BadField),
         ({"model_id": "Not An Id"}, BadName),
         ({"endpoint_id": "-x"}, BadName),
         ({"machine": MachineSpec(machine_type="g2-standard-4")}, MachineSpecIncomplete),

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 
 from headrace.capacity import DEFAULT_CONTEXT_TOKENS, unwritten
 from headrace.control import FolderChecker
+from headrace.control.reading import read_weights, source_of
 from headrace.control.sizes import if_too_small, require_size
-from headrace.control.standing import read_weights
 from headrace.hardware import read_catalogue
 from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import (
@@ -110,7 +110,7 @@ def test_a_project_reads_nothing_of_the_server_but_its_own_uploads(folder: Path,
         with pytest.raises(ArtifactsRefused, match="keeps for everybody"):
             checker.check(_version(refused), NODE)
         with pytest.raises(NotOptimizable) as told:
-            read_weights(_version(refused), data)
+            read_weights(source_of(_version(refused), data))
         assert "ARTIFACTS_REFUSED" in told.value.evidence
 
 

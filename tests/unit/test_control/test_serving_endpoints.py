@@ -13,6 +13,9 @@ from scripted import GIB, UP, World
 from headrace.contracts.databricks.endpoints import endpoint_json
 from headrace.contracts.databricks.served import Config, ServedEntity, config_of
 from headrace.control import Checked, commands
+from headrace.control.commands.unity_catalog import find_registered
+from headrace.control.entities import find_entity
+from headrace.control.garden import Located
 from headrace.control.serving import (
     ServingRequest,
     create_serving_endpoint,
@@ -21,6 +24,7 @@ from headrace.control.serving import (
     update_serving_config,
     view_of,
 )
+from headrace.control.system_ai import register_published
 from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import (
@@ -33,6 +37,7 @@ from headrace.resources.errors import (
     UpdateRunning,
 )
 from headrace.resources.names import DEFAULT_SCOPE
+from headrace.resources.unity_catalog import read_full_name
 from headrace.store import Transaction
 
 MODEL = "ml.llm.fm"
@@ -261,6 +266,36 @@ def test_what_cannot_be_created_leaves_nothing(registered: World) -> None:
             create(registered, wanted, name)
     assert [one.id for one in registered.rows(Endpoint)] == ["pt1"]
     assert len(registered.rows(Deployment)) == 1
+
+
+def test_a_full_name_means_in_a_config_what_it_means_in_the_registry(registered: World) -> None:
+    """Of several models that bear it the oldest, in any case of letters; of a plain name's models the newest."""
+
+    def upload(tx: Transaction, model_id: str, name: str, now: float) -> None:
+        order = commands.UploadRequest(
+            scope=DEFAULT_SCOPE, contract="t", artifact_uri="file:///a", display_name=name, model_id=model_id
+        )
+        commands.upload(tx, order, now=now)
+
+    for model_id, name in (("afm", MODEL), ("plain-1", "chat"), ("a-plain-2", "chat")):
+        registered.write(lambda tx, model_id=model_id, name=name: upload(tx, model_id, name, registered.clock.now))
+        registered.clock.now += 1.0
+    meant = {MODEL: "fm", MODEL.upper(): "fm", "afm": "afm", "chat": "a-plain-2"}
+    for name, model_id in meant.items():
+        model, _ = registered.write(lambda tx, name=name: find_entity(tx, DEFAULT_SCOPE, name, "1"))
+        assert model.id == model_id
+    full_name = read_full_name(MODEL)
+    assert registered.write(lambda tx: find_registered(tx, DEFAULT_SCOPE, full_name)).id == "fm"
+
+
+def test_a_name_of_the_garden_that_is_written_otherwise_is_served(registered: World) -> None:
+    """It is found by what it is registered as."""
+    name = "system.ai.meta_llama_v3_1_8b_instruct"
+    located = Located("/weights", "Llama", "publishers/x/models/y@z")
+    stored, _ = registered.write(
+        lambda tx: register_published(tx, DEFAULT_SCOPE, read_full_name(name), located, now=1.0)
+    )
+    assert registered.write(lambda tx: find_entity(tx, DEFAULT_SCOPE, name, "1"))[0].id == stored.id
 
 
 def test_a_name_that_is_no_id(registered: World) -> None:

@@ -66,7 +66,7 @@ class Registry:
         """End an upload: READY, or failed with the reason.
 
         Raises:
-            ModelNotFound: There is no such version.
+            ModelNotFound: There is no such version, or it was deleted while its files were looked at.
             VersionNotReady: It has been concluded before.
         """
         context = self.context

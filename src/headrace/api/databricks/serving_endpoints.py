@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +10,9 @@ from fastapi import Request, Response
 from headrace.api.access import Route
 from headrace.api.databricks.found import named
 from headrace.api.databricks.place import workspace_of
-from headrace.api.databricks.system_ai import prepared
+from headrace.api.databricks.system_ai import finder, prepared
 from headrace.api.description import STRING, Description, Shape, listed, record
-from headrace.api.requests import Context, answer, body_of, context_of, principal_of
+from headrace.api.requests import answer, body_of, context_of, principal_of
 from headrace.capacity.units import chunk, tokens_per_s
 from headrace.contracts.databricks.bodies import ConfigBody, CreateBody, UpdatePtBody, read_body
 from headrace.contracts.databricks.endpoints import endpoint_json
@@ -22,7 +21,7 @@ from headrace.contracts.databricks.paths import SERVING
 from headrace.contracts.databricks.served import Config, check_tags
 from headrace.control.access_lists import level_of
 from headrace.control.carrying import carried_by
-from headrace.control.entities import find_entity
+from headrace.control.reading import weights_of
 from headrace.control.serving import (
     ServingRequest,
     create_serving_endpoint,
@@ -33,13 +32,9 @@ from headrace.control.serving import (
 from headrace.control.system_ai import VERSION
 from headrace.resources.access import Permission
 from headrace.resources.endpoints import Endpoint
-from headrace.resources.errors import HeadraceError, NotOptimizable
-from headrace.resources.models import ModelVersion
-from headrace.resources.names import Scope
-from headrace.resources.profiles import Carried, Profile
-from headrace.storage import Credentials, open_artifacts
+from headrace.resources.errors import NotOptimizable
+from headrace.resources.profiles import Profile
 from headrace.store import Transaction
-from headrace.weights import inspect
 
 READ, DEPLOY = Permission.READ, Permission.DEPLOY
 
@@ -115,39 +110,23 @@ async def delete_endpoint(request: Request) -> Response:
 async def optimization_info(request: Request) -> Response:
     """What throughput a model may be sold here, in chunks of how many tokens a second; or why none."""
     context, scope = context_of(request), workspace_of(request)
-    name, version = request.path_params["name"], request.path_params["version"]
-    await prepared(context, scope, name, version)
+    find = await finder(context, scope, request.path_params["name"], request.path_params["version"])
 
-    def read(tx: Transaction) -> tuple[ModelVersion, Carried | NotOptimizable, Profile | None]:
-        _, found = find_entity(tx, scope, name, version)
-        try:
-            carried = carried_by(tx, found, data_dir=context.layout.data_dir)
-        except NotOptimizable as error:
-            return found, error, None
-        return found, carried, tx.get(Profile, scope=scope, id=carried.profile_id) if carried.profile_id else None
-
-    found, carried, profile = await context.read(read)
-    if isinstance(carried, NotOptimizable):
-        return answer(not_optimizable_json(carried))
-    model_type = await asyncio.to_thread(_model_type, context, scope, found)
-    return answer(
-        optimization_json(
+    def read(tx: Transaction) -> dict[str, Any]:
+        version, data_dir = find(tx), context.layout.data_dir
+        carried = carried_by(tx, version, data_dir=data_dir)
+        return optimization_json(
             carried,
-            model_type=model_type,
+            model_type=weights_of(version, data_dir).folder.config.model_type or "",
             chunk=chunk(carried),
             tokens_per_s=tokens_per_s(carried),
-            profile=profile,
+            profile=tx.get(Profile, scope=scope, id=carried.profile_id) if carried.profile_id else None,
         )
-    )
 
-
-def _model_type(context: Context, scope: Scope, version: ModelVersion) -> str:
-    """As config.json says; empty where that cannot be read now."""
     try:
-        options = Credentials(context.layout.credentials).options(scope.project, version.artifact_uri)
-        return inspect(open_artifacts(version.artifact_uri, options)).config.model_type or ""
-    except HeadraceError:
-        return ""
+        return answer(await context.read(read))
+    except NotOptimizable as error:
+        return answer(not_optimizable_json(error))
 
 
 async def _update(request: Request, config: Config) -> Response:

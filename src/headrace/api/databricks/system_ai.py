@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.api.garden import locate
 from headrace.api.requests import Context
-from headrace.control.system_ai import VERSION, entity_of_garden, register_published
+from headrace.control.entities import find_entity
+from headrace.control.garden import Located
+from headrace.control.system_ai import VERSION, entity_of_garden, published_version, register_published
 from headrace.resources.errors import BadName
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope
-from headrace.resources.unity_catalog import read_full_name
+from headrace.resources.unity_catalog import FullName, read_full_name
+from headrace.store import Transaction
 
 
 async def prepared(
@@ -20,18 +25,45 @@ async def prepared(
     by its name as every other registered one.
 
     Raises:
-        ModelNotFound: ``system.ai`` has no such model or version.
-        InstructOnly: It is a base model of Llama.
-        LicenceNotAccepted: The project did not accept its licence.
-        ArtifactsNotFound: Its weights are neither on the Hub, as far as that can be reached, nor in a mirror.
         StillInUse: Its weights are at another address now, and what is deployed uses the old one.
+        HeadraceError: As `_located`.
     """
+    full_name = _system_name(name)
+    if full_name is None:
+        return None
+    located, now = await _located(context, scope, full_name, version), context.clock()
+    return await context.write(lambda tx: register_published(tx, scope, full_name, located, now=now))
+
+
+async def finder(context: Context, scope: Scope, name: str, version: str) -> Callable[[Transaction], ModelVersion]:
+    """What finds the version that an entity is, in a transaction that only reads; one of ``system.ai`` is not stored.
+
+    Raises:
+        HeadraceError: As `_located`, of an entity of ``system.ai``; of others the finder raises.
+    """
+    full_name = _system_name(name)
+    if full_name is None:
+        return lambda tx: find_entity(tx, scope, name, version)[1]
+    located, now = await _located(context, scope, full_name, version), context.clock()
+    return lambda tx: published_version(tx, scope, full_name, located, now=now)
+
+
+def _system_name(name: str) -> FullName | None:
+    """The name of an entity of ``system.ai``; None of any other."""
     try:
         full_name = read_full_name(name)
     except BadName:
         return None
-    if not full_name.of_system:
-        return None
-    located = await locate(context, entity_of_garden(full_name, version), scope.project)
-    now = context.clock()
-    return await context.write(lambda tx: register_published(tx, scope, full_name, located, now=now))
+    return full_name if full_name.of_system else None
+
+
+async def _located(context: Context, scope: Scope, name: FullName, version: str) -> Located:
+    """Where its weights are.
+
+    Raises:
+        ModelNotFound: ``system.ai`` has no such model or version.
+        InstructOnly: It is a base model of Llama.
+        LicenceNotAccepted: The project did not accept its licence.
+        ArtifactsNotFound: Its weights are neither on the Hub, as far as that can be reached, nor in a mirror.
+    """
+    return await locate(context, entity_of_garden(name, version), scope.project)

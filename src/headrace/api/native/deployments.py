@@ -86,7 +86,7 @@ class DeployBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         autoscaling: By what it scales between `min_replicas` and `max_replicas`; None: as by default.
         tensor_parallel: As in `ServingSpec`; so the five that follow.
-        timeout_s: How long it may take until it is READY; None for the platform's own limit.
+        timeout_s: How long it may take until it is READY, at most 30 days; None for the platform's own limit.
         throughput: What is sold of it, ``MIN:MAX`` in tokens a second or, as in ``1x:2x``, in chunks; empty: nothing.
             The numbers of replicas follow from it.
         no_traffic: Whether it is to have none of its endpoint's traffic when it is READY, as a canary has none.

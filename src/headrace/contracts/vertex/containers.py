@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from headrace.contracts.vertex.json_bodies import Duration, Int64, duration_s
+from headrace.resources.deployments import LONGEST_DEADLINE_S
 from headrace.resources.errors import BadField
 
 _MAX_PORT = 65_535
@@ -110,6 +111,20 @@ class ContainerSpec(_Message, frozen=True):
         return wire
 
 
+def check_deployment_timeout(container: ContainerSpec, path: str) -> None:
+    """Hold that a deployment may take as long as a container says.
+
+    Raises:
+        BadField: It may not.
+    """
+    timeout_s = container.deployment_timeout_s
+    if timeout_s is not None and not 0 < timeout_s <= LONGEST_DEADLINE_S:
+        raise BadField(
+            f"{path}.deploymentTimeout must be more than 0s and at most {LONGEST_DEADLINE_S:.0f}s.",
+            evidence=f"It is {timeout_s:.15g} s.",
+        )
+
+
 def check_container(container: ContainerSpec, path: str) -> None:
     """Hold what the vendor's reference says of a container.
 
@@ -118,8 +133,8 @@ def check_container(container: ContainerSpec, path: str) -> None:
         path: Where it stands in the body, for messages.
 
     Raises:
-        BadField: It has no image, a port is none, its time-out is over at once, or a probe has several actions or a
-            negative number.
+        BadField: It has no image, a port is none, its time-out is over at once or too long, or a probe has several
+            actions or a negative number.
     """
     if not container.image_uri.strip():
         raise BadField(f"{path}.imageUri is missing.", fix="Name the image, or leave the whole container out.")
@@ -130,9 +145,7 @@ def check_container(container: ContainerSpec, path: str) -> None:
                     f"{path}.{field}[{index}].containerPort must be from 1 to {_MAX_PORT}.",
                     evidence=f"It is {port.container_port}.",
                 )
-    timeout_s = container.deployment_timeout_s
-    if timeout_s is not None and timeout_s <= 0:
-        raise BadField(f"{path}.deploymentTimeout must be more than 0s.", evidence=f"It is {timeout_s:g} s.")
+    check_deployment_timeout(container, path)
     if container.shared_memory_size_mb is not None and int(container.shared_memory_size_mb) < 0:
         raise BadField(f"{path}.sharedMemorySizeMb must not be negative.")
     for name in ("startup_probe", "health_probe", "liveness_probe"):

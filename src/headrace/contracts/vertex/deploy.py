@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.contracts.vertex.autoscaling import AutoscalingMetricSpec, read_metric_specs
-from headrace.contracts.vertex.containers import ContainerSpec
+from headrace.contracts.vertex.containers import ContainerSpec, check_deployment_timeout
 from headrace.contracts.vertex.json_bodies import Duration, duration_s, parse_object, read
 from headrace.contracts.vertex.machine_types import machine_spec
 from headrace.resources.autoscaling import Autoscaling
@@ -185,9 +185,8 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
     _refuse_unsupported(endpoint, resources)
     minimum, maximum, initial = replicas_of(resources, _RESOURCES)
     container = model.container_spec
-    timeout_s = container.deployment_timeout_s if container else None
-    if timeout_s is not None and timeout_s <= 0:
-        raise BadField("modelConfig.containerSpec.deploymentTimeout must be more than 0s.")
+    if container:
+        check_deployment_timeout(container, "modelConfig.containerSpec")
     wire_machine = resources.machine_spec
     return DeployWish(
         scope=scope,
@@ -213,7 +212,7 @@ def read_deploy(body: bytes, scope: Scope, *, endpoint_id: str = "") -> DeployWi
         ),
         spec=ServingSpec(container=container.json() if container else None),
         dedicated=not endpoint.dedicated_endpoint_disabled and endpoint.dedicated_endpoint_enabled is not False,
-        timeout_s=timeout_s,
+        timeout_s=container.deployment_timeout_s if container else None,
     )
 
 

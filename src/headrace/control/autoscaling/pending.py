@@ -22,6 +22,8 @@ _WAITS_FOR_NOTHING = frozenset(
     {DeploymentState.ASLEEP, DeploymentState.FAILED, DeploymentState.DRAINING, DeploymentState.GONE}
 )
 
+_LAST_S = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
+
 
 def tell_pending(tx: Transaction, deployment: Deployment, told: str) -> Deployment:
     """Write down what replicas wait for; empty: nothing. One whose number is fixed has only its timeline for that."""
@@ -91,4 +93,5 @@ def _deploys(tx: Transaction, deployment: Deployment) -> bool:
 
 
 def _time(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    """Also of a time that no calendar has: rows of before `LONGEST_DEADLINE_S` may tell one."""
+    return f"{datetime.fromtimestamp(min(_LAST_S, at), UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from headrace.control.commands.pool import PoolWish, new_pool
+from headrace.control.commands.pool import PoolWish, check_deadline, new_pool
 from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.register import register_version
@@ -80,8 +80,8 @@ def deploy(tx: Transaction, request: DeployRequest, *, now: float, data_dir: Pat
 
     Raises:
         BadField: The request has no artifacts, a text of it is too long or not printable, or its numbers of replicas
-            make no sense; or its external server has no base URL, model or key that can be one; or there is no such
-            machine type, or it does not have these accelerators; or its throughput is none (`sell`).
+            or its deadline make no sense; or its external server has no base URL, model or key that can be one; or
+            there is no such machine type, or it does not have these accelerators; or its throughput is none (`sell`).
         NotOptimizable: No throughput of it can be stated.
         ThroughputTooHigh: The machine could never carry it.
         ExternalAddressForbidden: No external server may be at that address, whoever asks.
@@ -172,8 +172,7 @@ def _check(request: DeployRequest) -> None:
     check_replicas(request.min_replicas, request.max_replicas, first=request.initial_replicas)
     check_scale(request.provision, request.min_replicas, request.max_replicas)
     check_idle_s(request.scale_to_zero_after_s, external=request.spec.external is not None)
-    if request.timeout_s <= 0:
-        raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")
+    check_deadline(request.timeout_s)
 
 
 def _check_external(request: DeployRequest, server: ExternalServer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.control.checking import require_deployable
-from headrace.control.commands.pool import PoolWish, new_pool
+from headrace.control.commands.pool import PoolWish, check_deadline, new_pool
 from headrace.control.commands.provision import check_scale, follow_newest, sell_if
 from headrace.control.commands.quota import require_quota
 from headrace.control.commands.scale import check_idle_s, check_replicas
@@ -93,8 +93,8 @@ def deploy_version(tx: Transaction, request: VersionRequest, *, now: float, data
         ModelNotFound: There is no such version.
         NotSupported: No runtime takes the place of the version's container, or it is another server's and nothing
             serves it now.
-        BadField: The split is not one, the numbers of replicas make no sense, a text cannot be shown, or there is no
-            such machine; or the throughput is none (`sell`), or numbers of replicas stand beside it.
+        BadField: The split is not one, the numbers of replicas or the deadline make no sense, a text cannot be shown,
+            or there is no such machine; or the throughput is none (`sell`), or numbers of replicas stand beside it.
         NotOptimizable: No throughput of the version can be stated.
         ThroughputTooHigh: The machine could never carry it.
         MachineSpecIncomplete: The machine is named in part.
@@ -164,8 +164,7 @@ def _check(request: VersionRequest, *, external: bool) -> None:
     check_replicas(request.min_replicas, request.max_replicas, first=request.initial_replicas)
     check_idle_s(request.scale_to_zero_after_s, external=external)
     check_scale(request.provision, request.min_replicas, request.max_replicas)
-    if request.timeout_s <= 0:
-        raise BadField("The deadline must lie ahead.", evidence=f"timeout_s is {request.timeout_s}.")
+    check_deadline(request.timeout_s)
     wanted = request.deployed_model_id
     if wanted and (not _DEPLOYED_ID.fullmatch(wanted) or wanted == THE_NEW_ONE):
         raise BadField(

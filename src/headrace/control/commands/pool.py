@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from headrace.resources.autoscaling import Autoscaling
-from headrace.resources.deployments import Deployment, MachineSpec
+from headrace.resources.deployments import LONGEST_DEADLINE_S, Deployment, MachineSpec
+from headrace.resources.errors import BadField
 from headrace.resources.models import ModelVersion
 from headrace.resources.names import Scope, new_id
 
@@ -17,7 +18,7 @@ class PoolWish(msgspec.Struct, kw_only=True, frozen=True):
         initial_replicas: As in `Deployment`.
         scale_to_zero_after_s: How long nobody must have asked before no replica runs; 0: never.
         autoscaling: By what it scales between the two numbers of replicas; None: as by default.
-        timeout_s: How long it may take until it is READY.
+        timeout_s: How long it may take until it is READY; at most `LONGEST_DEADLINE_S`.
     """
 
     scope: Scope
@@ -28,6 +29,20 @@ class PoolWish(msgspec.Struct, kw_only=True, frozen=True):
     scale_to_zero_after_s: float = 0.0
     autoscaling: Autoscaling | None = None
     timeout_s: float = 3600.0
+
+
+def check_deadline(timeout_s: float) -> None:
+    """Hold that a deployment may be given so long until it is READY.
+
+    Raises:
+        BadField: It may not.
+    """
+    if not 0 < timeout_s <= LONGEST_DEADLINE_S:
+        raise BadField(
+            "The deadline must lie ahead, and not too far.",
+            evidence=f"timeout_s is {timeout_s}; at most {LONGEST_DEADLINE_S:,.0f} are allowed.",
+            fix="Give seconds, such as 3600.",
+        )
 
 
 def new_pool(wish: PoolWish, version: ModelVersion, *, display_name: str, now: float, runtime: str = "") -> Deployment:

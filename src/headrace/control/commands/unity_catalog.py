@@ -158,15 +158,24 @@ def require_pending(version: ModelVersion) -> None:
 
 
 def conclude_version(tx: Transaction, version: ModelVersion, outcome: Outcome) -> ModelVersion:
-    """Write down what became of an upload.
+    """Write down what became of an upload, and nothing else of the row: tags and aliases are set meanwhile.
+
+    Args:
+        tx: An open transaction.
+        version: As it was when its files were looked at.
+        outcome: What became of them.
 
     Raises:
+        ModelNotFound: It was deleted meanwhile.
         VersionNotReady: It has been concluded before.
     """
-    require_pending(version)
-    assert version.registration is not None, "as was held"
-    registration = msgspec.structs.replace(version.registration, state=outcome.state, message=outcome.message)
-    changed = msgspec.structs.replace(version, registration=registration, artifact_uri=outcome.artifact_uri)
+    now = tx.get(ModelVersion, scope=version.scope, model_id=version.model_id, version=version.version)
+    if now is None:
+        raise ModelNotFound(f"Version {version.version} of model {version.model_id} was deleted meanwhile.")
+    require_pending(now)
+    assert now.registration is not None, "as was held"
+    registration = msgspec.structs.replace(now.registration, state=outcome.state, message=outcome.message)
+    changed = msgspec.structs.replace(now, registration=registration, artifact_uri=outcome.artifact_uri)
     return tx.update(changed)
 
 
