@@ -78,7 +78,7 @@ def test_other_options_make_no_stream_unmetered(options: Any, kept: Any) -> None
 def test_an_option_that_engines_may_read_as_they_like_is_refused(asked: Any) -> None:
     """vLLM takes 0 for a no, and the stream would end without its usage."""
     body = read_object(json.dumps({"stream_options": {"include_usage": asked}}).encode())
-    with pytest.raises(BadField, match=r"stream_options\.include_usage must be true or false"):
+    with pytest.raises(BadField, match=r"stream_options\.include_usage` must be true or false"):
         ask_for_usage(body)
 
 

@@ -63,7 +63,7 @@ def require_no_stream(body: OpenAIBody) -> None:
     given = body.get("stream")
     if given is not None and given not in (_FALSE, _NULL):
         raise BadField(
-            "stream must be true or false.",
+            "`stream` must be true or false.",
             evidence=f"It is {bytes(given)[:40].decode('utf-8', 'replace')}.",
             fix="Send a boolean.",
         )

@@ -53,7 +53,7 @@ def ask_for_usage(body: OpenAIBody) -> bool:
         return False
     if asked is not None and asked is not False:
         raise BadField(
-            f"{_OPTIONS}.{_OPTION} must be true or false.",
+            f"`{_OPTIONS}.{_OPTION}` must be true or false.",
             evidence=f"It is {msgspec.json.encode(asked)[:40].decode('utf-8', 'replace')}.",
             fix="Send a boolean.",
         )
