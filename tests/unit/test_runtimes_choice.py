@@ -392,3 +392,44 @@ def test_code_that_nobody_allowed_serves_nothing_and_the_fix_says_how() -> None:
         with pytest.raises(ArchitectureUnsupported) as refused:
             choose(useless, MachineFacts(), runtimes=THREE)
         assert "--allow-custom-code" not in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "told"),
+    [
+        ("big_bird", "BigBirdForMaskedLM", "BigBirdForMaskedLM reads texts and writes none"),
+        ("llama", "LlamaForSequenceClassification", "writes none"),
+        ("whisper", "WhisperForConditionalGeneration", "never sees the prompt"),
+        ("prophetnet", "", "never sees the prompt"),
+    ],
+)
+@pytest.mark.parametrize("device", get_args(Device))
+def test_what_writes_no_text_is_not_served_as_if_it_did(device: Device, model_type: str, name: str, told: str) -> None:
+    """A class that judges texts, and half of a model that reads something else first, are told before they start."""
+    model = ModelFacts(model_type=model_type, stored="bfloat16", architectures=(name,) if name else ())
+    with pytest.raises(ArchitectureUnsupported) as caught:
+        choose(model, MachineFacts(device=device, gpus=int(device == "cuda")))
+    assert told in caught.value.evidence
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("big_bird", "BigBirdForCausalLM"),
+        ("whisper", "WhisperForCausalLM"),
+        ("t5", "T5ForConditionalGeneration"),
+        ("gemma3", "Gemma3ForConditionalGeneration"),
+        ("llama", "LlamaModel"),
+        ("gpt2", "GPT2LMHeadModel"),
+    ],
+)
+def test_what_writes_is_served(model_type: str, name: str) -> None:
+    """A decoder's own class, an encoder-decoder that the engine knows, a model that sees, a class of any other name."""
+    assert choose(ModelFacts(model_type=model_type, stored="bfloat16", architectures=(name,)), MachineFacts())
+
+
+def test_an_encoder_decoder_embeds_nothing() -> None:
+    """A T5 with the files of sentence-transformers is told so, and not that its engine died."""
+    with pytest.raises(ArchitectureUnsupported) as caught:
+        choose(ModelFacts(model_type="t5", task="embed", stored="float32"), MachineFacts())
+    assert "no embeddings with encoder-decoders" in caught.value.evidence

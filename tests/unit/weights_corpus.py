@@ -230,6 +230,15 @@ FAULTS: dict[str, tuple[str, Change, str, str]] = {
     "llama: many layers more": ("llama", config(num_hidden_layers=10_000), "TENSORS_MISSING", "error"),
     "llama: layers without end": ("llama", config(num_hidden_layers=2**39), "CONFIG_INVALID", "error"),
     "llama: a layer less": ("llama", config(num_hidden_layers=1), "LAYERS_UNEXPECTED", "warning"),
+    "llama: judges texts": (
+        "llama",
+        lambda folder: (
+            drop("lm_head")(folder),
+            folder.config.update(architectures=["LlamaForSequenceClassification"]),
+        ),
+        "OUTPUT_HEAD_MISSING",
+        "error",
+    ),
     "llama: no head": ("llama", drop("lm_head"), "OUTPUT_HEAD_MISSING", "error"),
     "llama: a head too many": ("llama", config(tie_word_embeddings=True), "OUTPUT_HEAD_IGNORED", "warning"),
     "llama: no embedding": ("llama", drop("embed_tokens"), "TENSORS_MISSING", "error"),

@@ -200,5 +200,22 @@ CAUSAL_LM_TYPES = frozenset(
 ENCODER_DECODER_TYPES = frozenset({"bart", "marian", "mbart", "mt5", "pegasus", "t5", "umt5"})
 """Encoder-decoders that our transformers engine serves: the prompt is what the encoder reads."""
 
+HALVES_TYPES = frozenset(
+    {
+        "bigbird_pegasus",
+        "blenderbot",
+        "blenderbot-small",
+        "musicgen",
+        "musicgen_melody",
+        "mvp",
+        "plbart",
+        "prophetnet",
+        "trocr",
+        "whisper",
+    }
+)
+"""Causal language models to transformers 5.23 as the decoders alone of what reads something else first: texts by an
+encoder, sounds, images. Served so, one would never see its prompt; only a checkpoint of the decoder's own class is."""
+
 VISION_LANGUAGE_TYPES = frozenset({"mistral3"})
 """Folders with a part that reads images, without a causal language model of transformers' own; their text is served."""

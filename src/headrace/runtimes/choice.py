@@ -16,6 +16,7 @@ import msgspec
 
 from headrace.resources.errors import ArchitectureUnsupported, HeadraceError, RuntimeUnsuitable
 from headrace.resources.models import ServingSpec, Task
+from headrace.runtimes.architectures import ENCODER_DECODER_TYPES, HALVES_TYPES
 from headrace.runtimes.facts import Device, MachineFacts, ModelFacts
 from headrace.runtimes.runtime import Runtime
 from headrace.runtimes.table import RUNTIMES, find
@@ -90,6 +91,17 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _HALF = frozenset({"bfloat16", "float16"})
+_DECODERS, _WHOLE = ("ForCausalLM", "LMHeadModel"), "ForConditionalGeneration"
+_JUDGES = (
+    "ForMaskedLM",
+    "ForMultipleChoice",
+    "ForNextSentencePrediction",
+    "ForQuestionAnswering",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+)
+"""How the names of transformers' classes end: of those that write, and of those that fill gaps in texts or judge them.
+"""
 _BOTH: frozenset[Task] = frozenset({"generate", "embed"})
 
 TABLE: tuple[Line, ...] = (
@@ -241,8 +253,8 @@ def _as_asked(asked: Runtime, best: Line, model: ModelFacts, rejected: tuple[tup
 
 def _obstacle(line: Line, model: ModelFacts, machine: MachineFacts, runtimes: Mapping[str, Runtime]) -> str:
     """Why a runtime cannot serve a model; empty where it can."""
-    if model.task not in line.tasks:
-        return "it makes no embeddings here" if model.task == "embed" else "it generates no text"
+    if other := _other_task(line, model):
+        return other
     if model.own_code == "runs" and line.runtime not in RUNS_OWN_CODE:
         return "it runs no model's own code: it computes graphs of architectures that it knows"
     own = model.own_code == "runs" and model.own_class
@@ -254,6 +266,30 @@ def _obstacle(line: Line, model: ModelFacts, machine: MachineFacts, runtimes: Ma
     if model.quantisation:
         return _quantisation_obstacle(line, model, model.quantisation, machine)
     return _precision_obstacle(line, model)
+
+
+def _other_task(line: Line, model: ModelFacts) -> str:
+    """Why a runtime does not do what the model is for; empty where it does."""
+    if model.task not in line.tasks:
+        return "it makes no embeddings here" if model.task == "embed" else "it generates no text"
+    if model.own_code == "runs" and model.own_class:
+        return ""
+    if model.task == "embed":
+        both = model.model_type in ENCODER_DECODER_TYPES | HALVES_TYPES
+        return "it makes no embeddings with encoder-decoders" if both else ""
+    return _writes_nothing(model)
+
+
+def _writes_nothing(model: ModelFacts) -> str:
+    """Why a checkpoint of a family that generates does not: its class says what it was trained for."""
+    if any(name.endswith(_DECODERS) for name in model.architectures):
+        return ""
+    if model.model_type in HALVES_TYPES:
+        return f"it could run no more than the decoder of {model.model_type}, which alone never sees the prompt"
+    if any(name.endswith(_WHOLE) for name in model.architectures):
+        return ""
+    judging = next((name for name in model.architectures if name.endswith(_JUDGES)), "")
+    return f"{judging} reads texts and writes none" if judging else ""
 
 
 def _quantisation_obstacle(line: Line, model: ModelFacts, method: str, machine: MachineFacts) -> str:

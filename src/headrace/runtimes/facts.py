@@ -35,6 +35,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         certified_so: Its software specification accepts its quantisation.
         bits: Of a quantised weight; None where that is not known.
         own_code: What becomes of the Python code that its folder asks for.
+        architectures: The classes that the configuration names: what the checkpoint was made for.
         own_class: That code has the class that does the task, so that no runtime needs to know the architecture.
         own_base: It has one under ``AutoModel``, too: that is the one that vLLM builds.
     """
@@ -47,6 +48,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     published_so: bool = False
     certified_so: bool = False
     bits: int | None = None
+    architectures: tuple[str, ...] = ()
     own_code: OwnCodeFate = "none"
     own_class: bool = False
     own_base: bool = False
@@ -92,6 +94,7 @@ def facts_of(folder: ModelFolder, wished: ServingSpec, code: OwnCode | None = No
         published_so=published_so(config),
         certified_so=certified_so(config, wished.software_specification),
         bits=bits_of(config),
+        architectures=tuple(config.architectures),
         own_code=fate if code else "none",
         own_class=code is not None and code.serves(task),
         own_base=code is not None and "AutoModel" in code.classes,

@@ -30,9 +30,10 @@ from headrace.weights.folder import (
 from headrace.weights.gguf_alone import gguf_error
 from headrace.weights.header import SafetensorsHeader, TensorEntry, read_ahead, read_header
 from headrace.weights.pickles import PickledFile, check_loaded, check_unloaded
+from headrace.weights.pooling import pooling_findings
 from headrace.weights.reader import FolderReader, read_once
 from headrace.weights.structure import structure_findings
-from headrace.weights.task import task_of
+from headrace.weights.task import SENTENCE_TRANSFORMERS_FILE, task_of
 from headrace.weights.templates import check_template, given_template, read_template
 from headrace.weights.time_series import MODEL_TYPES, check_time_series
 from headrace.weights.tokenizer import check_tokenizer
@@ -85,6 +86,7 @@ def _config_findings(reader: FolderReader, *, allow_custom_code: bool) -> list[F
         found += check_custom_code(reader, allowed=allow_custom_code)
         if config.model_type in MODEL_TYPES:
             found += check_time_series(reader, _tensors(reader))
+    found += attempt(lambda: list(pooling_findings(reader)), SENTENCE_TRANSFORMERS_FILE, found) or ()
     return found
 
 

@@ -51,11 +51,18 @@ class _Compared(msgspec.Struct):
     beyond: list[str]
 
 
-def shape_findings(raw: Mapping[str, Any], tensors: Iterable[TensorEntry]) -> Iterator[Finding]:
+def shape_findings(
+    raw: Mapping[str, Any], tensors: Iterable[TensorEntry], *, generates: bool = True
+) -> Iterator[Finding]:
     """Hold unquantised tensors against a configuration, by the table of architectures.
 
     What the table does not know is passed over: a size that the configuration leaves to its family's default, tensors
     under other names (a vision tower, a rotary buffer).
+
+    Args:
+        raw: The configuration.
+        tensors: What is in the files.
+        generates: Whether texts are asked of it, for which it needs an output head, whatever its class is called.
 
     Raises:
         ConfigInvalid: As `parse_config`.
@@ -79,7 +86,7 @@ def shape_findings(raw: Mapping[str, Any], tensors: Iterable[TensorEntry]) -> It
     tied = raw.get("tie_word_embeddings") if text_part(raw) is raw else None
     if missing := list(islice(_missing(rows, sizes, compared.present, tied), _MOST_MISSING)):
         yield finding_of(_absent(missing, family))
-    yield from _head_findings(raw, rows, compared.present, tied)
+    yield from _head_findings(raw, rows, compared.present, tied, generates=generates)
 
 
 def _compare(rows: Mapping[str, Row], sizes: Mapping[str, int], tensors: Iterable[TensorEntry]) -> _Compared:
@@ -157,12 +164,15 @@ def _named(pattern: str, layer: int | None, expert: int | None) -> str:
     return name.replace("*", str(layer), 1)
 
 
-def _head_findings(raw: Mapping[str, Any], rows: Mapping[str, Row], present: _Spots, tied: object) -> Iterator[Finding]:
+def _head_findings(
+    raw: Mapping[str, Any], rows: Mapping[str, Row], present: _Spots, tied: object, *, generates: bool
+) -> Iterator[Finding]:
     if not any(head in rows for head in HEADS):
         return
     names = raw.get("architectures") or ()
     has_head = any(head in present for head in HEADS)
-    if tied is False and not has_head and any(str(name).endswith(_WITH_HEAD) for name in names):
+    needed = generates or any(str(name).endswith(_WITH_HEAD) for name in names)
+    if tied is False and not has_head and needed:
         missing = OutputHeadMissing(
             "The model has no output head, and may not use its embedding as one.",
             evidence="No lm_head.weight in the files; tie_word_embeddings is false in config.json.",

@@ -16,6 +16,7 @@ from headrace.weights.quantisation import method_of, quantisation_finding
 from headrace.weights.reader import FolderReader, read_json_object
 from headrace.weights.shapes import shape_findings
 from headrace.weights.specifications import specification_findings
+from headrace.weights.task import task_of
 
 
 def structure_findings(
@@ -45,7 +46,7 @@ def structure_findings(
         return
     try:
         raw = read_json_object(reader, CONFIG_FILE, ConfigInvalid)
-        parse_config(raw)
+        config = parse_config(raw)
     except ConfigInvalid:
         return  # told by its own finding
     tensors = [tensor for header in headers for tensor in header.tensors]
@@ -57,7 +58,8 @@ def structure_findings(
         yield quantisation_finding(raw, *method, strict=strict, specification=specification)
     elif tensors:
         yield from dtype_findings(raw, tensors)
-        yield from shape_findings(raw, tensors)
+        generates = task_of(config, reader.sizes()) == "generate"
+        yield from shape_findings(raw, tensors, generates=generates)
 
 
 def _of_pickles(pickles: Sequence[PickledFile], *, tied: bool) -> Iterator[TensorEntry]:
