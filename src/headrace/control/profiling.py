@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -132,7 +133,7 @@ def keep_profile(
 
 def going_by(tx: Transaction, version: ModelVersion, standing: Standing) -> list[Deployment]:
     """The deployments of a version that a profile on this standing decides on: they stand so, and are sold by it."""
-    where = {"scope": version.scope, "model_id": version.model_id, "model_version": version.version}
+    where: dict[str, Any] = {"scope": version.scope, "model_id": version.model_id, "model_version": version.version}
     return [
         one
         for one in tx.list(Deployment, **where, state=_LIVING)
