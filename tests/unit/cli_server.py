@@ -65,15 +65,21 @@ async def _send_head(send: Any, status: int, media_type: bytes) -> None:
 def serving(certificate: Path | None = None) -> Iterator[ScriptedServer]:
     """A scripted server on a free port of the loopback; with TLS where there is a certificate and its key to show."""
     app = ScriptedServer()
+    with listening(app, certificate) as app.url:
+        yield app
+
+
+@contextmanager
+def listening(app: Any, certificate: Path | None = None) -> Iterator[str]:
+    """An application of ASGI on a free port of the loopback: its address."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # who comes before the thread runs waits instead of being refused
-    app.url = f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, ssl_certfile=certificate))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield app
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import random
+import re
+from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -18,8 +23,10 @@ from headrace.cli.certify.load import Tenant, drive
 from headrace.cli.certify.page import page
 from headrace.cli.contexts import Login
 from headrace.cli.exits import WrongUsage
+from headrace.resources.errors import EngineFailed
 from headrace.resources.profiles import Carried, Cost
 
+T = TypeVar("T")
 TOKENS = Cost(prompt=1.0, prompt_squared=0.0, step=0.0, sequence=1.0, context=0.0)
 CARRIED = Carried(cost=TOKENS, concurrency=1, first_s=1.0, gap_s=0.1)
 
@@ -166,3 +173,61 @@ def test_a_server_that_is_gone_is_counted_and_ends_nothing() -> None:
     tenant = asyncio.run(run())
     assert tenant.asked
     assert {one.code for one in tenant.asked} == {"NO_ANSWER"}
+
+
+USAGE = {"usage": {"prompt_tokens": 12}}
+
+
+async def _answering(answer: dict[str, Any], sent: list[dict[str, Any]], work: Callable[[Login], Awaitable[T]]) -> T:
+    """Work beside a server that answers all requests so, and keeps what was sent."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                (size,) = re.findall(rb"content-length: (\d+)", head.lower())
+                sent.append(json.loads(await reader.readexactly(int(size))))
+                body = json.dumps(answer).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        return await work(Login(f"http://127.0.0.1:{port}", "k", "p", "l", "here"))
+
+
+@pytest.mark.parametrize(("context", "words"), [(64, 8), (512, 64), (4096, 200), (0, 200)])
+def test_the_first_question_fits_a_short_context(context: int, words: int) -> None:
+    """How a tokeniser takes the words is asked with as many as a profile asks with: some three tokens are in each."""
+    sent: list[dict[str, Any]] = []
+
+    async def prepare(login: Login) -> None:
+        lengths = alike(8, 2, context)[0]
+        tenant = Tenant(login, "k", "/x", rate=1.0, lengths=lengths, streams=True, seed=1, context_tokens=context)
+        await tenant.prepare()
+        await tenant.finish(0.0)
+
+    asyncio.run(_answering(USAGE, sent, prepare))
+    assert [len(one["prompt"].split()) for one in sent] == [words]
+
+
+def test_an_answer_that_tells_no_usage_is_none() -> None:
+    """Nobody knows how much work it was: it counts as refused, by a code of its own, and a first one ends the run."""
+
+    async def ask(login: Login) -> Tenant:
+        tenant = Tenant(login, "k", "/x", rate=200.0, lengths=alike(8, 2, 0)[0], streams=False, seed=1)
+        await drive([tenant], 0.2, asyncio.Event())
+        return tenant
+
+    async def prepare(login: Login) -> None:
+        tenant = Tenant(login, "k", "/x", rate=1.0, lengths=alike(8, 2, 0)[0], streams=True, seed=1)
+        try:
+            await tenant.prepare()
+        finally:
+            await tenant.finish(0.0)
+
+    tenant = asyncio.run(_answering({"choices": []}, [], ask))
+    assert {one.code for one in tenant.asked} == {"NO_USAGE"}
+    with pytest.raises(EngineFailed, match="does not tell"):
+        asyncio.run(_answering({"choices": []}, [], prepare))

@@ -17,6 +17,7 @@ from headrace.contracts.databricks.served import UNITS_OF_A_CHUNK, Config, check
 from headrace.contracts.databricks.state import Pending, ServingState, state_in, with_state
 from headrace.contracts.openai.paths import is_openai_path
 from headrace.contracts.openai.requests import read_object
+from headrace.contracts.vertex.predict import read_instances
 from headrace.resources.errors import CODES, BadField, InvalidArgument, NotSupported
 from headrace.resources.profiles import Provision
 
@@ -273,6 +274,37 @@ def test_tables_are_instances(table: dict[str, Any], instances: Any) -> None:
     assert asked is Asked.PREDICTIONS
     assert msgspec.json.decode(body["instances"]) == (records if instances == "records" else instances)
     assert msgspec.json.decode(body["parameters"]) == {"raw_response": True, "temperature": 0}
+
+
+@pytest.mark.parametrize("key", ["inputs", "instances", "dataframe_records"])
+def test_what_the_sdk_puts_beside_a_table_holds_for_each_row(key: str) -> None:
+    """`query(inputs=…, max_tokens=…)` has its parameters beside the table; `params` and columns win over them."""
+    beside = {"max_tokens": 3, "temperature": 0, "stop": ["x"], "n": 2, "stream": False, "client_request_id": "i"}
+    extra = {"extra_params": {"top_k": "5", "n": "9"}, "usage_context": {"team": "a"}, "service_tier": "flex"}
+    sent = {key: [{"prompt": "Hi", "n": 1}]} | beside | extra | {"params": {"temperature": 0.5}}
+    _, body = read_invocation(read_object(msgspec.json.encode(sent)))
+    parameters = {"raw_response": True, "top_k": 5, "n": 2, "max_tokens": 3, "stop": ["x"], "temperature": 0.5}
+    assert msgspec.json.decode(body["parameters"]) == parameters
+    assert bytes(body["service_tier"]) == b'"flex"'
+    (instance,) = read_instances(body["instances"], body["parameters"])
+    assert (instance.body["n"], instance.body["max_tokens"], instance.stream) == (1, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        ({"max_token": 3}, "`max_token` beside `inputs`"),
+        ({"model": "m", "stream_options": {}}, "`model` beside `inputs`"),
+        ({"stream": True}, "not streamed"),
+        ({"params": {"stream": True}}, "not streamed"),
+        ({"inputs": [{"prompt": "a", "stream": True}]}, "not streamed"),
+        ({"params": {}, "parameters": {"n": 2}}, "are the same"),
+    ],
+)
+def test_nothing_beside_a_table_is_passed_over(beside: dict[str, Any], named: str) -> None:
+    """What is misspelt, cannot be done or is said twice is refused, and named."""
+    with pytest.raises(BadField, match=named):
+        read_invocation(read_object(msgspec.json.encode({"inputs": ["Hi"]} | beside)))
 
 
 def test_a_chat_keeps_every_byte_and_loses_what_engines_do_not_know() -> None:

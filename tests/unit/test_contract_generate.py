@@ -270,6 +270,10 @@ PICTURE = {"mimeType": "image/png", "data": "AAAA"}
         ({"contents": [{"role": "model", "parts": [{"inlineData": PICTURE}]}]}, "model's turn"),
         ({"contents": [{"parts": [{"functionCall": {"name": "f"}}]}]}, "role model"),
         ({"contents": [{"parts": [{"functionResponse": {"name": "f"}}]}]}, "answers no functionCall"),
+        (
+            {"contents": [{"parts": [{"functionResponse": {"name": "f", "parts": [{"inlineData": {}}]}}]}]},
+            r"parts\[0\].functionResponse.parts is not supported",
+        ),
         ({"contents": HELLO, "systemInstruction": {"parts": [{"inlineData": PICTURE}]}}, "systemInstruction.parts"),
         ({"contents": HELLO, "sytemInstruction": {}}, 'Unknown name "sytemInstruction".*cannot find field'),
         ({"contents": HELLO, "cachedContent": "c"}, "cachedContent"),

@@ -167,6 +167,26 @@ def test_an_access_list_keeps_others_out(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_the_list_of_models_has_what_a_key_may_ask(tmp_path: Path) -> None:
+    """An endpoint whose access list leaves a key out is not in its list, and not shown by name; an admin sees it."""
+
+    async def listed(served: Served, secret: str, path: str = "/v1/models") -> httpx.Response:
+        headers = {"authorization": f"Bearer {secret}"}
+        async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False) as client:
+            return await client.get(path)
+
+    async def main() -> None:
+        async with limiting(tmp_path, callers=frozenset({"id-somebody"})) as (served, _):
+            assert (await listed(served, KEY)).json()["data"] == []
+            (one,) = (await listed(served, EVERYWHERE_KEY)).json()["data"]
+            for path in (f"/v1/models/{one['id']}", f"/v1/{SCOPE}/endpoints/e1/models"):
+                refused = await listed(served, KEY, path)
+                assert (refused.status_code, code(refused)) == (403, "NOT_ON_ACCESS_LIST")
+                assert (await listed(served, EVERYWHERE_KEY, path)).status_code == 200
+
+    asyncio.run(main())
+
+
 @settings(deadline=None, max_examples=200)
 @given(
     steps=st.lists(

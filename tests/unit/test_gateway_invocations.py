@@ -53,6 +53,21 @@ def test_tables(tmp_path: Path, table: dict[str, Any]) -> None:
     assert ask(tmp_path, INVOKE, table)[:2] == (200, {"predictions": ["tok tok ", "tok tok "]})
 
 
+def test_what_stands_beside_a_table_reaches_the_engine(tmp_path: Path) -> None:
+    """As Databricks' SDK sends it; a stream is refused by name."""
+    sent = {"inputs": ["a"], "max_tokens": 3, "temperature": 0, "stop": ["x"]}
+    status, _, engine = ask(tmp_path, INVOKE, sent)
+    assert status == 200
+    assert {name: engine.seen.bodies[-1][name] for name in ("max_tokens", "temperature", "stop")} == {
+        "max_tokens": 3,
+        "temperature": 0,
+        "stop": ["x"],
+    }
+    status, answer, _ = ask(tmp_path, INVOKE, sent | {"stream": True})
+    assert (status, answer["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert "not streamed" in answer["message"]
+
+
 def test_what_failed_for_good_is_not_asked_again(tmp_path: Path) -> None:
     """It gets no status that Databricks' SDK repeats for five minutes, whatever else the answer says (429, 503)."""
 

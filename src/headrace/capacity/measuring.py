@@ -94,6 +94,15 @@ def _distinct(*numbers: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, number) for number in numbers}))
 
 
+def sample_words(context_tokens: int) -> int:
+    """Of how many words a prompt is that tells how a tokeniser takes such words: fewer where the context is short.
+
+    Args:
+        context_tokens: The longest sequence that is taken; 0 where that is not known.
+    """
+    return max(1, min(_SAMPLE_WORDS, context_tokens // 8)) if context_tokens else _SAMPLE_WORDS
+
+
 class Meter:
     """Measures one replica.
 
@@ -114,7 +123,7 @@ class Meter:
     ) -> None:
         self._engine = engine
         self._model = model
-        self._sample_words = max(1, min(_SAMPLE_WORDS, context_tokens // 8))
+        self._sample_words = sample_words(context_tokens)
         self.clock = clock
         self._words = random.Random()  # noqa: S311 - prompts that no replica has seen, also not of the last run
         self._words_per_token = 1.0

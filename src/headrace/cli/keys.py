@@ -88,9 +88,9 @@ def create(
 
 
 def list_keys(invocation: Invocation) -> None:
-    """All keys that you may see, revoked ones too; never their secrets."""
+    """All keys that you may see, or with --project those of one, revoked ones too; never their secrets."""
     with invocation.client() as client:
-        found = client.get(f"{ROOT}/keys")
+        found = client.get(f"{ROOT}/keys", **_among(invocation))
     invocation.output.document(found)
     now = time.time()
     rows = [
@@ -121,7 +121,7 @@ def update(
     if not changes:
         raise typer.BadParameter("Give --requests-per-minute, --tokens-per-minute, or both.")
     with invocation.client() as client:
-        key_id = find_key(client, wanted)["id"]
+        key_id = find_key(client, wanted, **_among(invocation))["id"]
         changed = client.patch(f"{ROOT}/keys/{segment(key_id)}", changes)
     invocation.output.document(changed)
     told = f"may use {_told(changed)} per minute" if _told(changed) else "has no limits"
@@ -135,7 +135,7 @@ def revoke(
 ) -> None:
     """Make a key worthless, for good; reaches the gateway within a second."""
     with invocation.client() as client:
-        found = find_key(client, wanted)
+        found = find_key(client, wanted, **_among(invocation))
         key_id = found["id"]
         confirm(invocation, f"Revoke key {key_id} ({found['name']!r})?", yes=yes)
         revoked = client.delete(f"{ROOT}/keys/{segment(key_id)}")
@@ -143,21 +143,27 @@ def revoke(
     invocation.output.line(f"Key {key_id} ({revoked['name']!r}) is revoked.")
 
 
-def find_key(client: Client, wanted: str) -> dict[str, Any]:
+def find_key(client: Client, wanted: str, **among: str) -> dict[str, Any]:
     """The key with this id, else the one with this name: of several, the good one.
+
+    Args:
+        client: The server.
+        wanted: An id or a name.
+        among: Of which keys it is, as the query of their list; nothing: of all that the caller may see.
 
     Raises:
         KeyNotFound: There is none.
         NameAmbiguous: Several have the name, and not just one of them is good.
     """
-    keys = client.get(f"{ROOT}/keys")["keys"]
+    keys = client.get(f"{ROOT}/keys", **among)["keys"]
     by_id = [each for each in keys if each["id"] == wanted]
     named = by_id or [each for each in keys if each["name"] == wanted]
     meant = [each for each in named if not each.get("revoked_at")] or named
     if not meant:
+        where = f" in project {among['project']!r}" if "project" in among else ""
         raise KeyNotFound(
-            f"There is no key {wanted!r}.",
-            evidence="No key that you may see has this id or name.",
+            f"There is no key {wanted!r}{where}.",
+            evidence=f"No key that you may see{where} has this id or name.",
             fix="`headrace keys list` shows them, ids first.",
         )
     if len(meant) > 1:
@@ -168,6 +174,11 @@ def find_key(client: Client, wanted: str) -> dict[str, Any]:
         )
     found: dict[str, Any] = meant[0]
     return found
+
+
+def _among(invocation: Invocation) -> dict[str, str]:
+    """The project that the command line names, as a query; a login's own project narrows nothing down."""
+    return {"project": invocation.wish.project} if invocation.wish.project else {}
 
 
 def _limits(requests_per_minute: int | None, tokens_per_minute: int | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from headrace.control.guarantees import follow
 from headrace.control.operations import deploy_runs
 from headrace.control.placement import home
 from headrace.control.pool import LIVE, STARTING
-from headrace.control.standing import newest_profile, standing_of
+from headrace.control.standing import Standing, newest_profile, standing_of, version_of
 from headrace.control.timeline import note
 from headrace.resources.assignments import ProfileOrder, ProfileReport
 from headrace.resources.deployments import Deployment, Replica
@@ -106,8 +106,7 @@ def keep_profile(
     """
     from headrace.capacity.cost import measured  # noqa: PLC0415  # brings numpy
 
-    where: dict[str, Any] = {"scope": deployment.scope, "model_id": deployment.model_id}
-    version = tx.get(ModelVersion, **where, version=deployment.model_version)
+    version = version_of(tx, deployment)
     assert version is not None, "a model in use is not deleted"
     fitted, carried = measured(points, first_s=first_s, gap_s=gap_s)
     carried = msgspec.structs.replace(carried, cores=cores or _cores_each(tx))
@@ -127,10 +126,19 @@ def keep_profile(
         created_at=now,
     )
     tx.insert(profile)
-    for one in tx.list(Deployment, **where, model_version=deployment.model_version, state=_LIVING):
-        if (one.carried is not None or is_sold(tx, one)) and standing_of(one, version, home(tx)) == standing:
-            _sell_by(tx, one, profile)
+    for one in going_by(tx, version, standing):
+        _sell_by(tx, one, profile)
     return profile
+
+
+def going_by(tx: Transaction, version: ModelVersion, standing: Standing) -> list[Deployment]:
+    """The deployments of a version that a profile on this standing decides on: they stand so, and are sold by it."""
+    where: dict[str, Any] = {"scope": version.scope, "model_id": version.model_id, "model_version": version.version}
+    return [
+        one
+        for one in tx.list(Deployment, **where, state=_LIVING)
+        if (one.carried is not None or is_sold(tx, one)) and standing_of(one, version, home(tx)) == standing
+    ]
 
 
 def _cores_each(tx: Transaction) -> int:

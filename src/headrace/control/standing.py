@@ -79,6 +79,12 @@ def standing_of(deployment: Deployment, version: ModelVersion, node: Node | None
     return Standing(deployment.runtime, hardware_name(node), engine)
 
 
+def version_of(tx: Transaction, deployment: Deployment) -> ModelVersion | None:
+    """What a deployment serves; None once its model was deleted."""
+    where = {"scope": deployment.scope, "model_id": deployment.model_id, "version": deployment.model_version}
+    return tx.get(ModelVersion, **where)
+
+
 def standing_now(
     tx: Transaction, version: ModelVersion, weights: Weights, facts: MachineFacts | None = None
 ) -> Standing:

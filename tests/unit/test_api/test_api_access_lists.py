@@ -1,4 +1,4 @@
-"""An endpoint's access list holds through every contract that can change it, not only through the one that set it."""
+"""An endpoint's access list holds through every contract that can change or show it, not only the one that set it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,24 @@ from headrace.resources.deployments import Deployment
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
 from headrace.resources.operations import Operation
+from headrace.resources.profiles import Carried, Cost
 from headrace.resources.rollouts import Rollout
 
+COST = Cost(prompt=1e-3, prompt_squared=0.0, step=0.02, sequence=1e-3, context=0.0)
+POINTS = [
+    {
+        "prompt_tokens": prompt,
+        "output_tokens": output,
+        "concurrency": at,
+        "requests": 1.0,
+        "first_s": 0.1,
+        "gap_s": 0.05,
+    }
+    | {"wall_s": COST.work_s(prompt, output, at)}
+    for prompt in (32, 256, 768)
+    for output in (16, 64)
+    for at in (1, 4)
+]
 SCOPE = Scope(DEFAULT_PROJECT, DEFAULT_LOCATION)
 NATIVE, VERTEX = "/headrace/v1", f"/v1beta1/{SCOPE}"
 
@@ -61,12 +77,27 @@ class Listed:
         yield "POST", f"{endpoint}:mutateDeployedModel", {"deployedModel": model | resources, "updateMask": mask}
         yield "POST", f"{endpoint}:undeployModel", {"deployedModelId": self.second.id}
         yield "DELETE", f"{endpoint}?force=true", None
+        yield "DELETE", f"/v1beta1/{SCOPE}/operations/{self.canary['id']}", None
         yield "POST", f"/v1beta1/{SCOPE}/operations/{self.canary['id']}:cancel", {}
         yield "PATCH", f"{NATIVE}/endpoints/e1", {"traffic": {self.second.id: 100}}
         yield "POST", f"{NATIVE}/deployments", self.onto
         yield "PATCH", f"{NATIVE}/deployments/{self.first_pool.id}", {"min_replicas": 2}
         yield "DELETE", f"{NATIVE}/deployments/{self.first_pool.id}", None
         yield "POST", f"{NATIVE}/rollouts", {"endpoint_id": "e1", "deployed_model_id": self.second.id}
+        yield "POST", f"{NATIVE}/profiles", {"deployment": self.first_pool.id, "points": []}
+
+    def shared(self) -> tuple[Endpoint, DeployedModel]:
+        """Another endpoint, without a list, whose deployed model has the first one's deployment."""
+        self.world.json("POST", f"{VERTEX}/endpoints?endpointId=e2", json={"displayName": "mine"})
+        model = {"model": f"{SCOPE}/models/{self.first_pool.model_id}"}
+        resources = {"dedicatedResources": {"minReplicaCount": 1, "maxReplicaCount": 1}}
+        self.world.json("POST", f"{VERTEX}/endpoints/e2:deployModel", json={"deployedModel": model | resources})
+        with self.world.store.transaction(read_only=True) as tx:
+            endpoint = tx.get(Endpoint, scope=SCOPE, id="e2")
+            (bound,) = tx.list(DeployedModel, endpoint_id="e2")
+        assert endpoint is not None
+        assert bound.deployment_id == self.first_pool.id
+        return endpoint, bound
 
 
 @pytest.fixture
@@ -83,6 +114,89 @@ def test_who_is_not_on_the_list_changes_nothing_through_any_contract(listed: Lis
         assert told.status_code == 403, (method, path, told.text)
         assert "NOT_ON_ACCESS_LIST" in told.text, (method, path)
         assert listed.rows() == before, (method, path)
+
+
+def test_what_is_shared_is_not_changed_through_an_endpoint_without_a_list(listed: Listed) -> None:
+    """Whoever shares the deployment of an endpoint whose list leaves them out may leave it, and not scale it."""
+    _, bound = listed.shared()
+    stranger, before = listed.world.key(DEFAULT_PROJECT, Role.DEPLOYER), listed.rows()
+    wish = {"id": bound.id, "dedicatedResources": {"minReplicaCount": 2, "maxReplicaCount": 2}}
+    masks = ("dedicatedResources.minReplicaCount", "dedicatedResources.maxReplicaCount")
+    body = {"deployedModel": wish, "updateMask": ",".join(masks)}
+    path = f"{VERTEX}/endpoints/e2:mutateDeployedModel"
+    assert listed.world.error("POST", path, json=body, key=stranger) == (403, "NOT_ON_ACCESS_LIST")
+    assert listed.rows() == before
+    listed.world.json("POST", path, json=body)
+    off = {"deployedModelId": bound.id}
+    listed.world.json("POST", f"{VERTEX}/endpoints/e2:undeployModel", json=off, key=stranger)
+
+
+def test_a_profile_decides_on_no_guarantee_of_an_endpoint_whose_list_leaves_its_maker_out(listed: Listed) -> None:
+    """Points of one's own replica are refused where another endpoint's throughput was sold by them; so is a loss."""
+    world = listed.world
+    mine = world.json("POST", f"{NATIVE}/deployments", json=listed.onto | {"endpoint_id": "e3"})
+    own = mine["targets"]["deployment"]
+    with world.store.transaction() as tx:
+        theirs, alike = (tx.get(Deployment, scope=SCOPE, id=name) for name in (listed.first_pool.id, own))
+        assert theirs is not None
+        assert alike is not None
+        version = {"model_id": theirs.model_id, "model_version": theirs.model_version}
+        known = {"runtime": "openvino", "max_model_len": 4096}
+        tx.update(msgspec.structs.replace(alike, **version, **known))
+        theirs = tx.update(msgspec.structs.replace(theirs, **known))
+    body = {"deployment": own, "points": POINTS}
+    stranger = world.key(DEFAULT_PROJECT, Role.DEPLOYER)
+    made = world.json("POST", f"{NATIVE}/profiles", json=body, key=stranger)
+    with world.store.transaction() as tx:
+        tx.update(msgspec.structs.replace(theirs, carried=Carried(cost=COST, concurrency=1, first_s=2.0, gap_s=0.2)))
+    before = listed.rows()
+    assert world.error("POST", f"{NATIVE}/profiles", json=body, key=stranger) == (403, "NOT_ON_ACCESS_LIST")
+    gone = f"{NATIVE}/profiles/{made['id']}"
+    assert world.error("DELETE", gone, key=stranger) == (403, "NOT_ON_ACCESS_LIST")
+    assert listed.rows() == before
+    world.json("DELETE", gone)
+
+
+def test_who_is_not_on_the_list_is_shown_nothing_through_any_contract(listed: Listed) -> None:
+    """No list has the endpoint or what is on it, and whoever names it is refused; its operations and rollouts too."""
+    world = listed.world
+    world.advance(listed.canary)
+    begun = world.json("POST", f"{NATIVE}/rollouts", json={"endpoint_id": "e1", "deployed_model_id": listed.second.id})
+    stranger, pool = world.key(DEFAULT_PROJECT, Role.DEPLOYER), listed.first_pool.id
+    named = [
+        f"{VERTEX}/endpoints/e1",
+        f"{VERTEX}/operations/{listed.canary['id']}",
+        f"{NATIVE}/deployments/{pool}",
+        f"{NATIVE}/operations/{listed.canary['id']}",
+        f"{NATIVE}/rollouts/{begun['id']}",
+    ]
+    for path in named:
+        assert world.error("GET", path, key=stranger) == (403, "NOT_ON_ACCESS_LIST"), path
+        world.json("GET", path)
+    wait = f"{VERTEX}/operations/{listed.canary['id']}:wait"
+    assert world.error("POST", wait, json={}, key=stranger) == (403, "NOT_ON_ACCESS_LIST")
+    lists = ["deployments", "endpoints", "operations", "rollouts", "status"]
+    for path in [f"{VERTEX}/endpoints", f"{VERTEX}/operations", *(f"{NATIVE}/{name}" for name in lists)]:
+        told = world.call("GET", path, key=stranger).text
+        assert not [one for one in ('"e1"', "/e1", pool) if one in told], path
+        assert pool in world.call("GET", path).text or "e1" in world.call("GET", path).text, path
+
+
+def test_who_is_on_the_list_sees_it_and_what_is_shared_is_seen_by_either(listed: Listed) -> None:
+    """CAN_VIEW is enough to see; a deployment that an endpoint without a list shares is shown to all of the project."""
+    world, pool = listed.world, listed.first_pool.id
+    viewer, stranger = world.key(DEFAULT_PROJECT, Role.VIEWER), world.key(DEFAULT_PROJECT, Role.PREDICTOR)
+    name = next(one["id"] for one in world.json("GET", f"{NATIVE}/keys")["keys"] if viewer.startswith(one["hint"]))
+    entry = {"user_name": name, "permission_level": "CAN_VIEW"}
+    world.json("PUT", listed.list_path, json={"access_control_list": [entry]})
+    for path in (f"{VERTEX}/endpoints/e1", f"{NATIVE}/deployments/{pool}"):
+        world.json("GET", path, key=viewer)
+        assert world.error("GET", path, key=stranger) == (403, "NOT_ON_ACCESS_LIST")
+    (seen,) = world.json("GET", f"{NATIVE}/status", key=viewer)["endpoints"]
+    assert seen["id"] == "e1"
+    listed.shared()
+    world.json("GET", f"{NATIVE}/deployments/{pool}", key=stranger)
+    assert [one["id"] for one in world.json("GET", f"{NATIVE}/status", key=stranger)["endpoints"]] == ["e2"]
 
 
 def test_who_is_on_it_and_admins_may(listed: Listed) -> None:

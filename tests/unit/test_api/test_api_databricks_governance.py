@@ -26,6 +26,8 @@ from headrace.resources.snapshot import EndpointRoute
 
 SCOPE = Scope(DEFAULT_PROJECT, DEFAULT_LOCATION)
 SERVING = "/api/2.0/serving-endpoints"
+ENDPOINT, LOGGING = f"/v1beta1/{SCOPE}/endpoints/e1", "predictRequestResponseLoggingConfig"
+TABLE = {"inference_table_config": {"enabled": True, "catalog_name": "main", "schema_name": "logs"}}
 MINUTE = {"renewal_period": "minute"}
 
 
@@ -128,13 +130,12 @@ def test_wrong_limits_change_nothing(made: World, limit: dict[str, Any], told: t
 
 def test_an_inference_table_turns_the_log_on_and_off(made: World) -> None:
     """The log that it turned on it turns off; one that was on stays on."""
-    table = {"inference_table_config": {"enabled": True, "catalog_name": "main", "schema_name": "logs"}}
-    assert made.json("PUT", f"{SERVING}/e1/ai-gateway", json=table) == table
+    assert made.json("PUT", f"{SERVING}/e1/ai-gateway", json=TABLE) == TABLE
     assert routed(made).request_log is not None
     made.json("PUT", f"{SERVING}/e1/ai-gateway", json={"inference_table_config": {"enabled": False}})
     assert routed(made).request_log is None
     made.json("PATCH", "/headrace/v1/endpoints/e1", json={"request_log": {"sampling_rate": 0.5}})
-    made.json("PUT", f"{SERVING}/e1/ai-gateway", json=table)
+    made.json("PUT", f"{SERVING}/e1/ai-gateway", json=TABLE)
     made.json("PUT", f"{SERVING}/e1/ai-gateway", json={})
     log = routed(made).request_log
     assert log is not None
@@ -143,6 +144,42 @@ def test_an_inference_table_turns_the_log_on_and_off(made: World) -> None:
     assert refused(made, "PUT", f"{SERVING}/e1/ai-gateway", json=bad) == (400, "INVALID_PARAMETER_VALUE")
     guarded = {"guardrails": {"input": {"safety": True}}}
     assert refused(made, "PUT", f"{SERVING}/e1/ai-gateway", json=guarded) == (501, "NOT_IMPLEMENTED")
+
+
+SETTING: list[tuple[str, dict[str, Any]]] = [
+    ("/headrace/v1/endpoints/e1", {"request_log": {"redact_fields": ["messages.content"]}}),
+    ("/headrace/v1/endpoints/e1", {"request_log": {}}),
+    (f"{ENDPOINT}?updateMask=predictRequestResponseLoggingConfig", {LOGGING: {"enabled": True, "samplingRate": 0.5}}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), SETTING)
+def test_a_log_that_somebody_set_outlives_its_table(made: World, path: str, body: dict[str, Any]) -> None:
+    """Through whichever API: from then on it is theirs, and the table that had turned it on leaves it as it is."""
+    made.json("PUT", f"{SERVING}/e1/ai-gateway", json=TABLE)
+    made.json("PATCH", path, json=body)
+    theirs = routed(made).request_log
+    made.json("PUT", f"{SERVING}/e1/ai-gateway", json={"inference_table_config": {"enabled": False}})
+    assert theirs is not None
+    assert routed(made).request_log == theirs
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/headrace/v1/endpoints/e1", {"request_log": None}),
+        (f"{ENDPOINT}?updateMask=predictRequestResponseLoggingConfig", {LOGGING: {"enabled": False}}),
+    ],
+)
+def test_the_log_of_a_table_is_not_turned_off_under_it(made: World, path: str, body: dict[str, Any]) -> None:
+    """It would get no rows and still be called enabled: refused by name, until the table is disabled."""
+    made.json("PATCH", "/headrace/v1/endpoints/e1", json={"request_log": {"sampling_rate": 0.5}})
+    made.json("PUT", f"{SERVING}/e1/ai-gateway", json=TABLE)
+    assert made.error("PATCH", path, json=body) == (400, "STILL_IN_USE")
+    assert routed(made).request_log is not None
+    made.json("PUT", f"{SERVING}/e1/ai-gateway", json={"inference_table_config": {"enabled": False}})
+    made.json("PATCH", path, json=body)
+    assert routed(made).request_log is None
 
 
 def test_tables_of_one_name_are_each_projects_own(made: World, tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.native.status import LIVING_DEPLOYMENTS
 from headrace.api.requests import answer, context_of, flag, number, principal_of
+from headrace.api.viewing import hidden_from, require_viewer_of_deployment
 from headrace.control import commands
 from headrace.control.autoscaling.pending import pending_text
 from headrace.control.doubt import doubt
 from headrace.control.predicting import compare
+from headrace.control.standing import version_of
 from headrace.resources.access import EVERY_PROJECT, Permission, Principal
 from headrace.resources.autoscaling import Autoscaling, read_autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec, Replica, Transition
@@ -240,8 +242,13 @@ async def list_deployments(request: Request) -> Response:
     conditions = reach(request)
     if not flag(request, "all"):
         conditions["state"] = LIVING_DEPLOYMENTS
-    found = await context_of(request).read(lambda tx: tx.list(Deployment, **conditions))
-    return answer({"deployments": [deployment_json(one) for one in found]})
+    within = reach(request)
+
+    def read(tx: Transaction) -> list[Deployment]:
+        hidden = hidden_from(tx, request, **within).deployments
+        return [one for one in tx.list(Deployment, **conditions) if (one.scope, one.id) not in hidden]
+
+    return answer({"deployments": [deployment_json(one) for one in await context_of(request).read(read)]})
 
 
 async def get_deployment(request: Request) -> Response:
@@ -249,7 +256,8 @@ async def get_deployment(request: Request) -> Response:
 
     def read(tx: Transaction) -> dict[str, Any]:
         deployment = _deployment(tx, request)
-        version = _version(tx, deployment)
+        require_viewer_of_deployment(tx, request, deployment.scope, deployment.id)
+        version = version_of(tx, deployment)
         replicas = tx.list(Replica, scope=deployment.scope, deployment_id=deployment.id)
         return {
             **deployment_json(deployment),
@@ -268,12 +276,6 @@ def _replica_json(deployment: Deployment, replica: Replica, timeline: list[Trans
     """A replica with its timeline, and what was predicted of it beside what was measured."""
     measured = msgspec.to_builtins(compare(deployment, replica, timeline))
     return {**noun_json(replica), "timeline": timeline_json(timeline), "measured": measured}
-
-
-def _version(tx: Transaction, deployment: Deployment) -> ModelVersion | None:
-    """What it serves; None once its model was deleted."""
-    where = {"scope": deployment.scope, "model_id": deployment.model_id, "version": deployment.model_version}
-    return tx.get(ModelVersion, **where)
 
 
 def _external_json(version: ModelVersion | None) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from headrace.api.native.deployments import timeline_json
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of, number
+from headrace.api.viewing import hidden_from, require_viewer
 from headrace.api.waiting import until
 from headrace.resources.deployments import Deployment, Transition
 from headrace.resources.errors import BadField, OperationNotFound
@@ -43,8 +44,13 @@ async def list_operations(request: Request) -> Response:
         conditions["state"] = _state(request.query_params["state"])
     limit = int(number(request, "limit", default=100, most=_LONGEST_LIST))
     newest = (Order("created_at", descending=True), Order("id", descending=True))
-    found = await context_of(request).read(lambda tx: tx.page(Operation, limit=limit, orders=newest, **conditions))
-    return answer({"operations": [noun_json(one) for one in found]})
+    within = reach(request)
+
+    def read(tx: Transaction) -> list[Operation]:
+        found, hidden = tx.page(Operation, limit=limit, orders=newest, **conditions), hidden_from(tx, request, **within)
+        return [one for one in found if not hidden.has_operation(one)]
+
+    return answer({"operations": [noun_json(one) for one in await context_of(request).read(read)]})
 
 
 def _state(text: str) -> OperationState:
@@ -74,6 +80,7 @@ async def get_operation(request: Request) -> Response:
         if not found:
             raise OperationNotFound(f"There is no operation {wanted!r}.", fix=LISTED)
         operation = found[0]
+        require_viewer(tx, request, operation.scope, operation.targets.get("endpoint", ""))
         deployment_id = operation.targets.get("deployment", "")
         deployment = tx.get(Deployment, scope=operation.scope, id=deployment_id) if deployment_id else None
         return _Watched(operation, deployment, _passed(tx, operation, deployment_id) if deployment_id else [])

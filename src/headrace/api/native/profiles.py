@@ -7,15 +7,19 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from headrace.api.managing import require_manager_of_deployment, require_manager_of_sold
 from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import Context, answer, context_of, number, principal_of
 from headrace.capacity.units import FIRST_S, GAP_S, UNITS_PER_MINUTE, chunk, tokens_per_s
 from headrace.control import commands
+from headrace.control.placement import home
 from headrace.control.profiling import summary
-from headrace.control.standing import why_stale
+from headrace.control.standing import Standing, standing_of, version_of, why_stale
 from headrace.resources.access import Permission
+from headrace.resources.deployments import Deployment
 from headrace.resources.errors import ProfileNotFound
+from headrace.resources.models import ModelVersion
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT, Scope
 from headrace.resources.profiles import Point, Profile
 from headrace.store import Order, Transaction
@@ -70,6 +74,7 @@ async def create_profile(request: Request) -> Response:
     scope = Scope(body.project, body.location)
 
     def store(tx: Transaction) -> dict[str, Any]:
+        _require_manager(tx, request, scope, body.deployment)
         profile = commands.store_profile(
             tx,
             scope,
@@ -96,9 +101,26 @@ async def delete_profile(request: Request) -> Response:
 
     def delete(tx: Transaction) -> Profile:
         profile = _profile(tx, request)
+        where = {"scope": profile.scope, "model_id": profile.model_id, "version": profile.model_version}
+        version = tx.get(ModelVersion, **where)
+        if version is not None:
+            require_manager_of_sold(tx, request, version, Standing(profile.runtime, profile.hardware, profile.engine))
         return commands.delete_profile(tx, profile.scope, profile.id)
 
     return answer(noun_json(await context_of(request).write(delete)))
+
+
+def _require_manager(tx: Transaction, request: Request, scope: Scope, deployment_id: str) -> None:
+    """Hold that whoever asks may change all that a profile of a deployment changes: itself, and what is sold by it.
+
+    Raises:
+        NotOnAccessList: An endpoint of one of those has a list, and they are not on it with ``CAN_MANAGE``.
+    """
+    require_manager_of_deployment(tx, request, scope, deployment_id)
+    deployment = tx.get(Deployment, scope=scope, id=deployment_id)
+    version = version_of(tx, deployment) if deployment is not None else None
+    if deployment is not None and version is not None:
+        require_manager_of_sold(tx, request, version, standing_of(deployment, version, home(tx)))
 
 
 def _profile(tx: Transaction, request: Request) -> Profile:

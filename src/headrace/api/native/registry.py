@@ -12,6 +12,7 @@ from headrace.api.managing import require_manager
 from headrace.api.native.bodies import read_body
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of
+from headrace.api.viewing import may_view
 from headrace.control import commands
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.errors import BadField, DeploymentNotFound, EndpointNotFound
@@ -71,6 +72,7 @@ async def endpoints(request: Request) -> Response:
         return [
             {**noun_json(endpoint), "deployed_models": bindings[endpoint.scope, endpoint.id]}
             for endpoint in tx.list(Endpoint, **conditions)
+            if may_view(request, endpoint)
         ]
 
     return answer({"endpoints": await context_of(request).read(read)})

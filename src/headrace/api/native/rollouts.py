@@ -13,6 +13,7 @@ from headrace.api.native.bodies import read_body
 from headrace.api.native.deployments import timeline_json
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of, principal_of
+from headrace.api.viewing import hidden_from, require_viewer
 from headrace.control import commands
 from headrace.control.rollouts.judging import Verdict, decide, verdicts
 from headrace.resources.access import Permission
@@ -84,7 +85,13 @@ async def list_rollouts(request: Request) -> Response:
     context, conditions = context_of(request), reach(request)
     if endpoint_id := request.query_params.get("endpoint"):
         conditions["endpoint_id"] = endpoint_id
-    found = await context.read(lambda tx: tx.list(Rollout, **conditions))
+    within = reach(request)
+
+    def read(tx: Transaction) -> list[Rollout]:
+        hidden = hidden_from(tx, request, **within).endpoints
+        return [one for one in tx.list(Rollout, **conditions) if (one.scope, one.endpoint_id) not in hidden]
+
+    found = await context.read(read)
     return answer({"rollouts": [_rollout_json(one, context.clock()) for one in found]})
 
 
@@ -94,6 +101,7 @@ async def get_rollout(request: Request) -> Response:
 
     def read(tx: Transaction) -> dict[str, Any]:
         rollout = _rollout(tx, request)
+        require_viewer(tx, request, rollout.scope, rollout.endpoint_id)
         return {
             **_rollout_json(rollout, context.clock()),
             "timeline": timeline_json(tx.timelines.shown("rollout", rollout.id)),

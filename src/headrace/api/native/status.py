@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from headrace import __version__
 from headrace.api.native.nouns import deployment_json, noun_json, reach
 from headrace.api.requests import answer, context_of, principal_of
+from headrace.api.viewing import hidden_from
 from headrace.control.autoscaling.pending import pending_text
 from headrace.control.doubt import doubt
 from headrace.resources.access import EVERY_PROJECT, ROLE_PERMISSIONS, Permission
@@ -33,9 +34,12 @@ async def status(request: Request) -> Response:
     sees_nodes = principal_of(request).may(Permission.READ, EVERY_PROJECT)
 
     def read(tx: Transaction) -> dict[str, Any]:
-        deployments = tx.list(Deployment, state=LIVING_DEPLOYMENTS, **conditions)
-        replicas = tx.list(Replica, state=LIVING_REPLICAS, **conditions)
-        endpoints = tx.list(Endpoint, **conditions)
+        hidden = hidden_from(tx, request, **conditions)
+        living = tx.list(Deployment, state=LIVING_DEPLOYMENTS, **conditions)
+        deployments = [one for one in living if (one.scope, one.id) not in hidden.deployments]
+        running = tx.list(Replica, state=LIVING_REPLICAS, **conditions)
+        replicas = [one for one in running if (one.scope, one.deployment_id) not in hidden.deployments]
+        endpoints = [one for one in tx.list(Endpoint, **conditions) if (one.scope, one.id) not in hidden.endpoints]
         listed = _endpoints(
             endpoints, tx.list(DeployedModel, **conditions), deployments, replicas, _with_own_code(tx, deployments)
         )

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 
 from headrace.api.native.nouns import reach
 from headrace.api.requests import answer, context_of, number, principal_of
+from headrace.api.viewing import may_view
 from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.endpoints import Endpoint
 from headrace.resources.errors import BadField
@@ -64,8 +65,9 @@ def _wire(found: UsageSum) -> dict[str, Any]:
 
 
 def _names(tx: Transaction, request: Request, conditions: dict[str, Any]) -> dict[tuple[str, str, str], str]:
-    """Display names by kind, place and id; those of keys only for those who may list the keys."""
-    names = {("endpoint", str(row.scope), row.id): row.display_name for row in tx.list(Endpoint, **conditions)}
+    """Display names by kind, place and id; of endpoints and keys only those that whoever asks may see."""
+    endpoints = [row for row in tx.list(Endpoint, **conditions) if may_view(request, row)]
+    names = {("endpoint", str(row.scope), row.id): row.display_name for row in endpoints}
     names |= {("model", str(row.scope), row.id): row.display_name for row in tx.list(Model, **conditions)}
     principal = principal_of(request)
     if not principal.may(Permission.ADMINISTER, principal.project):

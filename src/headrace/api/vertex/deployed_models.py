@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from headrace.api.managing import require_manager
+from headrace.api.managing import require_manager, require_manager_of_deployed_model
 from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.contracts.vertex.deploy_model import DeployModelWish, read_deploy_model, read_mutate
 from headrace.contracts.vertex.endpoints import read_undeploy
@@ -62,7 +62,7 @@ async def mutate_deployed_model(request: Request) -> Response:
     contract = contract_of(request.path_params["version"])
 
     def mutate(tx: Transaction) -> Operation:
-        require_manager(tx, request, scope, endpoint_id)
+        require_manager_of_deployed_model(tx, request, scope, endpoint_id, wish.deployed_model_id)
         return commands.mutate_deployed_model(
             tx,
             scope,

@@ -11,6 +11,7 @@ from headrace.api.vertex.addresses import dedicated_dns
 from headrace.api.vertex.bound import bound_to
 from headrace.api.vertex.operations import told
 from headrace.api.vertex.paging import page_of
+from headrace.api.viewing import may_view, require_viewer
 from headrace.contracts.vertex.endpoint_bodies import (
     EndpointBody,
     read_endpoint,
@@ -35,7 +36,8 @@ async def list_endpoints(request: Request) -> Response:
     mask = ReadMask(mask_of(request), EndpointBody)
 
     def read(tx: Transaction) -> tuple[list[Endpoint], str, dict[str, list[Bound]]]:
-        page, next_page = page_of(tx, Endpoint, question, scope=scope)
+        found, next_page = page_of(tx, Endpoint, question, scope=scope)
+        page = [one for one in found if may_view(request, one)]  # so that some pages are shorter, as they may be
         return page, next_page, bound_to(tx, scope, page)
 
     page, next_page, bound = await context_of(request).read(read)
@@ -52,6 +54,7 @@ async def get_endpoint(request: Request) -> Response:
         endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
         if endpoint is None:
             raise EndpointNotFound(f"There is no endpoint {scope.name('endpoints', endpoint_id)}.")
+        require_viewer(tx, request, scope, endpoint_id)
         return endpoint, bound_to(tx, scope, [endpoint])[endpoint_id]
 
     endpoint, bound = await context_of(request).read(read)

@@ -15,6 +15,7 @@ from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.api.vertex.addresses import dedicated_dns
 from headrace.api.vertex.bound import bound_to
 from headrace.api.vertex.paging import page_of
+from headrace.api.viewing import hidden_from, require_viewer
 from headrace.api.waiting import until
 from headrace.contracts.vertex.endpoints import Bound, plain_endpoint_json
 from headrace.contracts.vertex.listing import listing
@@ -36,7 +37,8 @@ MAX_WAIT_S = 60.0
 async def get_operation(request: Request) -> Response:
     """How far it is."""
     scope, operation_id = scope_of(request), request.path_params["operation"]
-    return answer(await told(request, await context_of(request).read(lambda tx: _operation(tx, scope, operation_id))))
+    found = await context_of(request).read(lambda tx: _seen(tx, request, scope, operation_id))
+    return answer(await told(request, found))
 
 
 async def wait_operation(request: Request) -> Response:
@@ -45,7 +47,7 @@ async def wait_operation(request: Request) -> Response:
     wait_s = min(read_wait(await body_of(request), default_s=MAX_WAIT_S), MAX_WAIT_S)
     operation = await until(
         context_of(request),
-        lambda tx: _operation(tx, scope, operation_id),
+        lambda tx: _seen(tx, request, scope, operation_id),
         lambda operation: operation.state is not OperationState.RUNNING,
         wait_s=wait_s,
     )
@@ -80,7 +82,9 @@ async def list_operations(request: Request) -> Response:
         narrowed["state"] = _DONE if done else OperationState.RUNNING
 
     def read(tx: Transaction) -> tuple[list[Operation], str]:
-        return page_of(tx, Operation, question, scope=scope, **narrowed)
+        found, next_page = page_of(tx, Operation, question, scope=scope, **narrowed)
+        hidden = hidden_from(tx, request, scope=scope)
+        return [one for one in found if not hidden.has_operation(one)], next_page
 
     page, next_page = await context_of(request).read(read)
     wire = {"operations": [operation_json(operation) for operation in page]}
@@ -117,12 +121,20 @@ async def delete_operation(request: Request) -> Response:
 
     def forget(tx: Transaction) -> None:
         operation = _operation(tx, scope, operation_id)
+        require_manager(tx, request, scope, operation.targets.get("endpoint", ""))
         if operation.state is OperationState.RUNNING:
             raise StillInUse(f"Operation {operation_id} is running.", fix="Wait until it is done, or cancel it.")
         tx.delete(operation)
 
     await context_of(request).write(forget)
     return answer({})
+
+
+def _seen(tx: Transaction, request: Request, scope: Scope, operation_id: str) -> Operation:
+    """As `_operation`, if whoever asks may see the endpoint that it is about."""
+    operation = _operation(tx, scope, operation_id)
+    require_viewer(tx, request, scope, operation.targets.get("endpoint", ""))
+    return operation
 
 
 def _operation(tx: Transaction, scope: Scope, operation_id: str) -> Operation:

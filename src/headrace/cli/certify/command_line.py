@@ -186,6 +186,7 @@ class _Plan:
             lengths=self._lengths,
             streams=streams,
             seed=seed,
+            context_tokens=self._target.max_model_len,
         )
 
     def _flood_tokens_per_s(self) -> float:

@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import msgspec
 
+from headrace.capacity.measuring import sample_words
 from headrace.cli.certify.figures import Asked
 from headrace.cli.client import LOOPBACK_PAST_PROXIES, error_in
 from headrace.cli.contexts import Login
+from headrace.resources.errors import EngineFailed
 
 LONGEST_S = 300.0
 """How long a request may take at most."""
@@ -24,10 +26,10 @@ MOST_AT_ONCE = 256
 
 NOT_SENT = "NOT_SENT"
 NO_ANSWER = "NO_ANSWER"
+NO_USAGE = "NO_USAGE"
+"""An answer, of which nobody can tell how much work it was."""
 UNFINISHED = "UNFINISHED"
 """What was under way when the time was over is waited for; this is what did not come to its end then either."""
-
-_SAMPLE_WORDS = 200
 
 Lengths = Callable[[random.Random], tuple[int, int]]
 """Draws one request's tokens: of the prompt, and of the answer."""
@@ -44,6 +46,7 @@ class Tenant:
         lengths: Of its requests.
         streams: Whether its answers are streamed, so that latencies can be told.
         seed: Of its arrivals and lengths.
+        context_tokens: The longest sequence that the model takes; 0 where that is not known.
 
     Attributes:
         asked: Its requests until now.
@@ -51,9 +54,19 @@ class Tenant:
     """
 
     def __init__(
-        self, login: Login, key: str, path: str, *, rate: float, lengths: Lengths, streams: bool, seed: int
+        self,
+        login: Login,
+        key: str,
+        path: str,
+        *,
+        rate: float,
+        lengths: Lengths,
+        streams: bool,
+        seed: int,
+        context_tokens: int = 0,
     ) -> None:
         self._path = path
+        self._sample_words = sample_words(context_tokens)
         self._rate = rate
         self._lengths = lengths
         self.streams = streams
@@ -78,10 +91,17 @@ class Tenant:
             HeadraceError: The server refuses it.
         """
         began = time.perf_counter()
-        answer = await self._http.post(self._path, json=self._body(_SAMPLE_WORDS, 1))
+        answer = await self._http.post(self._path, json=self._body(self._sample_words, 1))
         if answer.status_code != httpx.codes.OK:
             raise error_in(answer.status_code, answer.content)
-        self._words_per_token = _SAMPLE_WORDS / max(1, answer.json()["usage"]["prompt_tokens"])
+        prompt_tokens = _prompt_tokens(answer)
+        if prompt_tokens is None:
+            raise EngineFailed(
+                "The answer does not tell what the prompt came to in tokens.",
+                evidence="It has no `usage` with `prompt_tokens`, which requests of a stated length are made by.",
+                fix="Have the server behind the endpoint tell its usage, as OpenAI's API does.",
+            )
+        self._words_per_token = self._sample_words / max(1, prompt_tokens)
         return time.perf_counter() - began
 
     async def ask(self, seconds: float, over: asyncio.Event) -> None:
@@ -133,7 +153,11 @@ class Tenant:
         if answer.status_code != httpx.codes.OK:
             one.code = error_in(answer.status_code, answer.content).code
             return
-        one.prompt_tokens = int(answer.json()["usage"]["prompt_tokens"])
+        prompt_tokens = _prompt_tokens(answer)
+        if prompt_tokens is None:
+            one.code = NO_USAGE
+            return
+        one.prompt_tokens = prompt_tokens
 
     async def _stream(self, one: Asked, body: dict[str, Any], began: float) -> None:
         streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
@@ -167,6 +191,14 @@ async def drive(tenants: Sequence[Tenant], seconds: float, over: asyncio.Event) 
     own_cpu = (time.process_time() - cpu_began) / took if took else 0.0
     await asyncio.gather(*(tenant.finish(0.0 if over.is_set() else LONGEST_S) for tenant in tenants))
     return took, own_cpu
+
+
+def _prompt_tokens(answer: httpx.Response) -> int | None:
+    """What an answer tells of its prompt; None where it tells nothing that can be read."""
+    try:
+        return int(answer.json()["usage"]["prompt_tokens"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _note(one: Asked, event: dict[str, Any], began: float, last: float) -> float:

@@ -2,7 +2,8 @@
 
 A chat, a completion or texts to embed in OpenAI's shape; or rows of a table, in the four ways in which MLflow's
 scoring server takes them (https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally): those become instances,
-each one request, as ``:rawPredict`` has them.
+each one request, as ``:rawPredict`` has them. What stands beside a table holds for each row that says nothing else:
+``params``, and how to sample, which ``query`` of Databricks' SDK puts there; anything else is refused by its name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,33 @@ from headrace.resources.errors import BadField, BadJson
 _TABLES = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _OURS_ALONE = frozenset({"client_request_id", "usage_context", "databricks_options", "extra_params"})
 """What Databricks' clients may send beside a request of OpenAI's: an engine does not know it."""
+_PARAMETERS = ("params", "parameters")
+_SAMPLING = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "min_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "n",
+        "stop",
+        "stop_token_ids",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "ignore_eos",
+        "response_format",
+    }
+)
+"""What may stand beside a table itself, as it may beside messages; engines look at the values."""
+_OF_THE_REQUEST = ("service_tier", "priority")
+"""What is said of the request as a whole, and stays where it is."""
 
 
 class Asked(StrEnum):
@@ -50,10 +78,43 @@ def read_invocation(body: OpenAIBody) -> tuple[Asked, OpenAIBody]:
     if found[0] in _BY_KEY:
         rest = {key: value for key, value in body.items() if key not in _OURS_ALONE}
         return _BY_KEY[found[0]], _extra(body) | rest
-    rows = _rows(found[0], _decoded(body, found[0]))
-    shared = _parameters(_decoded(body, "params") if "params" in body else _decoded(body, "parameters"))
-    answer = {"instances": _raw(rows), "parameters": _raw({"raw_response": True} | shared)}
-    return Asked.PREDICTIONS, answer
+    return Asked.PREDICTIONS, _table(body, found[0])
+
+
+def _table(body: OpenAIBody, key: str) -> OpenAIBody:
+    """A table's rows as instances, with what holds for all of them as parameters."""
+    rows, shared = _rows(key, _decoded(body, key)), _shared(body, key)
+    if shared.pop("stream", False) or any(isinstance(row, dict) and row.get("stream") for row in rows):
+        raise BadField(
+            "A table is not streamed: its answer is one document, with a text for each row.",
+            evidence="`stream` is true.",
+            fix="Leave out `stream`, or ask with `messages` or `prompt`.",
+        )
+    told = {name: body[name] for name in _OF_THE_REQUEST if name in body}
+    return told | {"instances": _raw(rows), "parameters": _raw({"raw_response": True} | shared)}
+
+
+def _shared(body: OpenAIBody, key: str) -> dict[str, Any]:
+    """What stands beside a table, of which what is said most particularly wins.
+
+    Raises:
+        BadField: Something of it is not known, or is said in two places of one meaning.
+    """
+    known = _SAMPLING | _OURS_ALONE | {key, "stream", *_PARAMETERS, *_OF_THE_REQUEST}
+    if unknown := sorted(set(body) - known):
+        raise BadField(
+            f"`{unknown[0][:80]}` beside `{key}` is not known.",
+            evidence=f"The body also has {', '.join(unknown)[:200]}.",
+            fix=f"What holds for each row goes into `params`; known beside a table are {', '.join(sorted(_SAMPLING))}.",
+        )
+    said = [name for name in _PARAMETERS if name in body]
+    if len(said) > 1:
+        raise BadField("`params` and `parameters` are the same.", fix="Send one of the two.")
+    beside = {name: _decoded(body, name) for name in (*sorted(_SAMPLING), "stream") if name in body}
+    extra = {
+        name: _number(value) for name, value in _parameters(_decoded(body, "extra_params"), "extra_params").items()
+    }
+    return extra | beside | (_parameters(_decoded(body, said[0])) if said else {})
 
 
 def _extra(body: OpenAIBody) -> OpenAIBody:

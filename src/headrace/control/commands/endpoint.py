@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from headrace.control.commands.found import find_endpoint, find_living_endpoint
-from headrace.control.commands.request_log import check_request_log
+from headrace.control.commands.request_log import check_request_log, set_by_hand
 from headrace.control.commands.split import split_traffic
 from headrace.control.commands.texts import check_description, check_labels, check_text
 from headrace.resources.endpoints import Endpoint
@@ -116,13 +116,14 @@ def change_endpoint(
         BadField: A value cannot be one.
         RolloutRunning: The traffic is to change, and a rollout decides on it.
         StaleWrite: It was changed since the caller read it.
+        StillInUse: The request log is to be off, and an inference table is made from it.
     """
     endpoint = find_living_endpoint(tx, scope, endpoint_id)
     fields = {name: changes[name] for name in _FIELDS if name in changes}
+    changed = msgspec.structs.replace(endpoint, **fields)
     if "sampling_rate" in changes:
         rate, log = changes["sampling_rate"], endpoint.request_log or RequestLog()
-        fields["request_log"] = None if rate is None else msgspec.structs.replace(log, sampling_rate=rate)
-    changed = msgspec.structs.replace(endpoint, **fields)
+        changed = set_by_hand(changed, None if rate is None else msgspec.structs.replace(log, sampling_rate=rate))
     if version is not None:
         changed = msgspec.structs.replace(changed, resource_version=version)
     _check(changed)

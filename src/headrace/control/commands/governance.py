@@ -13,6 +13,7 @@ from headrace.contracts.databricks.permissions import AccessEntry, Granted, chec
 from headrace.contracts.databricks.rate_limits import RateLimit, check_rate_limits, rate_limits_json
 from headrace.contracts.databricks.tags import Tag, TagsPatch, patched, tags_in, tags_json
 from headrace.control.access_lists import granted_of, require_keys
+from headrace.control.commands.request_log import TURNED_ON_BY_TABLE
 from headrace.request_log.settings import delta_available
 from headrace.resources.access import Permission, Principal
 from headrace.resources.endpoints import Endpoint
@@ -52,7 +53,7 @@ def set_ai_gateway(tx: Transaction, endpoint: Endpoint, body: AiGatewayBody) -> 
     """Have an endpoint's limits and inference table be these; what was said so before is forgotten.
 
     A table takes what the request log keeps, so it turns the log on where that was off; one that it turned on it turns
-    off again.
+    off again, unless somebody has set it meanwhile.
 
     Raises:
         BadField: Something of it cannot be.
@@ -71,10 +72,10 @@ def set_ai_gateway(tx: Transaction, endpoint: Endpoint, body: AiGatewayBody) -> 
     changes: dict[str, Any] = {"ai_gateway": ai_gateway_json(body) or None}
     if table and endpoint.request_log is None:
         endpoint = msgspec.structs.replace(endpoint, request_log=RequestLog())
-        changes["logs_for_table"] = True
-    elif not table and kept_of(endpoint.kept).get("logs_for_table"):
+        changes[TURNED_ON_BY_TABLE] = True
+    elif not table and kept_of(endpoint.kept).get(TURNED_ON_BY_TABLE):
         endpoint = msgspec.structs.replace(endpoint, request_log=None)
-        changes["logs_for_table"] = None
+        changes[TURNED_ON_BY_TABLE] = None
     return _keep(tx, endpoint, changes)
 
 

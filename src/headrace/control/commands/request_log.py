@@ -9,16 +9,21 @@ from typing import Any
 import msgspec
 import regex
 
+from headrace.contracts.databricks.kept import kept_of, with_kept
+from headrace.control.access_lists import ai_gateway_of
 from headrace.control.commands.texts import check_text
 from headrace.request_log.patterns import compiled
 from headrace.resources.endpoints import Endpoint
-from headrace.resources.errors import BadField, EndpointNotFound
+from headrace.resources.errors import BadField, EndpointNotFound, StillInUse
 from headrace.resources.names import Scope
 from headrace.resources.request_log import RequestLog
 from headrace.store import Transaction
 
 MOST_REDACTIONS = 32
 """Fields, and patterns, of one endpoint: each is looked for in every text that is logged."""
+
+TURNED_ON_BY_TABLE = "logs_for_table"
+"""What is kept of an endpoint whose log nobody asked for but its inference table, which turns it off again."""
 
 
 def change_request_log(
@@ -36,6 +41,7 @@ def change_request_log(
     Raises:
         EndpointNotFound: There is no such endpoint, or it is being deleted.
         BadField: A value cannot be one.
+        StillInUse: It is to be off, and an inference table is made from it.
     """
     endpoint = tx.get(Endpoint, scope=scope, id=endpoint_id)
     if endpoint is None or endpoint.deleting:
@@ -43,9 +49,29 @@ def change_request_log(
     log = None if changes is None else msgspec.structs.replace(endpoint.request_log or RequestLog(), **changes)
     if log is not None:
         check_request_log(log)
-    if log == endpoint.request_log:
+    changed = set_by_hand(endpoint, log)
+    if changed == endpoint:
         return endpoint
-    return tx.update(msgspec.structs.replace(endpoint, request_log=log, updated_at=now))
+    return tx.update(msgspec.structs.replace(changed, updated_at=now))
+
+
+def set_by_hand(endpoint: Endpoint, log: RequestLog | None) -> Endpoint:
+    """An endpoint with this log as somebody's own: it outlives the inference table that may have turned it on.
+
+    Raises:
+        StillInUse: It is to be off, and an inference table is made from it.
+    """
+    table = ai_gateway_of(endpoint).inference_table_config
+    if log is None and table is not None and table.enabled:
+        raise StillInUse(
+            f"The inference table of endpoint {endpoint.id!r} is made from its request log.",
+            evidence="The table is enabled: without the log it would get no rows any more.",
+            fix="Disable the table first: `inference_table_config` of the endpoint's AI gateway, with `enabled` false.",
+        )
+    kept = endpoint.kept
+    if TURNED_ON_BY_TABLE in kept_of(kept):
+        kept = with_kept(kept, {TURNED_ON_BY_TABLE: None})
+    return msgspec.structs.replace(endpoint, request_log=log, kept=kept)
 
 
 def check_request_log(log: RequestLog) -> None:

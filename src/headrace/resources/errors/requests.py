@@ -234,7 +234,7 @@ class IllegalMove(FailedPrecondition):
 
 
 class StillInUse(FailedPrecondition):
-    """It cannot be deleted while something uses it."""
+    """It cannot be deleted, or turned off, while something uses it."""
 
     code = "STILL_IN_USE"
 

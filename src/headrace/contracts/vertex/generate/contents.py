@@ -159,6 +159,12 @@ def _said_to_model(placed: Sequence[_Placed], calls: _Calls) -> list[Message]:
             said.append({"type": "image_url", "image_url": {"url": _picture(part.inline_data, f"{place}.inlineData")}})
         elif part.function_response is not None:
             response = part.function_response
+            if response.parts:
+                raise BadField(
+                    f"{place}.functionResponse.parts is not supported.",
+                    evidence="What a tool says is text to the models that are served here.",
+                    fix="Put what the model is to read into `response`, a picture into a part of its own (inlineData).",
+                )
             content = msgspec.json.encode(response.response or {}).decode()
             responses.append({"role": "tool", "tool_call_id": calls.answered(response, place), "content": content})
         else:
