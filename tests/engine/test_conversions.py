@@ -257,6 +257,18 @@ def test_a_layer_that_is_not_there_is_refused(checkpoints: Checkpoints, tmp_path
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["model"]
 
 
+def test_the_general_way_makes_up_no_tensor(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """transformers would fill what a checkpoint lacks with random numbers, and the export would be served."""
+    folder = checkpoints.copy("gpt_neox-bf16", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 3}
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EngineBadTensor) as caught:
+        converted(folder)
+    assert "gpt_neox.layers.2" in caught.value.evidence
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["model"]
+
+
 def test_both_sides_name_the_same_families() -> None:
     """What the node sends the direct way is what the direct way builds."""
     code = (

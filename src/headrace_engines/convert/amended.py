@@ -1,4 +1,4 @@
-"""What the general way tells optimum-intel that it does not know: newer checkpoints' words, and phi's heads."""
+"""What the general way tells the exporter that it does not know: newer words, phi's heads, that nothing is made up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from headrace_engines.serving.fatal import FatalError
+
+_SHOWN = 3
 
 RENAMED = {"qwen3_moe": {"num_local_experts": "num_experts"}}
 """By ``model_type``, and by the name in ``config.json`` that transformers 5.23 writes: the one that 5.0 reads.
@@ -43,3 +48,26 @@ def amend_exporter() -> None:
 
     PhiOpenVINOConfig.DUMMY_INPUT_GENERATOR_CLASSES = Phi3OpenVINOConfig.DUMMY_INPUT_GENERATOR_CLASSES
     PhiOpenVINOConfig.DUMMY_PKV_GENERATOR_CLASS = Phi3OpenVINOConfig.DUMMY_PKV_GENERATOR_CLASS
+
+
+def refuse_what_lacks_tensors() -> None:
+    """Have transformers refuse a checkpoint that is not whole: what it lacks would be filled with random numbers.
+
+    Of tied tensors, and of those that a class itself says need not be there, none is missed.
+    """
+    from transformers import PreTrainedModel  # noqa: PLC0415
+
+    load = PreTrainedModel.from_pretrained.__func__
+
+    def load_whole(kind: Any, *arguments: Any, **options: Any) -> Any:
+        model, told = load(kind, *arguments, **options, output_loading_info=True)
+        if missing := sorted(told["missing_keys"]):
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            raise FatalError(
+                "ENGINE_BAD_TENSOR",
+                f"The checkpoint lacks tensors of {kind.__name__}.",
+                evidence=f"{', '.join(missing[:_SHOWN])}{more}.",
+            )
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(load_whole)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace_engines.convert.amended import amend_exporter, in_known_words
+from headrace_engines.convert.amended import amend_exporter, in_known_words, refuse_what_lacks_tensors
 from headrace_engines.convert.checkpoint import StoredTensor, open_checkpoint
 from headrace_engines.convert.program import Progress, Stored, run
 from headrace_engines.serving.fatal import FatalError
@@ -31,6 +31,7 @@ def convert(source: Path, target: Path, _stored: Stored, tell: Progress) -> None
 
     Raises:
         FatalError: ``CONVERSION_FAILED``: its numbers do not fit, or the export made no tokenizer.
+            ``ENGINE_BAD_TENSOR``: it lacks tensors.
     """
     require_float16(source)
     tell("Starting the exporter")
@@ -41,6 +42,7 @@ def convert(source: Path, target: Path, _stored: Stored, tell: Progress) -> None
     warnings.filterwarnings("ignore")  # a trace warns of every branch that it takes
     tell("Tracing the model and writing its weights")
     amend_exporter()
+    refuse_what_lacks_tensors()
     with in_known_words(source) as folder:
         main_export(
             str(folder),
