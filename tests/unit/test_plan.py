@@ -101,7 +101,8 @@ def test_what_does_not_fit_is_told_what_would_do() -> None:
 @given(context=st.integers(1, 200_000), concurrency=st.integers(1, 64), gigabytes=st.integers(1, 200))
 def test_the_largest_load_of_a_plan_fits_and_more_does_not(context: int, concurrency: int, gigabytes: int) -> None:
     """The context for so many sequences, and the sequences for such a context, are the largest."""
-    place, folder = Place("p", 1, gigabytes * GB), model("Llama-3.1-8B")
+    place = Place("p", 1, gigabytes * GB)
+    folder = model("Llama-3.1-8B", max_position_embeddings=2**30)  # so many that memory alone bounds a context
     found = plan(folder, Load(context, concurrency), place)
     assert found.fits == (found.need.total_bytes <= place.device_bytes)
     # activations grow with the sequences, and those of the load are taken for all
@@ -509,6 +510,17 @@ def test_layers_without_end_are_refused_before_they_are_walked(
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "novel", "num_hidden_layers": 2**39}))
     assert run(["plan", str(folder)]) == 1
     assert "CONFIG_INVALID" in capsys.readouterr().err
+
+
+def test_a_model_that_names_no_context_has_that_of_its_class() -> None:
+    """falcon-7b's config.json names none and its engine has 2,048, so no more is planned, or can be asked for; a T5's
+    positions are relative, and nothing bounds them."""
+    falcon = parse_config(WATSONX["falcon-7b"].config)
+    assert context_tokens(falcon, None) == 2048
+    with pytest.raises(BadField):
+        context_tokens(falcon, 4096)
+    t5 = parse_config({"model_type": "t5"})
+    assert (context_tokens(t5, None), context_tokens(t5, 10_000)) == (4096, 10_000)
 
 
 def test_a_context_that_nobody_can_mean_is_refused() -> None:

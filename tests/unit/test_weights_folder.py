@@ -189,7 +189,7 @@ def test_a_text_part_means_what_its_family_means_where_it_does_not_say(
                 "hidden_size": 4544,
                 "multi_query": True,
             },
-            (2, 71, 1, 64, None),
+            (2, 71, 1, 64, 2048),
         ),
         ({"model_type": "t5", "num_layers": 6, "num_heads": 8, "d_model": 512, "d_kv": 64}, (6, 8, 8, 64, None)),
     ],

@@ -141,7 +141,8 @@ def context_tokens(config: ModelConfig, wanted: int | None) -> int:
     if not 1 <= wanted <= most:
         raise BadField(
             f"A context of {wanted:,} tokens is not one that this model has.",
-            evidence=f"config.json gives {f'{longest:,}' if longest else 'no'} positions.",
+            evidence=f"config.json, or the model's class where that says nothing, gives "
+            f"{f'{longest:,}' if longest else 'no'} positions.",
             fix=f"Ask for 1 to {longest or DEFAULT_CONTEXT_TOKENS} tokens.",
         )
     return wanted

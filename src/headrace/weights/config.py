@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.resources.errors import ConfigInvalid, ConfigMissing
+from headrace.weights.positions import DEFAULT_POSITIONS
 from headrace.weights.reader import FolderReader, read_json_object
 
 CONFIG_FILE = "config.json"
@@ -61,7 +62,8 @@ class ModelConfig(msgspec.Struct, frozen=True):
         head_dim: Width of a head.
         hidden: Width of the residual stream.
         vocab: Rows of the embedding.
-        max_positions: The longest sequence that it was made for, in tokens.
+        max_positions: The longest sequence that it was made for, in tokens; where the file does not say, what its class
+            means then. None where neither bounds it.
         tied_embeddings: The output head is the embedding.
         quantisation: Name of the quantisation method, or None.
         text: Everything that the file says of the part that decodes texts, for what only some families have.
@@ -116,7 +118,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         head_dim=_size(text, _HEAD_DIM) or derived_head_dim,
         hidden=hidden,
         vocab=_size(text, _VOCAB),
-        max_positions=_size(text, _MAX_POSITIONS),
+        max_positions=_size(text, _MAX_POSITIONS) or _default_positions(text, model_type),
         # transformers' own default is true; families that do not tie say so in the file
         tied_embeddings=bool(raw.get("tie_word_embeddings", text.get("tie_word_embeddings", True))),
         quantisation=_quantisation(raw) or _quantisation(text),
@@ -133,6 +135,12 @@ def text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:
             family = text.get("model_type")
             return {**(_TEXT_DEFAULTS.get(family, {}) if isinstance(family, str) else {}), **text}
     return outer
+
+
+def _default_positions(text: Mapping[str, Any], model_type: str) -> int | None:
+    of_text = text.get("model_type")
+    own = DEFAULT_POSITIONS.get(of_text) if isinstance(of_text, str) else None
+    return own or DEFAULT_POSITIONS.get(model_type)
 
 
 def _kv_heads(text: Mapping[str, Any], heads: int | None) -> int | None:

@@ -179,16 +179,23 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _max_model_len(config: Any, wanted: int | None) -> int:
+def own_context(config: Any) -> int | None:
+    """The longest sequence, in tokens, by a configuration or its class's default; None where neither bounds it."""
     text_config = config.get_text_config(decoder=True)
-    own: Any = next((value for field in _CONTEXT_FIELDS if (value := getattr(text_config, field, None))), None)
+    stated = (getattr(text_config, field, None) for field in _CONTEXT_FIELDS)
+    own: int | None = next((tokens for tokens in stated if tokens), None)
+    return own
+
+
+def _max_model_len(config: Any, wanted: int | None) -> int:
+    own = own_context(config)
     if own is not None and wanted is not None and wanted > own:
         raise FatalError(
             "ENGINE_DIED",
             f"--max-model-len {wanted} is more than the model's context of {own} tokens.",
-            evidence=f"config.json: {own}",
+            evidence=f"config.json, or its class's default: {own}",
         )
-    return int(wanted or own or UNBOUNDED_CONTEXT)
+    return wanted or own or UNBOUNDED_CONTEXT
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
