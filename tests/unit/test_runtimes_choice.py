@@ -399,6 +399,7 @@ def test_code_that_nobody_allowed_serves_nothing_and_the_fix_says_how() -> None:
     [
         ("big_bird", "BigBirdForMaskedLM", "BigBirdForMaskedLM reads texts and writes none"),
         ("llama", "LlamaForSequenceClassification", "writes none"),
+        ("t5", "T5EncoderModel", "writes none"),
         ("whisper", "WhisperForConditionalGeneration", "never sees the prompt"),
         ("prophetnet", "", "never sees the prompt"),
     ],

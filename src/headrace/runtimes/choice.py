@@ -93,6 +93,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 _HALF = frozenset({"bfloat16", "float16"})
 _DECODERS, _WHOLE = ("ForCausalLM", "LMHeadModel"), "ForConditionalGeneration"
 _JUDGES = (
+    "EncoderModel",
     "ForMaskedLM",
     "ForMultipleChoice",
     "ForNextSentencePrediction",
