@@ -148,6 +148,8 @@ HEALTHY = {
     "a template in a file": without("tokenizer_config.json") | {"chat_template.jinja": CHATML.encode()},
     "an older processor's": without("tokenizer_config.json")
     | {"chat_template.json": as_json({"chat_template": CHATML})},
+    "an older processor's, broken and not used": healthy()
+    | {"chat_template.json": as_json({"chat_template": "{% for message in messages %}"})},
     "marks for training": healthy("{% generation %}{{ messages }}{% endgeneration %}"),
     "contents in parts only": healthy(
         "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{{ p['text'] }}{% endfor %};{% endfor %}"

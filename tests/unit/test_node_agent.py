@@ -20,6 +20,7 @@ from node_standins import TOKEN, ControlStandIn, NothingToInstall, ScriptedRunti
 from headrace.compute.shim import record
 from headrace.compute.shim.kin import Kin
 from headrace.node import Agent
+from headrace.node.chat_template import hidden_in
 from headrace.node.probe import Patience
 from headrace.resources.assignments import ReplicaOrder, ReplicaReport, StageOrder
 from headrace.resources.layout import Layout
@@ -182,6 +183,48 @@ def test_a_template_of_the_versions_own_lies_beside_its_replica_as_long_as_that_
             assert not launch.chat_template.exists()
 
     asyncio.run(live())
+
+
+def test_a_template_that_no_tokenizer_looks_for_is_handed_to_the_engine(layout: Layout, model: StageOrder) -> None:
+    """An older processor's file is all that the folder has: the engine is told of it as of a version's own template."""
+    folder = Path(model.artifact_uri.removeprefix("file://"))
+    (folder / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}')
+    order = msgspec.structs.replace(model, fingerprint=fingerprint(open_artifacts(model.artifact_uri)))
+
+    async def live() -> None:
+        control, runtime = ControlStandIn(), ScriptedRuntime()
+        async with listening(control, layout), working(agent(layout, runtime=runtime)):
+            await control.order(replicas=(replica(order),))
+            await control.replica("7", "READY")
+            (launch,) = runtime.launches
+            assert launch.chat_template is not None
+            assert launch.chat_template.read_text() == "{{ messages }}"
+            await control.order(replicas=(replica(order, wanted="stop"),))
+            await control.replica("7", "GONE")
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"chat_template.json": {"chat_template": "older"}}, "older"),
+        ({"chat_template.json": {"chat_template": "older"}, "tokenizer_config.json": {"bos_token": "<s>"}}, "older"),
+        ({"chat_template.json": {"chat_template": "older"}, "tokenizer_config.json": {"chat_template": "new"}}, None),
+        ({"chat_template.json": {"chat_template": "older"}, "chat_template.jinja": "new"}, None),
+        ({"chat_template.json": {"chat_template": "older"}, "modules.json": []}, None),
+        ({"chat_template.json": {}}, None),
+        ({"chat_template.json": []}, None),
+        ({"tokenizer_config.json": {"chat_template": "new"}}, None),
+    ],
+)
+def test_only_a_template_that_engines_overlook_is_handed_to_them(
+    tmp_path: Path, files: dict[str, object], found: str | None
+) -> None:
+    """Of a folder with another they take that by themselves; one that embeds has no chats."""
+    for name, content in ({"config.json": {"model_type": "llama"}} | files).items():
+        (tmp_path / name).write_bytes(msgspec.json.encode(content))
+    assert hidden_in(tmp_path) == found
 
 
 def test_a_template_goes_with_a_replica_that_fails_and_stays_with_one_that_is_handed_on(

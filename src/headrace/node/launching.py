@@ -31,7 +31,7 @@ def launch_of(
         share: What of the machine it has.
         socket: Where it is to listen.
         kv_cache_bytes: What its cache may take.
-        chat_template: A template that was given with the order.
+        chat_template: A template that was given with the order, or that the engine would not find in the folder.
     """
     return Launch(
         model_dir=staged.model_dir,

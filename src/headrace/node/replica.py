@@ -279,7 +279,7 @@ class ReplicaRun:
     async def _start(self, staged: Staged) -> EngineProcess:
         order = self.order
         kv_cache_bytes = await asyncio.to_thread(planned_cache_bytes, self._around.layout, order)
-        template = await asyncio.to_thread(chat_template.write, self._directory, order.chat_template)
+        template = await asyncio.to_thread(self._template, staged)
         share = self._around.share(order.id)  # nothing is awaited from here until its state shows that it computes
         self._cores = share.cores
         launch = launch_of(
@@ -294,6 +294,11 @@ class ReplicaRun:
         self._record.note(pid=process.pid)
         self._record.has_engine = True
         return process
+
+    def _template(self, staged: Staged) -> Path | None:
+        """A file with the version's own template, or with the folder's where engines would not find that."""
+        own = self.order.chat_template
+        return chat_template.write(self._directory, chat_template.hidden_in(staged.model_dir) if own is None else own)
 
     async def _drain(self, process: EngineProcess) -> None:
         self._move(ReplicaState.DRAINING)

@@ -164,7 +164,7 @@ def _template_findings(reader: FolderReader, given: str | None) -> Iterator[Find
     elif not found:
         absent = ChatTemplateMissing(
             "The tokenizer has no chat template: completions work, chats do not.",
-            evidence="Neither chat_template in tokenizer_config.json nor chat_template.jinja.",
+            evidence="Neither chat_template in tokenizer_config.json or chat_template.json, nor chat_template.jinja.",
             fix="For an instruction-tuned model, copy the publisher's tokenizer_config.json or chat_template.jinja.",
         )
         yield finding_of(absent, "tokenizer_config.json", "warning")

@@ -233,14 +233,13 @@ def has_chat_template(reader: FolderReader) -> bool:
     """Whether the folder says how a conversation becomes a prompt.
 
     Raises:
-        ConfigInvalid: ``tokenizer_config.json`` is not a JSON object.
+        ConfigInvalid: ``tokenizer_config.json`` or ``chat_template.json`` is not a JSON object.
     """
     sizes = reader.sizes()
-    if "chat_template.jinja" in sizes or "chat_template.json" in sizes:
-        return True
-    if "tokenizer_config.json" not in sizes:
-        return False
-    return bool(read_json_object(reader, "tokenizer_config.json", ConfigInvalid).get("chat_template"))
+    holders = (name for name in ("tokenizer_config.json", "chat_template.json") if name in sizes)
+    return "chat_template.jinja" in sizes or any(
+        read_json_object(reader, name, ConfigInvalid).get("chat_template") for name in holders
+    )
 
 
 def _has_weights(sizes: Mapping[str, int]) -> bool:

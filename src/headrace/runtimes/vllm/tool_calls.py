@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-"""Where a template may lie, in the order in which transformers looks for it."""
+_TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
+"""Where a template may lie, in the order in which vLLM looks for that of a chat with tools: a tokenizer's own. A node
+hands it what is in the last (`headrace.node.chat_template`)."""
 
 _LLAMA_4 = r"<\|python_start\|>|<\|header_start\|>"
 _PYTHONIC = r"\[func_name1?\("

@@ -10,7 +10,11 @@ import msgspec
 from headrace.resources.errors import ChatTemplateInvalid, ConfigInvalid
 from headrace.weights.reader import FolderReader, read_json_object
 
-TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+TEMPLATE_FILE = "chat_template.jinja"
+OLDER_FILE = "chat_template.json"
+"""Where processors had their template before there was the other. transformers' tokenizers do not look into it, so a
+node hands the engine what is in it (`headrace.node.chat_template`)."""
+
 TEMPLATE_MAX_BYTES = 1024 * 1024
 """The longest template that is looked at; the longest published ones have about 30 kB."""
 
@@ -38,7 +42,7 @@ class Template(msgspec.Struct, frozen=True):
 
 
 def read_template(reader: FolderReader) -> Template | None:
-    """The chat template that transformers would take: a file of its own before ``tokenizer_config.json``.
+    """The chat template that an engine uses: a file of its own, then ``tokenizer_config.json``, last `OLDER_FILE`.
 
     Raises:
         ChatTemplateInvalid: It is too long, or not text.
@@ -46,15 +50,13 @@ def read_template(reader: FolderReader) -> Template | None:
     """
     sizes = reader.sizes()
     config = read_json_object(reader, _CONFIG, ConfigInvalid) if _CONFIG in sizes else {}
-    named: Mapping[str, str] = {}
-    file = next((name for name in TEMPLATE_FILES if name in sizes), _CONFIG)
-    if file.endswith(".jinja"):
-        named = {"default": _text(reader, file)}
+    file, named = _CONFIG, _named(config.get("chat_template"))
+    if TEMPLATE_FILE in sizes:
+        file, named = TEMPLATE_FILE, {"default": _text(reader, TEMPLATE_FILE)}
         if (tools := "additional_chat_templates/tool_use.jinja") in sizes:
             named |= {"tool_use": _text(reader, tools)}
-    else:
-        holder = config if file == _CONFIG else read_json_object(reader, file, ConfigInvalid)
-        named = _named(holder.get("chat_template"))
+    elif not any(named.values()) and OLDER_FILE in sizes:
+        file, named = OLDER_FILE, _named(read_json_object(reader, OLDER_FILE, ConfigInvalid).get("chat_template"))
     text = named.get("default") or next(iter(named.values()), "")
     if not text:
         return None
