@@ -182,6 +182,10 @@ def test_a_text_part_means_what_its_family_means_where_it_does_not_say(
         ),
         ({"model_type": "mpt", "n_layers": 2, "n_heads": 4, "d_model": 32, "max_seq_len": 9}, (2, 4, 4, 8, 9)),
         (
+            {"model_type": "rwkv", "num_hidden_layers": 2, "hidden_size": 64, "context_length": 4096},
+            (2, None, None, None, 4096),
+        ),
+        (
             {
                 "model_type": "falcon",
                 "num_hidden_layers": 2,

@@ -6,6 +6,7 @@ it is enough to be on the list of one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from fastapi import Request
 
 from headrace.api.requests import principal_of
 from headrace.control.access_lists import granted_of, level_of, require_level
+from headrace.resources.access import EVERY_PROJECT, Permission
 from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.names import Scope
 from headrace.resources.operations import Operation
@@ -25,10 +27,6 @@ class Hidden(msgspec.Struct, frozen=True):
     endpoints: frozenset[tuple[Scope, str]] = frozenset()
     deployments: frozenset[tuple[Scope, str]] = frozenset()
 
-    def has_operation(self, operation: Operation) -> bool:
-        """Whether it is about an endpoint of these."""
-        return (operation.scope, operation.targets.get("endpoint", "")) in self.endpoints
-
 
 def may_view(request: Request, endpoint: Endpoint) -> bool:
     """Whether whoever asks is on its list, at whichever level, or it has none. Their role is looked at elsewhere."""
@@ -37,6 +35,8 @@ def may_view(request: Request, endpoint: Endpoint) -> bool:
 
 def hidden_from(tx: Transaction, request: Request, **conditions: Any) -> Hidden:
     """What is not for whoever asks, of all endpoints where these conditions hold (as in `Transaction.list`)."""
+    if principal_of(request).may(Permission.ADMINISTER, EVERY_PROJECT):  # whom no list keeps out
+        return Hidden()
     endpoints = frozenset((one.scope, one.id) for one in tx.list(Endpoint, **conditions) if not may_view(request, one))
     if not endpoints:
         return Hidden()
@@ -44,6 +44,14 @@ def hidden_from(tx: Transaction, request: Request, **conditions: Any) -> Hidden:
     for bound in tx.list(DeployedModel, **conditions):
         behind[(bound.scope, bound.endpoint_id) in endpoints].add((bound.scope, bound.deployment_id))
     return Hidden(endpoints, frozenset(behind[True] - behind[False]))
+
+
+def shown(tx: Transaction, request: Request, operations: Sequence[Operation]) -> list[Operation]:
+    """Those of some operations that are about no endpoint which is not for whoever asks."""
+    ids = tuple({one.targets["endpoint"] for one in operations if one.targets.get("endpoint")})
+    about = tx.list(Endpoint, id=ids) if ids else []
+    hidden = {(one.scope, one.id) for one in about if not may_view(request, one)}
+    return [one for one in operations if (one.scope, one.targets.get("endpoint", "")) not in hidden]
 
 
 def require_viewer(tx: Transaction, request: Request, scope: Scope, endpoint_id: str) -> None:
@@ -63,6 +71,7 @@ def require_viewer_of_deployment(tx: Transaction, request: Request, scope: Scope
     Raises:
         NotOnAccessList: As `require_viewer`, of all of them.
     """
-    if (scope, deployment_id) in hidden_from(tx, request, scope=scope).deployments:
-        for bound in tx.list(DeployedModel, scope=scope, deployment_id=deployment_id):
-            require_viewer(tx, request, scope, bound.endpoint_id)
+    bound = tx.list(DeployedModel, scope=scope, deployment_id=deployment_id)
+    leading = tx.list(Endpoint, scope=scope, id=tuple({one.endpoint_id for one in bound})) if bound else []
+    if leading and not any(may_view(request, endpoint) for endpoint in leading):
+        require_level(leading[0], principal_of(request), "CAN_VIEW")

@@ -20,7 +20,10 @@ _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 _HEAD_DIM = ("head_dim", "d_kv")
 _VOCAB = ("vocab_size",)
-_MAX_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+_MAX_POSITIONS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
+    *("context_length", "model_max_length"),  # rwkv's; kimi_linear's and bailing_hybrid's
+)
 _NESTED = ("text_config", "llm_config", "language_config")
 _AROUND = "thinker_config"
 """Models that also speak keep the part that thinks, with its own text part, under this name."""

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from headrace.api.native.deployments import timeline_json
 from headrace.api.native.nouns import noun_json, reach
 from headrace.api.requests import answer, context_of, number
-from headrace.api.viewing import hidden_from, require_viewer
+from headrace.api.viewing import require_viewer, shown
 from headrace.api.waiting import until
 from headrace.resources.deployments import Deployment, Transition
 from headrace.resources.errors import BadField, OperationNotFound
@@ -44,11 +44,9 @@ async def list_operations(request: Request) -> Response:
         conditions["state"] = _state(request.query_params["state"])
     limit = int(number(request, "limit", default=100, most=_LONGEST_LIST))
     newest = (Order("created_at", descending=True), Order("id", descending=True))
-    within = reach(request)
 
     def read(tx: Transaction) -> list[Operation]:
-        found, hidden = tx.page(Operation, limit=limit, orders=newest, **conditions), hidden_from(tx, request, **within)
-        return [one for one in found if not hidden.has_operation(one)]
+        return shown(tx, request, tx.page(Operation, limit=limit, orders=newest, **conditions))
 
     return answer({"operations": [noun_json(one) for one in await context_of(request).read(read)]})
 

@@ -15,7 +15,7 @@ from headrace.api.requests import answer, body_of, context_of, scope_of
 from headrace.api.vertex.addresses import dedicated_dns
 from headrace.api.vertex.bound import bound_to
 from headrace.api.vertex.paging import page_of
-from headrace.api.viewing import hidden_from, require_viewer
+from headrace.api.viewing import require_viewer, shown
 from headrace.api.waiting import until
 from headrace.contracts.vertex.endpoints import Bound, plain_endpoint_json
 from headrace.contracts.vertex.listing import listing
@@ -83,8 +83,7 @@ async def list_operations(request: Request) -> Response:
 
     def read(tx: Transaction) -> tuple[list[Operation], str]:
         found, next_page = page_of(tx, Operation, question, scope=scope, **narrowed)
-        hidden = hidden_from(tx, request, scope=scope)
-        return [one for one in found if not hidden.has_operation(one)], next_page
+        return shown(tx, request, found), next_page
 
     page, next_page = await context_of(request).read(read)
     wire = {"operations": [operation_json(operation) for operation in page]}
