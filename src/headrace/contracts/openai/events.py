@@ -103,7 +103,7 @@ def error_in(events: bytes) -> ErrorEvent | None:
                 error = _SAID.decode(data).error
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
-            if error is not None:
+            if error:
                 return ErrorEvent(before, message_of(data), _is_refusal(error))
         before += one
     return None
@@ -112,8 +112,10 @@ def error_in(events: bytes) -> ErrorEvent | None:
 def _is_refusal(error: object) -> bool:
     if not isinstance(error, dict):
         return False
-    code = error.get("code")
-    return error.get("type") in _REFUSALS or (isinstance(code, int) and 400 <= code < 500 and code != 429)
+    kind, code = error.get("type"), error.get("code")
+    return (isinstance(kind, str) and kind in _REFUSALS) or (
+        isinstance(code, int) and 400 <= code < 500 and code != 429
+    )
 
 
 def event(data: bytes) -> bytes:
