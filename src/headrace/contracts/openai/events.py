@@ -113,9 +113,9 @@ def _is_refusal(error: object) -> bool:
     if not isinstance(error, dict):
         return False
     kind, code = error.get("type"), error.get("code")
-    return (isinstance(kind, str) and kind in _REFUSALS) or (
-        isinstance(code, int) and 400 <= code < 500 and code != 429
-    )
+    if isinstance(kind, str) and kind in _REFUSALS:
+        return True
+    return isinstance(code, int) and 400 <= code < 500 and code != 429
 
 
 def event(data: bytes) -> bytes:
