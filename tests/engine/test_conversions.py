@@ -234,12 +234,18 @@ def test_numbers_that_float16_does_not_hold_are_refused(checkpoints: Checkpoints
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["model"]
 
 
+def configured(folder: Path, **changes: Any) -> Path:
+    """A copy whose configuration says something else, in a file of its own: a copy's files are links."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.unlink()
+    path.write_text(json.dumps(config))
+    return folder
+
+
 def test_a_tensor_without_a_place_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """A checkpoint with a tensor that its configuration does not know would become another model."""
-    folder = checkpoints.copy("llama-biased", tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text()) | {"attention_bias": False}
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = configured(checkpoints.copy("llama-biased", tmp_path / "model"), attention_bias=False)
     with pytest.raises(EngineBadTensor) as caught:
         converted(folder)
     assert "self_attn" in caught.value.evidence
@@ -247,10 +253,7 @@ def test_a_tensor_without_a_place_is_refused(checkpoints: Checkpoints, tmp_path:
 
 def test_a_layer_that_is_not_there_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """A configuration with a layer more than the checkpoint is at fault itself: no other way of converting is tried."""
-    folder = checkpoints.copy("llama", tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 3}
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = configured(checkpoints.copy("llama", tmp_path / "model"), num_hidden_layers=3)
     with pytest.raises(EngineBadTensor) as caught:
         converted(folder)
     assert "model.layers.2" in caught.value.evidence
@@ -259,10 +262,7 @@ def test_a_layer_that_is_not_there_is_refused(checkpoints: Checkpoints, tmp_path
 
 def test_the_general_way_makes_up_no_tensor(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """transformers would fill what a checkpoint lacks with random numbers, and the export would be served."""
-    folder = checkpoints.copy("gpt_neox-bf16", tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 3}
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = configured(checkpoints.copy("gpt_neox-bf16", tmp_path / "model"), num_hidden_layers=3)
     with pytest.raises(EngineBadTensor) as caught:
         converted(folder)
     assert "gpt_neox.layers.2" in caught.value.evidence

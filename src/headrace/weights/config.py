@@ -33,17 +33,16 @@ MOST_LAYERS = 10_000
 
 _TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "gemma": {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "num_hidden_layers": 28}
-    | {"hidden_size": 3072, "vocab_size": 256_000, "max_position_embeddings": 8192},
+    | {"hidden_size": 3072, "vocab_size": 256_000},
     "gemma2": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "num_hidden_layers": 26}
-    | {"hidden_size": 2304, "vocab_size": 256_000, "max_position_embeddings": 8192},
+    | {"hidden_size": 2304, "vocab_size": 256_000},
     "gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "num_hidden_layers": 26}
-    | {"hidden_size": 2304, "vocab_size": 262_208, "max_position_embeddings": 131_072},
-    "llama": {"num_attention_heads": 32, "num_hidden_layers": 32}
-    | {"hidden_size": 4096, "vocab_size": 32_000, "max_position_embeddings": 2048},
+    | {"hidden_size": 2304, "vocab_size": 262_208},
+    "llama": {"num_attention_heads": 32, "num_hidden_layers": 32} | {"hidden_size": 4096, "vocab_size": 32_000},
     "mistral": {"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32}
-    | {"hidden_size": 4096, "vocab_size": 32_000, "max_position_embeddings": 131_072},
+    | {"hidden_size": 4096, "vocab_size": 32_000},
     "qwen2": {"num_attention_heads": 32, "num_key_value_heads": 32, "num_hidden_layers": 32}
-    | {"hidden_size": 4096, "vocab_size": 151_936, "max_position_embeddings": 32_768},
+    | {"hidden_size": 4096, "vocab_size": 151_936},
 }
 """What a text part means that does not say: within another's configuration, transformers 4 wrote only what differs
 from these (Gemma 3 4B says neither heads nor their width, LLaVA 1.5 none of its sizes). By the text part's
