@@ -50,17 +50,21 @@ def amend_exporter() -> None:
     PhiOpenVINOConfig.DUMMY_PKV_GENERATOR_CLASS = Phi3OpenVINOConfig.DUMMY_PKV_GENERATOR_CLASS
 
 
-def refuse_what_lacks_tensors() -> None:
-    """Have transformers refuse a checkpoint that is not whole: what it lacks would be filled with random numbers.
+@contextmanager
+def whole_checkpoints_only() -> Iterator[None]:
+    """While it lasts transformers refuses a checkpoint that is not whole: it would make up what is missing.
 
     Of tied tensors, and of those that a class itself says need not be there, none is missed.
+
+    Raises:
+        FatalError: ``ENGINE_BAD_TENSOR``: within it, a checkpoint was loaded that lacks tensors.
     """
     from transformers import PreTrainedModel  # noqa: PLC0415
 
-    load = PreTrainedModel.from_pretrained.__func__
+    own = PreTrainedModel.__dict__["from_pretrained"]
 
     def load_whole(kind: Any, *arguments: Any, **options: Any) -> Any:
-        model, told = load(kind, *arguments, **options, output_loading_info=True)
+        model, told = own.__func__(kind, *arguments, **options, output_loading_info=True)
         if missing := sorted(told["missing_keys"]):
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             raise FatalError(
@@ -71,3 +75,7 @@ def refuse_what_lacks_tensors() -> None:
         return model
 
     PreTrainedModel.from_pretrained = classmethod(load_whole)
+    try:
+        yield
+    finally:
+        PreTrainedModel.from_pretrained = own

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace_engines.convert.amended import amend_exporter, in_known_words, refuse_what_lacks_tensors
+from headrace_engines.convert.amended import amend_exporter, in_known_words, whole_checkpoints_only
 from headrace_engines.convert.checkpoint import StoredTensor, open_checkpoint
 from headrace_engines.convert.program import Progress, Stored, run
 from headrace_engines.serving.fatal import FatalError
@@ -42,8 +42,7 @@ def convert(source: Path, target: Path, _stored: Stored, tell: Progress) -> None
     warnings.filterwarnings("ignore")  # a trace warns of every branch that it takes
     tell("Tracing the model and writing its weights")
     amend_exporter()
-    refuse_what_lacks_tensors()
-    with in_known_words(source) as folder:
+    with in_known_words(source) as folder, whole_checkpoints_only():
         main_export(
             str(folder),
             target,
