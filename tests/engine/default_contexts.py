@@ -15,4 +15,4 @@ UNMADE = {"gemma4_assistant"}
 """Whose class has no configuration of its own: it wants that of the model that it assists."""
 
 found = {name: own_context(transformers.CONFIG_MAPPING[name]()) for name in json.load(sys.stdin) if name not in UNMADE}
-print(json.dumps({name: tokens for name, tokens in found.items() if tokens and tokens > 0}))
+print(json.dumps({name: tokens for name, tokens in found.items() if tokens}))

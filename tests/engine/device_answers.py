@@ -5,6 +5,7 @@ Usage: ``python device_answers.py FOLDER [TYPE ...]``; prints a line of JSON for
 
 import asyncio
 import json
+import os
 import sys
 import traceback
 from contextlib import nullcontext
@@ -15,6 +16,8 @@ import torch
 import transformers
 from strict_device import strict_device
 from tiny_models import ENCODERS, TEXT_MODELS, build
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from headrace_engines.serving.generator import GenerationRequest, Generator, Grammar, Sampling
 from headrace_engines.transformers import pace
@@ -25,7 +28,12 @@ _SHORT, _MIDDLE, _LONG = [3, 1, 4], [9, 11, 5, 60, 61], list(range(5, 34))
 
 REQUESTS = [
     GenerationRequest(
-        prompt_ids=prompt_ids, max_tokens=NEW_TOKENS, min_tokens=least, sampling=sampling, grammar=grammar
+        prompt_ids=prompt_ids,
+        max_tokens=NEW_TOKENS,
+        min_tokens=least,
+        sampling=sampling,
+        grammar=grammar,
+        top_logprobs=3,
     )
     for prompt_ids, least, sampling, grammar in (
         (_LONG, 2, Sampling(temperature=0, repetition_penalty=1.2), None),
@@ -65,6 +73,12 @@ async def answers_on(device: str, folder: Path) -> Any:
     return await asyncio.gather(*(_answer(served.generator, request) for request in REQUESTS))
 
 
+def as_transformers_attends() -> None:
+    """What the engine has changed for a CPU is undone: a GPU has it as it comes."""
+    AttentionInterface.register("sdpa", sdpa_attention_forward)
+    os.environ.pop("TRANSFORMERS_SDPA_FORCE_GQA", None)
+
+
 async def _answer(generator: Generator, request: GenerationRequest) -> list[int]:
     return [token_id async for event in generator.submit(request) for token_id in event.token_ids]
 
@@ -74,6 +88,7 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
     path = build(name, folder)
     said = {}
     for device in ("cpu", "gpu"):
+        as_transformers_attends()
         with strict_device() if device == "gpu" else nullcontext():
             said[device] = asyncio.run(answers_on(device, path))
     return said

@@ -45,14 +45,16 @@ GRAMMARS = [Grammar(kind="regex", text="[ab]{2,9}"), Grammar(kind="regex", text=
 
 
 class WatchedBatch(DynamicBatch):
-    """Remembers the most memory that its groups' caches ever held."""
+    """Remembers the most memory that the caches of its groups, and of prompts being read, ever held."""
 
     most_bytes = 0
 
     def step(self) -> Any:
         """As its parent, and measured."""
         outcomes = super().step()
-        held = sum(cache_bytes(self._forward.cache_of(group._state)) for group in self._groups)
+        states = [group._state for group in self._groups]
+        states += [prompt.state for prompt in self._prompts._prompts if prompt.state is not None]
+        held = sum(cache_bytes(self._forward.cache_of(state)) for state in states)
         self.most_bytes = max(self.most_bytes, held)
         return outcomes
 

@@ -1,9 +1,9 @@
 """A device for machines without a GPU: its tensors say ``gpu``, compute on the CPU, and keep CUDA's rules.
 
 What fails on a GPU because one tensor was left on the CPU fails here, too, with the operation's name. The rules are
-those of torch (``TensorIterator`` and the notes on CUDA semantics): a tensor without dimensions may stand beside any,
-an index may lie on the CPU, copying goes anywhere, and nothing else is mixed. Numbers are the CPU's, and neither
-CUDA's kernels nor its memory, streams or graphs are there: that is shown by a GPU alone.
+those of torch (``TensorIterator`` and the notes on CUDA semantics): where tensors are computed with number by number
+one without dimensions may lie on the CPU, an index may, copying goes anywhere, and nothing else is mixed. Numbers are
+the CPU's, and neither CUDA's kernels nor its memory, streams or graphs are there: that is shown by a GPU alone.
 """
 
 import threading
@@ -25,6 +25,23 @@ _ANYWHERE = {"to", "_to_copy", "copy_", "_copy_from", "_has_compatible_shallow_c
 
 _INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 """Operations whose second argument may lie on the CPU."""
+
+_WITHOUT_NUMBERS_OF_THE_CPU = {
+    *("cat", "stack", "embedding", "index_select", "gather", "scatter", "scatter_", "index_add_", "index_copy_"),
+    *(
+        "mm",
+        "bmm",
+        "addmm",
+        "linear",
+        "matmul",
+        "multinomial",
+        "softmax",
+        "_softmax",
+        "layer_norm",
+        "native_layer_norm",
+    ),
+}
+"""Of those that do not go number by number: where a tensor without dimensions has to be of the device, too."""
 
 
 class OnDevice(torch.Tensor):
@@ -76,9 +93,11 @@ class _Mode(TorchDispatchMode):
 
 
 class _Generator(torch.Generator):
-    """The CPU's, whichever is asked for."""
+    """The CPU's, where the device's is asked for. Another one is refused: CUDA draws by none but its own."""
 
-    def __new__(cls, device: Any = None) -> "_Generator":
+    def __new__(cls, device: Any = "cpu") -> "_Generator":
+        if torch.device(device).type != DEVICE.type:
+            raise RuntimeError(f"A generator of {device} draws nothing on the device.")
         return super().__new__(cls, "cpu")
 
 
@@ -124,11 +143,12 @@ def _given_back(args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> A
 
 def _refuse_a_mixture(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     name = func.__name__.partition(".")[0]
+    none = name in _WITHOUT_NUMBERS_OF_THE_CPU or kwargs.get("out") is not None
     looked_at = (args[:1] + args[2:], kwargs) if name in _INDEXED else (args, kwargs)
     strangers = [
         one
         for one in tree_flatten(looked_at)[0]
-        if isinstance(one, torch.Tensor) and not isinstance(one, OnDevice) and one.dim() > 0
+        if isinstance(one, torch.Tensor) and not isinstance(one, OnDevice) and (one.dim() > 0 or none)
     ]
     if strangers:
         shapes = [tuple(one.shape) for one in strangers]

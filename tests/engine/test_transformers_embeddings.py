@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from engine_process import run_in_engine_environment
 
+from headrace.weights.task import ENCODER_TYPES
+
 PROGRAM = Path(__file__).parent / "embedding_answers.py"
 
-ENCODERS = ["bert", "distilbert", "modernbert", "mpnet", "roberta", "xlm-roberta"]
+ENCODERS = sorted(ENCODER_TYPES)
 SENTENCE_FOLDERS = ["bert-cls", "bert-lasttoken", "bert-mean", "qwen3-lasttoken"]
 
 

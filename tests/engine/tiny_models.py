@@ -215,13 +215,17 @@ TEXT_MODELS: dict[str, dict[str, Any]] = {
 """The configuration of each; a name may add what makes it special after a hyphen."""
 
 ENCODERS: dict[str, dict[str, Any]] = {
+    "albert": _BERT | {"embedding_size": 16},
     "bert": _BERT,
+    "camembert": _BERT | {"pad_token_id": 1},
     "distilbert": {"vocab_size": VOCAB, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4}
     | {"max_position_embeddings": CONTEXT, "pad_token_id": PAD},
+    "electra": _BERT | {"embedding_size": 16},
     "modernbert": _BERT
     | {"bos_token_id": BOS, "eos_token_id": EOS, "cls_token_id": BOS, "sep_token_id": EOS}
     | {"local_attention": 8},
     "mpnet": _BERT | {"pad_token_id": 1},
+    "nomic_bert": _BERT,
     "roberta": _BERT | {"pad_token_id": 1},
     "xlm-roberta": _BERT | {"pad_token_id": 1},
 }

@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import os
 import stat
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -37,7 +39,7 @@ def _served_locally(tmp_path, url="http://127.0.0.1:8080"):
     _local_login(tmp_path, url)
     with (tmp_path / "data" / "serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock
 
 
 def test_the_file_is_private():
@@ -96,6 +98,42 @@ def test_a_server_that_is_gone_is_not_believed(tmp_path):
         resolve(Wish())
     with pytest.raises(NotLoggedIn):
         resolve(Wish(url="http://127.0.0.1:8080"))
+
+
+def test_a_server_that_starts_for_the_first_time_is_waited_for(tmp_path, monkeypatch):
+    """A command right after `headrace serve` finds the login that the server is about to write."""
+    looked = []
+
+    def written_at_the_second_look(seconds):
+        looked.append(seconds)
+        if len(looked) == 2:
+            (tmp_path / "data" / "login.json").write_text(json.dumps({"url": "http://127.0.0.1:8080", "key": "new"}))
+
+    monkeypatch.setattr(contexts.time, "sleep", written_at_the_second_look)
+    with _served_locally(tmp_path):
+        (tmp_path / "data" / "login.json").unlink()
+        assert resolve(Wish()).key == "new"
+    assert len(looked) == 2
+
+
+def test_a_server_that_ends_while_it_starts_is_not_waited_for(tmp_path, monkeypatch):
+    """It may have said why at once, and nobody is going to write a login."""
+    with _served_locally(tmp_path) as lock:
+        (tmp_path / "data" / "login.json").unlink()
+        monkeypatch.setattr(contexts.time, "sleep", lambda _: fcntl.flock(lock, fcntl.LOCK_UN))
+        with pytest.raises(NotLoggedIn):
+            resolve(Wish())
+
+
+def test_a_login_file_that_was_removed_is_not_waited_for(tmp_path, monkeypatch):
+    """A server that has run for long is not about to write one."""
+    with _served_locally(tmp_path):
+        (tmp_path / "data" / "login.json").unlink()
+        long_ago = time.time() - contexts.WRITES_LOGIN_WITHIN_S - 1
+        os.utime(tmp_path / "data" / "serve.lock", (long_ago, long_ago))
+        monkeypatch.setattr(contexts.time, "sleep", lambda _: pytest.fail("waits"))
+        with pytest.raises(NotLoggedIn):
+            resolve(Wish())
 
 
 def test_names_stay_one_segment_of_a_path():

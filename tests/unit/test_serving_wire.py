@@ -600,6 +600,21 @@ async def test_metrics_have_vllms_names() -> None:
         assert line in text, line
 
 
+async def test_a_prompt_counts_once_it_was_computed() -> None:
+    """What was only accepted is no work: an engine that hangs would seem to go on for as long as somebody asks it."""
+    metrics = Metrics("m", lambda: Load(0, 0))
+    first, second = (
+        RequestMeter(metrics, arrived_s=time.monotonic(), prompt_tokens=7, computes_prompt=computes)
+        for computes in (True, False)
+    )
+    counted = 'vllm:prompt_tokens_total{model_name="m"} '
+    assert f"{counted}0.0" in metrics.render().decode()
+    for meter in (first, second):
+        meter.tokens(1)
+        meter.tokens(2)
+    assert f"{counted}7.0" in metrics.render().decode()
+
+
 async def test_the_time_in_the_queue_is_counted_to_the_first_computation() -> None:
     """From submission on, as the engine tells it; a sequence that nobody began to compute has none."""
     generation = Generation(lambda: None)
@@ -619,6 +634,18 @@ async def test_the_time_in_the_queue_is_counted_to_the_first_computation() -> No
     )
     assert count == 1
     assert 5 <= total < 50
+
+
+async def test_text_that_becomes_a_token_without_weights_is_refused() -> None:
+    """Some tokenisers have special tokens behind the model's last; on a GPU one such index ends the engine for all."""
+    limits = Limits(max_model_len=100, max_running=4, max_waiting=4, vocab_size=128)
+    async with serving(Saying("a", limits=limits)) as client:
+        assert await post(client, COMPLETIONS, {"prompt": "e", "ignore_eos": True, "max_tokens": 1})
+        error = await refused(client, COMPLETIONS, {"prompt": "ab\u00e9"})
+        assert (error["param"], error["code"]) == ("prompt", "invalid_value")
+        assert "token 195" in error["message"]
+        chat = {"messages": [{"role": "user", "content": "\u00e9"}]}
+        assert (await refused(client, CHAT, chat))["param"] == "messages"
 
 
 async def test_limits_of_the_engine_are_kept() -> None:

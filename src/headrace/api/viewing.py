@@ -6,7 +6,7 @@ it is enough to be on the list of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -48,10 +48,17 @@ def hidden_from(tx: Transaction, request: Request, **conditions: Any) -> Hidden:
 
 def shown(tx: Transaction, request: Request, operations: Sequence[Operation]) -> list[Operation]:
     """Those of some operations that are about no endpoint which is not for whoever asks."""
-    ids = tuple({one.targets["endpoint"] for one in operations if one.targets.get("endpoint")})
-    about = tx.list(Endpoint, id=ids) if ids else []
-    hidden = {(one.scope, one.id) for one in about if not may_view(request, one)}
+    hidden = hidden_among(tx, request, {one.targets["endpoint"] for one in operations if one.targets.get("endpoint")})
     return [one for one in operations if (one.scope, one.targets.get("endpoint", "")) not in hidden]
+
+
+def hidden_among(
+    tx: Transaction, request: Request, endpoint_ids: Iterable[str], **conditions: Any
+) -> frozenset[tuple[Scope, str]]:
+    """Which of these endpoints are not for whoever asks; the others of the server are not looked at."""
+    ids = tuple(set(endpoint_ids))
+    about = tx.list(Endpoint, id=ids, **conditions) if ids else []
+    return frozenset((one.scope, one.id) for one in about if not may_view(request, one))
 
 
 def require_viewer(tx: Transaction, request: Request, scope: Scope, endpoint_id: str) -> None:

@@ -9,7 +9,7 @@ from headrace.capacity.memory import (
     estimate,
 )
 from headrace.capacity.parameters import Parameters, count_parameters
-from headrace.capacity.places import place_of
+from headrace.capacity.places import DEVICE_SHARE, place_of
 from headrace.capacity.plan import (
     PROMPT_TOKENS,
     Load,
@@ -27,6 +27,7 @@ from headrace.capacity.unwritten import unwritten
 
 __all__ = [
     "DEFAULT_CONTEXT_TOKENS",
+    "DEVICE_SHARE",
     "PLANNED_SEQUENCES",
     "PROMPT_TOKENS",
     "Load",

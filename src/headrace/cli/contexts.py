@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,11 @@ from headrace.resources.layout import Layout, default_data_dir
 from headrace.resources.names import DEFAULT_LOCATION, DEFAULT_PROJECT
 
 _LOCAL = "the login file of the server on this machine"
+
+WRITES_LOGIN_WITHIN_S = 15.0
+"""From a server's first start in a data directory to its login file; a second or two where nothing else computes."""
+
+_LOOK_EVERY_S = 0.05
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -138,16 +144,30 @@ def server_runs(layout: Layout) -> bool:
 def local_context(data_dir: Path | None = None) -> Context | None:
     """What the running server of a data directory on this machine wrote down for its owner, if there is one.
 
-    A server that is gone leaves its login file; somebody else may have its port by now, and is shown no key.
+    A server that is gone leaves its login file; somebody else may have its port by now, and is shown no key. One that
+    starts for the first time is waited for.
     """
     layout = Layout(data_dir or default_data_dir())
-    if not server_runs(layout):
-        return None
+    while server_runs(layout):
+        try:
+            found = msgspec.json.decode(layout.local_login.read_bytes(), type=_LocalLogin)
+        except FileNotFoundError:
+            if not _starts(layout):
+                return None
+            time.sleep(_LOOK_EVERY_S)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        else:
+            return Context(url=found.url, key=found.key)
+    return None
+
+
+def _starts(layout: Layout) -> bool:
+    """Whether the server that holds the lock wrote itself into it a moment ago."""
     try:
-        found = msgspec.json.decode(layout.local_login.read_bytes(), type=_LocalLogin)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    return Context(url=found.url, key=found.key)
+        return time.time() - layout.lock.stat().st_mtime < WRITES_LOGIN_WITHIN_S
+    except OSError:
+        return False
 
 
 def local_login(data_dir: Path) -> Login:

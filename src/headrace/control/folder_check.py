@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.capacity import PLANNED_SEQUENCES, Load, MemoryNeed, check_fit, context_tokens, need_of
+from headrace.capacity import DEVICE_SHARE, PLANNED_SEQUENCES, Load, MemoryNeed, check_fit, context_tokens, need_of
 from headrace.control.checking import Checked, require_deployable
 from headrace.control.predicting import predicted
 from headrace.control.sizes import if_too_small, require_size
@@ -85,6 +85,8 @@ class FolderChecker:
         alone = facts.model_type not in RUNTIMES[choice.runtime].model_types
         need = _need(folder, load, known_from_code_alone=alone)
         check_fit(need, node.memory_bytes)
+        if (device_bytes := _devices_bytes(node, choice.runtime, spec.tensor_parallel)) is not None:
+            check_fit(need, device_bytes)
         warnings = [finding.message for finding in findings]
         if alone:
             warnings.append(_planned_by_the_usual_fields(facts.model_type, need))
@@ -101,6 +103,14 @@ class FolderChecker:
                 if_too_small=if_too_small(folder, machine, spec.tensor_parallel, catalogue),
             ),
         )
+
+
+def _devices_bytes(node: Node, runtime: str, devices: int) -> int | None:
+    """What a replica may take of the GPUs that it computes on, as `headrace plan` has it; None: it computes on none."""
+    if machine_of(node).device != "cuda" or runtime == "openvino":
+        return None
+    least = min((int(gpu.get("memory_total_bytes", 0)) for gpu in node.hardware["gpus"]), default=0)
+    return int(DEVICE_SHARE * least) * devices or None
 
 
 def _need(folder: ModelFolder, load: Load, *, known_from_code_alone: bool) -> MemoryNeed:

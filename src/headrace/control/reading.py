@@ -28,8 +28,9 @@ from headrace.weights.custom_code import OwnCode, own_code
 from headrace.weights.folder import ModelFolder
 from headrace.weights.reader import FolderReader, ReadOnce
 
-READ_TIMEOUT_S = 60.0
-"""How long a store may take to list a model and give its small files and headers."""
+READ_TIMEOUT_S = 45.0
+"""How long a store may take to list a model and give its small files and headers. Less than clients wait (60 s), who
+would not learn otherwise which store hangs."""
 
 _STAGED_KEPT = 64
 """Staged copies whose headers are remembered: what a list of profiles asks of each version is read once."""
@@ -181,7 +182,13 @@ def _begin(source: Source) -> Future[Weights | NotOptimizable]:
         if source not in _UNDER_WAY:
             reading = _UNDER_WAY[source] = Future()
             reading.set_running_or_notify_cancel()  # whoever leaves takes it from nobody
-            threading.Thread(target=_finish, args=(source, reading), name=f"read {source.uri}", daemon=True).start()
+            thread = threading.Thread(target=_finish, args=(source, reading), name=f"read {source.uri}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no more of them now
+                del _UNDER_WAY[source]
+                raise
+            return reading
         return _UNDER_WAY[source]
 
 

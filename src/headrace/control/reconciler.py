@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -69,6 +70,7 @@ class Reconciler:
         checker: Looks at artifacts; by default at what really lies at their addresses.
         egress: Where external servers may be.
         pace: How often external servers are looked at.
+        data_dir: Where a node of this machine stages weights; None: none does.
         clock: Gives Unix seconds; the store's should be the same.
 
     Attributes:
@@ -84,10 +86,12 @@ class Reconciler:
         checker: Checker | None = None,
         egress: Egress | None = None,
         pace: Pace | None = None,
+        data_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._clock = clock
+        self._data_dir = data_dir
         self._checker: Checker = checker or FolderChecker()
         self._link = GatewayLink(gateway, self.wake)
         self._gateways = gateways
@@ -266,7 +270,7 @@ class Reconciler:
         if self._clock() < not_before:
             return not_before
         try:
-            moved = await self._store.run(partial(advance_config, key=key, now=self._clock()))
+            moved = await self._store.run(partial(advance_config, key=key, now=self._clock(), data_dir=self._data_dir))
         except Exception:
             return self._defect(named, failures, "the config of endpoint")
         self._defects.pop(named, None)

@@ -186,7 +186,6 @@ CAUSAL_LM_TYPES = frozenset(
         "xlm",
         "xlm-roberta",
         "xlm-roberta-xl",
-        "xlnet",
         "xlstm",
         "xmod",
         "youtu",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
+from headrace.hardware import find_gpus
 from headrace.resources.errors import Failure
 from headrace.resources.models import Dtype
 from headrace.runtimes import ending
 from headrace.runtimes.architectures import CAUSAL_LM_TYPES, ENCODER_DECODER_TYPES, VISION_LANGUAGE_TYPES
 from headrace.runtimes.engines import read_requirements
+from headrace.runtimes.facts import Device
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
 from headrace.runtimes.surroundings import OFFLINE, engine_command, huge_pages, modules_cache, surroundings
 from headrace.weights.task import ENCODER_TYPES
@@ -19,12 +22,28 @@ most of which do not come again; a pass over so many tokens takes about six."""
 
 
 class TransformersRuntime:
-    """Text generation with every language model that transformers knows, and embeddings with its encoders."""
+    """Text generation with every language model that transformers knows, and embeddings with its encoders.
+
+    Args:
+        device: What it computes on; None looks whether this machine has GPUs, when it is first asked.
+    """
 
     name = "transformers"
     complete = False
     sleep_mode = None
-    disk_bytes = 2_500_000_000  # 1.2 GB installed, the rest pip's downloads and unpacking (measured)
+
+    def __init__(self, device: Device | None = None) -> None:
+        self._given = device
+
+    @cached_property
+    def device(self) -> Device:
+        """What it computes on."""
+        return self._given or ("cuda" if find_gpus() else "cpu")
+
+    @property
+    def disk_bytes(self) -> int:
+        """With torch for CPUs 1.2 GB installed (measured), the rest pip's downloads; for CUDA an estimate."""
+        return 2_500_000_000 if self.device == "cpu" else 12_000_000_000
 
     @property
     def requirements(self) -> str:
@@ -46,9 +65,10 @@ class TransformersRuntime:
         threads = {"OMP_NUM_THREADS": str(launch.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         passed_on = surroundings(environment, "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND")
         env = passed_on | OFFLINE | threads | KERNELS | huge_pages()
-        if not launch.allow_custom_code:
-            return engine_command(self.name, launch, environment, env)
-        return engine_command(self.name, launch, environment, env | modules_cache(environment), "--allow-custom-code")
+        flags = ["--device", self.device]  # said, so that it fails where torch does not see what the driver does
+        if launch.allow_custom_code:
+            env, flags = env | modules_cache(environment), [*flags, "--allow-custom-code"]
+        return engine_command(self.name, launch, environment, env, *flags)
 
     def classify(self, end: EngineEnd) -> Failure:
         """What an engine's end means."""

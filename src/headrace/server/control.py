@@ -38,7 +38,9 @@ async def _run(layout: Layout, options: process.Options) -> None:
     gateways = [HttpGatewayClient(layout.gateway_socket_of(number), token) for number in range(options.gateways)]
     gateway = EveryGateway(gateways) if len(gateways) > 1 else gateways[0]
     checker = FolderChecker(layout.data_dir, Credentials(layout.credentials).options, make_ready)
-    reconciler = Reconciler(store, gateway, gateways=options.gateways, checker=checker, egress=egress)
+    reconciler = Reconciler(
+        store, gateway, gateways=options.gateways, checker=checker, egress=egress, data_dir=layout.data_dir
+    )
     mirrors = tuple(read_mirror(each) for each in options.model_mirror)
     application = create_app(store, reconciler, layout, internal_token=token, mirrors=mirrors, gateways=tuple(gateways))
     api = server(application, drain_timeout_s=API_DRAIN_S)

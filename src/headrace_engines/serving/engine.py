@@ -195,17 +195,25 @@ class Engine:
 
         Raises:
             BadRequest: It is so long that it cannot fit the context, and is not even tokenised; or the tokeniser fails
-                on it.
+                on it, or makes a token of it that the model has no weights for.
         """
         codec = self.served.codec
         param = param or ("input" if self.task == "embed" else "prompt")
         require_readable(len(text), max_model_len=self.max_model_len, param=param)
         try:
-            return await _in_thread(
+            token_ids = await _in_thread(
                 self._codec_thread, lambda: encoded(codec, text, add_special_tokens=add_special_tokens)
             )
         except EncodingFailed as error:
             raise TokenizerFailed(str(error), param=param) from error
+        if (last := max(token_ids, default=0)) >= self.vocab_size:
+            raise BadRequest(
+                f"`{param}` has text that the model's tokeniser makes token {last} of; the model itself has tokens 0 "
+                f"to {self.vocab_size - 1}.",
+                param=param,
+                code="invalid_value",
+            )
+        return token_ids
 
     async def decode_all(self, token_ids: Sequence[int]) -> str:
         """The text of many tokens, special ones included."""

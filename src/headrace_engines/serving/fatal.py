@@ -51,7 +51,7 @@ class FatalError(Exception):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or what caused it, is the system or an allocator out of memory.
 
-    The phrases are those of glibc's ENOMEM, torch's CPU and CUDA allocators, CPython's thread start and ld.so.
+    The phrases are those of glibc's ENOMEM, torch's CPU and CUDA allocators, cuBLAS, CPython's thread start and ld.so.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -70,6 +70,7 @@ _OUT_OF_MEMORY_PHRASES = (
     "std::bad_alloc",
     "failed to map segment",
     "can't start new thread",
+    "cublas_status_alloc_failed",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 LEAST_BYTES = 32 * 2**20
 """Less than this is not worth a walk through the heap, nor the page faults of whoever uses that memory next."""
@@ -28,15 +29,17 @@ class FreedBlocks:
 
     Args:
         budget_bytes: For what is in use and what was freed together.
+        give_back: Gives back what was freed; where blocks are not the C library's, their allocator's own.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, give_back: Callable[[], object] = give_back) -> None:
         self._budget_bytes = budget_bytes
+        self._give_back = give_back
         self._freed_bytes = 0
 
     def add(self, freed_bytes: int, used_bytes: int) -> None:
         """Count a block that was freed; give all back if they do not fit beside what is in use."""
         self._freed_bytes += freed_bytes
         if self._freed_bytes >= LEAST_BYTES and self._freed_bytes + used_bytes > self._budget_bytes:
-            give_back()
+            self._give_back()
             self._freed_bytes = 0

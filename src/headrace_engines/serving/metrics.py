@@ -63,7 +63,7 @@ class Metrics:
         self.prompt_sizes = seen("request_prompt_tokens", "Tokens of a prompt.", _TOKENS_PER_REQUEST_BUCKETS)
         self.answer_sizes = seen("request_generation_tokens", "Tokens of an answer.", _TOKENS_PER_REQUEST_BUCKETS)
         self.prompt_tokens = Counter(
-            "vllm:prompt_tokens", "Prompt tokens accepted.", ["model_name"], registry=self._registry
+            "vllm:prompt_tokens", "Prompt tokens computed.", ["model_name"], registry=self._registry
         ).labels(model)
         self.generation_tokens = Counter(
             "vllm:generation_tokens", "Tokens generated.", ["model_name"], registry=self._registry
@@ -98,12 +98,15 @@ class RequestMeter:
         metrics: Where to.
         arrived_s: When the request came, on the monotonic clock.
         prompt_tokens: Tokens of the sequence's prompt.
+        computes_prompt: Whether they are counted as computed once its first token comes; of several answers to one
+            prompt only the first does.
     """
 
-    def __init__(self, metrics: Metrics, *, arrived_s: float, prompt_tokens: int) -> None:
+    def __init__(self, metrics: Metrics, *, arrived_s: float, prompt_tokens: int, computes_prompt: bool = True) -> None:
         self._metrics = metrics
         self._arrived_s = self._last_s = arrived_s
         self._prompt_tokens = prompt_tokens
+        self._computes_prompt = computes_prompt
         self._began_s: float | None = None
         self._queued_s: float | None = None
         self._first_s: float | None = None
@@ -120,6 +123,8 @@ class RequestMeter:
         if self._first_s is None:
             self._first_s = now_s
             self._metrics.first_token.observe(now_s - self._last_s)
+            if self._computes_prompt:
+                self._metrics.prompt_tokens.inc(self._prompt_tokens)
         else:
             self._metrics.inter_token.observe((now_s - self._last_s) / count)
         self._last_s = now_s

@@ -57,16 +57,20 @@ def submit(engine: Engine, parameters: CompletionParameters | ChatParameters, wa
     running: list[RunningSequence] = []
     reader_of = _readers(engine, parameters, wanted)
     try:
-        for request in requests:
+        for number, request in enumerate(requests):
             generation = generator.submit(request)
-            meter = RequestMeter(engine.metrics, arrived_s=wanted.arrived_s, prompt_tokens=len(request.prompt_ids))
+            meter = RequestMeter(
+                engine.metrics,
+                arrived_s=wanted.arrived_s,
+                prompt_tokens=len(request.prompt_ids),
+                computes_prompt=number % (parameters.n or 1) == 0,
+            )
             running.append(RunningSequence(generation, reader_of(request), meter))
     except BaseException as error:
         Sequences(running).cancel()  # whatever went wrong: nobody will read them
         if isinstance(error, QueueFull | GenerationFailed):
             raise api_error_from(error, grammar_param=wanted.grammar_param) from error
         raise
-    engine.metrics.prompt_tokens.inc(sum(map(len, wanted.prompts)))
     return Sequences(running)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from headrace_engines.serving.fatal import is_out_of_memory
 from headrace_engines.serving.generator import GenerationFailed, TokenEvent
-from headrace_engines.serving.heap import FreedBlocks
+from headrace_engines.serving.heap import FreedBlocks, give_back
 from headrace_engines.transformers.cache_cost import CacheCost
 from headrace_engines.transformers.forward import Forward
 from headrace_engines.transformers.group import Group
@@ -68,16 +68,25 @@ class DynamicBatch(Batch):
         max_running: Sequences at once.
         budget_bytes: For all caches together.
         cost: What a token takes of that.
+        give_back: Gives the memory of caches that were freed back, where they lie.
     """
 
-    def __init__(self, forward: Forward, *, max_running: int, budget_bytes: int, cost: CacheCost) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        max_running: int,
+        budget_bytes: int,
+        cost: CacheCost,
+        give_back: Callable[[], object] = give_back,
+    ) -> None:
         self._max_running = max_running
         self._budget_bytes = budget_bytes
         self._cost = cost
         self._forward = forward
         self._prompts = PromptQueue(forward, cost)
         self._pace = Pace()
-        self._freed = FreedBlocks(budget_bytes)
+        self._freed = FreedBlocks(budget_bytes, give_back)
         self._groups: list[Group] = []
         self._displaced: list[Sequence] = []  # oldest first
         self._arrivals: dict[Sequence, None] = {}  # in the order of arrival

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,8 +128,8 @@ def _load(options: LoadOptions, loop: asyncio.AbstractEventLoop, on_death: OnDea
     if kind != "encoder-decoder":  # of whose context the encoder takes a part, and nobody knows how much
         forward.most_columns = max_model_len
     give_back()  # what loading copied
-    end_ids = _end_ids(model, tokenizer)
     vocab_size = config.get_text_config(decoder=True).vocab_size
+    end_ids = _end_ids(model, tokenizer, vocab_size)
     generator = SteppingGenerator(
         batch=_batch(forward, options, max_model_len),
         limits=Limits(
@@ -170,12 +171,27 @@ def _batch(forward: Forward, options: LoadOptions, max_model_len: int) -> Dynami
             evidence=f"A token takes {cost.block_bytes(1, 1):,} bytes, a whole context {full_context_bytes:,}.",
         )
     _log.info("A token of cache takes %d bytes; %d are set aside.", cost.block_bytes(1, 1), budget_bytes)
-    return DynamicBatch(forward, max_running=options.max_running, budget_bytes=budget_bytes, cost=cost)
+    on_cuda = _device(options.device) == "cuda"
+    return DynamicBatch(
+        forward,
+        max_running=options.max_running,
+        budget_bytes=budget_bytes,
+        cost=cost,
+        give_back=torch.cuda.empty_cache if on_cuda else give_back,
+    )
 
 
 def _device(wanted: str) -> str:
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise FatalError(
+            "ENGINE_DIED",
+            "The engine is to compute on a GPU, and torch finds none.",
+            evidence=f"torch {torch.__version__}, CUDA {torch.version.cuda or 'not built in'}, "
+            f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '(not set)')!r}.",
+        )
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if there else "cpu"
     return wanted
 
 
@@ -198,10 +214,17 @@ def _max_model_len(config: Any, wanted: int | None) -> int:
     return wanted or own or UNBOUNDED_CONTEXT
 
 
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that the folder calls the end: generation configuration, configuration and tokeniser may differ."""
+def _end_ids(model: Any, tokenizer: Any, vocab_size: int) -> frozenset[int]:
+    """Every token that the folder calls the end: generation configuration, configuration and tokeniser may differ.
+
+    One that the model has no weights for never comes, and could not be kept from coming.
+    """
     configs = (model.generation_config, model.config, model.config.get_text_config(decoder=True))
     stated = [getattr(config, "eos_token_id", None) for config in configs] + [tokenizer.eos_token_id]
     return frozenset(
-        token_id for one in stated if one is not None for token_id in (one if isinstance(one, list) else [one])
+        token_id
+        for one in stated
+        if one is not None
+        for token_id in (one if isinstance(one, list) else [one])
+        if 0 <= token_id < vocab_size
     )

@@ -176,10 +176,36 @@ def test_who_is_not_on_the_list_is_shown_nothing_through_any_contract(listed: Li
     wait = f"{VERTEX}/operations/{listed.canary['id']}:wait"
     assert world.error("POST", wait, json={}, key=stranger) == (403, "NOT_ON_ACCESS_LIST")
     lists = ["deployments", "endpoints", "operations", "rollouts", "status"]
-    for path in [f"{VERTEX}/endpoints", f"{VERTEX}/operations", *(f"{NATIVE}/{name}" for name in lists)]:
+    model = f"{VERTEX}/models/{listed.first_pool.model_id}"
+    models = [f"{VERTEX}/models", model, f"{model}:listVersions"]
+    for path in [f"{VERTEX}/endpoints", f"{VERTEX}/operations", *(f"{NATIVE}/{name}" for name in lists), *models]:
         told = world.call("GET", path, key=stranger).text
         assert not [one for one in ('"e1"', "/e1", pool) if one in told], path
         assert pool in world.call("GET", path).text or "e1" in world.call("GET", path).text, path
+
+
+def test_what_shares_a_deployment_is_not_named(listed: Listed) -> None:
+    """An endpoint that shares the deployment tells its readers of the others only as far as they may see those."""
+    listed.shared()
+    stranger = listed.world.key(DEFAULT_PROJECT, Role.DEPLOYER)
+    for path in (f"{VERTEX}/endpoints/e2", f"{VERTEX}/endpoints"):
+        assert "endpoints/e1" not in listed.world.call("GET", path, key=stranger).text
+        assert "endpoints/e1" in listed.world.call("GET", path).text
+
+
+def test_operations_behind_hidden_ones_are_listed(listed: Listed) -> None:
+    """As many as were asked for, where newer ones are about an endpoint that is not for whoever asks."""
+    world, stranger = listed.world, listed.world.key(DEFAULT_PROJECT, Role.DEPLOYER)
+    mine = [
+        world.json("POST", f"{NATIVE}/deployments", json=listed.onto | {"endpoint_id": f"m{number}"})["id"]
+        for number in range(3)
+    ]
+    for _ in range(4):
+        world.json("POST", f"{NATIVE}/deployments", json=listed.onto | {"no_traffic": True})
+    for limit in (1, 2, 3):
+        told = world.json("GET", f"{NATIVE}/operations?limit={limit}", key=stranger)["operations"]
+        assert [one["id"] for one in told] == mine[::-1][:limit]
+    assert len(world.json("GET", f"{NATIVE}/operations?limit=3")["operations"]) == 3
 
 
 def test_who_is_on_the_list_sees_it_and_what_is_shared_is_seen_by_either(listed: Listed) -> None:

@@ -280,6 +280,7 @@ class World:
     def __init__(self, folder: Path, *, make_store: Callable[..., Store] = Store) -> None:
         url = f"sqlite:///{folder}/headrace.db"
         migrate(url)
+        self.data_dir = folder
         self.clock = Clock()
         self.store = make_store(url, clock=self.clock)
         self.checker = ScriptedChecker()
@@ -289,7 +290,9 @@ class World:
 
     def restart_control(self) -> None:
         """What the reconciler had in memory is lost."""
-        self.reconciler = Reconciler(self.store, self.gateway, checker=self.checker, clock=self.clock)
+        self.reconciler = Reconciler(
+            self.store, self.gateway, checker=self.checker, clock=self.clock, data_dir=self.data_dir
+        )
 
     async def turn(self, *, seconds: float = 1.0) -> None:
         """Everybody does what they do, once: the bodies of the reconciler's loops, driven by hand."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ from headrace.resources.errors import (
     UpdateRunning,
 )
 from headrace.resources.names import DEFAULT_SCOPE
+from headrace.resources.profiles import Carried
 from headrace.resources.unity_catalog import read_full_name
 from headrace.store import Transaction
 
@@ -76,12 +78,14 @@ def config(*versions: str, routes: dict[str, int] | None = None, **more: Any) ->
 def create(world: World, wanted: Config, name: str = "pt1") -> None:
     """Ask for an endpoint."""
     order = ServingRequest(scope=DEFAULT_SCOPE, name=name, creator="me", config=wanted, tags=({"key": "a"},))
-    world.write(lambda tx: create_serving_endpoint(tx, order, now=world.clock.now))
+    world.write(lambda tx: create_serving_endpoint(tx, order, now=world.clock.now, data_dir=world.data_dir))
 
 
 def update(world: World, wanted: Config, name: str = "pt1") -> None:
     """Ask for another config."""
-    world.write(lambda tx: update_serving_config(tx, DEFAULT_SCOPE, name, wanted, now=world.clock.now))
+    world.write(
+        lambda tx: update_serving_config(tx, DEFAULT_SCOPE, name, wanted, now=world.clock.now, data_dir=world.data_dir)
+    )
 
 
 def told(world: World, name: str = "pt1") -> dict[str, Any]:
@@ -96,6 +100,25 @@ def told(world: World, name: str = "pt1") -> dict[str, Any]:
 def settled(world: World) -> bool:
     """Whether no update is under way."""
     return bool(told(world)["state"]["config_update"] != "IN_PROGRESS")
+
+
+def weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a replica carries is told by whoever says where weights are staged, and by nobody else."""
+    one = carried()
+
+    def carries(*_: object, data_dir: Path | None = None, **__: object) -> Carried:
+        if data_dir is None:
+            raise NotOptimizable("No copy is here, and no store is asked while rows are held.")
+        return one
+
+    for module in ("commands.provision", "serving.scale"):
+        monkeypatch.setattr(f"headrace.control.{module}.carried_by", carries)
+
+
+def sold(world: World) -> list[tuple[str, int, int]]:
+    """Deployed models with a throughput, and how much."""
+    rows = [(row.id, row.provision) for row in world.rows(DeployedModel)]
+    return [(name, sale.min_tokens_per_s, sale.max_tokens_per_s) for name, sale in rows if sale is not None]
 
 
 def traffic(world: World) -> dict[str, int]:
@@ -319,13 +342,7 @@ def test_a_name_that_is_no_id(registered: World) -> None:
 
 def test_more_throughput_of_what_runs(registered: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same deployed model has it once replicas carry it; an update that fails leaves the old throughput."""
-    one = carried()
-    for module in ("commands.provision", "serving.scale"):
-        monkeypatch.setattr(f"headrace.control.{module}.carried_by", lambda *_, **__: one)
-
-    def sold(world: World) -> list[tuple[str, int, int]]:
-        rows = [(row.id, row.provision) for row in world.rows(DeployedModel)]
-        return [(name, sale.min_tokens_per_s, sale.max_tokens_per_s) for name, sale in rows if sale is not None]
+    weigh(monkeypatch)
 
     async def main() -> None:
         world = registered
@@ -352,12 +369,31 @@ def test_more_throughput_of_what_runs(registered: World, monkeypatch: pytest.Mon
     asyncio.run(main())
 
 
+def test_less_throughput_of_what_runs(registered: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less is sold once the new config holds, and fewer replicas are kept for it."""
+    weigh(monkeypatch)
+
+    async def main() -> None:
+        world = registered
+        assert isinstance(world.checker.says, Checked)
+        world.checker.says = msgspec.structs.replace(world.checker.says, memory_bytes=GIB)
+        create(world, config("1", min_provisioned_throughput=8 * CHUNK, max_provisioned_throughput=8 * CHUNK))
+        await world.until(lambda: settled(world))
+        [(name, *before)] = sold(world)
+        assert before == [8 * CHUNK, 8 * CHUNK]
+        update(world, config("1", min_provisioned_throughput=CHUNK, max_provisioned_throughput=CHUNK))
+        await world.until(lambda: settled(world))
+        assert sold(world) == [(name, CHUNK, CHUNK)]
+        [deployment] = world.rows(Deployment)
+        assert deployment.min_replicas == 1
+
+    asyncio.run(main())
+
+
 @pytest.fixture
 def small(registered: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Replicas of 4 GiB on a node of 10: two have room, and each carries four chunks."""
-    one = carried()
-    for module in ("commands.provision", "serving.scale"):
-        monkeypatch.setattr(f"headrace.control.{module}.carried_by", lambda *_, **__: one)
+    weigh(monkeypatch)
     assert isinstance(registered.checker.says, Checked)
     registered.checker.says = msgspec.structs.replace(registered.checker.says, memory_bytes=4 * GIB)
     return registered

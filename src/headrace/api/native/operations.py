@@ -43,12 +43,25 @@ async def list_operations(request: Request) -> Response:
     if "state" in request.query_params:
         conditions["state"] = _state(request.query_params["state"])
     limit = int(number(request, "limit", default=100, most=_LONGEST_LIST))
-    newest = (Order("created_at", descending=True), Order("id", descending=True))
 
     def read(tx: Transaction) -> list[Operation]:
-        return shown(tx, request, tx.page(Operation, limit=limit, orders=newest, **conditions))
+        return _newest(tx, request, limit, conditions)
 
     return answer({"operations": [noun_json(one) for one in await context_of(request).read(read)]})
+
+
+def _newest(tx: Transaction, request: Request, limit: int, conditions: dict[str, Any]) -> list[Operation]:
+    """So many that are for whoever asks, however many newer ones are not."""
+    newest = (Order("created_at", descending=True), Order("id", descending=True))
+    found: list[Operation] = []
+    last: tuple[float, str] | None = None
+    while len(found) < limit:
+        page = tx.page(Operation, limit=limit, orders=newest, behind_values=last, **conditions)
+        found += shown(tx, request, page)
+        if len(page) < limit:
+            break
+        last = page[-1].created_at, page[-1].id
+    return found[:limit]
 
 
 def _state(text: str) -> OperationState:

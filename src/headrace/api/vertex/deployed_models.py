@@ -14,6 +14,7 @@ from headrace.contracts.vertex.json_bodies import Duration, duration_s
 from headrace.contracts.vertex.models import pick_version
 from headrace.contracts.vertex.operations import contract_of, operation_json
 from headrace.control import commands
+from headrace.resources.deployments import LONGEST_DEADLINE_S
 from headrace.resources.errors import ModelNotFound
 from headrace.resources.models import Model, ModelVersion
 from headrace.resources.names import Scope
@@ -113,6 +114,6 @@ def _version(tx: Transaction, scope: Scope, wish: DeployModelWish) -> ModelVersi
 
 
 def _limits(version: ModelVersion) -> dict[str, Any]:
-    """How long it may take until it is READY, where its container says so."""
+    """How long it may take until it is READY, where its container says so; old versions may say more than may be."""
     told = (version.spec.container or {}).get("deploymentTimeout")
-    return {"timeout_s": duration_s(Duration(told))} if told else {}
+    return {"timeout_s": min(duration_s(Duration(told)), LONGEST_DEADLINE_S)} if told else {}

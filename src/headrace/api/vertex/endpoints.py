@@ -38,7 +38,7 @@ async def list_endpoints(request: Request) -> Response:
     def read(tx: Transaction) -> tuple[list[Endpoint], str, dict[str, list[Bound]]]:
         found, next_page = page_of(tx, Endpoint, question, scope=scope)
         page = [one for one in found if may_view(request, one)]  # so that some pages are shorter, as they may be
-        return page, next_page, bound_to(tx, scope, page)
+        return page, next_page, bound_to(tx, request, scope, page)
 
     page, next_page, bound = await context_of(request).read(read)
     host = dedicated_dns(request)
@@ -55,7 +55,7 @@ async def get_endpoint(request: Request) -> Response:
         if endpoint is None:
             raise EndpointNotFound(f"There is no endpoint {scope.name('endpoints', endpoint_id)}.")
         require_viewer(tx, request, scope, endpoint_id)
-        return endpoint, bound_to(tx, scope, [endpoint])[endpoint_id]
+        return endpoint, bound_to(tx, request, scope, [endpoint])[endpoint_id]
 
     endpoint, bound = await context_of(request).read(read)
     return answer(endpoint_json(endpoint, bound, host=dedicated_dns(request)))
@@ -86,7 +86,7 @@ async def update_endpoint(request: Request) -> Response:
     def change(tx: Transaction) -> tuple[Endpoint, list[Bound]]:
         require_manager(tx, request, scope, endpoint_id)
         endpoint = commands.change_endpoint(tx, scope, endpoint_id, update.changes, version=version)
-        return endpoint, bound_to(tx, scope, [endpoint])[endpoint_id]
+        return endpoint, bound_to(tx, request, scope, [endpoint])[endpoint_id]
 
     endpoint, bound = await context.write(change)
     return answer(endpoint_json(endpoint, bound, host=dedicated_dns(request)))

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 
 from headrace.api.requests import answer, body_of, context_of, mask_of, scope_of
 from headrace.api.vertex.paging import page_of
+from headrace.api.viewing import hidden_among
 from headrace.contracts.vertex.listing import Facts, listing
 from headrace.contracts.vertex.model_bodies import ModelBody, UploadWish, read_merge, read_upload
 from headrace.contracts.vertex.model_update import ModelUpdate, read_update
@@ -61,7 +62,7 @@ async def list_models(request: Request) -> Response:
 
     def read(tx: Transaction) -> tuple[list[dict[str, Any]], str]:
         page, next_page = page_of(tx, Model, question, scope=scope)
-        registry = _Registry(tx, scope, page, versions=_default_versions(tx, scope, page))
+        registry = _Registry(tx, request, scope, page, versions=_default_versions(tx, scope, page))
         # One that Unity Catalog's clients registered has no version before its first upload: Vertex AI knows none such.
         return [mask.of(registry.json(model)) for model in page if registry.versions[model.id]], next_page
 
@@ -73,7 +74,7 @@ async def get_model(request: Request) -> Response:
     """One model: ``id``, ``id@version`` or ``id@alias``."""
     scope = scope_of(request)
     model_id, reference = split_version(request.path_params["model"])
-    return answer(await context_of(request).read(lambda tx: _json(tx, scope, model_id, reference)))
+    return answer(await context_of(request).read(lambda tx: _json(tx, request, scope, model_id, reference)))
 
 
 async def list_versions(request: Request) -> Response:
@@ -84,7 +85,7 @@ async def list_versions(request: Request) -> Response:
 
     def read(tx: Transaction) -> tuple[list[dict[str, Any]], str]:
         model = _model(tx, scope, model_id)
-        registry = _Registry(tx, scope, [model])
+        registry = _Registry(tx, request, scope, [model])
         page, next_page = question.page(registry.versions[model.id], lambda version: _version_facts(model, version))
         named = [(f"{model.name}@{version.version}", registry.json(model, version.version)) for version in page]
         return [mask.of({**wire, "name": name}) for name, wire in named], next_page
@@ -106,7 +107,7 @@ async def update_model(request: Request) -> Response:
 
     def change(tx: Transaction) -> dict[str, Any]:
         _change(tx, _model(tx, scope, model_id), update)
-        return _json(tx, scope, model_id, update.version)
+        return _json(tx, request, scope, model_id, update.version)
 
     return answer(await context.write(change))
 
@@ -134,7 +135,7 @@ async def merge_version_aliases(request: Request) -> Response:
         model = _model(tx, scope, model_id)
         version = _version(tx, model, reference)
         commands.merge_aliases(tx, model, version, change)
-        return _json(tx, scope, model_id, version.version)
+        return _json(tx, request, scope, model_id, version.version)
 
     return answer(await context.write(merge))
 
@@ -192,9 +193,9 @@ def _version(tx: Transaction, model: Model, reference: str) -> ModelVersion:
     return pick_version(model, tx.list(ModelVersion, scope=model.scope, model_id=model.id), reference)
 
 
-def _json(tx: Transaction, scope: Scope, model_id: str, reference: str) -> dict[str, Any]:
+def _json(tx: Transaction, request: Request, scope: Scope, model_id: str, reference: str) -> dict[str, Any]:
     model = _model(tx, scope, model_id)
-    return _Registry(tx, scope, [model]).json(model, reference)
+    return _Registry(tx, request, scope, [model]).json(model, reference)
 
 
 def _default_versions(tx: Transaction, scope: Scope, models: Sequence[Model]) -> list[ModelVersion]:
@@ -213,13 +214,20 @@ class _Registry:
 
     Args:
         tx: An open transaction.
+        request: Who asks: what is deployed on an endpoint that is not for them is not told.
         scope: Where the models are.
         models: The models.
         versions: Of them those that matter; None: all.
     """
 
     def __init__(
-        self, tx: Transaction, scope: Scope, models: Iterable[Model], *, versions: Iterable[ModelVersion] | None = None
+        self,
+        tx: Transaction,
+        request: Request,
+        scope: Scope,
+        models: Iterable[Model],
+        *,
+        versions: Iterable[ModelVersion] | None = None,
     ) -> None:
         ids = tuple(model.id for model in models)
         self.versions: dict[str, list[ModelVersion]] = defaultdict(list)
@@ -228,8 +236,11 @@ class _Registry:
         found = tx.columns(Deployment, ("id", "model_id", "model_version"), scope=scope, model_id=ids)
         pools = {deployment_id: (model_id, version) for deployment_id, model_id, version in found}
         self._bindings: dict[tuple[str, str], list[DeployedModel]] = defaultdict(list)
-        for binding in tx.list(DeployedModel, scope=scope, deployment_id=tuple(pools)) if pools else ():
-            self._bindings[pools[binding.deployment_id]].append(binding)
+        bindings = tx.list(DeployedModel, scope=scope, deployment_id=tuple(pools)) if pools else []
+        hidden = hidden_among(tx, request, (one.endpoint_id for one in bindings), scope=scope)
+        for binding in bindings:
+            if (scope, binding.endpoint_id) not in hidden:
+                self._bindings[pools[binding.deployment_id]].append(binding)
 
     def json(self, model: Model, reference: str = "") -> dict[str, Any]:
         """A model at the version meant, as the wire has it."""

@@ -62,7 +62,7 @@ async def told(request: Request, operation: Operation) -> dict[str, Any]:
 
     def read(tx: Transaction) -> tuple[Endpoint, list[Bound]] | None:
         endpoint = tx.get(Endpoint, scope=scope, id=wanted)
-        return None if endpoint is None else (endpoint, bound_to(tx, scope, [endpoint])[wanted])
+        return None if endpoint is None else (endpoint, bound_to(tx, request, scope, [endpoint])[wanted])
 
     found = await context_of(request).read(read)
     host = dedicated_dns(request)

@@ -6,8 +6,9 @@ undeployed, which lets their requests finish. Where a new one cannot be, the new
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -25,6 +26,8 @@ from headrace.resources.operations import Operation
 from headrace.resources.states import ANSWERING, DeploymentState, OperationState
 from headrace.store import Transaction
 
+_log = logging.getLogger(__name__)
+
 _LOST = frozenset({DeploymentState.DRAINING, DeploymentState.GONE})
 
 
@@ -33,8 +36,15 @@ def updating(tx: Transaction) -> list[tuple[Scope, str]]:
     return [(one.scope, one.id) for one in tx.list(Endpoint, deleting=False) if state_in(one.kept).pending is not None]
 
 
-def advance_config(tx: Transaction, key: tuple[Scope, str], now: float) -> bool:
-    """Bring one endpoint's update to its end, if that has come; returns whether it has."""
+def advance_config(tx: Transaction, key: tuple[Scope, str], now: float, data_dir: Path | None = None) -> bool:
+    """Bring one endpoint's update to its end, if that has come; returns whether it has.
+
+    Args:
+        tx: An open transaction.
+        key: The endpoint.
+        now: Unix seconds.
+        data_dir: Where a node of this machine staged what replicas carry, by which a throughput is told; None: nowhere.
+    """
     endpoint = tx.get(Endpoint, scope=key[0], id=key[1])
     if endpoint is None or endpoint.deleting:
         return False
@@ -43,9 +53,9 @@ def advance_config(tx: Transaction, key: tuple[Scope, str], now: float) -> bool:
         return False
     lost = _lost(tx, endpoint, state.pending)
     if lost:
-        _give_up(tx, endpoint, state, state.pending, lost, now=now)
+        _give_up(tx, endpoint, state, state.pending, lost, now=now, data_dir=data_dir)
     elif _answers(tx, endpoint, state.pending) and open_rollout(tx, endpoint.scope, endpoint.id) is None:
-        _switch(tx, endpoint, state, state.pending, now=now)
+        _switch(tx, endpoint, state, state.pending, now=now, data_dir=data_dir)
     else:
         return False
     return True
@@ -79,10 +89,12 @@ def _answers(tx: Transaction, endpoint: Endpoint, pending: Pending) -> bool:
     return changed and all(one is not None and one.state in ANSWERING for one in found)
 
 
-def _switch(tx: Transaction, endpoint: Endpoint, state: ServingState, pending: Pending, *, now: float) -> None:
+def _switch(
+    tx: Transaction, endpoint: Endpoint, state: ServingState, pending: Pending, *, now: float, data_dir: Path | None
+) -> None:
     split = {pending.bound[name]: share for name, share in pending.config.routes.items()}
     set_split(tx, endpoint.scope, endpoint.id, split)
-    _rescale(tx, endpoint, _wanted(state, pending), now=now)
+    _rescale(tx, endpoint, _wanted(state, pending), now=now, data_dir=data_dir)
     there = {one.id for one in tx.list(DeployedModel, scope=endpoint.scope, endpoint_id=endpoint.id)}
     _undeploy(tx, endpoint, there - set(pending.bound.values()), now=now)
     _write(
@@ -95,7 +107,14 @@ def _switch(tx: Transaction, endpoint: Endpoint, state: ServingState, pending: P
 
 
 def _give_up(
-    tx: Transaction, endpoint: Endpoint, state: ServingState, pending: Pending, why: str, *, now: float
+    tx: Transaction,
+    endpoint: Endpoint,
+    state: ServingState,
+    pending: Pending,
+    why: str,
+    *,
+    now: float,
+    data_dir: Path | None,
 ) -> None:
     """Leave what served as it was. Of an endpoint that never served, what failed stays to be seen."""
     failed = Failed(config=pending.config, message=why, at=now)
@@ -104,7 +123,7 @@ def _give_up(
     served = state.served
     if there - new or new & set(served):
         before = {deployed_id: Scale(provision=one) for deployed_id, one in pending.before.items()}
-        _rescale(tx, endpoint, before, now=now)
+        _rescale(tx, endpoint, before, now=now, data_dir=data_dir)
         _undeploy(tx, endpoint, new - set(served), now=now)
     else:
         served = _served(state, pending)
@@ -121,15 +140,19 @@ def _wanted(state: ServingState, pending: Pending) -> dict[str, Scale]:
     return scales
 
 
-def _rescale(tx: Transaction, endpoint: Endpoint, scales: Mapping[str, Scale], *, now: float) -> None:
+def _rescale(
+    tx: Transaction, endpoint: Endpoint, scales: Mapping[str, Scale], *, now: float, data_dir: Path | None
+) -> None:
     """Bring deployed models that go on to these scales."""
     for deployed_id, scale in scales.items():
         deployed = tx.get(DeployedModel, scope=endpoint.scope, id=deployed_id)
         deployment = _deployment(tx, endpoint.scope, deployed_id)
         if deployed is None or deployment is None or deployment.state in (*_LOST, DeploymentState.FAILED):
             continue
-        with contextlib.suppress(HeadraceError):  # by now a chunk may be another: then what it has stays
-            rescale(tx, deployed, scale, now=now)
+        try:
+            rescale(tx, deployed, scale, now=now, data_dir=data_dir)
+        except HeadraceError as error:  # by now a chunk may be another: then what it has stays
+            _log.warning("Deployed model %s keeps its scale: %s: %s", deployed_id, error.code, error.evidence)
 
 
 def _served(state: ServingState, pending: Pending) -> dict[str, Served]:
