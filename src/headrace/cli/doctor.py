@@ -18,7 +18,7 @@ from headrace.resources.layout import Layout, default_data_dir
 from headrace.resources.models import ServingSpec
 
 if TYPE_CHECKING:
-    from headrace.runtimes.facts import Device
+    from headrace.runtimes.device import Device
     from headrace.weights import Finding, ModelFolder
     from headrace.weights.reader import FolderReader
 

@@ -37,7 +37,7 @@ from headrace.hardware import (
 from headrace.resources.errors import BadField, DoesNotFit, Failure, HeadraceError, WeightsMissing, error_from
 from headrace.resources.models import ServingSpec, Task
 from headrace.runtimes import MachineFacts, choose, facts_of, find
-from headrace.runtimes.facts import Device
+from headrace.runtimes.device import Device
 from headrace.storage import open_artifacts
 from headrace.weights import ModelFolder, inspect, read_config, task_of
 from headrace.weights.folder import saved_alone

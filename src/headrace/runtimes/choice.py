@@ -17,7 +17,8 @@ import msgspec
 from headrace.resources.errors import ArchitectureUnsupported, HeadraceError, RuntimeUnsuitable
 from headrace.resources.models import ServingSpec, Task
 from headrace.runtimes.architectures import ENCODER_DECODER_TYPES, HALVES_TYPES
-from headrace.runtimes.facts import Device, MachineFacts, ModelFacts
+from headrace.runtimes.device import Device
+from headrace.runtimes.facts import MachineFacts, ModelFacts
 from headrace.runtimes.runtime import Runtime
 from headrace.runtimes.table import RUNTIMES, find
 from headrace.runtimes.vllm.model_types import IMAGE_TYPES

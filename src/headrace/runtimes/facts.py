@@ -9,11 +9,10 @@ import msgspec
 
 from headrace.resources.models import Dtype, ServingSpec, Task
 from headrace.resources.nodes import Node
+from headrace.runtimes.device import Device
 from headrace.weights import ModelFolder, task_of
 from headrace.weights.custom_code import OwnCode
 from headrace.weights.quantisation import bits_of, certified_so, published_so
-
-Device = Literal["cpu", "cuda"]
 
 OwnCodeFate = Literal["none", "ignored", "runs"]
 """Of a folder's own code: there is none; nobody allowed it; it runs in the engine."""

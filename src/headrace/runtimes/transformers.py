@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 
-from headrace.hardware import find_gpus
 from headrace.resources.errors import Failure
 from headrace.resources.models import Dtype
 from headrace.runtimes import ending
 from headrace.runtimes.architectures import CAUSAL_LM_TYPES, ENCODER_DECODER_TYPES, VISION_LANGUAGE_TYPES
+from headrace.runtimes.device import EitherDevice
 from headrace.runtimes.engines import read_requirements
-from headrace.runtimes.facts import Device
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
 from headrace.runtimes.surroundings import OFFLINE, engine_command, huge_pages, modules_cache, surroundings
 from headrace.weights.task import ENCODER_TYPES
@@ -21,24 +19,12 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 most of which do not come again; a pass over so many tokens takes about six."""
 
 
-class TransformersRuntime:
-    """Text generation with every language model that transformers knows, and embeddings with its encoders.
-
-    Args:
-        device: What it computes on; None looks whether this machine has GPUs, when it is first asked.
-    """
+class TransformersRuntime(EitherDevice):
+    """Text generation with every language model that transformers knows, and embeddings with its encoders."""
 
     name = "transformers"
     complete = False
     sleep_mode = None
-
-    def __init__(self, device: Device | None = None) -> None:
-        self._given = device
-
-    @cached_property
-    def device(self) -> Device:
-        """What it computes on."""
-        return self._given or ("cuda" if find_gpus() else "cpu")
 
     @property
     def disk_bytes(self) -> int:

@@ -131,7 +131,7 @@ def _load(options: LoadOptions, loop: asyncio.AbstractEventLoop, on_death: OnDea
     vocab_size = config.get_text_config(decoder=True).vocab_size
     end_ids = _end_ids(model, tokenizer, vocab_size)
     generator = SteppingGenerator(
-        batch=_batch(forward, options, max_model_len),
+        batch=_batch(forward, options, max_model_len, device),
         limits=Limits(
             max_model_len=max_model_len,
             max_running=options.max_running,
@@ -160,7 +160,7 @@ def forward_of(kind: Kind, model: Any) -> Forward:
     return EncoderDecoderForward(model) if kind == "encoder-decoder" else CausalForward(model)
 
 
-def _batch(forward: Forward, options: LoadOptions, max_model_len: int) -> DynamicBatch:
+def _batch(forward: Forward, options: LoadOptions, max_model_len: int, device: str) -> DynamicBatch:
     cost = cost_of(probe(forward), PROBE_TOKENS)
     full_context_bytes = cost.block_bytes(1, forward.with_growth(max_model_len))
     budget_bytes = options.kv_cache_bytes or max(OWN_CACHE_BYTES, full_context_bytes)
@@ -171,13 +171,12 @@ def _batch(forward: Forward, options: LoadOptions, max_model_len: int) -> Dynami
             evidence=f"A token takes {cost.block_bytes(1, 1):,} bytes, a whole context {full_context_bytes:,}.",
         )
     _log.info("A token of cache takes %d bytes; %d are set aside.", cost.block_bytes(1, 1), budget_bytes)
-    on_cuda = _device(options.device) == "cuda"
     return DynamicBatch(
         forward,
         max_running=options.max_running,
         budget_bytes=budget_bytes,
         cost=cost,
-        give_back=torch.cuda.empty_cache if on_cuda else give_back,
+        give_back=torch.cuda.empty_cache if device == "cuda" else give_back,
     )
 
 

@@ -102,8 +102,11 @@ def settled(world: World) -> bool:
     return bool(told(world)["state"]["config_update"] != "IN_PROGRESS")
 
 
-def weigh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a replica carries is told by whoever says where weights are staged, and by nobody else."""
+def weigh(world: World, monkeypatch: pytest.MonkeyPatch, memory_bytes: int) -> World:
+    """Replicas of so much memory on a node of 10 GiB.
+
+    What one carries is told to whoever says where weights are staged, and to nobody else.
+    """
     one = carried()
 
     def carries(*_: object, data_dir: Path | None = None, **__: object) -> Carried:
@@ -113,6 +116,21 @@ def weigh(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in ("commands.provision", "serving.scale"):
         monkeypatch.setattr(f"headrace.control.{module}.carried_by", carries)
+    assert isinstance(world.checker.says, Checked)
+    world.checker.says = msgspec.structs.replace(world.checker.says, memory_bytes=memory_bytes)
+    return world
+
+
+@pytest.fixture
+def light(registered: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Replicas of one GiB: several have room, and each carries four chunks."""
+    return weigh(registered, monkeypatch, GIB)
+
+
+@pytest.fixture
+def small(registered: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Replicas of 4 GiB: two have room, and each carries four chunks."""
+    return weigh(registered, monkeypatch, 4 * GIB)
 
 
 def sold(world: World) -> list[tuple[str, int, int]]:
@@ -340,14 +358,11 @@ def test_a_name_that_is_no_id(registered: World) -> None:
     asyncio.run(main())
 
 
-def test_more_throughput_of_what_runs(registered: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_throughput_of_what_runs(light: World) -> None:
     """The same deployed model has it once replicas carry it; an update that fails leaves the old throughput."""
-    weigh(monkeypatch)
 
     async def main() -> None:
-        world = registered
-        assert isinstance(world.checker.says, Checked)
-        world.checker.says = msgspec.structs.replace(world.checker.says, memory_bytes=GIB)
+        world = light
         create(world, config("1", min_provisioned_throughput=CHUNK, max_provisioned_throughput=CHUNK))
         await world.until(lambda: settled(world))
         [(name, *before)] = sold(world)
@@ -369,14 +384,11 @@ def test_more_throughput_of_what_runs(registered: World, monkeypatch: pytest.Mon
     asyncio.run(main())
 
 
-def test_less_throughput_of_what_runs(registered: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_throughput_of_what_runs(light: World) -> None:
     """Less is sold once the new config holds, and fewer replicas are kept for it."""
-    weigh(monkeypatch)
 
     async def main() -> None:
-        world = registered
-        assert isinstance(world.checker.says, Checked)
-        world.checker.says = msgspec.structs.replace(world.checker.says, memory_bytes=GIB)
+        world = light
         create(world, config("1", min_provisioned_throughput=8 * CHUNK, max_provisioned_throughput=8 * CHUNK))
         await world.until(lambda: settled(world))
         [(name, *before)] = sold(world)
@@ -388,15 +400,6 @@ def test_less_throughput_of_what_runs(registered: World, monkeypatch: pytest.Mon
         assert deployment.min_replicas == 1
 
     asyncio.run(main())
-
-
-@pytest.fixture
-def small(registered: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Replicas of 4 GiB on a node of 10: two have room, and each carries four chunks."""
-    weigh(monkeypatch)
-    assert isinstance(registered.checker.says, Checked)
-    registered.checker.says = msgspec.structs.replace(registered.checker.says, memory_bytes=4 * GIB)
-    return registered
 
 
 def test_the_old_config_holds_until_what_is_sold_is_carried(small: World) -> None:

@@ -9,13 +9,11 @@ NVIDIA GPU it is plain ``vllm``; that was never run, no such machine was at hand
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from headrace.hardware import find_gpus
 from headrace.resources.errors import Failure
 from headrace.resources.models import Dtype
+from headrace.runtimes.device import Device, EitherDevice
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch, SleepMode
 from headrace.runtimes.surroundings import (
@@ -29,8 +27,6 @@ from headrace.runtimes.surroundings import (
 from headrace.runtimes.vllm.ending import classify
 from headrace.runtimes.vllm.model_types import GENERATION_TYPES
 from headrace.runtimes.vllm.tool_calls import tool_call_parser
-
-Device = Literal["cpu", "cuda"]
 
 MAX_RUNNING: dict[Device, int] = {"cpu": 128, "cuda": 256}
 """Sequences computed at once: vLLM's own defaults for a CPU and for GPUs with less than 70 GB, pinned here because its
@@ -67,22 +63,10 @@ _SILENCED = OFFLINE | {
 """No statistics to the vLLM project, nothing from a hub, no port but the loopback's."""
 
 
-class VllmRuntime:
-    """Text generation with vLLM 0.32.0.
-
-    Args:
-        device: What it computes on; None: a GPU where the machine has one.
-    """
+class VllmRuntime(EitherDevice):
+    """Text generation with vLLM 0.32.0."""
 
     name = "vllm"
-
-    def __init__(self, device: Device | None = None) -> None:
-        self._given = device
-
-    @cached_property
-    def device(self) -> Device:
-        """What it computes on."""
-        return self._given or ("cuda" if find_gpus() else "cpu")
 
     @property
     def requirements(self) -> str:
