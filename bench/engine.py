@@ -9,6 +9,7 @@ always comes after the same one; what counts is the median of the ratios of one 
     make bench-engine ARGUMENTS="--only short"          # a part: results/engine-short.json
     make bench-engine ARGUMENTS="--only trace --engines vllm"    # of some: results/engine-trace-vllm.json
     make bench-engine ARGUMENTS="--only long --engines vllm --at 32"    # results/engine-long-vllm-at-32.json
+    make bench-engine ARGUMENTS="--only trace --who 'transformers serve'"    # some of who takes part
     make bench-engine ARGUMENTS="--quick --engines openvino,vllm --only short --at 8"    # to look, not to keep
 """
 
@@ -40,7 +41,8 @@ TRACE_REQUESTS, TRACE_STRETCH = 200, 8.0
 At a stretch of three the prompts alone, 1,200 tokens a second, were more than two cores with AMX read; requests waited
 over 120 s."""
 LONGEST_TURN_S = 300.0
-"""What would take longer, going by the load before at fewer at once, is not measured, and its row says so."""
+"""What would take longer, going by the load before at fewer at once, is not measured, and its row says so; unless
+``--longest-s`` gives it the time."""
 QUIET_STREAMS, QUIET_TOKENS, ARRIVALS, ARRIVAL_EVERY_S = 4, 400, 8, 1.0
 GOAL_AGAINST_VLLM = {1: 1.5, 8: 1.2, 32: 0.95, 128: None}
 GOAL_GENERATE = {8: 0.8, 32: 0.8}
@@ -92,8 +94,9 @@ Speeds = dict[tuple[str, int, int], list[float]]
 class Bench:
     """One run over everyone who takes part."""
 
-    def __init__(self, contenders: Sequence[Contender], *, quick: bool, name: str) -> None:
+    def __init__(self, contenders: Sequence[Contender], *, quick: bool, name: str, longest_s: float) -> None:
         self._contenders = contenders
+        self._longest_s = longest_s
         self._name = name
         self._quick = quick
         self._prompts = Prompts(seed=2026)
@@ -145,9 +148,9 @@ class Bench:
     def _in_time(self, contender: Contender, scenario: Scenario) -> bool:
         """Whether its turn ends in time; if not, a row says how long it would take."""
         turn_s = self._request_s.get((contender.name, scenario.prompt_tokens), 0.0) * scenario.requests
-        if turn_s > LONGEST_TURN_S:
+        if turn_s > self._longest_s:
             self.report.row(scenario.name, contender.name, f"not measured: some {turn_s:.0f} s", "", "", "", "")
-        return turn_s <= LONGEST_TURN_S
+        return turn_s <= self._longest_s
 
     def _row(self, load: str, who: str, rounds: Sequence[Measured], speed: float) -> None:
         together = Measured(1.0, [answer for each in rounds for answer in each.answers])
@@ -273,17 +276,25 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(ENGINES), help="which, separated by commas")
     parser.add_argument("--only", default=",".join(PARTS), help=f"which of {', '.join(PARTS)}")
     parser.add_argument("--at", default=PLACES, help="which concurrencies")
+    parser.add_argument("--who", default="", help="which contenders, by name, with ; between; all if not given")
+    parser.add_argument("--longest-s", type=float, default=LONGEST_TURN_S, help="the longest turn that is measured")
     parser.add_argument("--quick", action="store_true", help="one round of the small loads, to see that it works")
     arguments = parser.parse_args()
     engines, places = arguments.engines.split(","), {int(place) for place in arguments.at.split(",")}
     name = "engine-{}" if {*ENGINES} == {*engines} else "engine-{}-" + "-".join(sorted(engines))
     if arguments.at != PLACES:
         name += "-at-" + arguments.at.replace(",", "-")
+    who = [wanted for wanted in arguments.who.split(";") if wanted]
+    name += "".join("-" + wanted.replace(", ", "-").replace(" ", "-") for wanted in who)
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as scratch, contextlib.ExitStack() as stack:
         contenders = []
         for start in entrants(engines, Path(scratch)):
             contenders += stack.enter_context(start())
-        bench = Bench(contenders, quick=arguments.quick, name=name)
+        unknown = {*who} - {one.name for one in contenders}
+        if unknown:
+            parser.error(f"{unknown} take no part; these do: {[one.name for one in contenders]}")
+        contenders = [one for one in contenders if not who or one.name in who]
+        bench = Bench(contenders, quick=arguments.quick, name=name, longest_s=arguments.longest_s)
         uvloop.run(measure(bench, arguments.only.split(","), places, quick=arguments.quick, keep=not arguments.quick))
 
 
