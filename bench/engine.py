@@ -57,17 +57,20 @@ class Scenario(NamedTuple):
         concurrency: Requests at a time.
         requests: Requests in all, in each round.
         rounds: How often everyone's turn comes.
+        drawn: Tokens are drawn as the model's folder says, which is what clients get that say nothing; else the
+            likeliest are taken.
     """
 
     prompt_tokens: int
     concurrency: int
     requests: int
     rounds: int
+    drawn: bool = False
 
     @property
     def name(self) -> str:
         """In the table."""
-        return f"{self.prompt_tokens} tokens, {self.concurrency} at once"
+        return f"{self.prompt_tokens} tokens, {self.concurrency} at once" + ", drawn" * self.drawn
 
 
 SCENARIOS = {
@@ -77,13 +80,14 @@ SCENARIOS = {
         Scenario(SHORT, 32, 96, 4),
         Scenario(SHORT, 128, 256, 2),
     ],
+    "drawn": [Scenario(SHORT, at, requests, 2, drawn=True) for at, requests in ((1, 4), (8, 24), (32, 96))],
     "long": [Scenario(LONG, 1, 3, 1), Scenario(LONG, 8, 16, 1), Scenario(LONG, 32, 32, 1), Scenario(LONG, 128, 128, 1)],
 }
 QUICK = {
     "short": [Scenario(SHORT, 1, 2, 1), Scenario(SHORT, 8, 16, 1), Scenario(SHORT, 32, 64, 1)],
     "long": [Scenario(LONG, 1, 1, 1)],
 }
-PARTS = ("short", "disturbed", "trace", "long")
+PARTS = ("short", "drawn", "disturbed", "trace", "long")
 PLACES = "1,8,32,128"
 ENGINES = ("openvino", "transformers", "vllm")
 
@@ -103,6 +107,7 @@ class Bench:
         self._request_s: dict[tuple[str, int], float] = {}  # of the load before, by contender and prompt length
         self.speeds: Speeds = {}
         self.report = self._new_report("")
+        self._with_goals = False
 
     def _new_report(self, part: str) -> Report:
         columns = ("load", "who", "tokens/s", "first p50 ms", "p99 ms", "between p50 ms", "p99 ms")
@@ -111,6 +116,7 @@ class Bench:
     async def run(self, part: str, scenarios: Sequence[Scenario]) -> Report:
         """One part of the whole, with its goals; what was measured of it if it ends early."""
         self.report = self._new_report(part)
+        self._with_goals = part == "short"
         self.speeds.clear()
         try:
             for scenario in scenarios:
@@ -132,11 +138,12 @@ class Bench:
 
     async def load(self, scenario: Scenario) -> None:
         """One scenario, everyone in turn, round by round."""
-        able = [contender for contender in self._contenders if self._in_time(contender, scenario)]
+        asked = [one for one in self._contenders if not scenario.drawn or one.server is not None]
+        able = [contender for contender in asked if self._in_time(contender, scenario)]
         measured: dict[str, list[Measured]] = {contender.name: [] for contender in able}
         for number in range(scenario.rounds):
             for contender in able if number % 2 == 0 else reversed(able):
-                jobs = self._prompts.jobs(scenario.requests, scenario.prompt_tokens, TOKENS)
+                jobs = self._prompts.jobs(scenario.requests, scenario.prompt_tokens, TOKENS, drawn=scenario.drawn)
                 measured[contender.name].append(await contender.run(jobs, scenario.concurrency))
         for name, rounds in measured.items():
             self._request_s[name, scenario.prompt_tokens] = rounds[-1].wall_s / scenario.requests
@@ -229,7 +236,7 @@ class Bench:
             theirs = self.speeds.get((against, prompt_tokens, concurrency))
             if mine is None or theirs is None:
                 continue
-            goal = wanted if prompt_tokens == SHORT else None
+            goal = wanted if self._with_goals else None
             ratio = median([one / other for one, other in zip(mine, theirs, strict=True)])
             self.report.goal(
                 f"{who} / {against}, {prompt_tokens} tokens, {concurrency} at once" + (f" >= {goal}" if goal else ""),
@@ -260,12 +267,15 @@ def entrants(names: Sequence[str], scratch: Path) -> list[Callable[[], AbstractC
     return [start for name in names for start in (partial(ours, name, model, scratch), *bare[name])]
 
 
-async def measure(bench: Bench, parts: Sequence[str], places: Collection[int], *, quick: bool, keep: bool) -> None:
+async def measure(
+    bench: Bench, parts: Sequence[str], places: Collection[int], rounds: int | None, *, quick: bool, keep: bool
+) -> None:
     """Every part that was asked for; each is printed and kept as it ends."""
     await bench.warm()
     for part in parts:
         every = (QUICK if quick else SCENARIOS).get(part, ())
-        report = await bench.run(part, [scenario for scenario in every if scenario.concurrency in places])
+        asked = [scenario for scenario in every if scenario.concurrency in places]
+        report = await bench.run(part, [one._replace(rounds=rounds or one.rounds) for one in asked])
         report.finish(keep=keep)
 
 
@@ -277,6 +287,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"which of {', '.join(PARTS)}")
     parser.add_argument("--at", default=PLACES, help="which concurrencies")
     parser.add_argument("--who", default="", help="which contenders, by name, with ; between; all if not given")
+    parser.add_argument("--rounds", type=int, help="how often everyone's turn comes; else as the loads have it")
     parser.add_argument("--longest-s", type=float, default=LONGEST_TURN_S, help="the longest turn that is measured")
     parser.add_argument("--quick", action="store_true", help="one round of the small loads, to see that it works")
     arguments = parser.parse_args()
@@ -295,7 +306,8 @@ def main() -> None:
             parser.error(f"{unknown} take no part; these do: {[one.name for one in contenders]}")
         contenders = [one for one in contenders if not who or one.name in who]
         bench = Bench(contenders, quick=arguments.quick, name=name, longest_s=arguments.longest_s)
-        uvloop.run(measure(bench, arguments.only.split(","), places, quick=arguments.quick, keep=not arguments.quick))
+        parts, quick = arguments.only.split(","), arguments.quick
+        uvloop.run(measure(bench, parts, places, arguments.rounds, quick=quick, keep=not quick))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Job(NamedTuple):
     prompt: str
     max_tokens: int
     at_s: float = 0.0
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Server:
 
     def request(self, job: Job) -> bytes:
         """Head and body of a streamed completion that cannot end early."""
-        fields = {"prompt": job.prompt, "max_tokens": job.max_tokens, "temperature": 0}
+        fields = {"prompt": job.prompt, "max_tokens": job.max_tokens} | ({} if job.drawn else {"temperature": 0})
         if self.to_the_end:
             fields["ignore_eos"] = True
         stream = {"stream": True, "stream_options": {"include_usage": True}}
@@ -241,9 +242,9 @@ class Prompts:
         """About so many tokens: the words are short, common ones, a token each for most tokenizers of English."""
         return " ".join(self._rng.choices(WORDS, k=tokens))
 
-    def jobs(self, count: int, prompt_tokens: int, max_tokens: int) -> list[Job]:
+    def jobs(self, count: int, prompt_tokens: int, max_tokens: int, *, drawn: bool = False) -> list[Job]:
         """Requests of one size."""
-        return [Job(self.text(prompt_tokens), max_tokens) for _ in range(count)]
+        return [Job(self.text(prompt_tokens), max_tokens, drawn=drawn) for _ in range(count)]
 
     def trace(self, count: int, stretch: float) -> list[Job]:
         """The first requests of the trace, their times stretched; see ``bench/data/README.md`` for whose it is."""

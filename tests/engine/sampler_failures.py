@@ -9,14 +9,12 @@ import sys
 import torch
 
 from headrace_engines.serving.generator import GenerationFailed, GenerationRequest, Sampling
-from headrace_engines.transformers.sampler import Sampler
+from headrace_engines.transformers.sampler import Sampler, pick_tokens
 
 answers = []
 for logits, sampling in json.load(sys.stdin):
     request = GenerationRequest(prompt_ids=[0], max_tokens=1, sampling=Sampling(**sampling))
     scores = torch.tensor([[torch.nan if logit is None else logit for logit in logits]])
-    try:
-        answers.append(Sampler(request, frozenset(), "cpu").pick(scores, [0]).token_id)
-    except GenerationFailed as error:
-        answers.append(type(error).__name__)
+    (picked,) = pick_tokens([(Sampler(request, frozenset(), "cpu"), [0])], scores)
+    answers.append(type(picked).__name__ if isinstance(picked, GenerationFailed) else picked.token_id)
 print(json.dumps(answers))

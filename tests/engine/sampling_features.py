@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from headrace_engines.serving.generator import GenerationFailed, GenerationRequest, Grammar, Sampling
 from headrace_engines.transformers.loading import LoadOptions, load
-from headrace_engines.transformers.sampler import Sampler
+from headrace_engines.transformers.sampler import Sampler, pick_tokens
 
 PROMPT = [72, 101, 108, 108, 111]
 GREEDY = Sampling(temperature=0)
@@ -62,6 +62,9 @@ async def main() -> dict[str, Any]:
         logprobs = torch.log_softmax(model(torch.tensor([PROMPT])).logits[0, -1].float(), dim=-1)
     best = logprobs.topk(3)
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+    without_an_end = Sampler(
+        GenerationRequest(prompt_ids=PROMPT, max_tokens=5, min_tokens=3, sampling=GREEDY), frozenset(), "cpu"
+    )
     return {
         "plain": plain,
         "eos": EOS,
@@ -73,11 +76,7 @@ async def main() -> dict[str, Any]:
         "stopped_late": await outcome(
             generator, ignore_eos=True, stop_token_ids=frozenset([plain[4]]), min_tokens=plain.index(plain[4]) + 3
         ),
-        "without_an_end": Sampler(
-            GenerationRequest(prompt_ids=PROMPT, max_tokens=5, min_tokens=3, sampling=GREEDY), frozenset(), "cpu"
-        )
-        .pick(torch.eye(8)[2:3], PROMPT)
-        .token_id,
+        "without_an_end": pick_tokens([(without_an_end, PROMPT)], torch.eye(8)[2:3])[0].token_id,
         "logprobs": await outcome(generator, max_tokens=1, ignore_eos=True, top_logprobs=3),
         "expected_logprobs": [best.values.tolist(), best.indices.tolist()],
         "logprobs_of_biased": await outcome(

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from headrace_engines.serving.fatal import is_out_of_memory
 from headrace_engines.serving.generator import (
     GenerationFailed,
     GenerationRequest,
-    Sampling,
     SamplingImpossible,
     TokenLogprob,
 )
+from headrace_engines.transformers.draw import draw
 from headrace_engines.transformers.grammar import Follower
 
 _log = logging.getLogger(__name__)
 
 # vLLM's _SAMPLING_EPS: below this a temperature only overflows; the likeliest token is what it means.
 _GREEDY_BELOW_TEMPERATURE = 1e-5
+
+_DRAWN_AT_ONCE = 2**21
+"""Scores of rows that are drawn together: 8 MB in float32, and some three times that in passing."""
+
+
+Made = TypeVar("Made")
 
 
 class Picked(NamedTuple):
@@ -42,8 +41,8 @@ class Picked(NamedTuple):
 class Sampler:
     """Picks one sequence's tokens, in the order of transformers' own ``generate``.
 
-    Bias, penalties, what is not allowed (an early end, what leaves the grammar), temperature, top-k, top-p, min-p. The
-    random numbers are the sequence's own, so a seed gives the same text whatever else runs.
+    Bias, penalties, what is not allowed (an early end, what leaves the grammar), and then `draw`. The random numbers
+    are the sequence's own, so a seed gives the same text whatever else runs.
 
     Args:
         request: Says how to pick.
@@ -51,6 +50,8 @@ class Sampler:
         device: Where the logits are.
 
     Attributes:
+        sampling: How it is drawn.
+        takes_likeliest: Whether its next token is the one of the highest score, and not drawn.
         follower: What keeps the text on its way to match the request's grammar; to be set before the first token.
     """
 
@@ -68,9 +69,10 @@ class Sampler:
         self._bias = torch.tensor(list(sampling.logit_bias.values()), device=device)
         self._top_logprobs = request.top_logprobs
         self.follower: Follower | None = None
-        self._greedy = sampling.temperature < _GREEDY_BELOW_TEMPERATURE
-        self._warpers = LogitsProcessorList() if self._greedy else _warpers(sampling)
-        self._plain = self._greedy and not (
+        self.takes_likeliest = sampling.temperature < _GREEDY_BELOW_TEMPERATURE
+        self.sampling = sampling
+        self._device = device
+        self._plain = not (
             sampling.logit_bias or self._penalises or request.grammar or request.top_logprobs is not None
         )
         self._random = torch.Generator(device)
@@ -83,12 +85,16 @@ class Sampler:
     def _penalises(self) -> bool:
         return bool(self._repetition or self._presence or self._frequency)
 
-    def takes_likeliest(self, token_ids: list[int]) -> bool:
-        """Whether the next token is the model's likeliest, with nothing else to it."""
+    def takes_scores_as_they_are(self, token_ids: list[int]) -> bool:
+        """Whether the model's own scores decide on the next token, and nobody asks for more than the token."""
         return self._plain and not self._is_too_early(token_ids)
 
-    def pick(self, logits: Any, token_ids: list[int]) -> Picked:
-        """The next token after `token_ids` (prompt included), from float32 `logits` of shape (1, vocabulary).
+    def uniform(self) -> Any:
+        """The sequence's next random number from 0 to 1, of shape (1,), in float64."""
+        return torch.rand(1, dtype=torch.float64, device=self._device, generator=self._random)
+
+    def shaped(self, logits: Any, token_ids: list[int]) -> Any:
+        """What the request makes of the scores before anything is drawn, from float32 `logits` (1, vocabulary).
 
         Raises:
             GenerationFailed: The logits are not numbers.
@@ -101,15 +107,12 @@ class Sampler:
             )
         if self.follower is not None:
             scores = self.follower.allowed(scores)
-        scores = self._warpers(None, scores)
         if not _can_be_picked_from(scores):
-            if _can_be_picked_from(logits):
-                raise SamplingImpossible
-            raise GenerationFailed("ENGINE_BAD_TENSOR", "The model computed scores that are not finite.")
-        if self._greedy:
-            token_id = int(scores.argmax(dim=-1))
-        else:
-            token_id = int(torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=self._random))
+            raise SamplingImpossible if _can_be_picked_from(logits) else _not_finite()
+        return scores
+
+    def took(self, token_id: int, logits: Any) -> Picked:
+        """Go on by a token; `logits` are the model's own, of shape (1, vocabulary)."""
         if self.follower is not None:
             self.follower.take(token_id)
         return Picked(token_id, self._logprob(logits, token_id))
@@ -132,33 +135,76 @@ class Sampler:
     def _logprob(self, logits: Any, token_id: int) -> TokenLogprob | None:
         if self._top_logprobs is None:
             return None
-        logprobs = torch.log_softmax(logits[0], dim=-1)
+        logprobs = torch.log_softmax(logits[0].float(), dim=-1)
         values, ids = logprobs.topk(min(self._top_logprobs, len(logprobs)))
         return TokenLogprob(float(logprobs[token_id]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
 
 
-def pick_tokens(rows: Sequence[tuple[Sampler, list[int]]], logits: Any) -> list[Picked | GenerationFailed]:
+Row = tuple[Sampler, list[int]]
+"""How a sequence is picked, and its tokens so far, prompt included."""
+
+
+def pick_tokens(rows: Sequence[Row], logits: Any) -> list[Picked | GenerationFailed]:
     """The next token of each row, from `logits` of shape (rows, vocabulary).
 
-    Rows that take the likeliest token are picked for all at once, the others one by one.
+    Rows that take the likeliest token of the model's own scores are picked for all at once; those that draw are drawn
+    together, as many as `_DRAWN_AT_ONCE` lets.
 
     Args:
-        rows: How each is picked, and its tokens so far.
+        rows: The sequences.
         logits: In the model's own type.
     """
     highest, likeliest = logits.max(dim=-1)  # of 32 rows of 49,152 in bfloat16 a quarter of the time that argmax takes
     finite, token_ids = torch.isfinite(highest).tolist(), likeliest.tolist()
+    picked: dict[int, Picked | GenerationFailed] = {}
+    together: list[int] = []
+    for row, (sampler, so_far) in enumerate(rows):
+        if not finite[row]:
+            picked[row] = _not_finite()
+        elif sampler.takes_likeliest and sampler.takes_scores_as_they_are(so_far):
+            picked[row] = Picked(token_ids[row])
+        else:
+            together.append(row)
+    at_once = max(1, _DRAWN_AT_ONCE // logits.shape[-1])
+    for first in range(0, len(together), at_once):
+        some = together[first : first + at_once]
+        picked.update(zip(some, _pick_some([rows[row] for row in some], logits[some]), strict=True))
+    return [picked[row] for row in range(len(rows))]
+
+
+def _pick_some(rows: Sequence[Row], logits: Any) -> list[Picked | GenerationFailed]:
+    """Shape the scores of each, draw for those that draw, and have each go on by what came."""
+    scores = logits.to(torch.float32, copy=True)
+    failures: dict[int, GenerationFailed] = {}
+    for place, (sampler, so_far) in enumerate(rows):
+        if not sampler.takes_scores_as_they_are(so_far):
+            shaped = _or_failure(sampler.shaped, scores[place : place + 1], so_far)
+            if isinstance(shaped, GenerationFailed):
+                failures[place] = shaped
+            else:
+                scores[place] = shaped[0]
+    token_ids: list[int | None] = list(scores.argmax(dim=-1).tolist())
+    drawing = [place for place, (sampler, _) in enumerate(rows) if not (place in failures or sampler.takes_likeliest)]
+    if drawing:
+        samplers = [rows[place][0] for place in drawing]
+        uniform = torch.cat([sampler.uniform() for sampler in samplers])
+        drawn = draw(scores[drawing], [sampler.sampling for sampler in samplers], uniform)
+        for place, token_id in zip(drawing, drawn, strict=True):
+            token_ids[place] = token_id
     return [
-        Picked(token_ids[row])
-        if finite[row] and sampler.takes_likeliest(so_far)
-        else _pick_one(sampler, logits[row : row + 1], so_far)
-        for row, (sampler, so_far) in enumerate(rows)
+        failures[place] if place in failures else _taken(sampler, token_id, logits[place : place + 1])
+        for place, ((sampler, _), token_id) in enumerate(zip(rows, token_ids, strict=True))
     ]
 
 
-def _pick_one(sampler: Sampler, logits: Any, token_ids: list[int]) -> Picked | GenerationFailed:
+def _taken(sampler: Sampler, token_id: int | None, logits: Any) -> Picked | GenerationFailed:
+    return SamplingImpossible() if token_id is None else _or_failure(sampler.took, token_id, logits)
+
+
+def _or_failure(work: Callable[..., Made], *arguments: Any) -> Made | GenerationFailed:
+    """What a sequence's own sampling makes, or why that fails: no other sequence fails with it."""
     try:
-        return sampler.pick(logits.to(torch.float32, copy=True), token_ids)
+        return work(*arguments)
     except GenerationFailed as error:
         return error
     except Exception as error:
@@ -168,19 +214,10 @@ def _pick_one(sampler: Sampler, logits: Any, token_ids: list[int]) -> Picked | G
         return GenerationFailed("ENGINE_DIED", f"No token can be picked for this request: {type(error).__name__}.")
 
 
+def _not_finite() -> GenerationFailed:
+    return GenerationFailed("ENGINE_BAD_TENSOR", "The model computed scores that are not finite.")
+
+
 def _can_be_picked_from(scores: Any) -> bool:
     """Whether the highest score is finite: NaN, and an infinity anywhere but below, come out as the maximum."""
     return bool(torch.isfinite(scores.max()))
-
-
-def _warpers(sampling: Sampling) -> LogitsProcessorList:
-    warpers = LogitsProcessorList()
-    if sampling.temperature != 1:
-        warpers.append(TemperatureLogitsWarper(sampling.temperature))
-    if sampling.top_k > 0:
-        warpers.append(TopKLogitsWarper(sampling.top_k))
-    if sampling.top_p < 1:
-        warpers.append(TopPLogitsWarper(sampling.top_p))
-    if sampling.min_p > 0:
-        warpers.append(MinPLogitsWarper(sampling.min_p))
-    return warpers
