@@ -11,7 +11,7 @@ import pytest
 from weights_corpus import Folder, Sparse
 
 from headrace.weights import check
-from headrace.weights.pooling import MODES, STEPS, pooling_findings
+from headrace.weights.pooling import ACTIVATIONS, MODES, STEPS, pooling_findings
 
 ENGINE = Path(__file__).parents[2] / "src" / "headrace_engines" / "transformers" / "pooling.py"
 
@@ -40,7 +40,8 @@ def test_what_the_engine_has_is_no_finding(pooling: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("kinds", "pooling", "code", "told"),
     [
-        (["Transformer", "Pooling", "Dense", "Normalize"], MEAN, "ARCHITECTURE_UNSUPPORTED", "the step Dense"),
+        (["Transformer", "Pooling", "LSTM", "Normalize"], MEAN, "ARCHITECTURE_UNSUPPORTED", "the step LSTM"),
+        (["Transformer", "Pooling", "Dense"], MEAN, "CONFIG_INVALID", "2_Dense/model.safetensors is missing"),
         (
             ["Transformer", "Pooling"],
             {"pooling_mode_weightedmean_tokens": True},
@@ -63,6 +64,45 @@ def test_what_it_has_not_is_told_before_anything_is_deployed(
     assert code in {each.code for each in check(Sparse(whole.files | files, whole.lengths))}
 
 
+def test_a_dense_layer_is_taken_whole_and_with_an_activation_that_the_engine_has() -> None:
+    """Weights in safetensors, whatever the layer is called; a pickle is not read, and the fix says how to save it."""
+    files = folder(["Transformer", "Pooling", "Dense", "Normalize"], MEAN)
+
+    def found(activation: str, weights: str, **more: str) -> list[tuple[str, str]]:
+        said = {"activation_function": f"torch.nn.modules.activation.{activation}"} | more
+        config = json.dumps(said).encode()
+        reader = Sparse(files | {"2_Dense/config.json": config, f"2_Dense/{weights}": b"."}, {})
+        return [(finding.code, f"{finding.evidence} {finding.fix}") for finding in pooling_findings(reader)]
+
+    assert found("Tanh", "model.safetensors") == []
+    assert found("Tanh", "model.safetensors", module_output_name="sentence_embedding") == []
+    [(code, told)] = found("Identity", "model.safetensors", module_output_name="scores")
+    assert (code, "module_output_name scores" in told) == ("ARCHITECTURE_UNSUPPORTED", True), "a reranker"
+    [(code, told)] = found("Softshrink", "model.safetensors")
+    assert (code, "activation.Softshrink" in told) == ("ARCHITECTURE_UNSUPPORTED", True)
+    [(code, told)] = found("Tanh", "pytorch_model.bin")
+    assert (code, "a pickle is there" in told, "sentence-transformers 3" in told) == ("CONFIG_INVALID", True, True)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "step"),
+    [
+        (["sentence_transformers.models.Transformer", "pylate.models.Dense.Dense"], "Dense"),
+        (["T.Transformer", "sentence_transformers.models.Dense", "T.Pooling"], "Dense"),
+        (["T.Transformer", "T.Normalize", "T.Pooling"], "Normalize"),
+        (["T.Transformer", "T.Pooling", "pylate.models.Dense.Dense"], "pylate.models.Dense.Dense"),
+    ],
+    ids=str,
+)
+def test_what_takes_a_vector_stands_behind_the_pooling(kinds: list[str], step: str) -> None:
+    """One vector for each token, as late interaction has them, is not what is asked for; nor are others' layers."""
+    modules = [{"idx": place, "path": f"{place}", "type": kind} for place, kind in enumerate(kinds)]
+    pooling = {f"{place}/config.json": json.dumps(MEAN).encode() for place in range(3)}
+    [finding] = pooling_findings(Sparse({"modules.json": json.dumps(modules).encode()} | pooling, {}))
+    assert finding.code == "ARCHITECTURE_UNSUPPORTED"
+    assert step in finding.evidence
+
+
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[1]", b"\xff", b"[" * 5000])
 def test_what_is_no_list_of_steps_is_told(content: bytes) -> None:
     """Whatever lies in its place."""
@@ -81,3 +121,6 @@ def test_the_engine_has_these() -> None:
     assert isinstance(steps, ast.Call)
     assert tuple(ast.literal_eval(modes).values()) == MODES
     assert ast.literal_eval(steps.args[0]) == set(STEPS)
+    activations = values["_ACTIVATIONS"]
+    assert isinstance(activations, ast.Dict)
+    assert tuple(key.value for key in activations.keys if isinstance(key, ast.Constant)) == ACTIVATIONS

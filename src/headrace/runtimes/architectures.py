@@ -45,7 +45,6 @@ CAUSAL_LM_TYPES = frozenset(
         "dots3_note",
         "dots3_note_text",
         "electra",
-        "emu3",
         "ernie",
         "ernie4_5",
         "ernie4_5_moe",
@@ -194,7 +193,8 @@ CAUSAL_LM_TYPES = frozenset(
         "zaya",
     ]
 )
-"""Keys of ``MODEL_FOR_CAUSAL_LM_MAPPING_NAMES`` in transformers 5.23.0 (``models/auto/modeling_auto.py``)."""
+"""Keys of ``MODEL_FOR_CAUSAL_LM_MAPPING_NAMES`` in transformers 5.23.0 (``models/auto/modeling_auto.py``), without two
+that our engine cannot start: emu3, whose class there takes a part of its configuration alone, and xlnet."""
 
 ENCODER_DECODER_TYPES = frozenset({"bart", "marian", "mbart", "mt5", "pegasus", "t5", "umt5"})
 """Encoder-decoders that our transformers engine serves: the prompt is what the encoder reads."""

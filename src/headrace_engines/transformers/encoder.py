@@ -18,6 +18,9 @@ from headrace_engines.transformers.pooling import Pooling, read_pooling
 
 MAX_BATCH_INPUTS = 256
 
+UNBOUNDED_TOKENS = 2048
+"""Tokens of one input where nothing bounds them: neither the command nor the folder, and positions are relative."""
+
 _POSITIONS_AFTER_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 """Their first position comes after the padding token's id: a table of 514 holds 512 tokens."""
 
@@ -39,22 +42,24 @@ def load_embedder(
     Raises:
         FatalError: They cannot be served; it says why.
     """
-    pooling = read_pooling(folder)
+    text_config = config.get_text_config()
+    pooling = read_pooling(folder, text_config.hidden_size, device)
     loader = transformers.AutoModel
     model = load_weights(folder, config, loader, dtype, unused="pooler.", own_code=own_code).to(device).eval()
     if not own_code:
         pack(model)
     give_back()  # what loading copied
-    own = [pooling.max_tokens, max_model_len, _positions(config)]
+    model.config.get_text_config().use_cache = False  # of a decoder: nothing follows what it has read
+    own = [pooling.max_tokens, max_model_len, _positions(text_config)]
     limits = EmbedderLimits(
-        max_input_tokens=min(tokens for tokens in own if tokens),
-        dimensions=config.hidden_size * len(pooling.modes),
+        max_input_tokens=min((tokens for tokens in own if tokens), default=UNBOUNDED_TOKENS),
+        dimensions=pooling.width or text_config.hidden_size * len(pooling.modes),
         max_batch_inputs=MAX_BATCH_INPUTS,
-        vocab_size=config.vocab_size,
+        vocab_size=text_config.vocab_size,
     )
     return EncoderEmbedder(
         lambda token_ids, mask: encode(model, pooling, token_ids, mask),
-        pad_id=config.pad_token_id or 0,
+        pad_id=text_config.pad_token_id or 0,
         limits=limits,
         device=device,
         threads=threads,
@@ -69,6 +74,9 @@ def encode(model: Any, pooling: Pooling, token_ids: Any, mask: Any) -> Any:
     return pooling(states, mask)
 
 
-def _positions(config: Any) -> int:
-    positions = int(config.max_position_embeddings)
+def _positions(config: Any) -> int | None:
+    """How many tokens there are positions for; None where they are relative."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return None
     return positions - config.pad_token_id - 1 if config.model_type in _POSITIONS_AFTER_PADDING else positions
