@@ -2,7 +2,8 @@
 
 It does where all of this is the same: model and version, machine, numbers of replicas, scale to zero, and the vendor's
 own settings; and where the endpoint does not have that deployment already. A deployment that failed, or is on its way
-off, is nobody's any more.
+off, is nobody's any more. Whoever shares a deployment sees it and may change its scale: so endpoints share only where
+their access lists are the same when it is deployed, or none has one. An external server is shared by all.
 
 Where a throughput is sold the numbers of replicas and the scale to zero follow from it, and from those of all who
 share: so they need not be the same, and there is one replica more only where the guarantees fill another one. They
@@ -18,10 +19,11 @@ from typing import Any
 
 import msgspec
 
+from headrace.control.access_lists import granted_of
 from headrace.control.guarantees import guarantees_fit
 from headrace.resources.autoscaling import Autoscaling
 from headrace.resources.deployments import Deployment, MachineSpec
-from headrace.resources.endpoints import DeployedModel
+from headrace.resources.endpoints import DeployedModel, Endpoint
 from headrace.resources.models import ModelVersion
 from headrace.resources.profiles import Provision
 from headrace.resources.states import DeploymentState
@@ -69,17 +71,27 @@ class PoolShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shared_deployment(
-    tx: Transaction, version: ModelVersion, shape: PoolShape, *, endpoint_id: str
+    tx: Transaction, version: ModelVersion, shape: PoolShape, endpoint: Endpoint
 ) -> Deployment | None:
     """The oldest deployment that one more binding of this version may share; None: it needs one of its own."""
     of_version: dict[str, Any] = {"model_id": version.model_id, "model_version": version.version}
     for deployment in tx.list(Deployment, scope=version.scope, state=_SHARED, **of_version):
         bindings = tx.list(DeployedModel, scope=version.scope, deployment_id=deployment.id)
-        here = any(one.endpoint_id == endpoint_id for one in bindings)
-        same = version.spec.external is not None or shape.fits(deployment)
+        here = any(one.endpoint_id == endpoint.id for one in bindings)
+        same = version.spec.external is not None or (shape.fits(deployment) and _same_lists(tx, endpoint, bindings))
         if bindings and not here and same and shape.joins(tx, deployment, bindings):
             return deployment
     return None
+
+
+def _same_lists(tx: Transaction, endpoint: Endpoint, bindings: Sequence[DeployedModel]) -> bool:
+    others = tx.list(Endpoint, scope=endpoint.scope, id=tuple(one.endpoint_id for one in bindings))
+    return all(_list_of(other) == _list_of(endpoint) for other in others)
+
+
+def _list_of(endpoint: Endpoint) -> frozenset[tuple[str, str]] | None:
+    granted = granted_of(endpoint)
+    return None if granted is None else frozenset((one.key_id, one.level) for one in granted)
 
 
 def sharers(tx: Transaction, bindings: Sequence[DeployedModel]) -> dict[str, list[str]]:

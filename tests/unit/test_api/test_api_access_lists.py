@@ -87,11 +87,13 @@ class Listed:
         yield "POST", f"{NATIVE}/profiles", {"deployment": self.first_pool.id, "points": []}
 
     def shared(self) -> tuple[Endpoint, DeployedModel]:
-        """Another endpoint, without a list, whose deployed model has the first one's deployment."""
+        """Another endpoint, without a list, whose deployed model had the first one's deployment before."""
+        self.world.json("PUT", self.list_path, json={})
         self.world.json("POST", f"{VERTEX}/endpoints?endpointId=e2", json={"displayName": "mine"})
         model = {"model": f"{SCOPE}/models/{self.first_pool.model_id}"}
         resources = {"dedicatedResources": {"minReplicaCount": 1, "maxReplicaCount": 1}}
         self.world.json("POST", f"{VERTEX}/endpoints/e2:deployModel", json={"deployedModel": model | resources})
+        self.world.json("PUT", self.list_path, json={"access_control_list": []})
         with self.world.store.transaction(read_only=True) as tx:
             endpoint = tx.get(Endpoint, scope=SCOPE, id="e2")
             (bound,) = tx.list(DeployedModel, endpoint_id="e2")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import GIB, World, failure
 
+from headrace.contracts.databricks.kept import with_kept
 from headrace.control import Checked
 from headrace.control.commands import (
     EndpointRequest,
@@ -165,6 +166,42 @@ def test_what_is_not_alike_is_not_shared(world: World, other: dict[str, Any]) ->
     put(world, "e")
     put(world, "f", **other)
     assert len(world.rows(Deployment)) == 2
+
+
+def allow(world: World, endpoint_id: str, *granted: tuple[str, str]) -> None:
+    """Give an endpoint an access list."""
+    lines = [{"key_id": key_id, "name": key_id, "level": level} for key_id, level in granted]
+
+    def keep(tx: Any) -> None:
+        found = tx.get(Endpoint, scope=SCOPE, id=endpoint_id)
+        tx.update(msgspec.structs.replace(found, kept=with_kept(found.kept, {"permissions": lines})))
+
+    world.write(keep)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "deployments"),
+    [
+        ((("a", "CAN_MANAGE"), ("b", "CAN_QUERY")), (("b", "CAN_QUERY"), ("a", "CAN_MANAGE")), 1),
+        ((("a", "CAN_MANAGE"),), (("b", "CAN_MANAGE"),), 2),
+        ((("a", "CAN_MANAGE"),), (("a", "CAN_VIEW"),), 2),
+        ((), (), 1),
+        ((), None, 2),
+        (None, (), 2),
+    ],
+    ids=str,
+)
+def test_who_may_not_see_an_endpoint_does_not_share_its_deployment(
+    world: World, first: tuple[Any, ...] | None, second: tuple[Any, ...] | None, deployments: int
+) -> None:
+    """Nor lock those out who may: only endpoints on whose access lists the same keys are have one together."""
+    register(world, "1")
+    endpoint(world, "e", "f")
+    for name, granted in (("e", first), ("f", second)):
+        if granted is not None:
+            allow(world, name, *granted)
+        put(world, name)
+    assert len(world.rows(Deployment)) == deployments
 
 
 def test_settings_are_compared_too(world: World) -> None:

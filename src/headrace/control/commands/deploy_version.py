@@ -116,7 +116,7 @@ def deploy_version(tx: Transaction, request: VersionRequest, *, now: float, data
         require_no_rollout(tx, request.scope, endpoint.id)
     carried, sold = sell_if(tx, version, request.machine, request.provision, data_dir=data_dir)
     shape = request.shape(sold)
-    shared = None if request.own else shared_deployment(tx, version, shape, endpoint_id=endpoint.id)
+    shared = None if request.own else shared_deployment(tx, version, shape, endpoint)
     joins = shared is not None and not deploy_runs(tx, shared)  # before this one runs, too
     deployment = shared or _new_deployment(tx, request, model, version, now=now, data_dir=data_dir)
     deployed = DeployedModel(
