@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.hardware import find_gpus, look
+from headrace.hardware import Gpu, find_gpus, look
 from headrace.hardware.cgroups import Limits, read_limits
+from headrace.hardware.gpus import visible
 from headrace.hardware.machine import read_cpu
 from headrace.hardware.numa import NumaNode, find_numa_nodes, parse_cpu_list
 
@@ -167,6 +168,38 @@ def test_what_a_gpu_does_not_know_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     (gpu,) = find_gpus()
     assert gpu.bandwidth_bytes_per_s == 0
     assert gpu.divided
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("2,0", [2, 0]),
+        ("0, 1", [0, 1]),
+        ("1,7,0", [1]),
+        ("1,1", []),
+        ("GPU-b", [2]),
+        ("GPU-a", []),
+        ("GPU-a1,2", [0]),
+        ("0,GPU-b", [0]),
+        ("GPU-", []),
+        ("MIG-1c", [1]),
+    ],
+)
+def test_a_node_has_the_gpus_that_cuda_shows_it(listed: str | None, shown: list[int]) -> None:
+    """By number or by the beginning of an identity that only one has, up to the first that there is not; for instances,
+    those that are divided."""
+    gpus = [
+        Gpu(index, uuid, "NVIDIA A100", 80 * GIB, 80 * GIB, "550", "8.0", divided=index == 1)
+        for index, uuid in enumerate(UUIDS)
+    ]
+    assert [gpu.index for gpu in visible(gpus, listed)] == shown
+
+
+UUIDS = ("GPU-a1", "GPU-a2", "GPU-b")
 
 
 @pytest.mark.parametrize("function", ["nvmlDeviceGetCount", "nvmlDeviceGetMemoryInfo"])

@@ -16,9 +16,10 @@ from safetensors.numpy import save_file
 from test_node_agent import TOKEN, layout, model, replica, working
 
 from headrace.capacity import PLANNED_SEQUENCES
-from headrace.hardware import find_cores
+from headrace.hardware import Gpu, find_cores
 from headrace.hardware.cores import read_list
 from headrace.node import Agent
+from headrace.node.launching import gpu_share
 from headrace.node.probe import MEASURED_TOKENS
 from headrace.node.sharing import CoreSharing
 from headrace.resources.assignments import ReplicaReport, StageOrder
@@ -52,6 +53,22 @@ async def ready(
     async with listening(control, layout), working(agent_with(layout, runtime)):
         await control.order(replicas=(replica(model, name, **changes),))
         return await control.replica("7", "READY", "FAILED")
+
+
+def test_a_replica_whose_gpu_is_gone_does_not_start(layout: Layout, model: StageOrder) -> None:
+    """It fails with the GPU's name, instead of computing where it was not planned."""
+    report = asyncio.run(ready(layout, model, ScriptedRuntime(), "gone-gpu", gpus=("GPU-1a2b",), gpu_bytes=7))
+    assert report.state == "FAILED"
+    assert report.failure is not None
+    assert (report.failure.code, "GPU-1a2b" in report.failure.message) == ("ENGINE_DIED", True)
+    assert report.pid == 0
+
+
+def test_what_was_set_aside_is_a_part_of_the_smallest_of_its_gpus(model: StageOrder) -> None:
+    """So that vLLM, which is told one number for all, never asks for more than there is."""
+    gpus = [Gpu(index, f"GPU-{index}", "NVIDIA", size, size, "550", "8.9") for index, size in enumerate((100, 80, 10))]
+    assert gpu_share(replica(model, "share", gpus=("GPU-0", "GPU-1"), gpu_bytes=40), gpus) == 0.5
+    assert gpu_share(replica(model, "share"), gpus) == 0.0
 
 
 def threads_at(pid: int) -> set[frozenset[int]]:

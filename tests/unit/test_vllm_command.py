@@ -91,6 +91,19 @@ def test_on_a_gpu_nothing_is_bound_to_a_cpu(tmp_path: Path) -> None:
     assert option(command(tmp_path, VllmRuntime("cuda"), kv=7), "--kv-cache-memory-bytes") == "7"
 
 
+def test_a_replica_sees_its_own_gpus_and_asks_for_its_own_part_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself vLLM refuses to start where less than 92 % of a GPU is free, however little it is to use of it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    made = command(tmp_path, VllmRuntime("cuda"), gpus=("GPU-1a", "GPU-2b"), gpu_share=0.25)
+    assert made.env["CUDA_VISIBLE_DEVICES"] == "GPU-1a,GPU-2b"
+    assert option(made, "--gpu-memory-utilization") == "0.2500"
+    unknown = command(tmp_path, VllmRuntime("cuda"))
+    assert unknown.env["CUDA_VISIBLE_DEVICES"] == "0,1,2", "the node's own"
+    assert "--gpu-memory-utilization" not in unknown.argv
+
+
 def test_it_may_sleep_only_where_that_is_wished_and_offered(tmp_path: Path) -> None:
     """On a GPU, for what may scale to zero: flag and variable, behind the gate and on a unix socket; else neither."""
     made = command(tmp_path, VllmRuntime("cuda"), may_sleep=True)

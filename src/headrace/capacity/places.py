@@ -6,8 +6,8 @@ from headrace.capacity.roofline import Place
 from headrace.hardware.shapes import Shape
 
 DEVICE_SHARE = 0.9
-"""What of a device's memory is planned with: vLLM's default ``gpu_memory_utilization``. Of a CPU's memory it is all, as
-in CHECKING."""
+"""What of a device's memory is planned with: a little less than vLLM's default ``gpu_memory_utilization``, 0.92
+(vllm/config/cache.py:102). Of a CPU's memory it is all, as in CHECKING."""
 
 
 def place_of(shape: Shape, number_format: str) -> Place:

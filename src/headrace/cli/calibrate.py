@@ -91,12 +91,17 @@ def measure(layout: Layout) -> Calibration:
         CalibrationFailed: There is no such environment, or the program failed.
     """
     from headrace.hardware import Calibration, identity, look  # noqa: PLC0415  # see above
-    from headrace.runtimes.surroundings import huge_pages, run_module, surroundings  # noqa: PLC0415  # see above
+    from headrace.runtimes.surroundings import (  # noqa: PLC0415  # see above
+        GPUS_VARIABLE,
+        huge_pages,
+        run_module,
+        surroundings,
+    )
 
     environment = _environment(layout)
     machine = look(layout.data_dir)
     argv = run_module(environment, "calibrate", "--threads", str(max(1, int(machine.cores))))
-    env = surroundings(environment, "CUDA_VISIBLE_DEVICES") | huge_pages()  # as the engines
+    env = surroundings(environment, GPUS_VARIABLE) | huge_pages()  # as the engines
     load = os.getloadavg()[0]
     try:
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)

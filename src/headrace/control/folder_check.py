@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.capacity import DEVICE_SHARE, PLANNED_SEQUENCES, Load, MemoryNeed, check_fit, context_tokens, need_of
+from headrace.capacity import PLANNED_SEQUENCES, Load, MemoryNeed, check_fit, context_tokens, need_of
 from headrace.control.checking import Checked, require_deployable
+from headrace.control.placement import plannable
 from headrace.control.predicting import predicted
 from headrace.control.sizes import if_too_small, require_size
 from headrace.hardware import read_catalogue
@@ -16,7 +17,7 @@ from headrace.resources.deployments import MachineSpec
 from headrace.resources.errors import ArtifactsChanged, BadField, ConfigInvalid
 from headrace.resources.models import ModelVersion, ServingSpec, Task
 from headrace.resources.nodes import Node
-from headrace.runtimes import RUNTIMES, choose, facts_of, machine_of
+from headrace.runtimes import RUNTIMES, choose, computes_on_gpus, facts_of, machine_of
 from headrace.runtimes.vllm.tool_calls import names_tools
 from headrace.storage import Artifacts, fingerprint, open_artifacts, require_own
 from headrace.weights import check, inspect
@@ -84,9 +85,7 @@ class FolderChecker:
         )
         alone = facts.model_type not in RUNTIMES[choice.runtime].model_types
         need = _need(folder, load, known_from_code_alone=alone)
-        check_fit(need, node.memory_bytes)
-        if (device_bytes := _devices_bytes(node, choice.runtime, spec.tensor_parallel)) is not None:
-            check_fit(need, device_bytes)
+        check_fit(need, _available_bytes(node, choice.runtime, spec.tensor_parallel))
         warnings = [finding.message for finding in findings]
         if alone:
             warnings.append(_planned_by_the_usual_fields(facts.model_type, need))
@@ -105,12 +104,11 @@ class FolderChecker:
         )
 
 
-def _devices_bytes(node: Node, runtime: str, devices: int) -> int | None:
-    """What a replica may take of the GPUs that it computes on, as `headrace plan` has it; None: it computes on none."""
-    if machine_of(node).device != "cuda" or runtime == "openvino":
-        return None
-    least = min((int(gpu.get("memory_total_bytes", 0)) for gpu in node.hardware["gpus"]), default=0)
-    return int(DEVICE_SHARE * least) * devices or None
+def _available_bytes(node: Node, runtime: str, devices: int) -> int:
+    """What a replica may take of the GPUs that it computes on, the largest ones; else of the machine's own memory."""
+    if not computes_on_gpus(runtime, machine_of(node)) or not (gpus := plannable(node)):
+        return node.memory_bytes
+    return sorted(gpus.values(), reverse=True)[:devices][-1] * devices
 
 
 def _need(folder: ModelFolder, load: Load, *, known_from_code_alone: bool) -> MemoryNeed:

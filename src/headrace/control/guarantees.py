@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.capacity.units import share, tokens_per_s
 from headrace.control.bounds import MOST_REPLICAS, set_bounds
-from headrace.control.room import replica_bytes, room_for
+from headrace.control.room import need_alike, need_here, room_for
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.operations import Operation
@@ -75,10 +75,10 @@ def guarantees_fit(tx: Transaction, deployment: Deployment, another: Provision) 
         return False
     sold = sum(one.min_tokens_per_s for one in provisions_of(tx, deployment))
     replicas = replicas_for(carried, sold + another.min_tokens_per_s)
-    memory_bytes = deployment.memory_bytes or replica_bytes(
+    need = need_here(tx, deployment) or need_alike(
         tx, deployment.scope, deployment.model_id, deployment.model_version, deployment.machine
     )
-    room = room_for(tx, memory_bytes, carried)
+    room = room_for(tx, need, carried)
     if room is None:
         room = max(1, replicas_for(carried, max(sold, another.min_tokens_per_s)))
     return replicas <= min(room, MOST_REPLICAS)
@@ -92,7 +92,7 @@ def follow(tx: Transaction, deployment: Deployment, *, why: str = "") -> Deploym
     sold = provisions_of(tx, deployment)
     if not sold:
         return deployment
-    room = room_for(tx, deployment.memory_bytes, carried)
+    room = room_for(tx, need_here(tx, deployment), carried)
     deployment = set_bounds(tx, deployment, *bounds_for(carried, sold, room), why=why)
     idle_s = 0.0 if any(one.min_tokens_per_s for one in sold) else deployment.scale_to_zero_after_s or IDLE_S
     if idle_s == deployment.scale_to_zero_after_s:

@@ -16,7 +16,7 @@ from headrace.control.external.life import advance as advance_external
 from headrace.control.guarantees import follow, provisions_of
 from headrace.control.operations import settle_operations
 from headrace.control.placement import gib, home
-from headrace.control.room import beyond
+from headrace.control.room import beyond, need_here
 from headrace.control.sight import Sight
 from headrace.control.timeline import entered_at, note
 from headrace.control.zero import PLACED, rest_or_tend
@@ -80,9 +80,15 @@ def _accept(tx: Transaction, deployment: Deployment, outcome: Checked) -> None:
         f"{gib(outcome.model_bytes)} of files; a context of {outcome.max_model_len:,} tokens, "
         f"{gib(outcome.memory_bytes)} of memory a replica."
     )
-    too_high = _too_high(tx, deployment, outcome.memory_bytes)
+    too_high = _too_high(tx, deployment, outcome)
     if too_high is not None:
-        tx.move(deployment, DeploymentState.FAILED, failure=too_high, memory_bytes=outcome.memory_bytes)
+        tx.move(
+            deployment,
+            DeploymentState.FAILED,
+            failure=too_high,
+            runtime=outcome.runtime,
+            memory_bytes=outcome.memory_bytes,
+        )
         return
     staging = tx.move(
         deployment,
@@ -97,11 +103,13 @@ def _accept(tx: Transaction, deployment: Deployment, outcome: Checked) -> None:
     follow(tx, staging)  # how many have room is known now
 
 
-def _too_high(tx: Transaction, deployment: Deployment, memory_bytes: int) -> Failure | None:
+def _too_high(tx: Transaction, deployment: Deployment, outcome: Checked) -> Failure | None:
     """Why the machine could never carry what a deployed model of it was sold, now that a replica's memory is known."""
     if deployment.carried is None:
         return None
-    told = (beyond(tx, deployment.carried, one, memory_bytes) for one in provisions_of(tx, deployment))
+    checked = msgspec.structs.replace(deployment, runtime=outcome.runtime, memory_bytes=outcome.memory_bytes)
+    need = need_here(tx, checked)
+    told = (beyond(tx, deployment.carried, one, need) for one in provisions_of(tx, deployment))
     return next((failure for failure in told if failure is not None), None)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from headrace.control.placement import home
+from headrace.control.placement import Need, home, need_of
 from headrace.control.pool import LIVE
 from headrace.control.profiling import profile_order
 from headrace.control.routing import served_name
 from headrace.resources.assignments import NodeOrders, ReplicaOrder, StageOrder
 from headrace.resources.deployments import Deployment, Replica
 from headrace.resources.models import ModelVersion
+from headrace.resources.nodes import Node
 from headrace.resources.states import DeploymentState, ReplicaState
 from headrace.store import Transaction
 
@@ -66,6 +67,8 @@ def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:
     deployment = tx.get(Deployment, scope=replica.scope, id=replica.deployment_id)
     assert deployment is not None, "a foreign key holds it"
     version = _version(tx, deployment)
+    node = tx.get(Node, id=replica.node_id)
+    need = need_of(tx, node, deployment) if node is not None else Need(0)
     return ReplicaOrder(
         id=replica.id,
         deployment_id=deployment.id,
@@ -83,10 +86,12 @@ def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:
         prefix_caching=version.spec.prefix_caching,
         chat_template=version.spec.chat_template,
         tool_parser=version.spec.tool_parser,
-        may_sleep=bool(deployment.scale_to_zero_after_s),
+        may_sleep=bool(deployment.scale_to_zero_after_s) and (not replica.gpus or need.machine_bytes > 0),
         measured=deployment.autoscaled,
         profile=profile_order(tx, deployment, version, replica),
         allow_custom_code=version.spec.allow_custom_code,
+        gpus=replica.gpus,
+        gpu_bytes=need.gpu_bytes if replica.gpus else 0,
     )
 
 

@@ -10,12 +10,13 @@ import msgspec
 from headrace.control.autoscaling.pending import retried, tell_pending
 from headrace.control.deadlines import overdue
 from headrace.control.operations import deploy_runs
-from headrace.control.placement import gib, home, no_room, spare
+from headrace.control.placement import Gpus, find_room, gib, home, spare
 from headrace.control.restarts import KEPT_FAILURES, delay_s, hopeless, was_stable
 from headrace.control.sight import Sight
 from headrace.control.sizes import advised
 from headrace.control.timeline import note
 from headrace.resources.deployments import Deployment, Replica
+from headrace.resources.errors import Failure
 from headrace.resources.names import new_id
 from headrace.resources.nodes import Node
 from headrace.resources.states import DeploymentState, ReplicaState
@@ -104,15 +105,15 @@ def _fill(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica], 
         return again_at
     to_replace = _failed_since_the_last_placement(replicas)
     for number in range(missing):
-        lacking = no_room(tx, node, deployment)
-        if lacking is not None:
+        found = find_room(tx, node, deployment)
+        if isinstance(found, Failure):
             for sleeper in spare(tx, node, deployment):
                 tx.move(sleeper, ReplicaState.DRAINING, detail=f"Stopped: deployment {deployment.id} needs its memory.")
-            _wait(tx, deployment, f"{lacking.message} {lacking.evidence} {retried(tx, deployment)}".strip())
+            _wait(tx, deployment, f"{found.message} {found.evidence} {retried(tx, deployment)}".strip())
             return None
         epoch += 1
         restarts += number < to_replace
-        deployment = _place(tx, deployment, node, epoch=epoch, restarts=restarts, now=sight.now)
+        deployment = _place(tx, deployment, node, found, epoch=epoch, restarts=restarts, now=sight.now)
     tell_pending(tx, deployment, "")
     return None
 
@@ -137,12 +138,15 @@ def _backoff(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica
     return restarts, newest.updated_at + delay_s(restarts)
 
 
-def _place(tx: Transaction, deployment: Deployment, node: Node, *, epoch: int, restarts: int, now: float) -> Deployment:
+def _place(
+    tx: Transaction, deployment: Deployment, node: Node, gpus: Gpus, *, epoch: int, restarts: int, now: float
+) -> Deployment:
     replica = Replica(
         scope=deployment.scope,
         id=new_id(),
         deployment_id=deployment.id,
         node_id=node.id,
+        gpus=gpus,
         epoch=epoch,
         nonce=secrets.token_urlsafe(32),
         created_at=now,
@@ -152,6 +156,14 @@ def _place(tx: Transaction, deployment: Deployment, node: Node, *, epoch: int, r
     return tx.move(
         deployment,
         DeploymentState.STARTING if deployment.state is DeploymentState.PLACING else deployment.state,
-        detail=f"Replica {replica.id} on node {node.id}, with {gib(deployment.memory_bytes)} of memory.",
+        detail=f"Replica {replica.id} on node {node.id}{_computing_on(node, gpus)}, with "
+        f"{gib(deployment.memory_bytes)} of memory.",
         restarts=restarts,
     )
+
+
+def _computing_on(node: Node, gpus: Gpus) -> str:
+    """By the numbers that people know, such as those of ``nvidia-smi``."""
+    there = node.hardware.get("gpus") or ()
+    numbers = [str(gpu.get("index", gpu["uuid"])) for gpu in there if gpu.get("uuid") in gpus]
+    return f", GPU {' and '.join(numbers)}" if numbers else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -42,7 +43,46 @@ class Gpu(msgspec.Struct, frozen=True):
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine; none where there is no driver. A driver that fails is logged and counts as none."""
+    """The GPUs of this machine that are ours; none where there is no driver, or one that fails, which is logged.
+
+    Where ``CUDA_VISIBLE_DEVICES`` names some of them, the others are somebody else's.
+    """
+    return visible(_find_all(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible(gpus: Sequence[Gpu], listed: str | None) -> tuple[Gpu, ...]:
+    """Those that CUDA shows a program that is started with this ``CUDA_VISIBLE_DEVICES``, in their order there.
+
+    As in CUDA's programming guide ("CUDA Environment Variables"): numbers, or beginnings of identities that only one
+    has; whatever comes after one that there is not, or that is of the other kind, is not shown, and nothing where one
+    comes twice. Numbers are the driver's, as with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``. Where instances (MIG) are named it
+    is the GPUs that are divided: of which of them an instance is nothing is known.
+
+    Args:
+        gpus: All that there are.
+        listed: The variable's value; None where it is not set.
+    """
+    if listed is None:
+        return tuple(gpus)
+    if "MIG-" in listed:
+        return tuple(gpu for gpu in gpus if gpu.divided)
+    shown: list[Gpu] = []
+    entries = [entry.strip() for entry in listed.split(",")]
+    for entry in entries:
+        named = [gpu for gpu in gpus if _names(entry, gpu)]
+        if len(named) != 1 or entry.isdecimal() is not entries[0].isdecimal():
+            break
+        if named[0] in shown:
+            return ()
+        shown += named
+    return tuple(shown)
+
+
+def _names(entry: str, gpu: Gpu) -> bool:
+    return int(entry) == gpu.index if entry.isdecimal() else entry.startswith("GPU-") and gpu.uuid.startswith(entry)
+
+
+def _find_all() -> tuple[Gpu, ...]:
     import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415  # most who import this do not look
 
     try:

@@ -98,7 +98,7 @@ class Agent:
             cache=self._cache,
             runtimes=runtimes,
             share=self._share,
-            memory_bytes=lambda: self._machine.memory_total_bytes,
+            machine=lambda: self._machine,
             changed=self._on_change,
             unclaimed_timeout_s=unclaimed_timeout_s,
             patience=patience,
@@ -284,7 +284,10 @@ class Agent:
 
     def _look_once(self) -> tuple[tuple[RuntimeReport, ...], MachineShape, ModelCacheReport]:
         reports = tuple(self._installer.inspect(runtime) for runtime in self._runtimes.values())
-        return reports, look(self._layout.data_dir), self._cache.report()
+        machine = look(self._layout.data_dir)
+        if self._machine.gpus and not machine.gpus:  # all at once: it is the driver that does not answer
+            machine = msgspec.structs.replace(machine, gpus=self._machine.gpus)
+        return reports, machine, self._cache.report()
 
     @property
     def _cores(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.compute.backend import EngineExit, EngineProcess, EngineSpec
+from headrace.hardware import Gpu
 from headrace.node.sharing import Share
 from headrace.node.stager import Staged
 from headrace.resources.assignments import ReplicaOrder
@@ -22,6 +24,7 @@ def launch_of(
     socket: Path,
     kv_cache_bytes: int,
     chat_template: Path | None,
+    gpu_share: float,
 ) -> Launch:
     """What the runtime is told.
 
@@ -32,6 +35,7 @@ def launch_of(
         socket: Where it is to listen.
         kv_cache_bytes: What its cache may take.
         chat_template: A template that was given with the order, or that the engine would not find in the folder.
+        gpu_share: What it has of the memory of each of its GPUs.
     """
     return Launch(
         model_dir=staged.model_dir,
@@ -49,7 +53,29 @@ def launch_of(
         tool_parser=order.tool_parser,
         may_sleep=order.may_sleep,
         allow_custom_code=order.allow_custom_code,
+        gpus=order.gpus,
+        gpu_share=gpu_share,
     )
+
+
+def gpu_share(order: ReplicaOrder, gpus: Sequence[Gpu]) -> float:
+    """What is set aside for a replica of the memory of each of its GPUs; 0 where it was given none.
+
+    Args:
+        order: What was ordered.
+        gpus: Those of this machine.
+
+    Raises:
+        EngineDied: One of its is not there any more.
+    """
+    there = {gpu.uuid: gpu.memory_total_bytes for gpu in gpus}
+    if gone := [gpu for gpu in order.gpus if gpu not in there]:
+        raise EngineDied(
+            f"The replica was to compute on {' and '.join(gone)}, which this machine does not have any more.",
+            evidence=f"NVIDIA's driver shows {', '.join(there) or 'no GPU'}.",
+            fix="`nvidia-smi` shows what became of it. Its successor goes to those that are there.",
+        )
+    return max((order.gpu_bytes / there[gpu] for gpu in order.gpus), default=0.0)
 
 
 def engine_spec(order: ReplicaOrder, command: EngineCommand, share: Share, *, unclaimed_timeout_s: float) -> EngineSpec:

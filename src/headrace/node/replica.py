@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from headrace.compute.backend import ComputeBackend, EngineExit, EngineProcess
+from headrace.hardware import MachineShape
 from headrace.node import chat_template
 from headrace.node.cores import Cores
-from headrace.node.launching import engine_spec, launch_of, why_ended
+from headrace.node.launching import engine_spec, gpu_share, launch_of, why_ended
 from headrace.node.load import LoadMeter
 from headrace.node.planned_cache import planned_cache_bytes
 from headrace.node.probe import EngineBroken, EngineBrokeTurning, EngineSilent, Patience
@@ -49,7 +50,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
     Attributes:
         share: What the engine of a replica that starts now is to compute with.
-        memory_bytes: Memory of the machine.
+        machine: The machine, as it was last looked at.
         cache: Where models' folders are; claimed for as long as anything runs from them.
         changed: Called when a report is worth sending at once.
         unclaimed_timeout_s: How long an engine runs without a node.
@@ -62,7 +63,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     cache: ModelCache
     runtimes: Mapping[str, Runtime]
     share: Callable[[str], Share]
-    memory_bytes: Callable[[], int]
+    machine: Callable[[], MachineShape]
     changed: Callable[[], None]
     unclaimed_timeout_s: float
     patience: Patience
@@ -280,10 +281,17 @@ class ReplicaRun:
         order = self.order
         kv_cache_bytes = await asyncio.to_thread(planned_cache_bytes, self._around.layout, order)
         template = await asyncio.to_thread(self._template, staged)
+        of_its_gpus = gpu_share(order, self._around.machine().gpus)
         share = self._around.share(order.id)  # nothing is awaited from here until its state shows that it computes
         self._cores = share.cores
         launch = launch_of(
-            order, staged, share, socket=self._socket, kv_cache_bytes=kv_cache_bytes, chat_template=template
+            order,
+            staged,
+            share,
+            socket=self._socket,
+            kv_cache_bytes=kv_cache_bytes,
+            chat_template=template,
+            gpu_share=of_its_gpus,
         )
         command = self._around.runtimes[order.runtime].command(launch, staged.environment)
         self._move(ReplicaState.STARTING)  # on record before there is anything to find
@@ -325,7 +333,7 @@ class ReplicaRun:
                 process,
                 end,
                 unclaimed_timeout_s=self._around.unclaimed_timeout_s,
-                machine_memory_bytes=self._around.memory_bytes(),
+                machine_memory_bytes=self._around.machine().memory_total_bytes,
             ),
             exit_status=end.exit_status,
             log_tail=process.log_tail(LOG_TAIL_LINES),

@@ -58,6 +58,8 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
         served_name: The model name that the engine answers to.
         project: Whose credentials the weights are fetched with.
         tensor_parallel: As in the version's `ServingSpec`; so the four that follow.
+        gpus: The GPUs that are its; empty: whichever its engine finds, or none.
+        gpu_bytes: What is set aside for it of the memory of each.
         memory_limit_bytes: Hard limit on the engine's address space, or None.
         startup_timeout_s: How long it may take from start to healthy.
         drain_timeout_s: How long running requests may go on after a stop.
@@ -83,6 +85,8 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     measured: bool = False
     profile: ProfileOrder | None = None
     allow_custom_code: bool = False
+    gpus: tuple[str, ...] = ()
+    gpu_bytes: int = 0
     memory_limit_bytes: int | None = None
     startup_timeout_s: float = 600.0
     drain_timeout_s: float = 30.0

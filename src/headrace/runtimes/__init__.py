@@ -14,7 +14,7 @@ from headrace.runtimes.runtime import (
     Runtime,
     SleepMode,
 )
-from headrace.runtimes.table import RUNTIMES, find
+from headrace.runtimes.table import RUNTIMES, computes_on_gpus, find, sleep_mode_of
 
 __all__ = [
     "CONVERTERS",
@@ -32,7 +32,9 @@ __all__ = [
     "Runtime",
     "SleepMode",
     "choose",
+    "computes_on_gpus",
     "facts_of",
     "find",
     "machine_of",
+    "sleep_mode_of",
 ]

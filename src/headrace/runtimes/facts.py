@@ -63,7 +63,7 @@ class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         device: What there is to compute on.
-        gpus: How many GPUs it has.
+        gpus: How many GPUs it has that are not divided, or if all are, how many those are.
         capability: The least compute capability of its GPUs, such as 8.9; None where it is not known.
         installed: The runtimes whose environments are there.
     """
@@ -111,7 +111,7 @@ def machine_of(node: Node) -> MachineFacts:
     gpus: Any = node.hardware.get("gpus")
     return MachineFacts(
         device="cuda" if gpus else "cpu",
-        gpus=len(gpus or ()),
+        gpus=len([gpu for gpu in gpus or () if not gpu.get("divided")] or gpus or ()),
         capability=_least_capability(gpus or ()),
         installed=frozenset(report.name for report in node.runtimes if report.installed),
     )

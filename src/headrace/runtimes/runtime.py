@@ -47,6 +47,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         tool_parser: How the model writes tool calls; None: told by the chat template.
         allow_custom_code: Whether the engine may run Python code out of the model's folder.
         may_sleep: Whether it may be put to sleep, where the runtime offers that.
+        gpus: The GPUs that are this replica's, by NVML's identity; empty: whichever the engine finds.
+        gpu_share: Of the memory of each of those, what was set aside for it; 0: that is not known.
     """
 
     model_dir: Path
@@ -64,6 +66,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     tool_parser: str | None = None
     allow_custom_code: bool = False
     may_sleep: bool = False
+    gpus: tuple[str, ...] = ()
+    gpu_share: float = 0.0
 
 
 class SleepMode(msgspec.Struct, frozen=True):

@@ -10,6 +10,10 @@ from headrace.runtimes.runtime import EngineCommand, Environment, Launch
 
 TOKEN_VARIABLE = "HEADRACE_ENGINE_TOKEN"  # noqa: S105 - the variable's name, not a token
 
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""Which GPUs CUDA shows a program: numbers, or identities as NVML tells them; vLLM takes both
+(vllm/platforms/cuda.py:751)."""
+
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 _TUNABLES, _HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
@@ -50,6 +54,12 @@ def huge_pages() -> dict[str, str]:
 def modules_cache(environment: Environment) -> dict[str, str]:
     """Where transformers copies a model's own code before it imports it: it goes away with the environment."""
     return {"HF_MODULES_CACHE": str(environment.path / "cache" / "modules")}
+
+
+def own_gpus(launch: Launch) -> dict[str, str]:
+    """The node's GPUs that an engine sees: those that are its, else those that the node itself was given."""
+    listed = ",".join(launch.gpus) or os.environ.get(GPUS_VARIABLE)
+    return {} if listed is None else {GPUS_VARIABLE: listed}
 
 
 def run_module(environment: Environment, module: str, *arguments: str) -> tuple[str, ...]:

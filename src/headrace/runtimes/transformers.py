@@ -11,7 +11,7 @@ from headrace.runtimes.architectures import CAUSAL_LM_TYPES, ENCODER_DECODER_TYP
 from headrace.runtimes.device import EitherDevice
 from headrace.runtimes.engines import read_requirements
 from headrace.runtimes.runtime import EngineCommand, EngineEnd, Environment, Launch
-from headrace.runtimes.surroundings import OFFLINE, engine_command, huge_pages, modules_cache, surroundings
+from headrace.runtimes.surroundings import OFFLINE, engine_command, huge_pages, modules_cache, own_gpus, surroundings
 from headrace.weights.task import ENCODER_TYPES
 
 KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
@@ -49,8 +49,8 @@ class TransformersRuntime(EitherDevice):
         # Threads that spin while they wait for each other starve whoever holds the core they wait for: with two engines
         # on two cores, spinning made both some ten times slower (bench/NOTES.md).
         threads = {"OMP_NUM_THREADS": str(launch.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        passed_on = surroundings(environment, "CUDA_VISIBLE_DEVICES", "OMP_PROC_BIND")
-        env = passed_on | OFFLINE | threads | KERNELS | huge_pages()
+        passed_on = surroundings(environment, "OMP_PROC_BIND")
+        env = passed_on | OFFLINE | threads | KERNELS | huge_pages() | own_gpus(launch)
         flags = ["--device", self.device]  # said, so that it fails where torch does not see what the driver does
         if launch.allow_custom_code:
             env, flags = env | modules_cache(environment), [*flags, "--allow-custom-code"]

@@ -80,6 +80,8 @@ class ScriptedNode:
         ladder: The states, or a failure, through which the next replicas go.
         staging: What the next stage orders go through.
         notes: What it has to tell of every stage.
+        gpus: The memory of each of its GPUs.
+        hardware: What it tells of itself instead, if anything.
         silent: It neither asks nor reports.
         sleeps: Its engines can sleep.
         loads: What its READY replicas have to do: a fresh measurement with every report, by replica or for ``""``, all.
@@ -92,6 +94,8 @@ class ScriptedNode:
         self.ladder: Sequence[ReplicaState | Failure] = UP
         self.staging: Sequence[Literal["installing", "copying", "done"] | Failure] = ("installing", "copying", "done")
         self.notes: tuple[str, ...] = ()
+        self.gpus: Sequence[int] = ()
+        self.hardware: dict[str, Any] = {}
         self.silent = False
         self.sleeps = False
         self.loads: dict[str, ReplicaLoad] = {}
@@ -132,6 +136,7 @@ class ScriptedNode:
             at=now,
             memory_bytes=self.memory_bytes,
             cores=2,
+            hardware=self.hardware or {"gpus": [_gpu(*each) for each in enumerate(self.gpus)]},
             stages=tuple(
                 msgspec.structs.replace(_stage_report(*key, left[0]), notes=self.notes)
                 for key, left in self._stages.items()
@@ -217,6 +222,10 @@ class ScriptedNode:
 
 
 _RESTING = (ReplicaState.DOZING, ReplicaState.ASLEEP, ReplicaState.WAKING)
+
+
+def _gpu(index: int, memory_bytes: int) -> dict[str, object]:
+    return {"index": index, "uuid": f"GPU-{index}", "memory_total_bytes": memory_bytes, "compute_capability": "8.9"}
 
 
 def _stage_report(fingerprint: str, runtime: str, phase: Any) -> StageReport:

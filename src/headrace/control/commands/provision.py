@@ -9,7 +9,7 @@ import msgspec
 from headrace.capacity.units import chunk, require_chunks
 from headrace.control.carrying import carried_by
 from headrace.control.guarantees import carries, follow, grant, take_carried, waiting_on, wish_of
-from headrace.control.room import beyond, replica_bytes
+from headrace.control.room import beyond, need_alike
 from headrace.resources.deployments import Deployment, MachineSpec
 from headrace.resources.endpoints import DeployedModel
 from headrace.resources.errors import BadField, Cancelled, DeploymentNotFound, NotSupported, ThroughputTooHigh
@@ -57,8 +57,8 @@ def sell(
     """
     carried = carried_by(tx, version, machine, data_dir=data_dir)
     provision = read_wish(carried, wish)
-    memory_bytes = replica_bytes(tx, version.scope, version.model_id, version.version, machine)
-    too_high = beyond(tx, carried, provision, memory_bytes)
+    need = need_alike(tx, version.scope, version.model_id, version.version, machine)
+    too_high = beyond(tx, carried, provision, need)
     if too_high is not None:
         raise ThroughputTooHigh(too_high.message, evidence=too_high.evidence, fix=too_high.fix)
     return carried, provision

@@ -21,6 +21,7 @@ from headrace.runtimes.surroundings import (
     TOKEN_VARIABLE,
     huge_pages,
     modules_cache,
+    own_gpus,
     run_module,
     surroundings,
 )
@@ -118,6 +119,8 @@ class VllmRuntime(EitherDevice):
             flags.append("--enforce-eager")
         elif launch.kv_cache_bytes:
             options["--kv-cache-memory-bytes"] = str(launch.kv_cache_bytes)
+        if launch.gpu_share:
+            options["--gpu-memory-utilization"] = f"{launch.gpu_share:.4f}"
         sleeps = launch.may_sleep and self.sleep_mode is not None
         if sleeps:
             flags.append("--enable-sleep-mode")
@@ -128,6 +131,7 @@ class VllmRuntime(EitherDevice):
         return EngineCommand(
             argv=run_module(environment, "vllm", *flat, *flags),
             env=self._surroundings(environment)
+            | own_gpus(launch)
             | self._threads(launch)
             | (modules_cache(environment) if launch.allow_custom_code else {})
             | ({"VLLM_SERVER_DEV_MODE": "1"} if sleeps else {})  # else it has no routes for it; the gate closes others
@@ -144,7 +148,7 @@ class VllmRuntime(EitherDevice):
         if self.device == "cpu":
             paths.append(environment.engines_path / EVERY_PROCESS)
         return (
-            surroundings(environment, "CUDA_VISIBLE_DEVICES")
+            surroundings(environment)
             | huge_pages()
             | _SILENCED
             | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "VLLM_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS)}
