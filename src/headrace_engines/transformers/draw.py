@@ -41,61 +41,70 @@ def draw(scores: Any, rows: Sequence[Sampling], uniform: Any) -> list[int | None
         The token's id; None where the scores are not finite, before or after they are divided by the temperature.
     """
     device = scores.device
-    scores /= torch.tensor([[row.temperature] for row in rows], device=device)
-    highest = scores.amax(dim=-1, keepdim=True)
-    token_ids = torch.zeros(len(rows), dtype=torch.long, device=device)
+    if any(row.temperature != 1 for row in rows):
+        scores /= torch.tensor([[row.temperature] for row in rows], device=device)
+    probabilities = torch.softmax(scores, dim=-1)  # NaN throughout a row whose highest score is not finite
+    token_ids: list[int | None] = [None] * len(rows)
+    free = [place for place, row in enumerate(rows) if row.top_k <= 0 and row.top_p >= 1 and row.min_p <= 0]
+    if free:
+        weights = probabilities[free]
+        _note(token_ids, free, _by_weight(weights.double(), uniform[free]), torch.isfinite(weights[:, 0]))
+    left = [place for place in range(len(rows)) if place not in {*free}]
     limits = _Limits(
         torch.tensor([[row.top_k] for row in rows], device=device),
         torch.tensor([[row.top_p] for row in rows], dtype=torch.float64, device=device),
         torch.tensor([[row.min_p] for row in rows], dtype=torch.float64, device=device),
     )
-    finite = torch.isfinite(highest[:, 0])
-    bounded = torch.tensor([row.top_k > 0 or row.top_p < 1 or row.min_p > 0 for row in rows], device=device)
-    free = (finite & ~bounded).nonzero()[:, 0]
-    if len(free):
-        token_ids[free] = _by_weight(torch.exp(scores[free] - highest[free]).double(), uniform[free])
-    left = (finite & bounded).nonzero()[:, 0]
-    for most in (*LOOKED_AT, scores.shape[-1]):
-        if len(left):
-            settled, drawn = _among(scores[left], highest[left], limits.of(left), uniform[left], most)
-            token_ids[left[settled]] = drawn[settled]
-            left = left[~settled]
-    return [token_id if there else None for token_id, there in zip(token_ids.tolist(), finite.tolist(), strict=True)]
+    for most in (*LOOKED_AT, probabilities.shape[-1]):
+        if left:
+            settled, drawn, finite = _among(probabilities[left], limits.of(left), uniform[left], most)
+            _note(token_ids, left, drawn, settled & finite)
+            left = [place for place, there in zip(left, (settled | ~finite).tolist(), strict=True) if not there]
+    return token_ids
 
 
-def _among(scores: Any, highest: Any, limits: _Limits, uniform: Any, most: int) -> tuple[Any, Any]:
-    """Draw from the likeliest tokens; which rows have all that is left of theirs among those, and what was drawn.
+def _note(token_ids: list[int | None], places: Sequence[int], drawn: Any, good: Any) -> None:
+    for place, token_id, is_good in zip(places, drawn.tolist(), good.tolist(), strict=True):
+        if is_good:
+            token_ids[place] = token_id
+
+
+def _among(probabilities: Any, limits: _Limits, uniform: Any, most: int) -> tuple[Any, Any, Any]:
+    """Draw from the likeliest tokens.
 
     Args:
-        scores: Of shape (rows, vocabulary).
-        highest: The highest of each row, of shape (rows, 1).
+        probabilities: Of shape (rows, vocabulary).
         limits: What is left.
         uniform: Of shape (rows,).
         most: How many tokens are looked at.
+
+    Returns:
+        Of shape (rows,): whether all that is left of the row's tokens is among those; what was drawn; and whether the
+        probabilities are numbers.
     """
-    values, ids = scores.topk(min(most, scores.shape[-1]), dim=-1)
-    weights = torch.exp(values - highest).double()
+    values, ids = probabilities.topk(min(most, probabilities.shape[-1]), dim=-1)
+    weights = values.double()
     last = weights[:, -1:]
-    all_seen = (last == 0) | (values.shape[-1] == scores.shape[-1])
     by_rank = limits.top_k > 0
-    lowest = values.gather(1, (limits.top_k.clamp(1, values.shape[-1]) - 1))  # of equal scores all are left
-    ranked = weights * ((values >= lowest) | ~by_rank)
-    whole = torch.exp(scores - highest).sum(dim=-1, keepdim=True, dtype=torch.float64)
-    total = torch.where(by_rank, ranked.sum(dim=-1, keepdim=True), whole)
+    lowest = weights.gather(1, limits.top_k.clamp(1, weights.shape[-1]) - 1)  # of equal ones all are left
+    ranked = weights * ((weights >= lowest) | ~by_rank)
+    total = torch.where(by_rank, ranked.sum(dim=-1, keepdim=True), 1.0)
     reached = ranked.cumsum(dim=-1)
     nucleus = (reached - ranked < limits.top_p * total) | (limits.top_p >= 1)
     nucleus[:, 0] = True
-    kept = ranked * nucleus * (weights >= limits.min_p)
-    ranks_seen = (limits.top_k < values.shape[-1]) & (values[:, -1:] < lowest)
+    least = limits.min_p * weights[:, :1]
+    kept = ranked * nucleus * (weights >= least)
     masses_seen = (limits.top_p < 1) & (reached[:, -1:] >= limits.top_p * total)
-    bounded = torch.where(by_rank, ranks_seen, masses_seen | (last < limits.min_p))
-    return (all_seen | bounded)[:, 0], ids.gather(1, _by_weight(kept, uniform)[:, None])[:, 0]
+    all_seen = (last == 0) | (weights.shape[-1] == probabilities.shape[-1])
+    bounded = torch.where(by_rank, last < lowest, masses_seen | (last < least))
+    drawn = ids.gather(1, _by_weight(kept, uniform)[:, None])
+    return (all_seen | bounded)[:, 0], drawn[:, 0], torch.isfinite(weights[:, 0])
 
 
 def _by_weight(weights: Any, uniform: Any) -> Any:
     """For each row the first place at which its share of the row's weights is passed; none of weight 0."""
     reached = weights.cumsum(dim=-1)
     places = torch.searchsorted(reached, (uniform * reached[:, -1])[:, None], right=True)
-    heaviest = weights.argmax(dim=-1)  # where rounding has left the end
-    places = places[:, 0].clamp(max=weights.shape[-1] - 1)
-    return torch.where(weights.gather(1, places[:, None])[:, 0] > 0, places, heaviest)
+    places = places.clamp(max=weights.shape[-1] - 1)
+    heaviest = weights.argmax(dim=-1, keepdim=True)  # where rounding has left the end
+    return torch.where(weights.gather(1, places) > 0, places, heaviest)[:, 0]

@@ -154,22 +154,23 @@ def pick_tokens(rows: Sequence[Row], logits: Any) -> list[Picked | GenerationFai
         rows: The sequences.
         logits: In the model's own type.
     """
-    highest, likeliest = logits.max(dim=-1)  # of 32 rows of 49,152 in bfloat16 a quarter of the time that argmax takes
-    finite, token_ids = torch.isfinite(highest).tolist(), likeliest.tolist()
     picked: dict[int, Picked | GenerationFailed] = {}
-    together: list[int] = []
-    for row, (sampler, so_far) in enumerate(rows):
-        if not finite[row]:
-            picked[row] = _not_finite()
-        elif sampler.takes_likeliest and sampler.takes_scores_as_they_are(so_far):
-            picked[row] = Picked(token_ids[row])
-        else:
-            together.append(row)
+    together = [place for place, row in enumerate(rows) if not _is_plain(*row)]
+    if len(together) < len(rows):
+        highest, likeliest = logits.max(dim=-1)  # of 32 rows of 49,152 in bfloat16 a quarter of what argmax takes
+        finite, token_ids = torch.isfinite(highest).tolist(), likeliest.tolist()
+        for place in {*range(len(rows))} - {*together}:
+            picked[place] = Picked(token_ids[place]) if finite[place] else _not_finite()
     at_once = max(1, _DRAWN_AT_ONCE // logits.shape[-1])
     for first in range(0, len(together), at_once):
         some = together[first : first + at_once]
-        picked.update(zip(some, _pick_some([rows[row] for row in some], logits[some]), strict=True))
-    return [picked[row] for row in range(len(rows))]
+        picked.update(zip(some, _pick_some([rows[place] for place in some], logits[some]), strict=True))
+    return [picked[place] for place in range(len(rows))]
+
+
+def _is_plain(sampler: Sampler, token_ids: list[int]) -> bool:
+    """Whether it takes the model's likeliest token, whatever that is."""
+    return sampler.takes_likeliest and sampler.takes_scores_as_they_are(token_ids)
 
 
 def _pick_some(rows: Sequence[Row], logits: Any) -> list[Picked | GenerationFailed]:
@@ -183,22 +184,28 @@ def _pick_some(rows: Sequence[Row], logits: Any) -> list[Picked | GenerationFail
                 failures[place] = shaped
             else:
                 scores[place] = shaped[0]
-    token_ids: list[int | None] = list(scores.argmax(dim=-1).tolist())
-    drawing = [place for place, (sampler, _) in enumerate(rows) if not (place in failures or sampler.takes_likeliest)]
+    token_ids: dict[int, int | None] = {}
+    drawing: list[int] = []
+    for place, (sampler, _) in enumerate(rows):
+        if place not in failures and sampler.takes_likeliest:
+            token_ids[place] = int(scores[place].argmax())
+        elif place not in failures:
+            drawing.append(place)
     if drawing:
         samplers = [rows[place][0] for place in drawing]
         uniform = torch.cat([sampler.uniform() for sampler in samplers])
         drawn = draw(scores[drawing], [sampler.sampling for sampler in samplers], uniform)
-        for place, token_id in zip(drawing, drawn, strict=True):
-            token_ids[place] = token_id
+        token_ids.update(zip(drawing, drawn, strict=True))
     return [
-        failures[place] if place in failures else _taken(sampler, token_id, logits[place : place + 1])
-        for place, ((sampler, _), token_id) in enumerate(zip(rows, token_ids, strict=True))
+        failures[place] if place in failures else _taken(sampler, token_ids[place], logits[place : place + 1])
+        for place, (sampler, _) in enumerate(rows)
     ]
 
 
 def _taken(sampler: Sampler, token_id: int | None, logits: Any) -> Picked | GenerationFailed:
-    return SamplingImpossible() if token_id is None else _or_failure(sampler.took, token_id, logits)
+    if token_id is None:
+        return SamplingImpossible() if _can_be_picked_from(logits) else _not_finite()
+    return _or_failure(sampler.took, token_id, logits)
 
 
 def _or_failure(work: Callable[..., Made], *arguments: Any) -> Made | GenerationFailed:
