@@ -18,6 +18,7 @@ from transformers import (
 
 from headrace_engines.serving.generator import GenerationRequest, Sampling
 from headrace_engines.transformers import draw as drawing
+from headrace_engines.transformers import sampler as sampling_of_many
 from headrace_engines.transformers.draw import draw
 from headrace_engines.transformers.sampler import Sampler, pick_tokens
 
@@ -87,19 +88,24 @@ def distance(scores: Any, sampling: Sampling) -> tuple[float, int]:
 def in_company() -> dict[str, Any]:
     """Rows with seeds, each alone and all of them together; and what fails beside them."""
     rng = torch.Generator().manual_seed(9)
-    logits = (torch.randn(len(CASES) + 2, 3000, generator=rng) * 2).bfloat16()
-    logits[-1, 7] = torch.nan
+    logits = (torch.randn(len(CASES) + 3, 3000, generator=rng) * 2).bfloat16()
+    logits[-2:, 7] = torch.nan
     sampling = [Sampling(seed=seed, **case) for seed, case in enumerate(CASES.values())]
-    sampling += [Sampling(seed=1, temperature=1e-4), Sampling(seed=2)]
-    logits[-2] *= 1e35  # finite, and not any more when it is divided
+    sampling[3], sampling[8] = Sampling(temperature=0), Sampling(seed=8, repetition_penalty=1.3, presence_penalty=0.5)
+    sampling += [Sampling(seed=1, temperature=1e-4), Sampling(seed=2), Sampling(seed=3, top_k=2000)]
+    logits[-3] *= 1e35  # finite, and not any more when it is divided
 
     def rows() -> list[tuple[Sampler, list[int]]]:
-        requests = [GenerationRequest(prompt_ids=[0], max_tokens=9, sampling=each) for each in sampling]
+        requests = [
+            GenerationRequest(prompt_ids=[0], max_tokens=9, sampling=each, top_logprobs=2 if place % 5 == 1 else None)
+            for place, each in enumerate(sampling)
+        ]
         return [(Sampler(request, frozenset(), "cpu"), [0]) for request in requests]
 
     def told(picked: Any) -> Any:
         return getattr(picked, "token_id", None) if hasattr(picked, "token_id") else type(picked).__name__
 
+    sampling_of_many._DRAWN_AT_ONCE = 4 * logits.shape[-1]
     together = [told(one) for one in pick_tokens(rows(), logits)]
     alone = [told(pick_tokens([row], logits[at : at + 1])[0]) for at, row in enumerate(rows())]
     return {"together": together, "alone": alone}

@@ -28,7 +28,7 @@ def test_tokens_come_as_often_as_transformers_says(answers: dict[str, Any]) -> N
     came = {case: tokens for case, (_, tokens) in answers["apart"].items()}
     assert came["steep, top-k"] == 5
     assert came["flat, top-k beyond the first look"] == 200 > answers["looked at"][0]
-    assert came["flat, plain"] > answers["looked at"][1]
+    assert came["flat, nearly all of top-p"] > answers["looked at"][1]
     assert came["masked, plain"] == 42
 
 
@@ -36,5 +36,5 @@ def test_a_seed_draws_the_same_alone_and_in_company(answers: dict[str, Any]) -> 
     """And what fails, by the request's fault or the model's, fails alone."""
     company = answers["in company"]
     assert company["together"] == company["alone"]
-    assert company["together"][-2:] == ["SamplingImpossible", "GenerationFailed"]
-    assert all(isinstance(token_id, int) for token_id in company["together"][:-2])
+    assert company["together"][-3:] == ["SamplingImpossible", "GenerationFailed", "GenerationFailed"]
+    assert all(isinstance(token_id, int) for token_id in company["together"][:-3])

@@ -64,10 +64,10 @@ def test_a_replica_whose_gpu_is_gone_does_not_start(layout: Layout, model: Stage
     assert report.pid == 0
 
 
-def test_what_was_set_aside_is_a_part_of_the_smallest_of_its_gpus(model: StageOrder) -> None:
-    """So that vLLM, which is told one number for all, never asks for more than there is."""
+def test_what_was_set_aside_is_a_part_of_each_of_its_gpus(model: StageOrder) -> None:
+    """vLLM is told one number for all, and never asks for more of one than was set aside there."""
     gpus = [Gpu(index, f"GPU-{index}", "NVIDIA", size, size, "550", "8.9") for index, size in enumerate((100, 80, 10))]
-    assert gpu_share(replica(model, "share", gpus=("GPU-0", "GPU-1"), gpu_bytes=40), gpus) == 0.5
+    assert gpu_share(replica(model, "share", gpus=("GPU-0", "GPU-1"), gpu_bytes=40), gpus) == 0.4
     assert gpu_share(replica(model, "share"), gpus) == 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,10 +106,12 @@ class FolderChecker:
 
 
 def _available_bytes(node: Node, runtime: str, devices: int) -> int:
-    """What a replica may take of the GPUs that it computes on, the largest ones; else of the machine's own memory."""
-    if not computes_on_gpus(runtime, machine_of(node)) or not (gpus := plannable(node)):
-        return node.memory_bytes
-    return sorted(gpus.values(), reverse=True)[:devices][-1] * devices
+    """What a replica may take of GPUs that it computes on, the largest of one size; else of the machine's memory."""
+    gpus = plannable(node) if computes_on_gpus(runtime, machine_of(node)) else {}
+    sizes = [size for size, number in Counter(gpus.values()).items() if number >= devices]
+    if not sizes and len(gpus) >= devices:
+        return 0  # no so many are alike
+    return max(sizes) * devices if sizes else node.memory_bytes
 
 
 def _need(folder: ModelFolder, load: Load, *, known_from_code_alone: bool) -> MemoryNeed:

@@ -86,7 +86,7 @@ def _replica(tx: Transaction, replica: Replica) -> ReplicaOrder:
         prefix_caching=version.spec.prefix_caching,
         chat_template=version.spec.chat_template,
         tool_parser=version.spec.tool_parser,
-        may_sleep=bool(deployment.scale_to_zero_after_s) and (not replica.gpus or need.machine_bytes > 0),
+        may_sleep=bool(deployment.scale_to_zero_after_s) and (not replica.gpus or replica.machine_bytes > 0),
         measured=deployment.autoscaled,
         profile=profile_order(tx, deployment, version, replica),
         allow_custom_code=version.spec.allow_custom_code,

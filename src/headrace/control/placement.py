@@ -1,13 +1,15 @@
 """Which node a deployment goes to, and whether there is room: what replicas reserve never exceeds what a node has.
 
 A replica that computes on GPUs reserves its part of the memory of each, and sees no other. Each has GPUs of its own as
-long as there are any that nobody computes on and that are large enough (for one GPU the smallest of those, for several
-the largest), and then those with the most memory left. What it takes of the machine's own memory is not planned, unless
-it may sleep: its weights lie there then. One that would not fit there does not sleep, but ends.
+long as there are any that nobody computes on and that are large enough, of those the smallest, and then those with the
+most memory left. Several for one
+replica are of one size, as an engine takes the same of each. What it takes of the machine's own memory is not planned,
+unless it may sleep and there is room for its weights when it is placed: else it does not sleep, but ends.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -25,6 +27,18 @@ HOLDING = tuple(state for state in ReplicaState if state not in {ReplicaState.FA
 
 Gpus = tuple[str, ...]
 """GPUs, by the identity that NVML tells."""
+
+
+class Placed(NamedTuple):
+    """What one replica was given.
+
+    Attributes:
+        gpus: Its GPUs; none where it computes on none, or on whichever its engine finds.
+        machine_bytes: Of the node's own memory.
+    """
+
+    gpus: Gpus
+    machine_bytes: int
 
 
 class Need(NamedTuple):
@@ -67,13 +81,17 @@ class Room:
         if need.machine_bytes > max(self.machine_bytes, 0):
             return None
         able = [gpu for gpu in self.gpus if self.gpus[gpu] >= need.gpu_bytes]
-        able.sort(key=lambda gpu: self._preference(gpu, need.gpus))  # of equal ones the first, as the driver counts
+        able.sort(key=self._preference)  # of equal ones the first, as the driver counts
+        if need.gpus > 1:
+            sizes = Counter(self._whole[gpu] for gpu in able)
+            size = next((self._whole[gpu] for gpu in able if sizes[self._whole[gpu]] >= need.gpus), None)
+            able = [gpu for gpu in able if self._whole[gpu] == size]
         return tuple(able[: need.gpus]) if len(able) >= need.gpus else None
 
-    def _preference(self, gpu: str, devices: int) -> tuple[bool, int]:
+    def _preference(self, gpu: str) -> tuple[bool, int]:
         free = self.gpus[gpu]
         used = free < self._whole[gpu]
-        return used, -free if used or devices > 1 else free
+        return used, -free if used else free
 
     def _add(self, need: Need, gpus: Gpus, sign: int) -> None:
         self.machine_bytes += sign * need.machine_bytes
@@ -108,17 +126,15 @@ def _planned(node: Node, *, divided: bool) -> dict[str, int]:
 
 
 def need_of(tx: Transaction, node: Node, deployment: Deployment) -> Need:
-    """What one replica of a deployment reserves on a node; nothing while no check has told."""
-    machine = machine_of(node)
-    if not computes_on_gpus(deployment.runtime, machine) or not whole(node).gpus:
-        return Need(deployment.memory_bytes)
+    """What one replica of a deployment cannot do without on a node; nothing while no check has told."""
+    gpus = whole(node).gpus if computes_on_gpus(deployment.runtime, machine_of(node)) else {}
     version = tx.get(
         ModelVersion, scope=deployment.scope, model_id=deployment.model_id, version=deployment.model_version
     )
     devices = version.spec.tensor_parallel if version is not None else 1
-    sleeps = deployment.scale_to_zero_after_s and sleep_mode_of(deployment.runtime, machine) is not None
-    asleep_bytes = deployment.memory_bytes if sleeps and deployment.memory_bytes <= node.memory_bytes else 0
-    return Need(asleep_bytes, devices, -(-deployment.memory_bytes // devices))
+    if len(gpus) < devices:  # it has none, or tells too little of them
+        return Need(deployment.memory_bytes)
+    return Need(0, devices, -(-deployment.memory_bytes // devices))
 
 
 def free_of(tx: Transaction, node: Node, states: tuple[ReplicaState, ...] = HOLDING) -> Room:
@@ -133,15 +149,16 @@ def _held(tx: Transaction, node: Node, replica: Replica) -> tuple[Need, Gpus]:
     """What a replica reserves, and on which GPUs: one that was given none of its own computes on the first."""
     deployment = tx.get(Deployment, scope=replica.scope, id=replica.deployment_id)
     need = need_of(tx, node, deployment) if deployment else Need(0)
-    return need, replica.gpus or tuple(whole(node).gpus)[: need.gpus]
+    gpus = replica.gpus or tuple(whole(node).gpus)[: need.gpus]
+    return (need._replace(machine_bytes=replica.machine_bytes) if need.gpus else need), gpus
 
 
-def find_room(tx: Transaction, node: Node, deployment: Deployment) -> Gpus | Failure:
-    """The GPUs of one replica more, none where it computes on none; or what keeps it from this node."""
+def find_room(tx: Transaction, node: Node, deployment: Deployment) -> Placed | Failure:
+    """What one replica more is given; or what keeps it from this node."""
     need, room = need_of(tx, node, deployment), free_of(tx, node)
     chosen = room.place(need)
     if chosen is not None:
-        return chosen
+        return Placed(chosen, _asleep_bytes(node, deployment, room) if chosen else need.machine_bytes)
     if need.machine_bytes > max(room.machine_bytes, 0):
         free, all_of_it = max(room.machine_bytes, 0), node.memory_bytes
         message = f"A replica needs {gib(need.machine_bytes)} of memory and node {node.id} has {gib(free)} free."
@@ -153,6 +170,12 @@ def find_room(tx: Transaction, node: Node, deployment: Deployment) -> Gpus | Fai
         evidence = f"Free beside other replicas: {', '.join(each)}."
     fix = "Undeploy something else, or ask for a shorter context."
     return NoCapacity(message, evidence=evidence, fix=fix).failure
+
+
+def _asleep_bytes(node: Node, deployment: Deployment, room: Room) -> int:
+    """What of the machine's own memory is kept for a replica on GPUs to sleep in."""
+    sleeps = deployment.scale_to_zero_after_s and sleep_mode_of(deployment.runtime, machine_of(node)) is not None
+    return deployment.memory_bytes if sleeps and deployment.memory_bytes <= room.machine_bytes else 0
 
 
 def no_room(tx: Transaction, node: Node, deployment: Deployment) -> Failure | None:

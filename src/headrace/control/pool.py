@@ -10,7 +10,7 @@ import msgspec
 from headrace.control.autoscaling.pending import retried, tell_pending
 from headrace.control.deadlines import overdue
 from headrace.control.operations import deploy_runs
-from headrace.control.placement import Gpus, find_room, gib, home, spare
+from headrace.control.placement import Gpus, Placed, find_room, gib, home, spare
 from headrace.control.restarts import KEPT_FAILURES, delay_s, hopeless, was_stable
 from headrace.control.sight import Sight
 from headrace.control.sizes import advised
@@ -139,14 +139,15 @@ def _backoff(tx: Transaction, deployment: Deployment, replicas: Sequence[Replica
 
 
 def _place(
-    tx: Transaction, deployment: Deployment, node: Node, gpus: Gpus, *, epoch: int, restarts: int, now: float
+    tx: Transaction, deployment: Deployment, node: Node, placed: Placed, *, epoch: int, restarts: int, now: float
 ) -> Deployment:
     replica = Replica(
         scope=deployment.scope,
         id=new_id(),
         deployment_id=deployment.id,
         node_id=node.id,
-        gpus=gpus,
+        gpus=placed.gpus,
+        machine_bytes=placed.machine_bytes,
         epoch=epoch,
         nonce=secrets.token_urlsafe(32),
         created_at=now,
@@ -156,7 +157,7 @@ def _place(
     return tx.move(
         deployment,
         DeploymentState.STARTING if deployment.state is DeploymentState.PLACING else deployment.state,
-        detail=f"Replica {replica.id} on node {node.id}{_computing_on(node, gpus)}, with "
+        detail=f"Replica {replica.id} on node {node.id}{_computing_on(node, placed.gpus)}, with "
         f"{gib(deployment.memory_bytes)} of memory.",
         restarts=restarts,
     )

@@ -95,7 +95,6 @@ def _has(node: Node, need: Need | None) -> str:
 
 
 def _takes(need: Need) -> str:
-    machine = [f"{gib(need.machine_bytes)} of the machine's memory"] if need.machine_bytes else []
     if not need.gpus:
         return gib(need.machine_bytes)
-    return " and ".join([f"{gib(need.gpu_bytes)} of {'each of ' * (need.gpus > 1)}{need.gpus} GPUs", *machine])
+    return f"{gib(need.gpu_bytes)} of {f'each of {need.gpus} GPUs' if need.gpus > 1 else 'a GPU'}"

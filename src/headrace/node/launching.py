@@ -59,7 +59,7 @@ def launch_of(
 
 
 def gpu_share(order: ReplicaOrder, gpus: Sequence[Gpu]) -> float:
-    """What is set aside for a replica of the memory of each of its GPUs; 0 where it was given none.
+    """What is set aside for a replica of the memory of each of its GPUs, which are of one size; 0 where it has none.
 
     Args:
         order: What was ordered.
@@ -75,7 +75,7 @@ def gpu_share(order: ReplicaOrder, gpus: Sequence[Gpu]) -> float:
             evidence=f"NVIDIA's driver shows {', '.join(there) or 'no GPU'}.",
             fix="`nvidia-smi` shows what became of it. Its successor goes to those that are there.",
         )
-    return max((order.gpu_bytes / there[gpu] for gpu in order.gpus), default=0.0)
+    return min((order.gpu_bytes / there[gpu] for gpu in order.gpus), default=0.0)
 
 
 def engine_spec(order: ReplicaOrder, command: EngineCommand, share: Share, *, unclaimed_timeout_s: float) -> EngineSpec:

@@ -151,6 +151,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
         epoch: Grows with every replacement in its deployment; a lower one is fenced off.
         node_id: The machine that it runs on; empty for an external server, which runs on none of ours.
         gpus: The GPUs of that machine whose memory it reserves and that alone its engine sees, by NVML's identity.
+        machine_bytes: What it reserves of the machine's own memory; of one that computes on GPUs, to sleep in.
         nonce: The key that its engine wants; known to gateway and node only. Of an external server, its key.
         address: Where its engine listens, e.g. ``unix:/…/engine.sock``; empty until it does. Of an external server, its
             base URL.
@@ -164,6 +165,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     deployment_id: str
     node_id: str
     gpus: tuple[str, ...] = ()
+    machine_bytes: int = 0
     epoch: int
     nonce: str
     state: ReplicaState = ReplicaState.PLACED

@@ -171,6 +171,7 @@ replicas = Table(
     text_column("deployment_id"),
     text_column("node_id"),
     json_column("gpus", tuple[str, ...]),
+    int_column("machine_bytes"),
     int_column("epoch"),
     text_column("nonce"),
     name_column("state", ReplicaState),

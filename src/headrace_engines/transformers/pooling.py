@@ -53,7 +53,7 @@ class Pooling(NamedTuple):
     Attributes:
         modes: Names of `_MODES`; the vectors of several are joined.
         steps: What is made of the vectors then, one after the other.
-        width: Of the vectors in the end; None where nothing changes it.
+        width: Of the vectors in the end; None where the folder says nothing of all this.
         max_tokens: Tokens of one input, as the folder says; None where it does not.
     """
 

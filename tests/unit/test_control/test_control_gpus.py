@@ -91,12 +91,16 @@ def test_what_computes_on_the_cpu_is_given_no_gpu(world: World) -> None:
 
 
 def test_what_may_sleep_reserves_the_machines_memory_too(world: World) -> None:
-    """An engine that sleeps moves its weights there."""
-    world.node.memory_bytes, world.node.gpus = 10 * GIB, (L4,)
-    _deploy(world, 8, scale_to_zero_after_s=60.0)
-    _deploy(world, 8, scale_to_zero_after_s=60.0, until="PLACING")
-    asyncio.run(world.turns(3))
-    assert "needs 8.00 GiB of memory and node local has 2.00 GiB free" in world.timeline(world.deployment.id)[-1].detail
+    """An engine that sleeps moves its weights there; one for whose weights there is no room runs and does not sleep."""
+    world.node.memory_bytes, world.node.gpus = 10 * GIB, (L4, L4)
+    for _ in range(2):
+        _deploy(world, 8, scale_to_zero_after_s=60.0)
+    assert [order.may_sleep for order in world.node.orders.replicas] == [True, False]
+    says = msgspec.structs.replace(world.checker.says, runtime="openvino", memory_bytes=4 * GIB)  # type: ignore[type-var]
+    world.checker.says = says
+    world.deploy()
+    asyncio.run(world.turns(9))
+    assert "needs 4.00 GiB of memory and node local has 2.00 GiB free" in world.timeline(world.deployment.id)[-1].detail
 
 
 def test_what_does_not_fit_into_the_machine_does_not_sleep_there(world: World) -> None:
@@ -117,6 +121,17 @@ def test_who_is_told_to_scale_to_zero_later_keeps_nobody_from_a_gpu(world: World
         world.write(lambda tx, pool=pool: tx.update(msgspec.structs.replace(pool, scale_to_zero_after_s=60.0)))
     _deploy(world, 8)
     assert _gpus(world) == [("GPU-0",), ("GPU-1",), ("GPU-2",)]
+    (lost,) = [order.id for order in world.node.orders.replicas if order.gpus == ("GPU-1",)]
+    world.node.kill(lost, failure(EngineDied))
+    asyncio.run(world.until(lambda: lost not in world.node.replicas and len(_gpus(world)) == 3))
+
+
+def test_a_replica_of_many_gpus_has_equal_ones(world: World) -> None:
+    """An engine takes the same of each: of the larger it would take what was not set aside."""
+    world.node.gpus = (80 * GIB, L4, L4)
+    _deploy(world, 30, devices=2)
+    assert _gpus(world) == [("GPU-1", "GPU-2")]
+    _deploy(world, 60, devices=2, until="PLACING")
 
 
 def test_replicas_of_before_are_counted_on_the_first_gpu(world: World) -> None:
@@ -197,9 +212,9 @@ def test_a_gpu_that_is_gone_is_given_to_nobody(world: World) -> None:
 def test_a_machine_carries_as_many_replicas_as_its_gpus_hold(world: World) -> None:
     """What is sold goes by that, and not by the machine's own memory."""
     world.node.memory_bytes, world.node.gpus = 1000 * GIB, (L4, L4, 48 * GIB)
-    _deploy(world, 10)
+    _deploy(world, 10, scale_to_zero_after_s=60.0)
     world.write(lambda tx: _assert_room(tx, world, 2 + 2 + 4))
-    _deploy(world, 40, devices=2)
+    _deploy(world, 20, devices=2)
     world.write(lambda tx: _assert_room(tx, world, 2))
 
 
@@ -210,14 +225,19 @@ def _assert_room(tx: object, world: World, replicas: int) -> None:
 NEEDS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), max_size=12)
 
 
-@given(gpus=st.lists(st.integers(1, 24), max_size=4), needs=NEEDS)
+@given(gpus=st.lists(st.sampled_from([8, 24]), max_size=4), needs=NEEDS)
 def test_what_is_placed_never_exceeds_a_gpu_and_what_has_room_is_placed(
     gpus: list[int], needs: list[tuple[int, int]]
 ) -> None:
-    """Whatever came before: a replica gets as many different GPUs as it needs if that many have room, else none."""
-    room = Room(0, {f"GPU-{number}": size for number, size in enumerate(gpus)})
+    """Whatever came before: a replica gets as many different GPUs of one size as it needs if so many have room, else
+    none."""
+    sizes = {f"GPU-{number}": size for number, size in enumerate(gpus)}
+    room = Room(0, sizes)
     for devices, each in needs:
-        could = any(all(room.gpus[gpu] >= each for gpu in some) for some in combinations(room.gpus, devices))
+        could = any(
+            all(room.gpus[gpu] >= each for gpu in some) and len({sizes[gpu] for gpu in some}) == 1
+            for some in combinations(sizes, devices)
+        )
         chosen = room.place(Need(0, devices, each))
         assert (chosen is not None) == could
         if chosen is not None:

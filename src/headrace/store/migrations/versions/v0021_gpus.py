@@ -1,4 +1,4 @@
-"""Which GPUs are a replica's.
+"""Which GPUs are a replica's, and what it reserves of its machine's own memory.
 
 Revision: 0021
 """
@@ -13,5 +13,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the column; replicas that are there see all GPUs, as until now."""
+    """Make the columns; replicas that are there see all GPUs, as until now."""
     op.add_column("replicas", sa.Column("gpus", sa.Text(), nullable=False, server_default="[]"))
+    op.add_column("replicas", sa.Column("machine_bytes", sa.BigInteger(), nullable=False, server_default="0"))
