@@ -30,7 +30,6 @@ _BY_TOKENS: Mapping[int, str] = {
         "beam cohere cohere2 cohere2_moe cohere2_vision cohere_compass cohere_compass_text falcon_h1 gemma gemma2 "
         "granite_swa jais2 modernbert modernbert-decoder paligemma vaultgemma"
     ),
-    9_216: "emu3",
     16_384: "afmoe fuyu persimmon",
     32_768: (
         "axk1 gemma3n gemma3n_text glm4v got_ocr2 internlm3 internvl llava_onevision minicpm3 minicpmv4_6 minicpmv4_7 "
