@@ -128,11 +128,13 @@ def _planned(node: Node, *, divided: bool) -> dict[str, int]:
 def need_of(tx: Transaction, node: Node, deployment: Deployment) -> Need:
     """What one replica of a deployment cannot do without on a node; nothing while no check has told."""
     gpus = whole(node).gpus if computes_on_gpus(deployment.runtime, machine_of(node)) else {}
+    if not gpus:
+        return Need(deployment.memory_bytes)
     version = tx.get(
         ModelVersion, scope=deployment.scope, model_id=deployment.model_id, version=deployment.model_version
     )
     devices = version.spec.tensor_parallel if version is not None else 1
-    if len(gpus) < devices:  # it has none, or tells too little of them
+    if len(gpus) < devices:  # it tells too little of them
         return Need(deployment.memory_bytes)
     return Need(0, devices, -(-deployment.memory_bytes // devices))
 
